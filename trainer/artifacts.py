@@ -1,0 +1,149 @@
+"""What a run publishes: adapter with tokenizer and model card, metrics, report, `run.json`.
+
+Nothing here is a pickle, holds a secret or names a path of this machine.
+"""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import __version__
+from trainer.errors import RejectedError
+from trainer.report import render_card, render_report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.device import Device, MicroBatch, Precision
+    from trainer.evaluate import Evaluation
+    from trainer.model import Base
+    from trainer.settings import Settings
+    from trainer.train import Trained
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+)
+SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that is known about a run when it has trained: the content of `run.json`."""
+
+    run_id: str
+    settings: "Settings"
+    base: "Base"
+    inputs: list[dict[str, Any]]
+    data: dict[str, Any]
+    device: "Device"
+    precision: "Precision"
+    micro_batch: "MicroBatch"
+    trainable_parameters: int
+    total_parameters: int
+    trained: "Trained"
+    evaluation: "Evaluation"
+    warnings: list[str]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        training = asdict(self.trained) | {"loss": self.trained.loss}
+        del training["history"]
+        return {
+            "run_id": self.run_id,
+            "version": __version__,
+            "settings": self.settings.to_dict(),
+            "base": {"name": self.base.name, "revision": self.base.revision},
+            "inputs": self.inputs,
+            "data": self.data,
+            "device": {"name": self.device.name, "capability": self.device.capability},
+            "precision": asdict(self.precision),
+            "micro_batch": asdict(self.micro_batch),
+            "parameters": {
+                "trainable": self.trainable_parameters,
+                "total": self.total_parameters,
+                "trainable_percent": round(
+                    100 * self.trainable_parameters / self.total_parameters, 4
+                ),
+            },
+            "training": training,
+            "evaluation": {
+                "questions": len(self.evaluation.questions),
+                "base": self.evaluation.base.figures(),
+                "tuned": self.evaluation.tuned.figures(),
+            },
+            "samples": self.evaluation.samples(SAMPLES),
+            "warnings": self.warnings,
+            "libraries": library_versions(),
+        }
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that decide the result."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def check_adapter(model: Any) -> None:
+    """Raises RejectedError when a weight of the adapter is not finite or all of it is zero."""
+    import torch
+
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if broken:
+        raise RejectedError(
+            f"the adapter was not published: {len(broken)} of its {len(weights)} tensors hold "
+            f"NaN or infinity, {broken[0]} first; lower QLORA_LEARNING_RATE"
+        )
+    if not any(weight.any() for name, weight in weights.items() if "lora_B" in name):
+        raise RejectedError(
+            "the adapter was not published: training left it at zero; raise QLORA_LEARNING_RATE "
+            "or QLORA_MAX_STEPS"
+        )
+
+
+def write_artifacts(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", run: Run, folder: Path
+) -> Path:
+    """Fill `folder` with everything that is published and return it."""
+    _write_adapter(model, tokenizer, run, folder / "adapter")
+    rows = run.trained.history
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = run.record()
+    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / "report.html").write_text(render_report(record, rows))
+    return folder
+
+
+def _write_adapter(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", run: Run, folder: Path
+) -> None:
+    # "auto" would ask the hub whether the vocabulary grew; it never does here.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    _edit_json(folder / "tokenizer_config.json", name_or_path=run.base.name)
+    config = folder / "adapter_config.json"
+    _edit_json(
+        config,
+        base_model_name_or_path=run.base.name,
+        revision=run.base.revision,
+        target_modules=sorted(json.loads(config.read_text())["target_modules"]),
+    )
+    (folder / "README.md").write_text(render_card(run.record()))
+
+
+def _edit_json(path: Path, **changes: Any) -> None:
+    """Replace what a library wrote as it found it: local paths and an order that varies."""
+    record = json.loads(path.read_text())
+    record |= {name: value for name, value in changes.items() if name in record}
+    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

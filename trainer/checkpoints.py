@@ -1,0 +1,246 @@
+"""Checkpoints that are complete or absent, on local disk and beside the run in its store.
+
+A checkpoint is staged, fsynced, described by a manifest with SHA-256 digests and renamed into
+place; then a background thread pushes it while training goes on, manifest last. Everything in
+it is safetensors or JSON, so that reading one executes nothing.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import queue
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import JobError
+from trainer.storage import FolderStore, Store, fetch_verified, publish
+from trainer.storage.transfer import MANIFEST
+
+log = logging.getLogger(__name__)
+
+KEPT = 2  # never fewer valid ones than this
+_NAME = re.compile(r"step-(\d{6,})")
+Parts = tuple[Any, dict[str, Any]]
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second one waits. The lock dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another process works on this run in %s; waiting for it", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Checkpoints:
+    """The checkpoints of one run: `folder` on disk and `under` in `store`.
+
+    Only one process may use `folder` at a time (`only_process`).
+    """
+
+    def __init__(self, folder: Path, store: Store, under: str) -> None:
+        self._folder = folder
+        self._store = store
+        self._under = under
+        self._pending: queue.Queue[Path | None] = queue.Queue()
+        self._failure: BaseException | None = None
+        self._pusher: threading.Thread | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.partial"):
+            shutil.rmtree(leftover)
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a staging folder, then make it the checkpoint of `step` and push it.
+
+        Raises what an earlier push failed with, so that a run does not train on for nothing.
+        """
+        self.raise_if_push_failed()
+        final = self._folder / f"step-{step:06d}"
+        if final.is_dir():
+            return final
+        staging = final.with_suffix(".partial")
+        staging.mkdir()
+        try:
+            write(staging)
+            _seal(staging)
+        except OSError as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise JobError(
+                f"{final}: the checkpoint cannot be written ({error.strerror}); "
+                "make room or set QLORA_SCRATCH_DIR, then start the run again"
+            ) from None
+        staging.rename(final)
+        _sync_folder(self._folder)
+        self._push(final)
+        return final
+
+    def newest(self) -> Path | None:
+        """The newest valid checkpoint, brought to disk; invalid ones are named and skipped."""
+        local = {_step(path.name): path for path in self._folder.iterdir() if _step(path.name)}
+        stored = self._stored_steps()
+        for step in sorted({*local, *stored}, reverse=True):
+            path = self._folder / f"step-{step:06d}"
+            if step in local:
+                fault = _fault(path)
+                if fault is None:
+                    if step not in stored:
+                        self._push(path)
+                    return path
+                log.warning("checkpoint %s is invalid and is not used: %s", path.name, fault)
+                shutil.rmtree(path)
+            if step in stored and self._bring(path):
+                return path
+        return None
+
+    def raise_if_push_failed(self) -> None:
+        """Raise the error that ended the background push, if one did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def finish(self) -> None:
+        """Wait until every checkpoint is pushed; raise what stopped one."""
+        if self._pusher is not None:
+            self._pending.put(None)
+            self._pusher.join()
+            self._pusher = None
+        self.raise_if_push_failed()
+
+    def _push(self, path: Path) -> None:
+        if self._pusher is None:
+            self._pusher = threading.Thread(target=self._push_all, daemon=True, name="checkpoints")
+            self._pusher.start()
+        self._pending.put(path)
+
+    def _push_all(self) -> None:
+        while (path := self._pending.get()) is not None:
+            try:
+                publish(path, self._store, f"{self._under}/{path.name}")
+                self._retire()
+            except BaseException as error:
+                self._failure = error
+                return
+
+    def _retire(self) -> None:
+        """Drop all but the newest, by step: the clock of a node says nothing about order."""
+        for path in sorted(self._folder.glob("step-*"))[:-KEPT]:
+            if path.suffix != ".partial":
+                shutil.rmtree(path, ignore_errors=True)
+        for step in sorted(self._stored_steps())[:-KEPT]:
+            self._delete_stored(f"{self._under}/step-{step:06d}")
+
+    def _delete_stored(self, under: str) -> None:
+        """Manifest first: without it the rest is no checkpoint."""
+        names = [stored.name for stored in self._store.list(under + "/")]
+        self._store.delete([name for name in names if name.endswith("/" + MANIFEST)])
+        self._store.delete([name for name in names if not name.endswith("/" + MANIFEST)])
+
+    def _stored_steps(self) -> set[int]:
+        """Steps with a manifest in the store."""
+        found = self._store.list(self._under + "/")
+        names = [s.name.removeprefix(self._under + "/") for s in found]
+        return {_step(name.split("/")[0]) for name in names if name.endswith("/" + MANIFEST)} - {0}
+
+    def _bring(self, path: Path) -> bool:
+        """Download the stored checkpoint of this name; False, with the fault logged, if invalid."""
+        staging = path.with_suffix(".partial")
+        try:
+            fetch_verified(self._store, f"{self._under}/{path.name}", staging)
+            _seal(staging)
+        except JobError as error:
+            if error.retry_helps:
+                raise
+            log.warning("stored checkpoint %s is invalid and is not used: %s", path.name, error)
+            shutil.rmtree(staging, ignore_errors=True)
+            return False
+        staging.rename(path)
+        _sync_folder(self._folder)
+        return True
+
+
+def to_parts(value: Any, tensors: dict[str, Any], path: str = "") -> Any:
+    """`value` as JSON, its tensors and arrays moved into `tensors` under their path in it."""
+    import numpy
+    import torch
+
+    if isinstance(value, torch.Tensor | numpy.ndarray):
+        # A copy: optimizer states share their quantisation maps, and safetensors refuses aliases.
+        tensors[path] = torch.as_tensor(value).detach().cpu().clone().contiguous()
+        return {"tensor": path, "numpy": isinstance(value, numpy.ndarray)}
+    if isinstance(value, dict):
+        pairs = [[k, to_parts(v, tensors, f"{path}/{k}")] for k, v in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, list | tuple):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [to_parts(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be part of a checkpoint")
+
+
+def from_parts(parts: Any, tensors: dict[str, Any]) -> Any:
+    """The inverse of `to_parts`."""
+    if not isinstance(parts, dict):
+        return parts
+    if "tensor" in parts:
+        tensor = tensors[parts["tensor"]]
+        return tensor.numpy() if parts["numpy"] else tensor
+    if "dict" in parts:
+        return {key: from_parts(value, tensors) for key, value in parts["dict"]}
+    if "tuple" in parts:
+        return tuple(from_parts(value, tensors) for value in parts["tuple"])
+    return [from_parts(value, tensors) for value in parts["list"]]
+
+
+def _seal(folder: Path) -> None:
+    """Write the manifest and make everything in `folder` durable."""
+    manifest = folder / MANIFEST
+    manifest.unlink(missing_ok=True)
+    manifest.write_text(json.dumps({"objects": _objects(folder)}, indent=1, sort_keys=True))
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fault(folder: Path) -> str | None:
+    """What makes the checkpoint in `folder` unusable, None when nothing does."""
+    try:
+        wanted = json.loads((folder / MANIFEST).read_text())["objects"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its manifest is missing or broken"
+    found = _objects(folder)
+    wrong = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
+    return f"{', '.join(wrong)} is not what was written" if wrong else None
+
+
+def _objects(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of every file but the manifest."""
+    return {
+        stored.name: {"size": stored.size, "sha256": stored.version}
+        for stored in FolderStore(folder).list()
+        if stored.name != MANIFEST
+    }
+
+
+def _step(name: str) -> int:
+    """The optimizer step in a checkpoint's name, 0 when it is none."""
+    match = _NAME.fullmatch(name)
+    return int(match.group(1)) if match else 0

@@ -1,0 +1,115 @@
+"""The commands, their logging and their exit codes."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainer import __version__, log, stopping
+from trainer.errors import Interrupted, JobError
+from trainer.settings import Settings, options
+
+TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
+TERMINATION_BYTES = 4096
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code of what happened."""
+    try:
+        stopping.deliver()
+        cli.main(standalone_mode=False)
+    except JobError as error:
+        _end(error)
+    except (KeyboardInterrupt, click.Abort):
+        _end(Interrupted("stopped by a signal; start it again to go on where it stopped"))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:
+        import logging
+
+        logging.getLogger(__name__).debug("unexpected", exc_info=error)
+        _end(
+            JobError(
+                f"unexpected {type(error).__name__}: {error}; QLORA_LOG_LEVEL=DEBUG shows where"
+            )
+        )
+
+
+class _TrainByDefault(click.Group):
+    """A group whose command is `train` when none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = next((a for a in args if not a.startswith("-")), None)
+        asks_for_help = bool(args) and args[0] in ("--help", "--version")
+        if not asks_for_help and (not args or args[0].startswith("-") or first is None):
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_TrainByDefault, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="qlora-job")
+def cli() -> None:
+    """Fine-tune a language model with QLoRA on your own documents.
+
+    Without a command it trains. Every option of `train` is also an environment variable:
+    --lora-r is QLORA_LORA_R.
+    """
+
+
+def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` one flag for each setting, unparsed: Settings reports all faults at once."""
+    for option in reversed(options()):
+        meaning = option.meaning.replace("`", "")
+        command = click.option(
+            option.flag,
+            option.name,
+            metavar="VALUE",
+            help=f"{meaning}  [default: {option.shown_default.replace('`', '')}]",
+        )(command)
+    return command
+
+
+@cli.command()
+@_with_settings
+def train(**flags: str | None) -> None:
+    """Fine-tune, evaluate and publish an adapter."""
+    settings = Settings.read(flags, os.environ)
+    log.set_up(settings.log_format, settings.log_level)
+    from trainer.job import run
+
+    run(settings)
+
+
+@cli.command()
+@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+@click.option("--base-model", help="Where the base model is, if not where the adapter says.")
+@click.argument("question", nargs=-1)
+def ask(adapter: str, base_model: str | None, question: tuple[str, ...]) -> None:
+    """Answer QUESTION, or each line of standard input, with a fine-tuned model."""
+    settings = Settings.read({}, os.environ, trains=False)
+    log.set_up("text", "WARNING")
+    from trainer.ask import load_bot
+
+    bot = load_bot(adapter, settings, base_model or os.environ.get("QLORA_BASE_MODEL"))
+    asked = [" ".join(question)] if question else (line.strip() for line in sys.stdin)
+    for text in asked:
+        if text:
+            for piece in bot.stream(text):
+                click.echo(piece, nl=False)
+            click.echo()
+
+
+def _end(error: JobError) -> None:
+    """One sentence to stderr and to Kubernetes, then the exit code."""
+    sentence = log.redact(str(error))
+    click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
+    with contextlib.suppress(OSError):
+        if TERMINATION_LOG.exists():
+            TERMINATION_LOG.write_bytes(sentence.encode()[:TERMINATION_BYTES])
+    sys.stdout.flush()
+    sys.exit(error.exit_code)

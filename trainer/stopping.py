@@ -1,0 +1,64 @@
+"""SIGTERM and SIGINT: end soon, in order, without losing work.
+
+A first signal raises KeyboardInterrupt where the main thread stands, which no library swallows;
+inside `deferred()` it only sets a flag that the training loop reads between two optimizer steps.
+A second signal ends the process at once.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from trainer.errors import Interrupted
+
+_requested: int | None = None
+_deferring = True  # until `deliver`: nothing is running yet that could end in order
+
+
+def install() -> None:
+    """Handle SIGTERM and SIGINT from now on."""
+    signal.signal(signal.SIGTERM, _handle)
+    signal.signal(signal.SIGINT, _handle)
+
+
+def deliver() -> None:
+    """From now on a signal interrupts. Raises Interrupted when one came before."""
+    global _deferring
+    _deferring = False
+    raise_if_requested()
+
+
+def requested() -> bool:
+    """Whether a signal has asked this run to end."""
+    return _requested is not None
+
+
+def raise_if_requested() -> None:
+    """Raises Interrupted when a signal has asked this run to end."""
+    if _requested is not None:
+        name = signal.Signals(_requested).name
+        raise Interrupted(f"{name} stopped the run; start it again to go on where it stopped")
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within this block a first signal only sets a flag; leaving the block raises Interrupted."""
+    global _deferring
+    _deferring = True
+    try:
+        raise_if_requested()
+        yield
+        raise_if_requested()
+    finally:
+        _deferring = False
+
+
+def _handle(number: int, _frame: FrameType | None) -> None:
+    global _requested
+    if _requested is not None:
+        os._exit(Interrupted.exit_code)
+    _requested = number
+    if not _deferring:
+        raise KeyboardInterrupt

@@ -1,0 +1,32 @@
+"""Folders and S3 buckets behind one face: the only room that knows boto3.
+
+`fetch` brings data in, `publish` takes a finished run out, `open_store` is for everything between.
+Credentials, endpoint, region and CA come from the standard `AWS_*` variables and files only.
+"""
+
+from trainer.storage.bucket import BucketStore
+from trainer.storage.folder import FolderStore
+from trainer.storage.store import Store, Stored
+from trainer.storage.transfer import (
+    Fetched,
+    Published,
+    fetch,
+    fetch_verified,
+    open_store,
+    publish,
+    read_manifest,
+)
+
+__all__ = [
+    "BucketStore",
+    "Fetched",
+    "FolderStore",
+    "Published",
+    "Store",
+    "Stored",
+    "fetch",
+    "fetch_verified",
+    "open_store",
+    "publish",
+    "read_manifest",
+]

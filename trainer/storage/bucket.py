@@ -1,0 +1,226 @@
+"""A prefix of an S3 bucket as a store."""
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
+from trainer.settings import publishable_uri
+from trainer.storage import disk, failures
+from trainer.storage.parallel import WORKERS, in_parallel
+from trainer.storage.store import Stored, WrongContentError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+PART_BYTES = 16 << 20
+
+
+class BucketStore:
+    """Objects below `root` in `bucket`. Safe to use from many threads."""
+
+    def __init__(self, bucket: str, root: str = "", *, retry_minutes: float) -> None:
+        self._bucket = bucket
+        self._root = root.rstrip("/") + "/" if root.strip("/") else ""
+        self._retry_minutes = retry_minutes
+        self.uri = f"s3://{bucket}/{self._root}"
+        self._client = _client(self.uri)
+        self._endpoint = publishable_uri(self._client.meta.endpoint_url)
+        # A page can look like an empty bucket or, after boto3's own handler, like error 500;
+        # the wildcard puts this handler in front of that one.
+        self._client.meta.events.register("before-parse.*.ListObjectsV2", self._refuse_web_page)
+
+    def list(self, prefix: str = "") -> list[Stored]:
+        return self._try(prefix, lambda: sorted(self._listed(prefix), key=lambda s: s.name))
+
+    def find(self, name: str) -> Stored | None:
+        """The one object of this name. HEAD would do it too, but hides S3's error codes."""
+        listed = self._try(name, lambda: next(self._listed(name, MaxKeys=1), None))
+        return listed if listed and listed.name == name else None
+
+    def read(self, name: str) -> bytes | None:
+        return self._try(name, lambda: self._get(name))
+
+    def download(self, stored: Stored, path: Path) -> str:
+        return self._try(stored.name, lambda: self._download(stored, path))
+
+    def upload(self, path: Path, name: str) -> None:
+        """As in Store. Each part of a big file and each small file carries a checksum."""
+        from boto3.s3.transfer import TransferConfig
+
+        # Threads of its own would keep an interrupted process alive until its parts are sent.
+        config = TransferConfig(
+            multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, use_threads=False
+        )
+
+        def send() -> None:
+            with disk.disk_errors(path):
+                self._client.upload_file(str(path), Config=config, **self._at(name))
+
+        self._try(name, send, missing_bucket=SettingsError)
+
+    def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        attempts = 0
+
+        def put() -> bool:
+            nonlocal attempts
+            attempts += 1
+            return self._put(name, data, only_if_absent, retried=attempts > 1)
+
+        return self._try(name, put, missing_bucket=SettingsError)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """As in Store. One request each: XML cannot carry every key to a bulk delete."""
+        in_parallel(self._delete, names)
+
+    def probe(self) -> None:
+        name = f".probe-{secrets.token_hex(8)}"
+        # A listing first: only it tells a web page or another region from a server that refuses.
+        self._try("", lambda: next(self._listed(name), None), missing_bucket=SettingsError)
+        self.write(name, b"probe", only_if_absent=True)
+        self._delete(name)
+
+    def abort_stale_uploads(self, prefix: str = "") -> None:
+        """As in Store: every multipart upload there, for a run has one writer."""
+        try:
+            for name, upload_id in self._try(prefix, lambda: list(self._uploads(prefix))):
+                self._abort(name, upload_id)
+        except NotAllowedError as error:
+            log.warning("stale uploads stay: %s", error)
+
+    def _listed(self, prefix: str, **limits: int) -> Iterator[Stored]:
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._root + prefix, **limits):
+            for found in page.get("Contents", []):
+                name, size = found["Key"][len(self._root) :], int(found["Size"])
+                placeholder = size == 0 and found["Key"].endswith("/")
+                if not placeholder:
+                    yield Stored(name, size, found["ETag"].strip('"'))
+
+    def _refuse_web_page(self, response_dict: Any, **_: Any) -> None:
+        is_page = "html" in response_dict["headers"].get("content-type", "")
+        if is_page and response_dict["status_code"] in (200, 404, 405):
+            raise failures.not_s3(self._endpoint).error(self.uri)
+
+    def _get(self, name: str) -> bytes | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            return bytes(self._client.get_object(**self._at(name))["Body"].read())
+        except ClientError as error:
+            if failures.code_of(error.response) != "NoSuchKey":
+                raise
+            return None
+
+    def _download(self, stored: Stored, path: Path) -> str:
+        """In one GET: a checksum covers the whole object, not a range of it."""
+        answer = self._open(stored)
+        length = answer.get("ContentLength", stored.size)
+        if length != stored.size:
+            raise _not_as_listed(self.uri, stored, f"has {length} bytes")
+        with disk.staged(path) as file:
+            size, sha256 = disk.copy(answer["Body"].iter_chunks(disk.CHUNK_BYTES), file)
+            if size != stored.size:
+                raise failures.TruncatedError
+        return sha256
+
+    def _open(self, stored: Stored) -> Any:
+        from botocore.exceptions import ClientError
+
+        condition = {"IfMatch": stored.version} if stored.version else {}
+        try:
+            return self._client.get_object(**self._at(stored.name), **condition)
+        except ClientError as error:
+            if failures.code_of(error.response) != "PreconditionFailed":
+                raise
+        raise _not_as_listed(self.uri, stored, "was replaced")
+
+    def _put(self, name: str, data: bytes, only_if_absent: bool, *, retried: bool) -> bool:
+        from botocore.exceptions import ClientError
+
+        condition = {"IfNoneMatch": "*"} if only_if_absent else {}
+        try:
+            self._client.put_object(**self._at(name), Body=data, **condition)
+        except ClientError as error:
+            if failures.code_of(error.response) != "PreconditionFailed":
+                raise
+            retried = retried or error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+            # The answer to our own success may have been lost on the way.
+            return retried and self._get(name) == data
+        return True
+
+    def _delete(self, name: str) -> None:
+        self._try(name, lambda: self._client.delete_object(**self._at(name)))
+
+    def _uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        pages = self._client.get_paginator("list_multipart_uploads")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._root + prefix):
+            for upload in page.get("Uploads", []):
+                yield upload["Key"][len(self._root) :], upload["UploadId"]
+
+    def _abort(self, name: str, upload_id: str) -> None:
+        def abort() -> None:
+            from botocore.exceptions import ClientError
+
+            try:
+                self._client.abort_multipart_upload(**self._at(name), UploadId=upload_id)
+            except ClientError as error:
+                if failures.code_of(error.response) != "NoSuchUpload":
+                    raise
+
+        self._try(name, abort)
+
+    def _at(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._root + name}
+
+    def _try(
+        self,
+        name: str,
+        action: Callable[[], Result],
+        missing_bucket: type[JobError] = DataError,
+    ) -> Result:
+        return failures.retry(
+            action,
+            lambda error: failures.explain(error, self._endpoint, missing_bucket),
+            where=shown(self.uri, name),
+            minutes=self._retry_minutes,
+        )
+
+
+def shown(uri: str, name: str) -> str:
+    """An object in a message, on one line whatever its key holds."""
+    text = uri + name
+    return text if text.isprintable() else repr(text)
+
+
+def _not_as_listed(uri: str, stored: Stored, fact: str) -> WrongContentError:
+    return WrongContentError(
+        f"{shown(uri, stored.name)}: {fact} where {stored.size} bytes of version "
+        f"{stored.version or 'any'} were listed; start again once nothing writes to it"
+    )
+
+
+def _client(where: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": 2},
+        max_pool_connections=2 * WORKERS,
+    )
+
+    def explain(error: Exception) -> failures.Failure | None:
+        if isinstance(error, ValueError):  # its text quotes the URL with the password in it
+            step = "write it as http://host:port"
+            return failures.Failure(SettingsError, "AWS_ENDPOINT_URL_S3 is not a URL", step)
+        return failures.explain(error, "boto3", SettingsError)
+
+    return failures.retry(
+        lambda: boto3.session.Session().client("s3", config=config), explain, where, minutes=0
+    )

@@ -1,0 +1,146 @@
+"""Files on the local disk: written completely or not at all, with errors people can act on."""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
+
+PART = ".part-"
+CHUNK_BYTES = 1 << 20
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `path` complete and synced, or not at all."""
+    part = _part_of(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Write a new file in one step; False when `path` exists. Of many writers one gets True."""
+    part = _part_of(path)
+    with staged(part) as file:
+        file.write(data)
+    with disk_errors(path):
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            return _create_in_place(path, data)
+        finally:
+            part.unlink()
+        _sync_folder(path.parent)
+    return True
+
+
+def copy(chunks: Iterable[bytes], target: BinaryIO) -> tuple[int, str]:
+    """Write all chunks; bytes written and their SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        target.write(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def holds(path: Path, size: int, sha256: str) -> bool:
+    """Whether `path` is a file of exactly this content."""
+    with disk_errors(path):
+        return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
+
+
+def sweep(folder: Path, older_than_s: float = 0) -> None:
+    """Remove the parts that killed writers left; another process may own the fresh ones."""
+    now = time.time()
+    for part in folder.rglob(f"{PART}*"):
+        with suppress(OSError):
+            if now - part.stat().st_mtime >= older_than_s:
+                part.unlink()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """OSError becomes a JobError that names `path`, the fact and the next step."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # boto3's timeouts and TLS failures are OSErrors too
+            raise
+        raise _explained(error, path) from error
+
+
+def _explained(error: OSError, path: Path) -> JobError:
+    fact = f"{path}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free_mib = _free_bytes(path) / 2**20
+        return JobError(f"{fact}, {free_mib:.1f} MiB free; make room or use a larger volume")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotAllowedError(f"{fact}; give user {os.geteuid()} access to it")
+    if error.errno == errno.ENOENT:
+        return DataError(f"{fact}; check the path and that its volume is mounted")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        return SettingsError(f"{fact}; a file and a folder cannot share a name, choose another")
+    return JobError(f"{fact}; check the disk it is on")
+
+
+def _free_bytes(path: Path) -> int:
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(nearest).free
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(PART + secrets.token_hex(8))
+
+
+def _create_in_place(path: Path, data: bytes) -> bool:
+    """For file systems without hard links, such as a mounted bucket."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

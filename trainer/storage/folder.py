@@ -1,0 +1,131 @@
+"""A local folder as a store."""
+
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.errors import DataError
+from trainer.storage import disk, keys
+from trainer.storage.store import Stored, WrongContentError
+
+log = logging.getLogger(__name__)
+
+STALE_S = 3600
+
+
+class FolderStore:
+    """Objects are files below `folder`, which is created by the first write."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder.expanduser().absolute()
+        self.uri = f"{self._root}/"
+
+    def list(self, prefix: str = "") -> list[Stored]:
+        """As in Store; reads every file once, for its SHA-256.
+
+        What is not a plain file inside the folder (links that leave it, pipes, sockets) is
+        skipped with a warning. An absent folder is empty.
+        """
+        found = [self._stored(path) for path in self._files(prefix)]
+        return sorted(found, key=lambda stored: stored.name)
+
+    def read(self, name: str) -> bytes | None:
+        path = self.path(name)
+        with disk.disk_errors(path):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def download(self, stored: Stored, path: Path) -> str:
+        source = self.path(stored.name)
+        with disk.staged(path) as target, disk.disk_errors(source):
+            size, sha256 = disk.copy(disk.chunks_of(source), target)
+            if size != stored.size or stored.version not in ("", sha256):
+                raise WrongContentError(
+                    f"{source}: is not what was listed ({size} of {stored.size} bytes); "
+                    "start again once nothing writes to it"
+                )
+        return sha256
+
+    def upload(self, path: Path, name: str) -> None:
+        with disk.staged(self.path(name)) as target, disk.disk_errors(path):
+            disk.copy(disk.chunks_of(path), target)
+
+    def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        path = self.path(name)
+        if only_if_absent:
+            return disk.create(path, data)
+        with disk.staged(path) as file:
+            file.write(data)
+        return True
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            path = self.path(name)
+            with disk.disk_errors(path):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # the first folder that is not empty ends it
+                for parent in path.parents[: name.count("/")]:
+                    parent.rmdir()
+
+    def probe(self) -> None:
+        name = f".probe-{secrets.token_hex(8)}"
+        self.write(name, b"probe", only_if_absent=True)
+        self.delete([name])
+
+    def abort_stale_uploads(self, prefix: str = "") -> None:
+        disk.sweep(self._root / prefix, older_than_s=STALE_S)
+
+    def path(self, name: str) -> Path:
+        """Where `name` lies. Raises DataError when that is outside of the folder."""
+        keys.refuse_unsafe([name], self.uri)
+        path = self._root / name
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise DataError(f"{path}: leads out of {self._root}; replace the link by its target")
+        return path
+
+    def _files(self, prefix: str) -> Iterator[Path]:
+        for folder, subfolders, names in os.walk(self._root, onerror=_unless_absent):
+            for name in subfolders.copy():
+                # Kubernetes mounts a ConfigMap as links into a folder named ..<time>.
+                if name.startswith("..") or self._leads_elsewhere(Path(folder, name)):
+                    subfolders.remove(name)
+            for name in names:
+                path = Path(folder, name)
+                wanted = self._name(path).startswith(prefix) and not name.startswith(disk.PART)
+                if wanted and self._is_ours(path):
+                    yield path
+
+    def _leads_elsewhere(self, folder: Path) -> bool:
+        if folder.is_symlink():
+            log.warning("%r is skipped: a link to a folder", str(folder))
+        return folder.is_symlink()
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            real = path.resolve(strict=True)
+            plain = stat.S_ISREG(real.stat().st_mode)
+        except (FileNotFoundError, RuntimeError):  # a link to nothing, or to itself
+            plain = False
+        if plain and real.is_relative_to(self._root.resolve()):
+            return True
+        log.warning("%r is skipped: not a file of this folder", str(path))
+        return False
+
+    def _stored(self, path: Path) -> Stored:
+        with disk.disk_errors(path):
+            return Stored(self._name(path), path.stat().st_size, disk.sha256_of(path))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        with disk.disk_errors(Path(error.filename)):
+            raise error

@@ -1,0 +1,70 @@
+"""What a folder and a bucket have in common."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trainer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object of a listing."""
+
+    name: str
+    """relative to the store's root, separated by '/'"""
+    size: int
+    """bytes"""
+    version: str
+    """changes with the content: ETag in a bucket, SHA-256 in a folder; "" accepts any"""
+
+
+class WrongContentError(DataError):
+    """An object is not the one that was listed."""
+
+
+class Store(Protocol):
+    """A folder or a prefix of a bucket.
+
+    Every method raises NotAllowedError, UnreachableError (after the retry time), SettingsError
+    (wrong region, not an S3 server) or JobError (disk full). A name that could leave the root
+    is a DataError.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Names the store in messages; holds no secret."""
+
+    def list(self, prefix: str = "") -> list[Stored]:
+        """Every object whose name starts with `prefix`, sorted by name; no placeholders."""
+
+    def read(self, name: str) -> bytes | None:
+        """The whole of a small object; None when it is absent."""
+
+    def download(self, stored: Stored, path: Path) -> str:
+        """Put the object at `path`, complete and synced or not at all; its SHA-256.
+
+        Raises WrongContentError, a DataError, when size or version is not as listed.
+        """
+
+    def upload(self, path: Path, name: str) -> None:
+        """Store the file at `path` as `name`, complete or not at all."""
+
+    def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        """Store `data`; False when `only_if_absent` and the name was taken.
+
+        Of many concurrent writers exactly one gets True, if their data differs.
+        """
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove the objects; absent ones are no error."""
+
+    def probe(self) -> None:
+        """Prove that the store can be written: write a tiny object and remove it.
+
+        Raises SettingsError when bucket or folder cannot be used at all.
+        """
+
+    def abort_stale_uploads(self, prefix: str = "") -> None:
+        """Remove what uploads that broke off left behind under `prefix`."""

@@ -1,0 +1,253 @@
+"""Data in, a finished run out, and back in with every byte checked."""
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import DataError, JobError, SettingsError
+from trainer.settings import publishable_uri
+from trainer.storage import disk, keys
+from trainer.storage.bucket import BucketStore, shown
+from trainer.storage.folder import FolderStore
+from trainer.storage.parallel import in_parallel
+from trainer.storage.store import Store, Stored, WrongContentError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One file of the data, ready to be read at `path`."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an object has to be."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the manifest of a run lists, by name below the run."""
+
+    objects: Mapping[str, Content]
+    is_ours: bool
+    """False: the run was published before, and this call changed nothing"""
+
+
+def open_store(uri: str, *, retry_minutes: float) -> Store:
+    """The store at `s3://bucket/prefix/` or in a local folder.
+
+    Raises SettingsError for any other URI. Nothing is touched yet: see `Store.probe`.
+    """
+    if "://" not in uri:
+        return FolderStore(Path(uri))
+    bucket, key = _bucket_and_key(uri)
+    return BucketStore(bucket, key, retry_minutes=retry_minutes)
+
+
+def fetch(uri: str, into: Path, *, retry_minutes: float) -> list[Fetched]:
+    """The files at `uri`, sorted by name.
+
+    A local folder or file is read where it is. Objects below an `s3://` prefix, or the one
+    object of that key, are downloaded to `into`, unless it holds the same content already.
+    Raises DataError when there is nothing, or when a key cannot safely become a path.
+    """
+    if "://" not in uri:
+        return _in_place(Path(uri).expanduser())
+    store, listed = _objects(uri, retry_minutes)
+    if not listed:
+        raise DataError(f"{uri}: holds no objects; list it with `aws s3 ls --recursive {uri}`")
+    names = [stored.name for stored in listed]
+    keys.refuse_unsafe(names, store.uri)
+    keys.refuse_collisions(names, store.uri)
+    disk.sweep(into)
+    index = _Index(into)
+    index.remove_all_but(names)
+    fetched = in_parallel(lambda stored: _fetch_one(store, stored, into, index), listed)
+    log.info("fetched files=%d bytes=%d from %s", len(fetched), sum(f.size for f in fetched), uri)
+    return fetched
+
+
+def publish(folder: Path, store: Store, under: str) -> Published:
+    """Upload every file of `folder` below `under/`, then the manifest that makes it a run.
+
+    A run that has a manifest is left as it is. Raises DataError for an empty folder.
+    """
+    finished = read_manifest(store, under)
+    if finished is not None:
+        return Published(_contents(finished), is_ours=False)
+    local = FolderStore(folder)
+    files = [stored for stored in local.list() if stored.name != MANIFEST]
+    if not files:
+        raise DataError(f"{folder}: holds no files; there is nothing to publish")
+    store.abort_stale_uploads(f"{under}/")
+    in_parallel(lambda file: store.upload(local.path(file.name), f"{under}/{file.name}"), files)
+    objects = {file.name: Content(file.size, file.version) for file in files}
+    if store.write(f"{under}/{MANIFEST}", _manifest(objects), only_if_absent=True):
+        return Published(objects, is_ours=True)
+    winner = _contents(read_manifest(store, under) or {"objects": {}})
+    if winner != objects:
+        log.warning("%s: another process published a different run first", _run(store, under))
+    return Published(winner, is_ours=False)
+
+
+def read_manifest(store: Store, under: str) -> dict[str, Any] | None:
+    """`{"objects": {name: {"size": bytes, "sha256": hex}}}` of a finished run; None without one.
+
+    Raises DataError when it is broken.
+    """
+    data = store.read(f"{under}/{MANIFEST}")
+    if data is None:
+        return None
+    try:
+        manifest = json.loads(data)
+        sound = all(map(_is_content, manifest["objects"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise DataError(f"{_run(store, under)}: its {MANIFEST} is broken; publish the run again")
+    return dict(manifest)
+
+
+def fetch_verified(store: Store, under: str, into: Path, *, only_prefix: str = "") -> None:
+    """Download what a run's manifest lists to `into/<name>`, checking size and SHA-256.
+
+    `only_prefix` limits it to names that start so. Raises DataError when there is no finished
+    run, JobError naming the key when an object is wrong twice.
+    """
+    manifest = read_manifest(store, under)
+    if manifest is None:
+        raise DataError(f"{_run(store, under)}: there is no finished run, for it has no {MANIFEST}")
+    contents = {n: c for n, c in _contents(manifest).items() if n.startswith(only_prefix)}
+    if not contents:
+        raise DataError(f"{_run(store, under)}: its {MANIFEST} lists nothing below {only_prefix!r}")
+    keys.refuse_unsafe(contents, _run(store, under))
+    keys.refuse_collisions(contents, _run(store, under))
+    disk.sweep(into)
+    in_parallel(
+        lambda name: _fetch_exactly(store, f"{under}/{name}", into / name, contents[name]), contents
+    )
+
+
+def _objects(uri: str, retry_minutes: float) -> tuple[Store, list[Stored]]:
+    """A key may name one object or, like a folder, all below it."""
+    bucket, key = _bucket_and_key(uri)
+    parent, _, leaf = key.rpartition("/")
+    if leaf:
+        beside = BucketStore(bucket, parent, retry_minutes=retry_minutes)
+        one = beside.find(leaf)
+        if one:
+            return beside, [one]
+    below = BucketStore(bucket, key, retry_minutes=retry_minutes)
+    return below, below.list()
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", uri, re.DOTALL)
+    if not found:
+        shown_uri = publishable_uri(uri)
+        raise SettingsError(f"{shown_uri}: is no s3://bucket/prefix/; correct the URI")
+    return found[1], found[2] or ""
+
+
+def _in_place(path: Path) -> list[Fetched]:
+    with disk.disk_errors(path):
+        path.stat()
+        if path.is_file():
+            return [Fetched(path.name, path, path.stat().st_size, disk.sha256_of(path))]
+    if not path.is_dir():
+        raise DataError(f"{path}: is neither a file nor a folder; name one")
+    listed = FolderStore(path).list()
+    if not listed:
+        raise DataError(f"{path}: holds no files; put some there or name another folder")
+    keys.refuse_unsafe([stored.name for stored in listed], str(path))
+    return [Fetched(s.name, path / s.name, s.size, s.version) for s in listed]
+
+
+def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fetched:
+    path = into / stored.name
+    sha256 = index.sha256(stored)
+    if not (sha256 and disk.holds(path, stored.size, sha256)):
+        sha256 = store.download(stored, path)
+        index.add(stored, sha256)
+    return Fetched(stored.name, path, stored.size, sha256)
+
+
+def _fetch_exactly(store: Store, name: str, path: Path, content: Content) -> None:
+    if disk.holds(path, content.size, content.sha256):
+        return
+    for _ in range(2):  # once more, for damage on the way
+        with suppress(WrongContentError):
+            if store.download(Stored(name, content.size, ""), path) == content.sha256:
+                return
+    path.unlink(missing_ok=True)
+    raise JobError(
+        f"{shown(store.uri, name)}: is not what its {MANIFEST} lists; publish the run again"
+    )
+
+
+def _manifest(objects: Mapping[str, Content]) -> bytes:
+    listed = {name: asdict(content) for name, content in objects.items()}
+    return json.dumps({"objects": listed}, indent=1, sort_keys=True).encode()
+
+
+def _contents(manifest: Mapping[str, Any]) -> dict[str, Content]:
+    return {
+        name: Content(entry["size"], entry["sha256"]) for name, entry in manifest["objects"].items()
+    }
+
+
+def _is_content(entry: Any) -> bool:
+    return isinstance(entry["size"], int) and isinstance(entry["sha256"], str)
+
+
+def _run(store: Store, under: str) -> str:
+    return store.uri + under
+
+
+class _Index:
+    """What a folder already holds, one JSON line a download, beside it: a kill loses no line."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder.with_name(folder.name + ".index.jsonl")
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[str, str]] = {}
+        with disk.disk_errors(self._path):
+            lines = self._path.read_text().splitlines() if self._path.exists() else []
+        for line in lines:
+            with suppress(ValueError):  # the last one may be cut
+                name, version, sha256 = json.loads(line)
+                self._known[name] = (version, sha256)
+
+    def sha256(self, stored: Stored) -> str:
+        version, sha256 = self._known.get(stored.name, ("", ""))
+        return sha256 if version == stored.version else ""
+
+    def add(self, stored: Stored, sha256: str) -> None:
+        line = json.dumps([stored.name, stored.version, sha256]) + "\n"
+        with self._lock, disk.disk_errors(self._path), self._path.open("a") as file:
+            file.write(line)
+
+    def remove_all_but(self, names: list[str]) -> None:
+        """What was removed from the bucket must not be read any more."""
+        for name in self._known.keys() - set(names):
+            if not keys.fault(name):
+                with disk.disk_errors(self._folder):
+                    (self._folder / name).unlink(missing_ok=True)

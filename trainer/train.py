@@ -1,0 +1,304 @@
+"""The training run: SFTTrainer on packed blocks, resumable to the bit, stopped when it diverges."""
+
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from trainer import stopping
+from trainer.blocks import Block
+from trainer.checkpoints import Checkpoints, from_parts, to_parts
+from trainer.device import GIB, Device, MicroBatch, Precision
+from trainer.errors import RejectedError
+from trainer.model import adapter_to_float32
+from trainer.progress import Progress
+from trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+# fp16 loss scaling starts high and skips the first steps; more than this in a row is divergence.
+BAD_STEPS = 8
+# QLoRA's own clipping: Dettmers et al. 2023, appendix B.2.
+MAX_GRADIENT_NORM = 0.3
+STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
+TRAINER_STATE = "trainer_state.json"  # the name under which transformers looks for its own
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training run leaves beside the weights. `history` has one row a step."""
+
+    steps: int
+    seconds: float
+    tokens_per_s: float
+    vram_peak_gib: float | None
+    history: list[dict[str, float]]
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the last tenth of the steps."""
+        last = self.history[-max(1, len(self.history) // 10) :]
+        return sum(row["loss"] for row in last) / len(last)
+
+
+def train(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    blocks: Sequence[Block],
+    settings: Settings,
+    *,
+    precision: Precision,
+    device: Device,
+    micro_batch: MicroBatch,
+    checkpoints: Checkpoints,
+) -> Trained:
+    """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
+
+    Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's push
+    failed with.
+    """
+    start = checkpoints.newest() if settings.resume != "never" else None
+    trainer = _trainer(model, tokenizer, blocks, settings, precision, device, micro_batch)
+    watch = _Watch(trainer, settings, checkpoints, block_tokens=settings.max_length)
+    trainer.add_callback(watch)
+    if start is not None:
+        log.info("resuming from checkpoint %s", start.name)
+    if device.kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with stopping.deferred():
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        finally:
+            watch.progress.close()
+        checkpoints.finish()
+    return Trained(
+        steps=trainer.state.global_step,
+        seconds=watch.seconds,
+        tokens_per_s=watch.tokens_per_s,
+        vram_peak_gib=torch.cuda.max_memory_allocated() / GIB if device.kind == "cuda" else None,
+        history=_rows(trainer.state.log_history),
+    )
+
+
+def _trainer(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    blocks: Sequence[Block],
+    settings: Settings,
+    precision: Precision,
+    device: Device,
+    micro_batch: MicroBatch,
+) -> "_ResumableTrainer":
+    on_gpu = device.kind == "cuda"
+    arguments = SFTConfig(
+        output_dir=str(settings.scratch_dir / "trl"),
+        per_device_train_batch_size=micro_batch.blocks,
+        gradient_accumulation_steps=settings.effective_batch_size // micro_batch.blocks,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio if settings.warmup_ratio < 1 else 0.999,
+        lr_scheduler_type=(
+            "constant_with_warmup" if settings.scheduler == "constant" else settings.scheduler
+        ),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=MAX_GRADIENT_NORM,
+        optim="paged_adamw_8bit",
+        fp16=precision.name == "fp16",
+        bf16=precision.name == "bf16",
+        activation_checkpointing=on_gpu,  # a CPU has the memory and not the time
+        gradient_checkpointing=False,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it hides divergence
+        save_strategy="no",  # `checkpoints` does it
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        max_length=None,  # blocks are already cut
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    trainer = _ResumableTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([vars(block) for block in blocks]),
+        processing_class=tokenizer,
+        data_collator=_collate,
+    )
+    adapter_to_float32(model)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stack blocks to [B, T]. No attention mask: positions keep attention inside a document."""
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+
+class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that saves and restores through safetensors and JSON instead of pickles."""
+
+    def save_state(self, folder: Path) -> None:
+        """Everything that the next step depends on, as files in `folder`."""
+        tensors: dict[str, torch.Tensor] = {}
+        scaler = getattr(self.accelerator, "scaler", None)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": _without_functions(self.lr_scheduler.state_dict()),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "rng": _random_state(),
+        }
+        (folder / STATE).write_text(json.dumps(to_parts(state, tensors)))
+        save_file(tensors, folder / TENSORS)
+        save_file(_trainable(self.model), folder / ADAPTER)
+        self.state.save_to_json(str(folder / TRAINER_STATE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / ADAPTER)
+        with torch.no_grad():
+            for name, parameter in _trainable(self.model).items():
+                parameter.copy_(saved[name])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            state = _read_state(Path(checkpoint))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            state = _read_state(Path(checkpoint))["scaler"]
+            if state is not None:
+                self.accelerator.scaler.load_state_dict(state)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            _set_random_state(_read_state(Path(checkpoint))["rng"])
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Progress, divergence, checkpoints and signals, at the end of each optimizer step."""
+
+    def __init__(
+        self,
+        trainer: _ResumableTrainer,
+        settings: Settings,
+        checkpoints: Checkpoints,
+        *,
+        block_tokens: int,
+    ) -> None:
+        self.progress = Progress(settings.log_format)
+        self.seconds = 0.0
+        self.tokens_per_s = 0.0
+        self._trainer = trainer
+        self._every = settings.checkpoint_every
+        self._checkpoints = checkpoints
+        self._step_tokens = settings.effective_batch_size * block_tokens
+        self._first_step = 0
+        self._bad = 0
+        self._started = self._saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._first_step = state.global_step
+        self._started = self._saved = time.monotonic()
+        self.progress.start(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if stopping.requested():
+            control.should_training_stop = True
+        control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        self.seconds = time.monotonic() - self._started
+        steps = state.global_step - self._first_step
+        self.tokens_per_s = steps * self._step_tokens / self.seconds
+        state.log_history[-1]["tokens_per_s"] = self.tokens_per_s
+        self._stop_if_diverged(logs)
+        self.progress.step(
+            state.global_step,
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            tokens_per_s=self.tokens_per_s,
+            seconds_left=self.seconds / steps * (state.max_steps - state.global_step),
+        )
+        self._save_if_due(state, control)
+
+    def _save_if_due(self, state: Any, control: Any) -> None:
+        """After the log row of this step, so that a resumed run's history has no gap."""
+        if self._every.steps is not None:
+            due = state.global_step % self._every.steps == 0
+        else:
+            due = time.monotonic() - self._saved >= (self._every.minutes or 0) * 60
+        if due or control.should_training_stop or state.global_step == state.max_steps:
+            self._checkpoints.save(state.global_step, self._trainer.save_state)
+            self._saved = time.monotonic()
+
+    def _stop_if_diverged(self, logs: dict[str, float]) -> None:
+        gradient = logs.get("grad_norm", math.nan)
+        sound = math.isfinite(logs["loss"]) and math.isfinite(gradient) and gradient > 0
+        self._bad = 0 if sound else self._bad + 1
+        if self._bad >= BAD_STEPS:
+            raise RejectedError(
+                f"training diverged: loss {logs['loss']:.4g}, gradient norm {gradient:.4g} and "
+                f"{BAD_STEPS} unusable steps in a row; lower QLORA_LEARNING_RATE or check the data"
+            )
+
+
+def _trainable(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    parts = json.loads((checkpoint / STATE).read_text())
+    state: dict[str, Any] = from_parts(parts, load_file(checkpoint / TENSORS))
+    return state
+
+
+def _without_functions(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without its lambdas, which are rebuilt from the settings."""
+    return {name: value for name, value in state.items() if name != "lr_lambdas"} | {
+        "lr_lambdas": [None]
+    }
+
+
+def _random_state() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": numpy.random.get_state(),
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    numpy.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The rows of `metrics.jsonl`: one a step, without what trl adds for itself."""
+    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens_per_s")
+    return [{n: row[n] for n in kept if n in row} for row in log_history if "loss" in row]
