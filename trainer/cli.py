@@ -24,6 +24,8 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except JobError as error:
         _end(error)
+    except BrokenPipeError:  # whoever read our output has read enough
+        os._exit(0)
     except (KeyboardInterrupt, click.Abort):
         _end(Interrupted("stopped by a signal; start it again to go on where it stopped"))
     except click.ClickException as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
 MOST_ANSWER_TOKENS = 256
-QUESTIONS_AT_ONCE = 16
+GENERATED_AT_ONCE = 4096  # tokens of keys and values: 2 GiB for Llama-2-7B in 16 bits
 _ONE_TURN = ["user", "assistant"]
 
 
@@ -95,7 +95,7 @@ def score(
 ) -> Score:
     """One model's Score as it stands, adapter on or off."""
     loss = held_out_loss(model, blocks) if blocks else None
-    replies = [reply for group in answer(model, tokenizer, questions) for reply in group]
+    replies = answer(model, tokenizer, questions)
     pairs = list(zip(questions, replies, strict=True))
     return Score(
         loss=loss,
@@ -136,29 +136,38 @@ class Reply:
 
 def answer(
     model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
-) -> Iterator[list[Reply]]:
-    """Greedy answers to `questions`, in groups that are generated together, padded on the left."""
+) -> list[Reply]:
+    """Greedy answers to `questions`, as many together as GENERATED_AT_ONCE allows."""
+    prompts = [question_ids(tokenizer, q.question) for q in questions]
+    references = [len(tokenizer(q.answer).input_ids) for q in questions]
+    room = min(max(references, default=0) * 2 + 8, MOST_ANSWER_TOKENS)
+    at_once = max(1, GENERATED_AT_ONCE // (max(map(len, prompts), default=0) + room))
+    replies: list[Reply] = []
+    for start in range(0, len(prompts), at_once):
+        replies += _generate(model, tokenizer, prompts[start : start + at_once], room)
+    return replies
+
+
+def _generate(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], room: int
+) -> list[Reply]:
+    """Answers of at most `room` tokens to prompts padded on the left."""
     import torch
 
-    ends = stop_ids(tokenizer)
-    for start in range(0, len(questions), QUESTIONS_AT_ONCE):
-        group = questions[start : start + QUESTIONS_AT_ONCE]
-        prompts = [question_ids(tokenizer, q.question) for q in group]
-        room = max(len(tokenizer(q.answer).input_ids) for q in group) * 2 + 8
-        longest = max(map(len, prompts))
-        ids = [[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts]
-        mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
-        with torch.no_grad(), compute_precision(model):
-            out = model.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                max_new_tokens=min(room, MOST_ANSWER_TOKENS),
-                do_sample=False,
-                use_cache=True,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=ends,
-            )
-        yield [_reply(tokenizer, row[longest:].tolist(), ends) for row in out]
+    ends, longest = stop_ids(tokenizer), max(map(len, prompts))
+    ids_BT = [[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts]
+    mask_BT = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
+    with torch.no_grad(), compute_precision(model):
+        out_BT = model.generate(
+            input_ids=torch.tensor(ids_BT, device=model.device),
+            attention_mask=torch.tensor(mask_BT, device=model.device),
+            max_new_tokens=room,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=ends,
+        )
+    return [_reply(tokenizer, row[longest:].tolist(), ends) for row in out_BT]
 
 
 @contextlib.contextmanager

@@ -50,11 +50,12 @@ def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _quieten_libraries() -> None:
-    """Progress bars and advice that would break up the lines of this run.
+    """Progress bars, advice and usage reports that nobody asked this run for.
 
     The libraries read these variables when they are imported, which is later.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)  # for us, not for the user

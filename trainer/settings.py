@@ -306,7 +306,7 @@ class Option:
         return _EXPECTED[self.field.metadata["parse"]]
 
     def given(self, flags: Mapping[str, str | None], environ: Mapping[str, str]) -> tuple[str, str]:
-        """Where the value comes from and what was typed there. An empty variable counts as unset."""
+        """Where the value comes from and what was typed; an empty variable counts as unset."""
         flag = flags.get(self.name)
         if flag is not None:
             return self.flag, flag

@@ -21,7 +21,7 @@ from trainer import stopping
 from trainer.blocks import Block
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
 from trainer.device import GIB, Device, MicroBatch, Precision
-from trainer.errors import RejectedError
+from trainer.errors import RejectedError, SettingsError
 from trainer.model import adapter_to_float32
 from trainer.progress import Progress
 from trainer.settings import Settings
@@ -72,7 +72,7 @@ def train(
     Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's push
     failed with.
     """
-    start = checkpoints.newest() if settings.resume != "never" else None
+    start = _start(settings, checkpoints)
     trainer = _trainer(model, tokenizer, blocks, settings, precision, device, micro_batch)
     watch = _Watch(trainer, settings, checkpoints, block_tokens=settings.max_length)
     trainer.add_callback(watch)
@@ -93,6 +93,18 @@ def train(
         vram_peak_gib=torch.cuda.max_memory_allocated() / GIB if device.kind == "cuda" else None,
         history=_rows(trainer.state.log_history),
     )
+
+
+def _start(settings: Settings, checkpoints: Checkpoints) -> Path | None:
+    """The checkpoint to go on from."""
+    if settings.resume == "never":
+        return None
+    start = checkpoints.newest()
+    if start is None and settings.resume == "must":
+        raise SettingsError(
+            "QLORA_RESUME=must: this run has no valid checkpoint; use QLORA_RESUME=auto to start it"
+        )
+    return start
 
 
 def _trainer(

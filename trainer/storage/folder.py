@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +84,7 @@ class FolderStore:
         """Where `name` lies. Raises DataError when that is outside of the folder."""
         keys.refuse_unsafe([name], self.uri)
         path = self._root / name
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        if not _real(path).is_relative_to(_real(self._root)):
             raise DataError(f"{path}: leads out of {self._root}; replace the link by its target")
         return path
 
@@ -107,13 +106,10 @@ class FolderStore:
         return folder.is_symlink()
 
     def _is_ours(self, path: Path) -> bool:
-        try:
-            real = path.resolve(strict=True)
-            plain = stat.S_ISREG(real.stat().st_mode)
-        except (FileNotFoundError, RuntimeError):  # a link to nothing, or to itself
-            plain = False
-        if plain and real.is_relative_to(self._root.resolve()):
-            return True
+        with disk.disk_errors(path):
+            real = _real(path)
+            if real.is_relative_to(_real(self._root)) and real.is_file():
+                return True
         log.warning("%r is skipped: not a file of this folder", str(path))
         return False
 
@@ -123,6 +119,11 @@ class FolderStore:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
+
+
+def _real(path: Path) -> Path:
+    """Links followed as far as they lead: Path.resolve raises on a loop, differently by version."""
+    return Path(os.path.realpath(path))
 
 
 def _unless_absent(error: OSError) -> None:

@@ -230,9 +230,11 @@ class _Index:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, str]] = {}
         with disk.disk_errors(self._path):
-            lines = self._path.read_text().splitlines() if self._path.exists() else []
+            lines = (
+                self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
+            )
         for line in lines:
-            with suppress(ValueError):  # the last one may be cut
+            with suppress(ValueError, TypeError):  # the last one may be cut
                 name, version, sha256 = json.loads(line)
                 self._known[name] = (version, sha256)
 

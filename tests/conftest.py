@@ -1,0 +1,113 @@
+"""A fresh bucket on a real S3 server, and a proxy that spoils what passes to it."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+
+@pytest.fixture(params=["http", "tls"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty boto3 Bucket, reached over HTTP and then over TLS; removed afterwards."""
+    _needs("AWS_ENDPOINT_URL_S3")
+    if request.param == "tls":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", _needs("S3_TLS_ENDPOINT_URL"))
+        monkeypatch.setenv("AWS_CA_BUNDLE", _needs("S3_TLS_CA_BUNDLE"))
+    with _fresh_bucket() as fresh:
+        yield fresh
+
+
+@dataclass
+class Faults:
+    """A proxy in front of the server; `bucket` reaches the server past it."""
+
+    bucket: Any
+    port: int
+
+    def add(self, match: str, kind: str, times: int = 1, **limits: float) -> None:
+        """Spoil the next `times` requests whose first line starts with `match`.
+
+        `kind` is slowdown, reset_req or truncate (after=bytes), latency or hang (s=seconds).
+        """
+        rule = {"match": match, "kind": kind, "n": times, **limits}
+        url = f"http://127.0.0.1:{self.port}/_faults"
+        urllib.request.urlopen(url, data=json.dumps([rule]).encode()).close()
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """The environment points at a fault proxy in front of the server."""
+    proxy = _needs("S3_FAULT_PROXY")
+    upstream = urlsplit(_needs("AWS_ENDPOINT_URL_S3")).port
+    port = unused_port()
+    process = subprocess.Popen([sys.executable, proxy, str(port), str(upstream)])
+    try:
+        with _fresh_bucket() as fresh:
+            _wait_until_open(port)
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://localhost:{port}")
+            yield Faults(fresh, port)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """64 KiB."""
+    disk = tmp_path / "tiny"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.check_call(["umount", str(disk)])
+
+
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _needs(variable: str) -> str:
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} is not set")
+    return os.environ[variable]
+
+
+@contextmanager
+def _fresh_bucket() -> Iterator[Any]:
+    import boto3
+
+    fresh = (
+        boto3.session.Session().resource("s3").create_bucket(Bucket=f"test-{secrets.token_hex(8)}")
+    )
+    try:
+        yield fresh
+    finally:
+        for upload in fresh.multipart_uploads.all():
+            upload.abort()
+        for found in fresh.objects.all():  # one by one: XML cannot carry every key
+            found.delete()
+        fresh.delete()
+
+
+def _wait_until_open(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on port {port}")

@@ -1,0 +1,82 @@
+"""Killed at some instant and started again, a run ends in the same bytes as an undisturbed one."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from jobs import STEPS, adapter_bytes, run_command, run_here, start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return adapter_bytes(run_here(tmp_path_factory.mktemp("undisturbed")))
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f'"step": {step},' in line:
+            return
+    raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (folder / "out").iterdir()
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_publishes_nothing_and_the_next_start_ends_the_same(
+    number: signal.Signals, tmp_path: Path, undisturbed: bytes
+) -> None:
+    process = start(tmp_path, CHECKPOINT_EVERY="60m")
+    wait_for_step(process, 3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 33
+    assert f"{number.name} stopped the run" in errors
+    assert not (only_run(tmp_path) / "manifest.json").exists()
+    assert list((only_run(tmp_path) / "checkpoints").iterdir())
+    resumed = run_command(tmp_path, CHECKPOINT_EVERY="60m")
+    assert "resuming from checkpoint" in resumed.stdout
+    assert f'"step": {STEPS},' in resumed.stdout
+    assert '"step": 1,' not in resumed.stdout
+    assert adapter_bytes(only_run(tmp_path)) == undisturbed
+
+
+def test_sigkill_loses_only_what_came_after_the_last_checkpoint(
+    tmp_path: Path, undisturbed: bytes
+) -> None:
+    process = start(tmp_path)
+    wait_for_step(process, 5)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    resumed = run_command(tmp_path)
+    assert "resuming from checkpoint step-00000" in resumed.stdout
+    assert adapter_bytes(only_run(tmp_path)) == undisturbed
+
+
+def test_a_fresh_node_resumes_from_what_was_pushed(tmp_path: Path, undisturbed: bytes) -> None:
+    process = start(tmp_path)
+    wait_for_step(process, 5)
+    process.terminate()
+    process.communicate(timeout=60)
+    resumed = run_command(tmp_path, SCRATCH_DIR=str(tmp_path / "another-node"))
+    assert "resuming from checkpoint step-00000" in resumed.stdout
+    assert adapter_bytes(only_run(tmp_path)) == undisturbed
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.3, 1.5, 4])
+def test_a_signal_before_training_ends_with_33_and_a_sentence(
+    after_s: float, tmp_path: Path
+) -> None:
+    process = start(tmp_path)
+    time.sleep(after_s)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 33, errors
+    assert errors.startswith("stopped: ")
+    assert "Traceback" not in errors

@@ -1,0 +1,108 @@
+"""Settings: one definition, every fault at once, a table in the README that cannot be old."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.errors import SettingsError
+from trainer.settings import Settings, options, publishable_uri
+
+NEEDED = {"QLORA_DATA_URI": "data", "QLORA_OUTPUT_URI": "out"}
+ROOT = Path(__file__).parent.parent
+
+
+def read(flags: dict[str, str | None] | None = None, **variables: str) -> Settings:
+    return Settings.read(flags or {}, NEEDED | variables)
+
+
+def test_defaults_are_those_of_the_headline() -> None:
+    settings = read()
+    assert (settings.lora_r, settings.lora_alpha, settings.lora_dropout) == (8, 16, 0.1)
+    assert settings.target_modules == ("q_proj", "v_proj")
+    assert (settings.max_length, settings.effective_batch_size) == (512, 16)
+    assert settings.base_model == "NousResearch/Llama-2-7b-hf"
+
+
+def test_a_flag_beats_the_environment_and_the_environment_beats_the_default() -> None:
+    assert read(QLORA_LORA_R="4").lora_r == 4
+    assert read({"lora_r": "2"}, QLORA_LORA_R="4").lora_r == 2
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert read(QLORA_LORA_R="", QLORA_MAX_STEPS="").lora_r == 8
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.read(
+            {"epochs": "many"},
+            {"QLORA_LORA_R": "0", "QLORA_SCHEDULER": "round", "QLORA_LORA_RR": "8"},
+        )
+    message = str(caught.value)
+    for words in (
+        "QLORA_DATA_URI is required",
+        "QLORA_OUTPUT_URI is required",
+        "QLORA_LORA_R=0: needs at least 1",
+        "--epochs='many' is not a number",
+        "QLORA_SCHEDULER=round: needs one of cosine, linear, constant",
+        "QLORA_LORA_RR is not a setting; did you mean QLORA_LORA_R?",
+    ):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("QLORA_DATA_URI", "gs://bucket/x", "only folders and s3://"),
+        ("QLORA_DATA_URI", "s3://UPPER/x", "is not a bucket name"),
+        ("QLORA_BASE_MODEL", "builtin:huge", "the only built-in model"),
+        ("QLORA_RUN_ID", "../up", "letters, digits"),
+        ("QLORA_TARGET_MODULES", ",", "is empty"),
+        ("QLORA_CHECKPOINT_EVERY", "0m", "more than 0"),
+        ("QLORA_CHECKPOINT_EVERY", "soon", "minutes (10m) or optimizer steps"),
+        ("QLORA_BATCH_SIZE", "3", "multiple of"),
+        ("QLORA_EPOCHS", "nan", "finite"),
+        ("QLORA_LEARNING_RATE", "0", "more than 0"),
+        ("QLORA_LEARNING_RATE", "inf", "finite"),
+        ("QLORA_MAX_LENGTH", "8", "at least 16"),
+        ("QLORA_LORA_R", "8.5", "whole number"),
+        ("QLORA_SEED", "-1", "at least 0"),
+        ("QLORA_PRECISION", "int8", "one of auto, fp16, bf16, fp32"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_needs(variable: str, value: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(**{variable: value})
+    assert variable in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_what_is_recorded_holds_no_password_and_no_folder_of_this_machine(tmp_path: Path) -> None:
+    record = str(read(QLORA_DATA_URI=str(tmp_path / "notes"), QLORA_SCRATCH_DIR="/fast").to_dict())
+    assert "notes" in record
+    assert str(tmp_path) not in record
+    assert "/fast" not in record
+    assert publishable_uri("https://me:pass@host/x") == "https://host/x"
+
+
+def test_where_things_lie_does_not_change_which_run_it_is() -> None:
+    one, other = read(), read(QLORA_OUTPUT_URI="elsewhere", QLORA_DATA_URI="copy")
+    assert one.changing_the_result() == other.changing_the_result()
+    assert one.changing_the_result() != read(QLORA_SEED="1").changing_the_result()
+
+
+def test_the_readme_table_is_made_from_the_settings() -> None:
+    module: Any = _script("settings_table")
+    readme = (ROOT / "README.md").read_text()
+    assert module.table() in readme, "run: .venv/bin/python scripts/settings_table.py --write"
+    assert all(f"`{option.env}`" in readme for option in options())
+
+
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
