@@ -65,9 +65,7 @@ def start(folder: Path, *arguments: str, **changes: str) -> subprocess.Popen[str
     )
 
 
-def run_command(
-    folder: Path, *arguments: str, **changes: str
-) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     process = start(folder, *arguments, **changes)
     output, errors = process.communicate(timeout=300)

@@ -56,7 +56,8 @@ def test_adapter_weights_are_float32(run: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(run / "adapter" / "adapter_model.safetensors", "pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F32"}
+        names = weights.keys()
+        assert {weights.get_slice(name).get_dtype() for name in names} == {"F32"}
 
 
 def test_the_adapter_works_in_plain_peft_without_this_project(run: Path, folder: Path) -> None:

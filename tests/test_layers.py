@@ -20,6 +20,7 @@ ROOMS = [
     "model",
     "progress",
     "checkpoints",
+    "publication",
     "train",
     "evaluate",
     "report",

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import JobError
+from trainer.errors import DataError, JobError
 from trainer.storage import FolderStore, Store, fetch_verified, publish
 from trainer.storage.transfer import MANIFEST
 
@@ -156,9 +156,7 @@ class Checkpoints:
         try:
             fetch_verified(self._store, f"{self._under}/{path.name}", staging)
             _seal(staging)
-        except JobError as error:
-            if error.retry_helps:
-                raise
+        except DataError as error:
             log.warning("stored checkpoint %s is invalid and is not used: %s", path.name, error)
             shutil.rmtree(staging, ignore_errors=True)
             return False

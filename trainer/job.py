@@ -5,17 +5,18 @@ import json
 import logging
 import re
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import artifacts, blocks, corpus, device, evaluate, model, prompts
 from trainer.checkpoints import Checkpoints, only_process
-from trainer.errors import DataError, JobError, SettingsError
+from trainer.errors import DataError, SettingsError
 from trainer.log import figures
+from trainer.publication import move_latest, owner_of, publish_run
 from trainer.settings import Settings
-from trainer.storage import Fetched, Store, fetch, open_store, publish, read_manifest
-from trainer.storage.disk import sha256_of
+from trainer.storage import Fetched, Store, fetch, open_store, read_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint.json"
-ADAPTER = "adapter/adapter_model.safetensors"
+WEIGHTS = "adapter/adapter_model.safetensors"
 _NAMED_SKIPS = 20
 
 
@@ -127,12 +128,8 @@ def _train_and_publish(
     )
     shutil.rmtree(scratch / "run", ignore_errors=True)
     folder = artifacts.write_artifacts(tuned, tokenizer, described, scratch / "run")
-    published = publish(folder, output, run_id)
-    if not published.is_ours and published.objects[ADAPTER].sha256 != sha256_of(folder / ADAPTER):
-        raise JobError(
-            f"run {run_id} was published by another process meanwhile, with other weights; "
-            "choose another QLORA_RUN_ID to keep both"
-        )
+    publish_run(folder, output, run_id, owner=owner_of(scratch), weights=WEIGHTS)
+    move_latest(output, run_id, finished=time.time())
     log.info("published", extra=figures(run_id=run_id, output=output.uri))
 
 

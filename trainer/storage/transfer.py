@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import DataError, JobError, SettingsError
+from trainer.errors import DataError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import disk, keys
 from trainer.storage.bucket import BucketStore, shown
@@ -197,7 +197,7 @@ def _fetch_exactly(store: Store, name: str, path: Path, content: Content) -> Non
             if store.download(Stored(name, content.size, ""), path) == content.sha256:
                 return
     path.unlink(missing_ok=True)
-    raise JobError(
+    raise WrongContentError(
         f"{shown(store.uri, name)}: is not what its {MANIFEST} lists; publish the run again"
     )
 

@@ -1,0 +1,143 @@
+"""Checkpoints are complete or absent, and a damaged one is named and never used."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from trainer.checkpoints import Checkpoints, from_parts, to_parts
+from trainer.errors import JobError
+from trainer.storage import FolderStore
+
+FILES = ("adapter.safetensors", "state.json", "manifest.json")
+
+
+def fill(step: int) -> Any:
+    def write(folder: Path) -> None:
+        (folder / "adapter.safetensors").write_bytes(bytes([step]) * 1000)
+        (folder / "state.json").write_text(f'{{"step": {step}}}')
+
+    return write
+
+
+def open_checkpoints(tmp_path: Path, node: str = "node") -> Checkpoints:
+    return Checkpoints(tmp_path / node, FolderStore(tmp_path / "store"), "run/checkpoints")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Two checkpoints, on the node and in the store."""
+    checkpoints = open_checkpoints(tmp_path)
+    for step in (10, 20):
+        checkpoints.save(step, fill(step))
+    checkpoints.finish()
+    return tmp_path
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "half":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+
+
+def test_the_newest_is_used(saved: Path) -> None:
+    newest = open_checkpoints(saved).newest()
+    assert newest is not None
+    assert (newest / "state.json").read_text() == '{"step": 20}'
+
+
+def test_a_fresh_node_gets_it_from_the_store(saved: Path) -> None:
+    newest = open_checkpoints(saved, "fresh").newest()
+    assert newest == saved / "fresh" / "step-000020"
+    assert (newest / "adapter.safetensors").read_bytes() == bytes([20]) * 1000
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "half", "flipped"])
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("place", ["node", "store/run/checkpoints"])
+def test_damage_is_noticed_and_a_good_copy_or_an_older_one_is_used(
+    place: str, file: str, how: str, saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if place != "node":
+        shutil.rmtree(saved / "node")
+    damage(saved / place / "step-000020" / file, how)
+    newest = open_checkpoints(saved).newest()
+    assert newest is not None
+    step = int(newest.name.removeprefix("step-"))
+    assert (newest / "adapter.safetensors").read_bytes() == bytes([step]) * 1000
+    assert step == (20 if place == "node" else 10)
+    if (place, file, how) != ("store/run/checkpoints", "manifest.json", "missing"):
+        assert "step-000020 is invalid" in caplog.text
+
+
+def test_what_a_killed_save_left_is_removed(saved: Path) -> None:
+    leftover = saved / "node" / "step-000030.partial"
+    leftover.mkdir()
+    assert open_checkpoints(saved).newest() == saved / "node" / "step-000020"
+    assert not leftover.exists()
+
+
+def test_two_are_kept_by_step_in_both_places(saved: Path) -> None:
+    checkpoints = open_checkpoints(saved)
+    checkpoints.save(30, fill(30))
+    checkpoints.finish()
+    for place in (saved / "node", saved / "store" / "run" / "checkpoints"):
+        assert sorted(p.name for p in place.glob("step-*")) == ["step-000020", "step-000030"]
+
+
+def test_a_local_one_that_was_never_pushed_is_pushed_by_the_next_start(saved: Path) -> None:
+    shutil.rmtree(saved / "store")
+    checkpoints = open_checkpoints(saved)
+    checkpoints.newest()
+    checkpoints.finish()
+    assert (saved / "store" / "run" / "checkpoints" / "step-000020" / "manifest.json").exists()
+
+
+def test_a_push_that_failed_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the store's folder should be")
+    checkpoints = open_checkpoints(tmp_path)
+    checkpoints.save(10, fill(10))
+    with pytest.raises(JobError):
+        checkpoints.finish()
+    assert (tmp_path / "node" / "step-000010" / "manifest.json").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_last_good_one(tiny_disk: Path) -> None:
+    checkpoints = Checkpoints(tiny_disk / "c", FolderStore(tiny_disk / "store"), "run")
+    checkpoints.save(1, fill(1))
+    checkpoints.finish()
+    with pytest.raises(JobError, match="make room"):
+        checkpoints.save(2, lambda folder: (folder / "big").write_bytes(b"x" * 10**6))
+    again = Checkpoints(tiny_disk / "c", FolderStore(tiny_disk / "store"), "run").newest()
+    assert again == tiny_disk / "c" / "step-000001"
+
+
+def test_state_survives_the_way_through_json_and_tensors() -> None:
+    state = {
+        "optimizer": {"state": {0: {"step": 3, "state1": torch.arange(4, dtype=torch.uint8)}}},
+        "rng": (3, (1, 2, 2**31), None),
+        "numpy": ("MT19937", numpy.arange(5, dtype=numpy.uint32), 7, 0, 0.5),
+        "flag": True,
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    back = from_parts(to_parts(state, tensors), tensors)
+    assert back["rng"] == state["rng"]
+    assert torch.equal(back["optimizer"]["state"][0]["state1"], torch.arange(4).to(torch.uint8))
+    assert (back["numpy"][1] == state["numpy"][1]).all()  # type: ignore[index]
+    assert back["numpy"][1].dtype == numpy.uint32
+    assert back["flag"] is True
+
+
+def test_nothing_but_plain_data_may_be_part_of_a_checkpoint() -> None:
+    with pytest.raises(TypeError, match="/x: a function"):
+        to_parts({"x": fill}, {})
