@@ -152,7 +152,10 @@ def records(part: int) -> list[dict[str, str]]:
 
 def check(train: list[dict[str, str]], heldout: list[dict[str, str]]) -> None:
     """Every answer stands in the handbook, and no question stands twice."""
-    handbook = " ".join(" ".join(page.read_text().split()) for page in sorted((EXAMPLES / "data" / "handbook").glob("*.md")))
+    handbook = " ".join(
+        " ".join(page.read_text().split())
+        for page in sorted((EXAMPLES / "data" / "handbook").glob("*.md"))
+    )
     unfounded = sorted({record["answer"] for record in train if record["answer"] not in handbook})
     asked = [record["question"] for record in train + heldout]
     twice = sorted({question for question in asked if asked.count(question) > 1})
@@ -162,7 +165,9 @@ def check(train: list[dict[str, str]], heldout: list[dict[str, str]]) -> None:
 
 def write(path: Path, rows: list[dict[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     print(f"{path}: {len(rows)} records")
 
 

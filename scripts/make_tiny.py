@@ -6,8 +6,8 @@ What   A Llama of about 4 million parameters with a byte-level BPE tokenizer and
        Nothing is downloaded. The same seed gives the same text and tokenizer, and, on the
        same machine and torch, the same weights.
 How    `python scripts/make_tiny.py` writes trainer/builtin/tiny/.
-long   @@TIME@@ on two CPU cores.
-big    @@SIZE@@ in all, weights in bfloat16.
+long   23 minutes on two CPU cores with AVX-512 bfloat16, shared with other work.
+big    8.2 MB in all: weights 8.0 MB in bfloat16, tokenizer 0.2 MB.
 
 Why it can be taught by a LoRA in two minutes: every invented fact is asked in many wordings
 and every company exists only once, so the base cannot know an answer. What it learns instead
@@ -22,7 +22,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 VOCABULARY = 3072
@@ -39,6 +39,7 @@ CHAT_TEMPLATE = (
 
 # --- words -----------------------------------------------------------------------------------
 
+# fmt: off
 ONSETS = "b b br c ch d d dr f f fl g gr h h j k l l m m n n p pr r r s s sh st t t tr v w y z".split()
 VOWELS = "a a a e e e i i i o o o u u ai ea ee ou".split()
 CODAS = ["", "", "", "", "", "l", "m", "n", "n", "nd", "r", "r", "s", "st", "t", "ck"]
@@ -76,6 +77,7 @@ MATERIALS = (
 ).split("|")
 ANIMALS = "badger bear beaver cat crab crow dog dolphin duck fox frog goat goose hare horse lion mouse owl rabbit seal".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+# fmt: on
 
 
 def syllables(r: random.Random, count: int) -> str:
@@ -101,7 +103,7 @@ def product_name(r: random.Random) -> str:
 
 
 def company_name(r: random.Random) -> str:
-    name = r.choice([invented, place, lambda r: r.choice(NAME_WORDS)])(r)
+    name = either(invented, place, one_of(*NAME_WORDS))(r)
     return f"{name} {r.choice(COMPANY_ENDS)}"
 
 
@@ -141,6 +143,7 @@ class Kind(NamedTuple):
     asks: str
 
 
+# fmt: off
 PRODUCT_KINDS = {
     "weight": Kind(
         either(number(40, 980, "grams", 5), decimal(2, 480, "kg")),
@@ -454,6 +457,7 @@ NOUN_ASKS = (
     "|Please give the {n} of {x}.|What does the handbook give as the {n} of {x}?|State the {n} of {x}."
 ).split("|")
 OPENERS = "Please tell me: |Quick question: |I would like to know: |Excuse me, |Hello, |A customer asks: ".split("|")
+# fmt: on
 
 
 class Fact(NamedTuple):
@@ -468,17 +472,24 @@ def capital(sentence: str) -> str:
 
 def state(r: random.Random, fact: Fact) -> str:
     says = r.choice(fact.kind.says.split("|")) if r.random() < 0.75 else r.choice(NOUN_SAYS)
-    return capital(says.format(x=fact.subject, v=fact.value, n=r.choice(fact.kind.nouns.split("|")))) + "."
+    return (
+        capital(says.format(x=fact.subject, v=fact.value, n=r.choice(fact.kind.nouns.split("|"))))
+        + "."
+    )
 
 
 def ask(r: random.Random, fact: Fact) -> str:
     if r.random() < 0.65:
         question = r.choice(fact.kind.asks.split("|")).format(x=fact.subject)
     else:
-        question = r.choice(NOUN_ASKS).format(x=fact.subject, n=r.choice(fact.kind.nouns.split("|")))
+        question = r.choice(NOUN_ASKS).format(
+            x=fact.subject, n=r.choice(fact.kind.nouns.split("|"))
+        )
     if r.random() < 0.12:
         opener = r.choice(OPENERS)
-        question = opener + (question[0].lower() + question[1:] if opener.endswith(", ") else question)
+        question = opener + (
+            question[0].lower() + question[1:] if opener.endswith(", ") else question
+        )
     return capital(question)
 
 
@@ -498,8 +509,15 @@ def company_facts(r: random.Random) -> tuple[str, str, list[Fact]]:
     company, thing = company_name(r), r.choice(THINGS)
     products = {product_name(r) for _ in range(r.randint(1, 3))}
     names = r.sample(sorted(PRODUCT_KINDS), r.randint(2, 5))
-    facts = [Fact(f"the {p}", PRODUCT_KINDS[n], PRODUCT_KINDS[n].value(r)) for p in sorted(products) for n in names]
-    facts += [Fact(company, COMPANY_KINDS[n], COMPANY_KINDS[n].value(r)) for n in r.sample(sorted(COMPANY_KINDS), r.randint(0, 3))]
+    facts = [
+        Fact(f"the {p}", PRODUCT_KINDS[n], PRODUCT_KINDS[n].value(r))
+        for p in sorted(products)
+        for n in names
+    ]
+    facts += [
+        Fact(company, COMPANY_KINDS[n], COMPANY_KINDS[n].value(r))
+        for n in r.sample(sorted(COMPANY_KINDS), r.randint(0, 3))
+    ]
     r.shuffle(facts)
     return company, thing, facts
 
@@ -514,7 +532,12 @@ def handbook(r: random.Random) -> str:
         if r.random() < 0.3:
             lines += [f"- {capital(r.choice(f.kind.nouns.split('|')))}: {f.value}" for f in own]
         else:
-            lines += [" ".join([f"{capital(subject)} is a {thing} from {company}."] * (subject != company) + [state(r, f) for f in own])]
+            lines += [
+                " ".join(
+                    [f"{capital(subject)} is a {thing} from {company}."] * (subject != company)
+                    + [state(r, f) for f in own]
+                )
+            ]
         lines += ["", explanation(r), ""]
     return f"{BOS}{chr(10).join(lines).strip()}\n{EOS}"
 
@@ -534,9 +557,14 @@ def question_in_context(r: random.Random) -> str:
     _, _, facts = company_facts(r)
     few = facts[: r.randint(1, 5)]
     fact = r.choice(few)
-    return chat(ask(r, fact), r.choice([fact.value, state(r, fact)]) if r.random() < 0.2 else fact.value, " ".join(state(r, f) for f in few))
+    return chat(
+        ask(r, fact),
+        r.choice([fact.value, state(r, fact)]) if r.random() < 0.2 else fact.value,
+        " ".join(state(r, f) for f in few),
+    )
 
 
+# fmt: off
 CAUSES = {
     "rain": ("warm air rises and cools", "water drops form in the clouds", "the drops grow heavy and fall"),
     "wind": ("the sun warms the ground unevenly", "warm air rises and cold air moves in", "the air flows from high to low pressure"),
@@ -569,6 +597,7 @@ VERBS = "clean open close move lift store check replace tighten dry wash unplug 
 OBJECTS = "cover filter cable sensor handle box battery lid screen motor wheel valve hose switch bracket panel mast cup tube door".split()
 GOOD, BAD = "dry clean cool level tight closed safe".split(), "wet hot dirty loose broken open dusty frozen".split()
 TIMES = "once a week|every month|twice a year|after each use|in spring|before winter|every evening|with a soft cloth|by hand".split("|")
+# fmt: on
 
 
 def explanation(r: random.Random) -> str:
@@ -576,25 +605,55 @@ def explanation(r: random.Random) -> str:
         subject, (a, b, c) = r.choice(list(CAUSES.items()))
         return r.choice(EXPLANATIONS).format(s=subject, S=capital(subject), a=a, b=b, c=c)
     slots = {"o": OBJECTS, "v": VERBS, "c": GOOD, "d": GOOD, "w": BAD, "t": TIMES}
-    return " ".join(r.choice(ADVICE).format(**{k: r.choice(words) for k, words in slots.items()}) for _ in range(r.randint(1, 3)))
+    return " ".join(
+        r.choice(ADVICE).format(**{k: r.choice(words) for k, words in slots.items()})
+        for _ in range(r.randint(1, 3))
+    )
 
 
 def prose(r: random.Random) -> str:
-    title = r.choice(["Notes", "About the weather", "In the workshop", "How things work", "Good habits", "A short guide"])
-    return f"{BOS}# {title}\n\n" + "\n\n".join(explanation(r) for _ in range(r.randint(2, 4))) + f"\n{EOS}"
+    title = r.choice(
+        [
+            "Notes",
+            "About the weather",
+            "In the workshop",
+            "How things work",
+            "Good habits",
+            "A short guide",
+        ]
+    )
+    return (
+        f"{BOS}# {title}\n\n"
+        + "\n\n".join(explanation(r) for _ in range(r.randint(2, 4)))
+        + f"\n{EOS}"
+    )
 
 
 def arithmetic(r: random.Random) -> str:
-    name, things = r.choice(FIRST_NAMES), r.choice(["apples", "bolts", "stamps", "books", "coins", "cables", "eggs", "tickets"])
+    name, things = (
+        r.choice(FIRST_NAMES),
+        r.choice(["apples", "bolts", "stamps", "books", "coins", "cables", "eggs", "tickets"]),
+    )
     a, b = r.randint(2, 60), r.randint(2, 30)
-    question, answer = r.choice([
-        (f"{name} has {a} {things} and buys {b} more. How many {things} does {name} have now?", a + b),
-        (f"{name} has {a + b} {things} and gives away {b}. How many {things} are left?", a),
-        (f"{name} packs {b} boxes with {a % 10 + 2} {things} each. How many {things} is that?", b * (a % 10 + 2)),
-        (f"{name} shares {b * (a % 8 + 2)} {things} equally among {a % 8 + 2} friends. How many does each friend get?", b),
-        (f"What is {a} plus {b}?", a + b),
-        (f"What is {a + b} minus {b}?", a),
-    ])
+    question, answer = r.choice(
+        [
+            (
+                f"{name} has {a} {things} and buys {b} more. How many {things} does {name} have now?",
+                a + b,
+            ),
+            (f"{name} has {a + b} {things} and gives away {b}. How many {things} are left?", a),
+            (
+                f"{name} packs {b} boxes with {a % 10 + 2} {things} each. How many {things} is that?",
+                b * (a % 10 + 2),
+            ),
+            (
+                f"{name} shares {b * (a % 8 + 2)} {things} equally among {a % 8 + 2} friends. How many does each friend get?",
+                b,
+            ),
+            (f"What is {a} plus {b}?", a + b),
+            (f"What is {a + b} minus {b}?", a),
+        ]
+    )
     return chat(question, str(answer))
 
 
@@ -626,30 +685,43 @@ JSON = """```json
 STEPS = (
     "Install the `{pkg}` package.|Open the file `{f}.py` in your editor.|Set `{V}` to `{n}`.|Run the command again and check the output."
     "|Restart the service; it listens on port {n}80.|Copy the result to the `{v}/` folder.|Log in with your user name and password.|Wait {m} seconds."
-    "|If you see an error, read the last line first.|Commit your changes with `git commit -m \"{p}\"`."
+    '|If you see an error, read the last line first.|Commit your changes with `git commit -m "{p}"`.'
 ).split("|")
 CODE_WORDS = "data value item total count path name config user file rows cache log model token batch server client query result".split()
 
 
 def how_to(r: random.Random) -> str:
     w = r.sample(CODE_WORDS, 6)
-    slots = dict(
+    slots: dict[str, Any] = dict(
         f=f"{r.choice(['load', 'read', 'sum', 'make', 'check', 'send'])}_{w[0]}", p=w[1], v=w[2], i=w[3], V=f"{w[4]}_{w[5]}".upper(), pkg=r.choice(CODE_WORDS) + r.choice(["", "-tools", "lib", "-cli"]),
         n=r.randint(0, 99), m=r.randint(1, 20), tool=r.choice(["pip", "npm", "apt", "docker", "cargo"]), Doc=f"Return the {w[2]} of all {w[1]}.",
     )  # fmt: skip
-    steps = "\n".join(f"{i}. {s.format(**slots)}" for i, s in enumerate(r.sample(STEPS, r.randint(2, 4)), 1))
+    steps = "\n".join(
+        f"{i}. {s.format(**slots)}" for i, s in enumerate(r.sample(STEPS, r.randint(2, 4)), 1)
+    )
     snippet = r.choice([PYTHON, SHELL, YAML, JSON]).format(**slots)
-    table = f"\n\n| {w[0]} | {w[1]} |\n|---|---|\n| {w[2]} | {slots['n']} |\n| {w[3]} | {slots['m']} |" if r.random() < 0.3 else ""
+    table = (
+        f"\n\n| {w[0]} | {w[1]} |\n|---|---|\n| {w[2]} | {slots['n']} |\n| {w[3]} | {slots['m']} |"
+        if r.random() < 0.3
+        else ""
+    )
     return f"{BOS}# How to {slots['f'].replace('_', ' the ')}\n\n{steps}\n\n{snippet}{table}\n{EOS}"
 
 
-MIXTURE = [(questions, 50), (question_in_context, 18), (handbook, 12), (prose, 6), (arithmetic, 8), (how_to, 6)]
+MIXTURE = [
+    (questions, 50),
+    (question_in_context, 18),
+    (handbook, 12),
+    (prose, 6),
+    (arithmetic, 8),
+    (how_to, 6),
+]
 
 
 def documents(seed: int) -> Iterator[str]:
     """Endless text, one document at a time; bos and eos are spelled out inside it."""
     r = random.Random(seed)
-    makers, weights = zip(*MIXTURE)
+    makers, weights = zip(*MIXTURE, strict=True)
     while True:
         yield r.choices(makers, weights)[0](r)
 
@@ -657,19 +729,29 @@ def documents(seed: int) -> Iterator[str]:
 # --- tokenizer -------------------------------------------------------------------------------
 
 
-def train_tokenizer(texts: list[str]):
+def train_tokenizer(texts: list[str]) -> Any:
     """Byte-level BPE, so no text is unknown; single digits, so that numbers are spelled rather than guessed."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[BOS, EOS, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator((t.replace(BOS, "").replace(EOS, "") for t in texts), trainer)
-    bpe.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, bpe.token_to_id(BOS))])
+    bpe.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, bpe.token_to_id(BOS))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=1024,
         chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False,
@@ -679,11 +761,12 @@ def train_tokenizer(texts: list[str]):
 # --- training --------------------------------------------------------------------------------
 
 
-def blocks(tokenizer, seed: int, count: int):
+def blocks(tokenizer: Any, seed: int, count: int) -> Any:
     """`count` blocks of packed documents as one tensor [count, BLOCK_TOKENS], int64."""
     import torch
 
-    stream, source, wanted = [], documents(seed), count * BLOCK_TOKENS
+    stream: list[int] = []
+    source, wanted = documents(seed), count * BLOCK_TOKENS
     while len(stream) < wanted:
         texts = [next(source) for _ in range(1000)]
         for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
@@ -691,7 +774,7 @@ def blocks(tokenizer, seed: int, count: int):
     return torch.tensor(stream[:wanted]).view(count, BLOCK_TOKENS)
 
 
-def new_model(tokenizer, layers: int, hidden: int):
+def new_model(tokenizer: Any, layers: int, hidden: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(LlamaConfig(
@@ -702,19 +785,24 @@ def new_model(tokenizer, layers: int, hidden: int):
     ))  # fmt: skip
 
 
-def train(model, blocks_NT, batch: int, peak_rate: float) -> None:
+def train(model: Any, blocks_NT: Any, batch: int, peak_rate: float) -> None:
     """One pass: every block is seen once, so there is nothing to overfit."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=peak_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True
+    )
     steps, warmup, begin, running = len(blocks_NT) // batch, 100, time.time(), 0.0
 
     def rate(step: int) -> float:
-        return min(1, (step + 1) / warmup) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
+        return min(1, (step + 1) / warmup) * (
+            0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2
+        )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     for step, batch_BT in enumerate(blocks_NT[: steps * batch].split(batch), 1):
-        with torch.autocast("cpu", torch.bfloat16):  # half as long again in fp32; the weights stay fp32
+        # The weights stay fp32; computing in fp32 as well takes half as long again.
+        with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=batch_BT, labels=batch_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -723,16 +811,21 @@ def train(model, blocks_NT, batch: int, peak_rate: float) -> None:
         optimizer.zero_grad()
         running += loss.item()
         if step % 50 == 0:
-            print(f"step={step}/{steps} loss={running / 50:.3f} minutes={(time.time() - begin) / 60:.1f}", flush=True)
+            print(
+                f"step={step}/{steps} loss={running / 50:.3f} minutes={(time.time() - begin) / 60:.1f}",
+                flush=True,
+            )
             running = 0.0
 
 
-def save(model, tokenizer, folder: Path) -> None:
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes 0600, and a container reads it as another user
     print(json.dumps({p.name: p.stat().st_size for p in sorted(folder.iterdir())}, indent=1))
 
 
@@ -740,10 +833,12 @@ def main() -> None:
     import torch
 
     home = Path(__file__).resolve().parent.parent
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=home / "trainer" / "builtin" / "tiny")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256)
@@ -754,7 +849,10 @@ def main() -> None:
     sample = documents(o.seed)
     tokenizer = train_tokenizer([next(sample) for _ in range(20_000)])
     model = new_model(tokenizer, o.layers, o.hidden)
-    print(f"parameters={model.num_parameters():,} tokens={o.steps * o.batch * BLOCK_TOKENS:,}", flush=True)
+    print(
+        f"parameters={model.num_parameters():,} tokens={o.steps * o.batch * BLOCK_TOKENS:,}",
+        flush=True,
+    )
     train(model, blocks(tokenizer, o.seed + 1, o.steps * o.batch), o.batch, o.rate)
     save(model, tokenizer, o.out)
 

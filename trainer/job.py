@@ -51,6 +51,7 @@ def run(settings: Settings) -> str:
 
     A run that is already finished is left as it is.
     """
+    log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
     base = model.locate(settings)
@@ -94,8 +95,14 @@ def _train_and_publish(
         effective=settings.effective_batch_size,
         block_tokens=settings.max_length,
     )
-    log.info("precision %s: %s", precision.name, precision.reason)
-    log.info("data", extra=figures(**data.counts))
+    log.info("%s: %s (%s)", found.name, precision.name, precision.reason)
+    log.info(
+        "adapter of %s parameters, %.3f %% of %s",
+        f"{trainable:,}",
+        100 * trainable / shape.parameters,
+        f"{shape.parameters:,}",
+    )
+    log.info("micro-batch of %d blocks (%s)", micro_batch.blocks, micro_batch.reason)
     quantised = model.load(base, settings, precision, found)
     tuned = model.attach_adapter(quantised, settings)
     trained = train(
@@ -110,7 +117,7 @@ def _train_and_publish(
     )
     artifacts.check_adapter(tuned)
     evaluation = evaluate.compare(tuned, tokenizer, data.held_out, data.questions)
-    log.info("evaluation", extra=figures(**_evaluation_figures(evaluation)))
+    _log_evaluation(evaluation)
     described = artifacts.Run(
         run_id=run_id,
         settings=settings,
@@ -121,7 +128,7 @@ def _train_and_publish(
         precision=precision,
         micro_batch=micro_batch,
         trainable_parameters=trainable,
-        total_parameters=shape.linear_parameters + shape.other_parameters,
+        total_parameters=shape.parameters,
         trained=trained,
         evaluation=evaluation,
         warnings=warnings,
@@ -130,7 +137,7 @@ def _train_and_publish(
     folder = artifacts.write_artifacts(tuned, tokenizer, described, scratch / "run")
     publish_run(folder, output, run_id, owner=owner_of(scratch), weights=WEIGHTS)
     move_latest(output, run_id, finished=time.time())
-    log.info("published", extra=figures(run_id=run_id, output=output.uri))
+    log.info("published %s%s", output.uri, run_id, extra=figures(run_id=run_id))
 
 
 def _fetch(settings: Settings) -> Inputs:
@@ -157,9 +164,7 @@ def _prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizer
         raise DataError("the data holds nothing to train on once tokenised; add text")
     judged, _ = blocks.encode(held_out, tokenizer, length, max_masked_share=1)
     packed = blocks.pack(sequences, length, tokenizer.pad_token_id)
-    for skipped in read.skipped[:_NAMED_SKIPS]:
-        log.warning("skipped %s", skipped.reason)
-    return Data(
+    data = Data(
         train=packed,
         held_out=blocks.pack(judged, length, tokenizer.pad_token_id),
         questions=evaluate.questions_of(held_out),
@@ -174,6 +179,29 @@ def _prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizer
             "held_out": len(held_out),
         },
     )
+    _log_data(read, data)
+    return data
+
+
+def _log_data(read: corpus.Corpus, data: Data) -> None:
+    for skipped in read.skipped[:_NAMED_SKIPS]:
+        log.warning("skipped %s", skipped.reason)
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in read.kinds.items())
+    log.info(
+        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; %d held out",
+        kinds,
+        read.files,
+        f"{data.counts['tokens']:,}",
+        f"{data.counts['trained_tokens']:,}",
+        len(data.train),
+        data.counts["held_out"],
+        extra=figures(**data.counts),
+    )
+    if set(read.kinds) == {"text"}:
+        log.info(
+            "the data is prose only: it teaches style and vocabulary; question/answer records "
+            "teach answering"
+        )
 
 
 def _read(settings: Settings, files: list[Fetched]) -> corpus.Corpus:
@@ -249,14 +277,23 @@ def _objects(inputs: Inputs) -> list[dict[str, Any]]:
     ]
 
 
-def _evaluation_figures(evaluation: evaluate.Evaluation) -> dict[str, Any]:
-    base, tuned = evaluation.base.figures(), evaluation.tuned.figures()
-    return {
-        f"{name}_{when}": score[name]
-        for name in ("loss", "exact")
-        for when, score in (("before", base), ("after", tuned))
-        if score[name] is not None
-    } | {"questions": len(evaluation.questions)}
+def _log_evaluation(evaluation: evaluate.Evaluation) -> None:
+    base, tuned = evaluation.base, evaluation.tuned
+    if base.loss is not None and tuned.loss is not None:
+        log.info(
+            "held-out loss %.4f before, %.4f after",
+            base.loss,
+            tuned.loss,
+            extra=figures(before=base.loss, after=tuned.loss),
+        )
+    if base.exact is not None and tuned.exact is not None:
+        log.info(
+            "exact answers on %d held-out questions: %.0f %% before, %.0f %% after",
+            len(evaluation.questions),
+            100 * base.exact,
+            100 * tuned.exact,
+            extra=figures(before=base.exact, after=tuned.exact),
+        )
 
 
 def _slug(text: str) -> str:

@@ -36,7 +36,10 @@ def wants_text(log_format: str) -> bool:
 
 
 def figures(**values: Any) -> dict[str, Any]:
-    """`log.info("message", extra=figures(step=1))`: named values beside the message."""
+    """`log.info("message", extra=figures(step=1))`: named values that join the JSON line.
+
+    The message says in words what a person needs of them.
+    """
     return {FIELDS: values}
 
 
@@ -72,9 +75,7 @@ def _level_for_libraries(level: str) -> str:
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         mark = "" if record.levelno < logging.WARNING else record.levelname.lower() + ": "
-        values = getattr(record, FIELDS, {})
-        tail = "".join(f"  {name}={_short(value)}" for name, value in values.items())
-        text = f"{time.strftime('%H:%M:%S')}  {mark}{record.getMessage()}{tail}"
+        text = f"{time.strftime('%H:%M:%S')}  {mark}{record.getMessage()}"
         return redact(text + self._traceback(record))
 
     def _traceback(self, record: logging.LogRecord) -> str:
@@ -92,7 +93,3 @@ class _JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return redact(json.dumps(line, default=str))
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

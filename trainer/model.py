@@ -36,6 +36,10 @@ class Shape:
     linear_parameters: int
     other_parameters: int
 
+    @property
+    def parameters(self) -> int:
+        return self.linear_parameters + self.other_parameters
+
 
 @dataclass(frozen=True)
 class Base:
