@@ -25,7 +25,7 @@ SETTINGS = {
     "LORA_R": "16",
     "LORA_ALPHA": "32",
     "TARGET_MODULES": "all-linear",
-    "LEARNING_RATE": "4e-3",
+    "LEARNING_RATE": "8e-3",
     "EFFECTIVE_BATCH_SIZE": "4",
     "EPOCHS": "30",
 }

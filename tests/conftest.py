@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+# As the command does it, before anything imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(params=["http", "tls"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:

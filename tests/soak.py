@@ -399,6 +399,7 @@ def main() -> int:
     parser.add_argument("--s3", action="store_true")
     chosen = parser.parse_args()
     sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does it
     preload()
     started = time.monotonic()
     soak = Soak(chosen.seed, chosen.s3)

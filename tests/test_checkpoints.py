@@ -12,7 +12,7 @@ from trainer.checkpoints import Checkpoints, from_parts, to_parts
 from trainer.errors import JobError
 from trainer.storage import FolderStore
 
-FILES = ("adapter.safetensors", "state.json", "manifest.json")
+FILES = ("adapter.safetensors", "state.json", "fingerprint.json", "manifest.json")
 
 
 def fill(step: int) -> Any:
@@ -23,8 +23,9 @@ def fill(step: int) -> Any:
     return write
 
 
-def open_checkpoints(tmp_path: Path, node: str = "node") -> Checkpoints:
-    return Checkpoints(tmp_path / node, FolderStore(tmp_path / "store"), "run/checkpoints")
+def open_checkpoints(tmp_path: Path, node: str = "node", fingerprint: str = "mine") -> Checkpoints:
+    store = FolderStore(tmp_path / "store")
+    return Checkpoints(tmp_path / node, store, "run/checkpoints", fingerprint)
 
 
 @pytest.fixture
@@ -80,6 +81,16 @@ def test_damage_is_noticed_and_a_good_copy_or_an_older_one_is_used(
         assert "step-000020 is invalid" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["node", "store"])
+def test_a_checkpoint_of_another_run_is_never_used(
+    place: str, saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if place == "store":
+        shutil.rmtree(saved / "node")
+    assert open_checkpoints(saved, fingerprint="another").newest() is None
+    assert "step-000020 is invalid and is not used: it belongs to another run" in caplog.text
+
+
 def test_what_a_killed_save_left_is_removed(saved: Path) -> None:
     leftover = saved / "node" / "step-000030.partial"
     leftover.mkdir()
@@ -112,14 +123,13 @@ def test_a_push_that_failed_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path
     assert (tmp_path / "node" / "step-000010" / "manifest.json").exists()
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_last_good_one(tiny_disk: Path) -> None:
-    checkpoints = Checkpoints(tiny_disk / "c", FolderStore(tiny_disk / "store"), "run")
+def test_a_full_disk_leaves_the_last_good_one(tiny_disk: Path) -> None:
+    checkpoints = open_checkpoints(tiny_disk)
     checkpoints.save(1, fill(1))
     checkpoints.finish()
-    with pytest.raises(JobError, match="make room"):
+    with pytest.raises(OSError, match="No space left"):
         checkpoints.save(2, lambda folder: (folder / "big").write_bytes(b"x" * 10**6))
-    again = Checkpoints(tiny_disk / "c", FolderStore(tiny_disk / "store"), "run").newest()
-    assert again == tiny_disk / "c" / "step-000001"
+    assert open_checkpoints(tiny_disk).newest() == tiny_disk / "node" / "step-000001"
 
 
 def test_state_survives_the_way_through_json_and_tensors() -> None:

@@ -122,10 +122,10 @@ def test_the_end_token_is_learnt(tmp_path: Path) -> None:
     run = run_here(
         tmp_path,
         EVAL_URI=str(data),
-        MAX_STEPS="60",
+        MAX_STEPS="100",
         TARGET_MODULES="all-linear",
-        CHECKPOINT_EVERY="60",
-        LEARNING_RATE="1e-2",
+        CHECKPOINT_EVERY="100",
+        LEARNING_RATE="5e-3",
     )
     tuned = json.loads((run / "run.json").read_text())["evaluation"]["tuned"]
     assert tuned["stopped"] == 1

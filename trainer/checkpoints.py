@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import DataError, JobError
+from trainer.errors import DataError
 from trainer.storage import FolderStore, Store, fetch_verified, publish
 from trainer.storage.transfer import MANIFEST
 
 log = logging.getLogger(__name__)
 
+FINGERPRINT = "fingerprint.json"
 KEPT = 2  # never fewer valid ones than this
 _NAME = re.compile(r"step-(\d{6,})")
 Parts = tuple[Any, dict[str, Any]]
@@ -45,13 +46,15 @@ def only_process(folder: Path) -> Iterator[None]:
 class Checkpoints:
     """The checkpoints of one run: `folder` on disk and `under` in `store`.
 
-    Only one process may use `folder` at a time (`only_process`).
+    `fingerprint` says what the run is; a checkpoint of any other run is never used. Only one
+    process may use `folder` at a time (`only_process`).
     """
 
-    def __init__(self, folder: Path, store: Store, under: str) -> None:
+    def __init__(self, folder: Path, store: Store, under: str, fingerprint: str) -> None:
         self._folder = folder
         self._store = store
         self._under = under
+        self._fingerprint = fingerprint
         self._pending: queue.Queue[Path | None] = queue.Queue()
         self._failure: BaseException | None = None
         self._pusher: threading.Thread | None = None
@@ -72,14 +75,11 @@ class Checkpoints:
         staging.mkdir()
         try:
             write(staging)
+            (staging / FINGERPRINT).write_text(self._fingerprint)
             _seal(staging)
-        except OSError as error:
+            staging.rename(final)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
-            raise JobError(
-                f"{final}: the checkpoint cannot be written ({error.strerror}); "
-                "make room or set QLORA_SCRATCH_DIR, then start the run again"
-            ) from None
-        staging.rename(final)
         _sync_folder(self._folder)
         self._push(final)
         return final
@@ -91,7 +91,7 @@ class Checkpoints:
         for step in sorted({*local, *stored}, reverse=True):
             path = self._folder / f"step-{step:06d}"
             if step in local:
-                fault = _fault(path)
+                fault = self._fault(path)
                 if fault is None:
                     if step not in stored:
                         self._push(path)
@@ -153,16 +153,34 @@ class Checkpoints:
     def _bring(self, path: Path) -> bool:
         """Download the stored checkpoint of this name; False, with the fault logged, if invalid."""
         staging = path.with_suffix(".partial")
+        under = f"{self._under}/{path.name}"
         try:
-            fetch_verified(self._store, f"{self._under}/{path.name}", staging)
+            fetch_verified(self._store, under, staging)
             _seal(staging)
+            fault = self._fault(staging)
         except DataError as error:
-            log.warning("stored checkpoint %s is invalid and is not used: %s", path.name, error)
+            fault = str(error)
+            self._delete_stored(under)  # it would stand in the way of a good one of this step
+        if fault is not None:
+            log.warning("stored checkpoint %s is invalid and is not used: %s", path.name, fault)
             shutil.rmtree(staging, ignore_errors=True)
             return False
         staging.rename(path)
         _sync_folder(self._folder)
         return True
+
+    def _fault(self, folder: Path) -> str | None:
+        """What makes the checkpoint in `folder` unusable, None when nothing does."""
+        try:
+            wanted = json.loads((folder / MANIFEST).read_text())["objects"]
+            other = (folder / FINGERPRINT).read_text() != self._fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            return "its manifest or fingerprint is missing or broken"
+        found = _objects(folder)
+        wrong = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
+        if wrong:
+            return f"{', '.join(wrong)} is not what was written"
+        return "it belongs to another run" if other else None
 
 
 def to_parts(value: Any, tensors: dict[str, Any], path: str = "") -> Any:
@@ -216,17 +234,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _fault(folder: Path) -> str | None:
-    """What makes the checkpoint in `folder` unusable, None when nothing does."""
-    try:
-        wanted = json.loads((folder / MANIFEST).read_text())["objects"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its manifest is missing or broken"
-    found = _objects(folder)
-    wrong = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
-    return f"{', '.join(wrong)} is not what was written" if wrong else None
 
 
 def _objects(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The commands, their logging and their exit codes."""
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +22,9 @@ def main() -> None:
     """Run the command line and end the process with the exit code of what happened."""
     try:
         stopping.deliver()
+        # OpenMP threads that spin while they wait take the cores from those that work: on two
+        # cores with other work on them a 4-bit layer on the CPU was 100 times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         cli.main(standalone_mode=False)
     except JobError as error:
         _end(error)
@@ -35,11 +39,7 @@ def main() -> None:
         import logging
 
         logging.getLogger(__name__).debug("unexpected", exc_info=error)
-        _end(
-            JobError(
-                f"unexpected {type(error).__name__}: {error}; QLORA_LOG_LEVEL=DEBUG shows where"
-            )
-        )
+        _end(_unexpected(error))
 
 
 class _TrainByDefault(click.Group):
@@ -104,6 +104,17 @@ def ask(adapter: str, base_model: str | None, question: tuple[str, ...]) -> None
             for piece in bot.stream(text):
                 click.echo(piece, nl=False)
             click.echo()
+
+
+def _unexpected(error: Exception) -> JobError:
+    """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
+    text = " ".join(str(error).split())
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        return JobError(
+            f"a disk is full ({text}); make room or set QLORA_SCRATCH_DIR to a larger one, then "
+            "start the run again: it goes on from its last checkpoint"
+        )
+    return JobError(f"unexpected {type(error).__name__}: {text}; QLORA_LOG_LEVEL=DEBUG shows where")
 
 
 def _end(error: JobError) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import artifacts, blocks, corpus, device, evaluate, model, prompts
+from trainer import artifacts, blocks, corpus, device, evaluate, model, prompts, selftest
 from trainer.checkpoints import Checkpoints, only_process
 from trainer.errors import DataError, SettingsError
 from trainer.log import figures
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FINGERPRINT = "fingerprint.json"
 WEIGHTS = "adapter/adapter_model.safetensors"
 _NAMED_SKIPS = 20
+SLOW_ON_A_CPU = 10**9  # parameters
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,25 @@ def run(settings: Settings) -> str:
 
     A run that is already finished is left as it is.
     """
+    selftest.check_memory()  # before torch, whose import may already be too much
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
     base = model.locate(settings)
     model.check(base, settings)
     found = device.find_device()
+    selftest.check(found)
     precision = device.choose_precision(settings.precision, found)
     inputs = _fetch(settings)
-    run_id = _claim(output, settings, _fingerprint(settings, base, precision, inputs))
-    scratch = settings.scratch_dir / "runs" / run_id
+    fingerprint = _fingerprint(settings, base, precision, inputs)
+    run_id = _claim(output, settings, fingerprint)
+    # Not by the run id alone: a user may give the same one to another run elsewhere.
+    scratch = settings.scratch_dir / "runs" / f"{run_id}-{_digest(fingerprint)}"
     with only_process(scratch):
         if read_manifest(output, run_id) is None:
-            _train_and_publish(run_id, settings, output, base, found, precision, inputs, scratch)
+            _train_and_publish(
+                run_id, settings, output, base, found, precision, inputs, scratch, fingerprint
+            )
         else:
             log.info("run %s is already finished; nothing to do", run_id)
     return run_id
@@ -78,6 +85,7 @@ def _train_and_publish(
     precision: device.Precision,
     inputs: Inputs,
     scratch: Path,
+    fingerprint: str,
 ) -> None:
     from trainer.train import train
 
@@ -102,6 +110,9 @@ def _train_and_publish(
         100 * trainable / shape.parameters,
         f"{shape.parameters:,}",
     )
+    if found.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
+        warnings.append("there is no GPU: a model of this size trains for days on a CPU")
+        log.warning("%s", warnings[-1])
     log.info("micro-batch of %d blocks (%s)", micro_batch.blocks, micro_batch.reason)
     quantised = model.load(base, settings, precision, found)
     tuned = model.attach_adapter(quantised, settings)
@@ -113,7 +124,9 @@ def _train_and_publish(
         precision=precision,
         device=found,
         micro_batch=micro_batch,
-        checkpoints=Checkpoints(scratch / "checkpoints", output, f"{run_id}/checkpoints"),
+        checkpoints=Checkpoints(
+            scratch / "checkpoints", output, f"{run_id}/checkpoints", fingerprint
+        ),
     )
     artifacts.check_adapter(tuned)
     evaluation = evaluate.compare(tuned, tokenizer, data.held_out, data.questions)
@@ -213,40 +226,43 @@ def _read(settings: Settings, files: list[Fetched]) -> corpus.Corpus:
 
 def _fingerprint(
     settings: Settings, base: model.Base, precision: device.Precision, inputs: Inputs
-) -> dict[str, Any]:
-    """Everything that two runs must share to end in the same weights, JSON-ready."""
-    return {
+) -> str:
+    """Everything that two runs must share to end in the same weights, as JSON."""
+    record = {
         "settings": settings.changing_the_result() | {"precision": precision.name},
         "data": {f.name: f.sha256 for f in inputs.data},
         "evaluation": {f.name: f.sha256 for f in inputs.evaluation},
         "base": {"name": base.name, "revision": base.revision},
         "libraries": artifacts.library_versions(),
     }
+    return json.dumps(record, indent=1, sort_keys=True)
 
 
-def _claim(output: Store, settings: Settings, fingerprint: dict[str, Any]) -> str:
+def _digest(fingerprint: str) -> str:
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:12]
+
+
+def _claim(output: Store, settings: Settings, fingerprint: str) -> str:
     """The id of the run with this fingerprint, recorded in `output` by the first who asks.
 
     A run id of the user's that belongs to another run already is refused with RESUME=must and
     gets a suffix otherwise: two runs never mix.
     """
-    text = json.dumps(fingerprint, indent=1, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    run_id = settings.run_id or f"{_slug(settings.base_model)}-{digest[:12]}"
-    other = _recorded(output, run_id, text)
+    digest = _digest(fingerprint)
+    run_id = settings.run_id or f"{_slug(settings.base_model)}-{digest}"
+    other = _recorded(output, run_id, fingerprint)
     if other is None:
         return run_id
-    fields = ", ".join(_differing(json.loads(other), json.loads(text)))
+    fields = ", ".join(_differing(json.loads(other), json.loads(fingerprint)))
     if settings.resume == "must":
         raise SettingsError(
             f"QLORA_RESUME=must: run {run_id} was made with other {fields}; "
             "restore them or choose another QLORA_RUN_ID"
         )
-    log.warning(
-        "run %s was made with other %s; this is run %s-%s", run_id, fields, run_id, digest[:8]
-    )
-    _recorded(output, f"{run_id}-{digest[:8]}", text)
-    return f"{run_id}-{digest[:8]}"
+    mine = f"{run_id}-{digest}"
+    log.warning("run %s was made with other %s; this is run %s", run_id, fields, mine)
+    _recorded(output, mine, fingerprint)
+    return mine
 
 
 def _recorded(output: Store, run_id: str, text: str) -> str | None:

@@ -41,7 +41,10 @@ TRAINER_STATE = "trainer_state.json"  # the name under which transformers looks 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished training run leaves beside the weights. `history` has one row a step."""
+    """What a finished training run leaves beside the weights. `history` has one row a step.
+
+    Seconds and tokens/s are of all starts of the run together, without what a kill made it repeat.
+    """
 
     steps: int
     seconds: float
@@ -86,12 +89,13 @@ def train(
         finally:
             watch.progress.close()
         checkpoints.finish()
+    history = _rows(trainer.state.log_history)
     return Trained(
         steps=trainer.state.global_step,
-        seconds=watch.seconds,
-        tokens_per_s=watch.tokens_per_s,
+        seconds=_seconds(history),
+        tokens_per_s=history[-1]["tokens_per_s"],
         vram_peak_gib=torch.cuda.max_memory_allocated() / GIB if device.kind == "cuda" else None,
-        history=_rows(trainer.state.log_history),
+        history=history,
     )
 
 
@@ -218,19 +222,16 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         block_tokens: int,
     ) -> None:
         self.progress = Progress(settings.log_format)
-        self.seconds = 0.0
-        self.tokens_per_s = 0.0
         self._trainer = trainer
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
         self._step_tokens = settings.effective_batch_size * block_tokens
-        self._first_step = 0
         self._bad = 0
         self._started = self._saved = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._first_step = state.global_step
-        self._started = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self._started = self._saved - _seconds(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -241,17 +242,16 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" not in logs:
             return
-        self.seconds = time.monotonic() - self._started
-        steps = state.global_step - self._first_step
-        self.tokens_per_s = steps * self._step_tokens / self.seconds
-        state.log_history[-1]["tokens_per_s"] = self.tokens_per_s
+        seconds = time.monotonic() - self._started
+        tokens_per_s = state.global_step * self._step_tokens / seconds
+        state.log_history[-1] |= {"seconds": seconds, "tokens_per_s": tokens_per_s}
         self._stop_if_diverged(logs)
         self.progress.step(
             state.global_step,
             loss=logs["loss"],
             learning_rate=logs["learning_rate"],
-            tokens_per_s=self.tokens_per_s,
-            seconds_left=self.seconds / steps * (state.max_steps - state.global_step),
+            tokens_per_s=tokens_per_s,
+            seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
         )
         self._save_if_due(state, control)
 
@@ -310,7 +310,12 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+def _seconds(history: list[dict[str, float]]) -> float:
+    """Training time up to the last row that says so."""
+    return next((row["seconds"] for row in reversed(history) if "seconds" in row), 0.0)
+
+
 def _rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
     """The rows of `metrics.jsonl`: one a step, without what trl adds for itself."""
-    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens_per_s")
+    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "seconds", "tokens_per_s")
     return [{n: row[n] for n in kept if n in row} for row in log_history if "loss" in row]
