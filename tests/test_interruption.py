@@ -23,7 +23,7 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
 
 
 def only_run(folder: Path) -> Path:
-    (run,) = (folder / "out").iterdir()
+    (run,) = (path for path in (folder / "out").iterdir() if path.is_dir())
     return run
 
 

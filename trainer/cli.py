@@ -30,8 +30,8 @@ def main() -> None:
         _end(error)
     except BrokenPipeError:  # whoever read our output has read enough
         os._exit(0)
-    except (KeyboardInterrupt, click.Abort):
-        _end(Interrupted("stopped by a signal; start it again to go on where it stopped"))
+    except stopping.Stopped:
+        _end(stopping.interruption())
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

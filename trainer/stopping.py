@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT: end soon, in order, without losing work.
 
-A first signal raises KeyboardInterrupt where the main thread stands, which no library swallows;
-inside `deferred()` it only sets a flag that the training loop reads between two optimizer steps.
-A second signal ends the process at once.
+A first signal raises `Stopped` where the main thread stands, which no library swallows; inside
+`deferred()` it only sets a flag that the training loop reads between two optimizer steps. A
+second signal ends the process at once.
 """
 
 import contextlib
@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 from trainer.errors import Interrupted
+
+
+class Stopped(BaseException):
+    """A signal arrived. Not an Exception: libraries catch those and go on."""
+
 
 _requested: int | None = None
 _deferring = True  # until `deliver`: nothing is running yet that could end in order
@@ -38,8 +43,13 @@ def requested() -> bool:
 def raise_if_requested() -> None:
     """Raises Interrupted when a signal has asked this run to end."""
     if _requested is not None:
-        name = signal.Signals(_requested).name
-        raise Interrupted(f"{name} stopped the run; start it again to go on where it stopped")
+        raise interruption()
+
+
+def interruption() -> Interrupted:
+    """What a stopped run says at its end."""
+    name = signal.Signals(_requested).name if _requested is not None else "a signal"
+    return Interrupted(f"{name} stopped the run; start it again to go on where it stopped")
 
 
 @contextlib.contextmanager
@@ -61,4 +71,4 @@ def _handle(number: int, _frame: FrameType | None) -> None:
         os._exit(Interrupted.exit_code)
     _requested = number
     if not _deferring:
-        raise KeyboardInterrupt
+        raise Stopped
