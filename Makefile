@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test soak check clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/demo.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# The long version of what CI runs short; with an S3 server in AWS_* add S3=--s3.
+soak: .venv/ready
+	for run in "kills --count 200" operations "signals --count 100" damage "publishing --count 100" \
+	  "races --count 50" "disks --count 50"; do $(BIN)/python tests/soak.py $$run $(S3) || exit 1; done
 
 check: .venv/ready
 	$(BIN)/ruff check .

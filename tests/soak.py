@@ -7,8 +7,10 @@
     python tests/soak.py publishing --count 100     SIGKILL while publishing, with a reader polling
     python tests/soak.py races --count 50           two jobs, one run id
     python tests/soak.py disks --count 50           disks of many sizes
+    python tests/soak.py server --count 20 --s3     the server crashes, freezes, answers SlowDown
 
-With `--s3` checkpoints and results go to a bucket (AWS_* name the server). The job's real code
+`server` needs S3_SERVER, a command that takes start, crash, freeze, thaw and limit. With `--s3`
+checkpoints and results go to a bucket (AWS_* name the server). The job's real code
 runs in processes forked from this one, which has imported everything and computed nothing: an
 attempt then costs seconds less. Exits with 1 if any run ended in a way it must not.
 """
@@ -300,12 +302,12 @@ def publishing(soak: "Soak", count: int) -> None:
 
 
 def races(soak: "Soak", count: int) -> None:
-    """Two jobs with one run id in scratch folders of their own; every second pair disagrees."""
+    """Two jobs with one run id, in scratch folders of their own."""
     for pair in range(count):
         with soak.place(RUN_ID="shared", RESUME="auto") as place:
             others = {"SCRATCH_DIR": str(place.folder / "other")}
             one = fork(lambda p=place: p._job(None, {}))  # type: ignore[misc]
-            time.sleep(soak.random.uniform(0, 0.5) * pair % 2)
+            time.sleep(soak.random.uniform(0, 1))
             two = fork(lambda p=place, o=others: p._job(None, o))  # type: ignore[misc]
             codes = {one.wait(), two.wait()}
             soak.tally.ended[f"exits {sorted(codes)}"] += 1
@@ -332,6 +334,28 @@ def disks(soak: "Soak", count: int) -> None:
                 finish(place, soak.tally, soak.expected, f"after {size_kib} KiB")
             finally:
                 subprocess.run(["umount", str(disk)], check=True)
+
+
+def server(soak: "Soak", count: int) -> None:
+    """The S3 server fails for some seconds while a run is under way, and comes back."""
+
+    def control(*words: str) -> None:
+        command = [os.environ["S3_SERVER"], *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    failures = (("crash", "start"), ("freeze", "thaw"), ("limit 60", "limit off"))
+    for number in range(count):
+        fail, mend = failures[number % len(failures)]
+        with soak.place(STORAGE_RETRY_MINUTES="3") as place:
+            child = fork(lambda p=place: p._job(None, {}))  # type: ignore[misc]
+            time.sleep(soak.random.uniform(0, soak.duration_s))
+            control(*fail.split())
+            time.sleep(soak.random.uniform(1, 8))
+            control(*mend.split())
+            code = child.wait()
+            soak.tally.ended[f"{fail.split()[0]}: exit {code}"] += 1
+            soak.tally.must(code == 0, f"{fail}: exit {code}: {place.said()}")
+            finish(place, soak.tally, soak.expected, f"after {fail}")
 
 
 class Soak:
@@ -388,7 +412,7 @@ class Soak:
         return bucket
 
 
-SCENARIOS = (kills, operations, signals, damage, publishing, races, disks)
+SCENARIOS = (kills, operations, signals, damage, publishing, races, disks, server)
 
 
 def main() -> int:

@@ -73,6 +73,25 @@ def run(tmp_path: Path) -> Path:
 # Reading
 
 
+def test_a_file_that_goes_while_a_folder_is_listed_is_not_there(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            store.write("here/now", b"and then not")
+            store.delete(["here/now"])
+
+    writer = threading.Thread(target=come_and_go)
+    writer.start()
+    try:
+        for _ in range(300):
+            assert {stored.name for stored in store.list()} <= {"here/now"}
+    finally:
+        stop.set()
+        writer.join()
+
+
 def test_importing_storage_does_not_pay_for_boto3() -> None:
     code = "import sys, trainer.storage; print('boto3' in sys.modules, 'botocore' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False False\n"

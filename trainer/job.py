@@ -253,7 +253,7 @@ def _claim(output: Store, settings: Settings, fingerprint: str) -> str:
     other = _recorded(output, run_id, fingerprint)
     if other is None:
         return run_id
-    fields = ", ".join(_differing(json.loads(other), json.loads(fingerprint)))
+    fields = ", ".join(_differing(_parsed(other), json.loads(fingerprint)))
     if settings.resume == "must":
         raise SettingsError(
             f"QLORA_RESUME=must: run {run_id} was made with other {fields}; "
@@ -272,6 +272,15 @@ def _recorded(output: Store, run_id: str, text: str) -> str | None:
         return None
     there = (output.read(name) or b"{}").decode()
     return None if there == text else there
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A stored fingerprint; a damaged one differs in everything."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -27,10 +27,11 @@ class FolderStore:
         """As in Store; reads every file once, for its SHA-256.
 
         What is not a plain file inside the folder (links that leave it, pipes, sockets) is
-        skipped with a warning. An absent folder is empty.
+        skipped with a warning. An absent folder is empty, and what another process removes
+        meanwhile is not there.
         """
-        found = [self._stored(path) for path in self._files(prefix)]
-        return sorted(found, key=lambda stored: stored.name)
+        found = (self._stored(path) for path in self._files(prefix))
+        return sorted((s for s in found if s is not None), key=lambda stored: stored.name)
 
     def read(self, name: str) -> bytes | None:
         path = self.path(name)
@@ -110,12 +111,15 @@ class FolderStore:
             real = _real(path)
             if real.is_relative_to(_real(self._root)) and real.is_file():
                 return True
+            if not os.path.lexists(path):
+                return False
         log.warning("%r is skipped: not a file of this folder", str(path))
         return False
 
-    def _stored(self, path: Path) -> Stored:
-        with disk.disk_errors(path):
+    def _stored(self, path: Path) -> Stored | None:
+        with disk.disk_errors(path), suppress(FileNotFoundError):
             return Stored(self._name(path), path.stat().st_size, disk.sha256_of(path))
+        return None
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
