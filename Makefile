@@ -12,8 +12,7 @@ test: .venv/ready
 
 # The long version of what CI runs short; with an S3 server in AWS_* add S3=--s3.
 soak: .venv/ready
-	for run in "kills --count 200" operations "signals --count 100" damage "publishing --count 100" \
-	  "races --count 50" "disks --count 50"; do $(BIN)/python tests/soak.py $$run $(S3) || exit 1; done
+	$(BIN)/python tests/soak.py $(S3) kills:200 operations signals:100 damage publishing:100 races:50 disks:50
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -1,13 +1,15 @@
 """Runs that are killed, starved and damaged on purpose; every one must end the same or say why not.
 
-    python tests/soak.py kills --count 200          SIGKILL at random instants
-    python tests/soak.py operations                 SIGKILL before every file operation of a run
-    python tests/soak.py signals --count 100        SIGTERM in all phases, as PID 1 of a namespace
-    python tests/soak.py damage                     every file: missing, empty, half, a bit flipped
-    python tests/soak.py publishing --count 100     SIGKILL while publishing, with a reader polling
-    python tests/soak.py races --count 50           two jobs, one run id
-    python tests/soak.py disks --count 50           disks of many sizes
-    python tests/soak.py server --count 20 --s3     the server crashes, freezes, answers SlowDown
+    python tests/soak.py kills:200 operations signals:100
+
+    kills         SIGKILL at random instants
+    operations    SIGKILL before every file operation of a run, or before so many of them
+    signals       SIGTERM in all phases, as PID 1 of a namespace
+    damage        every file of a stopped run: missing, empty, half, a bit flipped
+    publishing    SIGKILL while publishing, with a reader polling
+    races         two jobs, one run id
+    disks         scratch disks of many sizes
+    server        the S3 server crashes, freezes, answers SlowDown
 
 `server` needs S3_SERVER, a command that takes start, crash, freeze, thaw and limit. With `--s3`
 checkpoints and results go to a bucket (AWS_* name the server). The job's real code
@@ -293,6 +295,7 @@ def publishing(soak: "Soak", count: int) -> None:
             number = last - soak.random.randrange(last // 3)
             child = fork(lambda p=place, n=number: p._job(n, {}))  # type: ignore[misc]
             while os.waitid(os.P_PID, child.parent, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                time.sleep(0.005)
                 soak.tally.ended["reads"] += 1
                 with contextlib.suppress(FileNotFoundError):
                     weights = place.weights()
@@ -417,26 +420,33 @@ SCENARIOS = (kills, operations, signals, damage, publishing, races, disks, serve
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scenario", choices=[s.__name__ for s in SCENARIOS])
-    parser.add_argument("--count", type=int, default=0, help="0: all, where there is an all")
+    parser.add_argument("scenarios", nargs="+", metavar="SCENARIO[:COUNT]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--s3", action="store_true")
     chosen = parser.parse_args()
+    known = {scenario.__name__: scenario for scenario in SCENARIOS}
+    wanted = [scenario.partition(":")[::2] for scenario in chosen.scenarios]
+    if unknown := [name for name, _ in wanted if name not in known]:
+        parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}")
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does it
     preload()
-    started = time.monotonic()
     soak = Soak(chosen.seed, chosen.s3)
+    wrong = 0
     try:
-        {s.__name__: s for s in SCENARIOS}[chosen.scenario](soak, chosen.count)
+        for name, count in wanted:
+            soak.tally = Tally()
+            started = time.monotonic()
+            known[name](soak, int(count or 0))
+            ended = ", ".join(f"{what} {times}" for what, times in sorted(soak.tally.ended.items()))
+            where = "s3" if chosen.s3 else "local"
+            print(f"{name} ({where}): {ended} in {time.monotonic() - started:.0f} s", flush=True)
+            for line in soak.tally.wrong:
+                print(f"  WRONG {line[:500]}", flush=True)
+            wrong += len(soak.tally.wrong)
     finally:
         soak.close()
-    where = "s3" if chosen.s3 else "local"
-    ended = ", ".join(f"{what} {times}" for what, times in sorted(soak.tally.ended.items()))
-    print(f"{chosen.scenario} ({where}): {ended} in {time.monotonic() - started:.0f} s")
-    for line in soak.tally.wrong:
-        print(f"  WRONG {line[:500]}")
-    return 1 if soak.tally.wrong else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
