@@ -60,6 +60,19 @@ def test_a_fresh_node_resumes_from_the_bucket_and_ends_the_same(
     assert published == adapter_bytes(run_here(tmp_path / "local"))
 
 
+def test_data_and_evaluation_of_the_same_last_name_do_not_mix(bucket: Any, tmp_path: Path) -> None:
+    from trainer.data import fetch_inputs
+    from trainer.settings import Settings
+
+    places = upload_questions(bucket)
+    bucket.put_object(Key="held-out/corpus/other.txt", Body=b"judged, not trained")
+    places["EVAL_URI"] = f"s3://{bucket.name}/held-out/corpus/"
+    inputs = fetch_inputs(Settings.read({}, variables(tmp_path, **places)))
+    assert [f.name for f in inputs.data] == ["questions.jsonl"]
+    assert [f.name for f in inputs.evaluation] == ["other.txt"]
+    assert all(f.path.is_file() for f in (*inputs.data, *inputs.evaluation))
+
+
 def test_ask_takes_an_adapter_from_the_bucket(bucket: Any, tmp_path: Path) -> None:
     from trainer.ask import load_bot
     from trainer.job import run

@@ -23,6 +23,8 @@ ROOMS = [
     "publication",
     "train",
     "evaluate",
+    "identity",
+    "data",
     "report",
     "artifacts",
     "ask",

@@ -1,6 +1,7 @@
 """Base against tuned on the held-out data: loss, perplexity, exact answers and samples."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.blocks import Block
 from trainer.corpus import Conversation, Example
+from trainer.log import figures
 from trainer.prompts import question_ids, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
 MOST_ANSWER_TOKENS = 256
@@ -84,7 +88,28 @@ def compare(
     with model.disable_adapter():
         base = score(model, tokenizer, blocks, questions)
     tuned = score(model, tokenizer, blocks, questions)
-    return Evaluation(base, tuned, tuple(questions))
+    evaluation = Evaluation(base, tuned, tuple(questions))
+    _log(evaluation)
+    return evaluation
+
+
+def _log(evaluation: Evaluation) -> None:
+    base, tuned = evaluation.base, evaluation.tuned
+    if base.loss is not None and tuned.loss is not None:
+        log.info(
+            "held-out loss %.4f before, %.4f after",
+            base.loss,
+            tuned.loss,
+            extra=figures(before=base.loss, after=tuned.loss),
+        )
+    if base.exact is not None and tuned.exact is not None:
+        log.info(
+            "exact answers on %d held-out questions: %.0f %% before, %.0f %% after",
+            len(evaluation.questions),
+            100 * base.exact,
+            100 * tuned.exact,
+            extra=figures(before=base.exact, after=tuned.exact),
+        )
 
 
 def score(
