@@ -38,6 +38,7 @@ from jobs import ROOT, variables, write_records
 
 RETRYABLE = {1, 12, 33, -signal.SIGKILL}
 MOST_ATTEMPTS = 60
+DAMAGE = ("missing", "empty", "half", "flipped")
 CLONE_NEWPID = 0x20000000
 EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "http.client.send"}
 SMALL = {"MAX_STEPS": "4", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
@@ -111,6 +112,39 @@ class Place:
     def weights(self) -> bytes | None:
         published = self.published()
         return published and published["adapter/adapter_model.safetensors"]
+
+    def files(self) -> list[str]:
+        """Everything that the run left on disk, and in the bucket as `s3:` names."""
+        local = [
+            str(path.relative_to(self.folder))
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and "data" not in path.parts and path.name != "log"
+        ]
+        return local + ["s3:" + name for name, _ in self._objects()]
+
+    def copy(self, origin: "Place") -> None:
+        """Take over everything that `origin` left."""
+        shutil.copytree(origin.folder, self.folder, dirs_exist_ok=True)
+        for name, stored in origin._objects():
+            self.bucket.Object(self.prefix + name).put(Body=stored.get()["Body"].read())
+
+    def damage(self, name: str, how: str) -> None:
+        """Spoil one of `files`; one in the bucket is then all there is, as on a fresh node."""
+        if name.startswith("s3:"):
+            shutil.rmtree(self.folder / "scratch", ignore_errors=True)
+            stored = self.bucket.Object(self.prefix + name.removeprefix("s3:"))
+            data = spoilt(stored.get()["Body"].read(), how)
+            stored.delete() if data is None else stored.put(Body=data)
+            return
+        path = self.folder / name
+        data = spoilt(path.read_bytes(), how)
+        path.unlink() if data is None else path.write_bytes(data)
+
+    def _objects(self) -> list[tuple[str, Any]]:
+        if self.bucket is None:
+            return []
+        listed = self.bucket.objects.filter(Prefix=self.prefix)
+        return [(stored.key.removeprefix(self.prefix), stored.Object()) for stored in listed]
 
     def said(self) -> str:
         """The last line that the job printed."""
@@ -255,36 +289,28 @@ def signals(soak: "Soak", count: int) -> None:
 
 
 def damage(soak: "Soak", count: int) -> None:
-    """Damage each file of the newest checkpoint and of the run's state, then start again."""
+    """Damage each file of a stopped run, on disk and in the store, then start it again."""
     with soak.place() as origin:
         origin.attempt(kill_before=soak.operations() * 2 // 3)
-        cases = [
-            (path, how)
-            for path in sorted(origin.folder.rglob("*"))
-            if path.is_file() and "data" not in path.parts and path.name != "log"
-            for how in ("missing", "empty", "half", "flipped")
-        ]
+        cases = [(name, how) for name in origin.files() for how in DAMAGE]
         soak.random.shuffle(cases)
-        for path, how in cases[: count or None]:
+        for name, how in cases[: count or None]:
             with soak.place() as place:
-                shutil.copytree(origin.folder, place.folder, dirs_exist_ok=True)
-                spoil(place.folder / path.relative_to(origin.folder), how)
+                place.copy(origin)
+                place.damage(name, how)
                 code = place.attempt()
                 soak.tally.ended[f"exit {code}"] += 1
                 same = code == 0 and place.weights() == soak.expected
                 loud = code not in (0, 98) and not place.published()
-                soak.tally.must(same or loud, f"{path.name} {how}: exit {code}: {place.said()}")
+                soak.tally.must(same or loud, f"{name} {how}: exit {code}: {place.said()}")
 
 
-def spoil(path: Path, how: str) -> None:
-    data = path.read_bytes()
-    if how == "missing":
-        path.unlink()
-    elif how == "flipped" and data:
-        middle = len(data) // 2
-        path.write_bytes(data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :])
-    else:
-        path.write_bytes(data[: len(data) // 2] if how == "half" else b"")
+def spoilt(data: bytes, how: str) -> bytes | None:
+    """`data` after `how` happened to it; None when it is gone."""
+    middle = len(data) // 2
+    if how == "flipped" and data:
+        return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+    return {"missing": None, "half": data[:middle]}.get(how, b"")
 
 
 def publishing(soak: "Soak", count: int) -> None:
