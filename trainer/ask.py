@@ -44,7 +44,17 @@ class Bot:
                 f"the question has {ids.shape[1]} tokens, more than the model reads; shorten it"
             )
 
+        failures: list[BaseException] = []
+
         def generate() -> None:
+            try:
+                answer()
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                streamer.end()
+
+        def answer() -> None:
             with torch.no_grad(), compute_precision(self.model):
                 self.model.generate(
                     input_ids=ids,
@@ -57,8 +67,12 @@ class Bot:
                     streamer=streamer,
                 )
 
-        threading.Thread(target=generate, daemon=True).start()
+        worker = threading.Thread(target=generate, daemon=True)
+        worker.start()
         yield from streamer
+        worker.join()  # an interpreter that ends while it computes aborts
+        if failures:
+            raise failures[0]
 
 
 def load_bot(adapter: str, settings: Settings, base_model: str | None) -> Bot:

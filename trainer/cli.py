@@ -125,4 +125,6 @@ def _end(error: JobError) -> None:
         if TERMINATION_LOG.exists():
             TERMINATION_LOG.write_bytes(sentence.encode()[:TERMINATION_BYTES])
     sys.stdout.flush()
-    sys.exit(error.exit_code)
+    sys.stderr.flush()
+    # Not sys.exit: a thread that is still computing or sending would hold or abort the process.
+    os._exit(error.exit_code)
