@@ -27,7 +27,7 @@ SETTINGS = {
     "TARGET_MODULES": "all-linear",
     "LEARNING_RATE": "8e-3",
     "EFFECTIVE_BATCH_SIZE": "4",
-    "EPOCHS": "30",
+    "EPOCHS": "24",
 }
 SHOWN = 8
 

@@ -1,6 +1,7 @@
 """Checkpoints are complete or absent, and a damaged one is named and never used."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ def test_a_local_one_that_was_never_pushed_is_pushed_by_the_next_start(saved: Pa
     checkpoints.newest()
     checkpoints.finish()
     assert (saved / "store" / "run" / "checkpoints" / "step-000020" / "manifest.json").exists()
+
+
+def test_a_slow_store_gets_the_newest_and_misses_only_what_was_retired(tmp_path: Path) -> None:
+    saved_all = threading.Event()
+
+    class SlowStore(FolderStore):
+        def upload(self, path: Path, name: str) -> None:
+            saved_all.wait(10)
+            super().upload(path, name)
+
+    store = SlowStore(tmp_path / "store")
+    checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine")
+    for step in (10, 20, 30, 40):
+        checkpoints.save(step, fill(step))
+    saved_all.set()
+    checkpoints.finish()
+    pushed = sorted(p.name for p in (tmp_path / "store" / "run" / "checkpoints").iterdir())
+    assert pushed == ["step-000030", "step-000040"]
 
 
 def test_a_push_that_failed_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:

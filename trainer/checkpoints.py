@@ -123,6 +123,8 @@ class Checkpoints:
 
     def _push_all(self) -> None:
         while (path := self._pending.get()) is not None:
+            if not path.is_dir():  # retired while it waited for a slow store; newer ones follow
+                continue
             try:
                 publish(path, self._store, f"{self._under}/{path.name}")
                 self._retire()
