@@ -134,9 +134,9 @@ class Checkpoints:
 
     def _retire(self) -> None:
         """Drop all but the newest, by step: the clock of a node says nothing about order."""
-        for path in sorted(self._folder.glob("step-*"))[:-KEPT]:
-            if path.suffix != ".partial":
-                shutil.rmtree(path, ignore_errors=True)
+        complete = sorted(path for path in self._folder.iterdir() if _step(path.name))
+        for path in complete[:-KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
         for step in sorted(self._stored_steps())[:-KEPT]:
             self._delete_stored(f"{self._under}/step-{step:06d}")
 

@@ -46,9 +46,8 @@ class _TrainByDefault(click.Group):
     """A group whose command is `train` when none is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = next((a for a in args if not a.startswith("-")), None)
-        asks_for_help = bool(args) and args[0] in ("--help", "--version")
-        if not asks_for_help and (not args or args[0].startswith("-") or first is None):
+        first = args[0] if args else "-"
+        if first.startswith("-") and first not in ("--help", "--version"):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from trainer.errors import JobError
 from trainer.storage import Published, Store, publish
 from trainer.storage.disk import sha256_of
+from trainer.storage.transfer import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     has to be the same whoever publishes. Raises JobError when another process published other
     weights under this id.
     """
-    with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/manifest.json"):
+    with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/{MANIFEST}"):
         published = publish(folder, store, run_id)
     if published.objects[weights].sha256 != sha256_of(folder / weights):
         raise JobError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.device import GIB
 from trainer.errors import DoesNotFitError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GIB = 2**30
 # The peak of the built-in model with 4 blocks of 128 tokens in one step was 0.55 GiB.
 LEAST_MEMORY_BYTES = int(0.6 * GIB)
 CGROUP_LIMITS = (  # version 2, version 1
