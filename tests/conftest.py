@@ -19,6 +19,9 @@ import pytest
 
 # As the command does it, before anything imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if not Path("/dev/nvidiactl").exists():
+    # Before anything imports Triton: its interpreter runs the kernels on a CPU.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(params=["http", "tls"])

@@ -17,9 +17,10 @@ from trainer.report import render_card, render_report
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from trainer.device import Device, MicroBatch, Precision
+    from trainer.device import Device, Precision
     from trainer.evaluate import Evaluation
     from trainer.model import Base
+    from trainer.planner import Choice
     from trainer.settings import Settings
     from trainer.train import Trained
 
@@ -49,7 +50,7 @@ class Run:
     data: dict[str, Any]
     device: "Device"
     precision: "Precision"
-    micro_batch: "MicroBatch"
+    micro_batch: "Choice"
     trainable_parameters: int
     total_parameters: int
     trained: "Trained"
@@ -69,7 +70,7 @@ class Run:
             "data": self.data,
             "device": {"name": self.device.name, "capability": self.device.capability},
             "precision": asdict(self.precision),
-            "micro_batch": asdict(self.micro_batch),
+            "micro_batch": self.micro_batch.figures(),
             "parameters": {
                 "trainable": self.trainable_parameters,
                 "total": self.total_parameters,

@@ -6,13 +6,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import artifacts, data, evaluate, identity, model, prompts, selftest
+from trainer import artifacts, data, evaluate, identity, model, planner, prompts, selftest
 from trainer.checkpoints import Checkpoints, only_process
 from trainer.device import (
     Device,
-    MicroBatch,
     Precision,
-    choose_micro_batch,
     choose_precision,
     find_device,
 )
@@ -98,7 +96,7 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path) -> None:
         job.settings,
         precision=job.precision,
         device=job.device,
-        micro_batch=fit.micro_batch,
+        choice=fit.choice,
         checkpoints=Checkpoints(
             scratch / "checkpoints", job.output, f"{run_id}/checkpoints", job.fingerprint
         ),
@@ -113,7 +111,7 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path) -> None:
         data=blocks.counts,
         device=job.device,
         precision=job.precision,
-        micro_batch=fit.micro_batch,
+        micro_batch=fit.choice,
         trainable_parameters=fit.trainable_parameters,
         total_parameters=fit.total_parameters,
         trained=trained,
@@ -131,7 +129,7 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path) -> None:
 class Fit:
     """How the model and its adapter fit the device."""
 
-    micro_batch: MicroBatch
+    choice: planner.Choice
     trainable_parameters: int
     total_parameters: int
     warnings: list[str]
@@ -141,12 +139,15 @@ def _fit(job: Job) -> Fit:
     """Raises DoesNotFitError when not even one block fits."""
     shape = job.base.shape()
     trainable = model.trainable_parameters(job.base, job.settings)
-    micro_batch = choose_micro_batch(
+    choice = planner.choose(
         job.device,
         shape,
         trainable=trainable,
         effective=job.settings.effective_batch_size,
         block_tokens=job.settings.max_length,
+        micro_batch=job.settings.batch_size,
+        engine=_has_engine(job),
+        host_bytes=selftest.free_host_bytes(),
     )
     log.info("%s: %s (%s)", job.device.name, job.precision.name, job.precision.reason)
     log.info(
@@ -155,9 +156,26 @@ def _fit(job: Job) -> Fit:
         100 * trainable / shape.parameters,
         f"{shape.parameters:,}",
     )
-    log.info("micro-batch of %d blocks (%s)", micro_batch.blocks, micro_batch.reason)
+    log.info(
+        "micro-batch of %d blocks (%s)",
+        choice.blocks,
+        choice.reason,
+        extra=figures(plan=choice.figures()),
+    )
     warnings = []
     if job.device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
-    return Fit(micro_batch, trainable, shape.parameters, warnings)
+    return Fit(choice, trainable, shape.parameters, warnings)
+
+
+def _has_engine(job: Job) -> bool:
+    """Whether our engine trains this model; says so where it does not."""
+    from trainer.engine import why_not
+
+    if job.settings.engine == "stock":
+        return False
+    reason = why_not(job.base.config)
+    if reason is not None:
+        log.info("%s trains on the stock path: %s", job.base.name, reason)
+    return reason is None

@@ -27,13 +27,22 @@ WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]  # never a pickle
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a model that decide memory and time; parameter counts are of the whole model."""
+    """The sizes of a model that decide memory and time; parameter counts are of the whole model.
+
+    `q` and `kv` are the widths of the query and of the key, `widest` the values of the largest
+    quantised matrix, `ends_parameters` those of embedding and head.
+    """
 
     layers: int
     hidden: int
     intermediate: int
     vocabulary: int
+    heads: int
+    q: int
+    kv: int
+    widest: int
     linear_parameters: int
+    ends_parameters: int
     other_parameters: int
 
     @property
@@ -81,12 +90,20 @@ class Base:
         text = self.config.get_text_config()
         linear = sum(rows * columns for rows, columns in self.linear_layers.values())
         every = sum(p.numel() for p in self.skeleton.parameters())
+        heads = text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // heads
+        ends = text.vocab_size * text.hidden_size
         return Shape(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
             vocabulary=text.vocab_size,
+            heads=heads,
+            q=heads * size,
+            kv=(getattr(text, "num_key_value_heads", None) or heads) * size,
+            widest=max(rows * columns for rows, columns in self.linear_layers.values()),
             linear_parameters=linear,
+            ends_parameters=ends if text.tie_word_embeddings else 2 * ends,
             other_parameters=every - linear,
         )
 

@@ -90,6 +90,13 @@ def memory_limit(files: tuple[Path, ...] = CGROUP_LIMITS) -> int | None:
     return None
 
 
+def free_host_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of host memory that pinned buffers may take: half of what is free, or of the limit."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+    free = int(found[1]) * 1024 if found else 0
+    return min(free, memory_limit() or free) // 2
+
+
 def errors_of_4bit(kind: str) -> tuple[float, float]:
     """Relative errors of a 4-bit product: against the plain matrix, and against the
     dequantised one."""

@@ -179,6 +179,12 @@ class Settings:
         "`auto` is bf16 from compute capability 8.0, fp16 below (T4), fp32 on a CPU",
         choices=("auto", "fp16", "bf16", "fp32"),
     )
+    engine: str = _option(
+        "auto",
+        "`auto` trains Llama, Mistral and Qwen models with the project's own fast engine, `stock` "
+        "all with transformers and peft alone",
+        choices=("auto", "stock"),
+    )
     checkpoint_every: Interval = _option(
         "10m",
         "minutes (`10m`) or optimizer steps (`200`) between checkpoints",

@@ -20,9 +20,12 @@ from trl import SFTConfig, SFTTrainer
 from trainer import stopping
 from trainer.blocks import Block
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
-from trainer.device import GIB, Device, MicroBatch, Precision
-from trainer.errors import RejectedError, SettingsError
+from trainer.device import GIB, Device, Precision
+from trainer.engine import Engine
+from trainer.errors import DoesNotFitError, RejectedError, SettingsError
+from trainer.kernels.attention import Documents
 from trainer.model import adapter_to_float32
+from trainer.planner import Choice, leaner
 from trainer.progress import Progress
 from trainer.settings import Settings
 
@@ -67,7 +70,7 @@ def train(
     *,
     precision: Precision,
     device: Device,
-    micro_batch: MicroBatch,
+    choice: Choice,
     checkpoints: Checkpoints,
 ) -> Trained:
     """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
@@ -76,7 +79,7 @@ def train(
     failed with.
     """
     start = _start(settings, checkpoints)
-    trainer = _trainer(model, tokenizer, blocks, settings, precision, device, micro_batch)
+    trainer = _trainer(model, tokenizer, blocks, settings, precision, device, choice)
     watch = _Watch(trainer, settings, checkpoints, block_tokens=settings.max_length)
     trainer.add_callback(watch)
     if start is not None:
@@ -89,6 +92,8 @@ def train(
         finally:
             watch.progress.close()
         checkpoints.finish()
+    if trainer.engine is not None:
+        trainer.engine.close()
     history = _rows(trainer.state.log_history)
     return Trained(
         steps=trainer.state.global_step,
@@ -118,13 +123,13 @@ def _trainer(
     settings: Settings,
     precision: Precision,
     device: Device,
-    micro_batch: MicroBatch,
+    choice: Choice,
 ) -> "_ResumableTrainer":
     on_gpu = device.kind == "cuda"
     arguments = SFTConfig(
         output_dir=str(settings.scratch_dir / "trl"),
-        per_device_train_batch_size=micro_batch.blocks,
-        gradient_accumulation_steps=settings.effective_batch_size // micro_batch.blocks,
+        per_device_train_batch_size=choice.blocks,
+        gradient_accumulation_steps=settings.effective_batch_size // choice.blocks,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
@@ -137,7 +142,8 @@ def _trainer(
         optim="paged_adamw_8bit",
         fp16=precision.name == "fp16",
         bf16=precision.name == "bf16",
-        activation_checkpointing=on_gpu,  # a CPU has the memory and not the time
+        # The engine decides for itself what it keeps; a CPU has the memory and not the time.
+        activation_checkpointing=on_gpu and choice.plan is None,
         gradient_checkpointing=False,
         seed=settings.seed,
         data_seed=settings.seed,
@@ -157,9 +163,13 @@ def _trainer(
         args=arguments,
         train_dataset=Dataset.from_list([vars(block) for block in blocks]),
         processing_class=tokenizer,
-        data_collator=_collate,
+        data_collator=_collate if choice.plan is None else _collate_for_engine,
     )
     adapter_to_float32(model)
+    if choice.plan is not None:
+        trainer.engine = Engine(
+            model, dtype=precision.dtype, plan=choice.plan, row_tokens=settings.max_length
+        )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -169,8 +179,79 @@ def _collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
+def _collate_for_engine(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same, and where documents start among all tokens of the batch: known without a GPU."""
+    batch: dict[str, Any] = _collate(rows)
+    positions = batch["position_ids"].flatten()
+    starts = (positions == 0).nonzero().flatten()
+    bounds = torch.cat([starts, torch.tensor([len(positions)])])
+    longest = int(bounds.diff().max())
+    return batch | {"starts": bounds.int(), "longest": longest}
+
+
 class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that saves and restores through safetensors and JSON instead of pickles."""
+    """SFTTrainer that saves and restores through safetensors and JSON instead of pickles.
+
+    With an `engine` that computes its loss and gradients.
+    """
+
+    engine: Engine | None = None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.engine is None:
+            stock: torch.optim.Optimizer = super().create_optimizer(model)
+            return stock
+        kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        group = {"params": self.engine.parameters, "weight_decay": self.args.weight_decay}
+        made: torch.optim.Optimizer = kind([group], **arguments)
+        self.optimizer = made
+        return made
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if self.engine is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self.engine.loss_sum(
+            inputs["input_ids"],
+            inputs["labels"],
+            inputs["position_ids"],
+            Documents(inputs["starts"], inputs["longest"]),
+        )
+        trained = (
+            inputs["labels"].ne(-100).sum() if num_items_in_batch is None else num_items_in_batch
+        )
+        return loss / torch.as_tensor(trained).clamp(min=1)
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One micro-batch. Out of memory it is tried again with a leaner plan: gradients are
+        added at the very end of a backward pass, so nothing is counted twice."""
+        if self.engine is None or self.engine.device.type == "cpu":
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        random = torch.cuda.get_rng_state()
+        while True:
+            try:
+                loss = super().training_step(model, dict(inputs), num_items_in_batch)
+                return loss
+            except torch.OutOfMemoryError as error:
+                fault = str(error).split(". ")[0]
+            plan = leaner(self.engine.plan, len(self.engine.layers))
+            if plan is None:
+                raise DoesNotFitError(
+                    f"out of GPU memory even with the leanest plan ({fault}); lower "
+                    "QLORA_MAX_LENGTH or QLORA_BATCH_SIZE, or end what else uses the GPU"
+                )
+            log.warning("out of GPU memory; going on with %s", plan)
+            self.engine.change(plan)
+            torch.cuda.set_rng_state(random)
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        parameters = model.parameters() if self.engine is None else self.engine.parameters
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
+        return norm
 
     def save_state(self, folder: Path) -> None:
         """Everything that the next step depends on, as files in `folder`."""
@@ -233,6 +314,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - _seconds(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        for parameter in self._trainer.engine.parameters if self._trainer.engine else ():
+            parameter.grad = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if stopping.requested():

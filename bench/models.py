@@ -1,0 +1,85 @@
+"""A Llama with random weights in NF4, made on a GPU: real sizes, nothing downloaded."""
+
+from typing import Any
+
+import bitsandbytes
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SPREAD = 0.02  # standard deviation of a fresh Llama's weights
+
+
+def llama_2_7b(layers: int = 32) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        max_position_embeddings=131072,
+        tie_word_embeddings=False,
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+
+
+def random_llama(config: LlamaConfig, dtype: torch.dtype, seed: int = 0) -> Any:
+    """The model, frozen; its linear layers but the head are `Linear4bit`, doubly quantised."""
+    torch.manual_seed(seed)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(dtype)
+    head = model.get_output_embeddings()
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear) and child is not head:
+                setattr(module, name, _quantised(child, dtype))
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                value = torch.empty(parameter.shape, dtype=dtype, device="cuda")
+                value = value.fill_(1) if parameter.dim() == 1 else value.normal_(0, SPREAD)
+                setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to("cuda")
+    return model.requires_grad_(False)
+
+
+def _quantised(linear: torch.nn.Linear, dtype: torch.dtype) -> Any:
+    shape = linear.out_features, linear.in_features
+    made = bitsandbytes.nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        bias=False,
+        compute_dtype=dtype,
+        compress_statistics=True,
+        quant_type="nf4",
+        device="meta",
+    )
+    values = torch.empty(shape, dtype=dtype, device="cuda").normal_(0, SPREAD)
+    weight = bitsandbytes.nn.Params4bit(
+        values, requires_grad=False, quant_type="nf4", compress_statistics=True
+    )
+    weight = weight.to("cuda")
+    made.weight = weight if weight.bnb_quantized else weight._quantize("cuda")
+    return made
+
+
+def with_adapter(model: Any, targets: list[str], *, dropout: float = 0.0, rank: int = 8) -> Any:
+    """`model` with a float32 adapter whose B is not zero, so that every gradient counts."""
+    tuned = get_peft_model(
+        model,
+        LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        ),
+    )
+    noise = torch.Generator("cuda").manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            if "lora_B" in name:
+                parameter.data.normal_(0, 1e-3, generator=noise)
+    return tuned.train()

@@ -1,0 +1,159 @@
+"""The hand-written forward and backward pass gives what the stock stack gives."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trainer import engine
+from trainer.device import Device, Precision
+from trainer.engine import Engine
+from trainer.kernels.attention import Documents
+from trainer.model import Base, adapter_to_float32, attach_adapter, load
+from trainer.planner import Plan
+
+ROWS, ROW = 2, 48
+CONFIGS = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": None},
+    "qwen2": {"num_key_value_heads": 2, "use_sliding_window": False},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 32, "use_sliding_window": False},
+}
+PLANS = {
+    "kept": Plan(kept_layers=3),
+    "half": Plan(kept_layers=1),
+    "recomputed": Plan(kept_layers=0, mlp_rows=40, logit_rows=17),
+    "attention": Plan(kept_layers=0, keep_attention=True),
+    "unpacked": Plan(kept_layers=3, unpack=True),
+}
+
+
+def tuned_model(family: str, folder: Path, targets: str, dropout: float = 0.0) -> Any:
+    """A small random model of `family` in NF4 with an adapter that is not zero."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=331,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        **CONFIGS[family],
+    )
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for name, parameter in made.named_parameters():
+        if "bias" in name or "norm" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    made.save_pretrained(folder)
+    settings: Any = SimpleNamespace(
+        seed=1,
+        lora_r=4,
+        lora_alpha=8,
+        lora_dropout=dropout,
+        target_modules=tuple(targets.split(",")),
+    )
+    base = Base(folder, family, "none")
+    model = load(base, settings, Precision("fp32", "test"), Device("cpu", "CPU", None, 0))
+    model = attach_adapter(model, settings)
+    adapter_to_float32(model)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.05 * torch.randn_like(parameter)
+    model.train()
+    return model
+
+
+def packed_batch() -> dict[str, Any]:
+    """Two rows of documents of different lengths; some labels are masked."""
+    noise = torch.Generator().manual_seed(3)
+    ids = torch.randint(331, (ROWS, ROW), generator=noise)
+    lengths = [[20, 17, 11], [48]]
+    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
+    labels = ids.masked_fill(torch.rand(ids.shape, generator=noise) < 0.3, -100)
+    return {
+        "input_ids": ids,
+        "labels": labels.masked_fill(positions == 0, -100),
+        "position_ids": positions,
+    }
+
+
+def documents(positions: torch.Tensor) -> Documents:
+    starts = (positions.flatten() == 0).nonzero().flatten()
+    bounds = torch.cat([starts, torch.tensor([positions.numel()])]).int()
+    return Documents(bounds, int(bounds.diff().max()))
+
+
+def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    found = torch.autograd.grad(loss, list(trainable(model).values()))
+    return dict(zip(trainable(model), found, strict=True))
+
+
+def stock(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
+    trained = batch["labels"][:, 1:].ne(-100).sum()
+    loss = model(**batch, use_cache=False).loss * trained
+    return float(loss.detach()), gradients(model, loss)
+
+
+def ours(model: Any, batch: dict[str, Any], made: Engine) -> tuple[float, dict[str, torch.Tensor]]:
+    loss = made.loss_sum(
+        **{f"{k}_BT": v for k, v in batch.items()}, where=documents(batch["position_ids"])
+    )
+    loss.backward()
+    of_each = {}
+    for parameter in made.parameters:
+        start = parameter.data_ptr()
+        for name, view in trainable(model).items():
+            at = (view.data_ptr() - start) // view.element_size()
+            if 0 <= at < parameter.numel():
+                of_each[name] = parameter.grad.flatten()[at : at + view.numel()].view(view.shape)
+    assert len(of_each) == len(trainable(model))
+    return float(loss.detach()), of_each
+
+
+def assert_same(found: Any, expected: Any, tolerance: float) -> None:
+    assert found[0] == pytest.approx(expected[0], rel=tolerance)
+    for name, gradient in expected[1].items():
+        off = (found[1][name] - gradient).norm() / gradient.norm()
+        assert off < tolerance, name
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("targets", ["q_proj,v_proj", "all-linear"])
+def test_loss_and_gradients_are_those_of_the_stock_stack(
+    family: str, targets: str, tmp_path: Path
+) -> None:
+    model, batch = tuned_model(family, tmp_path, targets), packed_batch()
+    assert engine.why_not(model.config) is None
+    made = Engine(model, dtype=torch.float32, plan=PLANS["kept"], row_tokens=ROW)
+    assert_same(ours(model, batch, made), stock(model, batch), 1e-5)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("targets", ["q_proj,v_proj", "all-linear"])
+def test_no_plan_changes_a_gradient(plan: str, targets: str, tmp_path: Path) -> None:
+    model, batch = tuned_model("llama", tmp_path, targets, dropout=0.1), packed_batch()
+    expected = None
+    for chosen in (PLANS["kept"], PLANS[plan]):
+        torch.manual_seed(5)
+        made = Engine(model, dtype=torch.float32, plan=chosen, row_tokens=ROW)
+        found = ours(model, batch, made)
+        if expected is not None:
+            assert_same(found, expected, 1e-5)
+        expected = found
+
+
+def test_dropout_draws_what_the_stock_stack_draws(tmp_path: Path) -> None:
+    model, batch = tuned_model("llama", tmp_path, "q_proj,v_proj", dropout=0.3), packed_batch()
+    made = Engine(model, dtype=torch.float32, plan=PLANS["kept"], row_tokens=ROW)
+    torch.manual_seed(7)
+    expected = stock(model, batch)
+    torch.manual_seed(7)
+    assert_same(ours(model, batch, made), expected, 1e-5)

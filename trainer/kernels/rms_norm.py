@@ -1,0 +1,95 @@
+"""RMSNorm over the last axis (Zhang & Sennrich 2019), its statistics in float32."""
+
+import torch
+
+from trainer.kernels._triton import jit, next_power_of_2, tl
+
+
+def reference(x_MH: torch.Tensor, weight_H: torch.Tensor, epsilon: float) -> torch.Tensor:
+    wide = x_MH.float()
+    rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight_H * (wide * rstd).to(x_MH.dtype)
+
+
+def reference_backward(
+    grad_MH: torch.Tensor,
+    x_MH: torch.Tensor,
+    weight_H: torch.Tensor,
+    epsilon: float,
+    residual_MH: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Gradient of x, plus `residual_MH` where given. The weight is frozen."""
+    wide = x_MH.float()
+    rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    normed, scaled = wide * rstd, grad_MH.float() * weight_H.float()
+    out = rstd * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
+    if residual_MH is not None:
+        out = out + residual_MH.float()
+    return out.to(x_MH.dtype)
+
+
+def fused(x_MH: torch.Tensor, weight_H: torch.Tensor, epsilon: float) -> torch.Tensor:
+    rows, columns = x_MH.shape
+    out = torch.empty_like(x_MH)
+    block = next_power_of_2(columns)
+    _forward[(rows,)](x_MH, weight_H, out, columns, epsilon, BLOCK=block, num_warps=_warps(block))
+    return out
+
+
+def fused_backward(
+    grad_MH: torch.Tensor,
+    x_MH: torch.Tensor,
+    weight_H: torch.Tensor,
+    epsilon: float,
+    residual_MH: torch.Tensor | None = None,
+) -> torch.Tensor:
+    rows, columns = x_MH.shape
+    out = torch.empty_like(x_MH)
+    block = next_power_of_2(columns)
+    _backward[(rows,)](
+        grad_MH,
+        x_MH,
+        weight_H,
+        grad_MH if residual_MH is None else residual_MH,
+        out,
+        columns,
+        epsilon,
+        RESIDUAL=residual_MH is not None,
+        BLOCK=block,
+        num_warps=_warps(block),
+    )
+    return out
+
+
+def _warps(block: int) -> int:
+    return min(16, max(1, block // 512))
+
+
+@jit
+def _forward(x, weight, out, columns, epsilon, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    inside = column < columns
+    at = tl.program_id(0).to(tl.int64) * columns + column
+    wide = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    rstd = tl.rsqrt(tl.sum(wide * wide) / columns + epsilon)
+    normed = (wide * rstd).to(x.dtype.element_ty).to(tl.float32)
+    scaled = normed * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, scaled.to(out.dtype.element_ty), mask=inside)
+
+
+@jit
+def _backward(
+    grad, x, weight, residual, out, columns, epsilon, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr
+):
+    column = tl.arange(0, BLOCK)
+    inside = column < columns
+    at = tl.program_id(0).to(tl.int64) * columns + column
+    wide = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    rstd = tl.rsqrt(tl.sum(wide * wide) / columns + epsilon)
+    normed = wide * rstd
+    scaled = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+    scaled *= tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    result = rstd * (scaled - normed * (tl.sum(scaled * normed) / columns))
+    if RESIDUAL:
+        result += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
