@@ -18,6 +18,7 @@ ROOMS = [
     "device",
     "selftest",
     "model",
+    "metrics",
     "progress",
     "checkpoints",
     "publication",
