@@ -1,0 +1,165 @@
+"""The real k8s/job.yaml, run as the Job controller would, from bucket to bucket on a real server.
+
+`make test-k8s` runs the same cases on the cluster of KUBECONFIG.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cluster
+import pytest
+from cluster import Cluster, Documents, Local, Pod, container, find, load, render
+from jobs import adapter_bytes, run_here, variables
+from test_job_s3 import keys, upload_questions
+
+pytestmark = pytest.mark.s3
+ON_A_CLUSTER = os.environ.get("QLORA_TEST_CLUSTER") == "1"
+JOB = cluster.ROOT / "k8s/job.yaml"
+OVERLAYS = cluster.ROOT / "k8s/overlays"
+over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
+locally = pytest.mark.skipif(ON_A_CLUSTER, reason="needs a server that only this machine reaches")
+STEPS = "12"
+DOWN_S = 15  # longer than the retry time below, so that a pod gives up
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Cluster | Local:
+    return Cluster() if ON_A_CLUSTER else Local(tmp_path / "pods")
+
+
+def configured(bucket: Any, folder: Path, documents: Documents, **changes: str) -> Documents:
+    """`documents` with the settings of a small run and this environment's bucket and credentials."""
+    settings = variables(folder, **upload_questions(bucket), **changes)
+    del settings["QLORA_SCRATCH_DIR"]  # the manifest's volume
+    data = find(documents, "ConfigMap", "qlora-job")["data"]
+    data.update(settings, AWS_ENDPOINT_URL_S3=os.environ["AWS_ENDPOINT_URL_S3"])
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "qlora-job"},
+        "stringData": {name: os.environ[name] for name in names},
+    }
+    return [*(d for d in documents if d["kind"] != "Secret"), secret]
+
+
+def published(bucket: Any) -> bytes:
+    """The weights of the one run in the bucket."""
+    (key,) = (key for key in keys(bucket) if key.endswith("adapter_model.safetensors"))
+    return bytes(bucket.Object(key).get()["Body"].read())
+
+
+def steps(pod: Pod) -> int:
+    return sum('"message": "step"' in line for line in pod.lines)
+
+
+@over_http
+def test_a_wrong_setting_is_tried_once_and_says_what_to_do(
+    bucket: Any, runner: Any, tmp_path: Path
+) -> None:
+    outcome = runner.run(configured(bucket, tmp_path, load(JOB), LORA_R="0"))
+    (pod,) = outcome.pods
+    assert (outcome.condition, outcome.reason) == ("Failed", "PodFailurePolicy")
+    assert pod.exit_code == 2
+    assert pod.message == "error: QLORA_LORA_R=0: needs at least 1\n"
+
+
+@locally
+def test_a_bucket_that_is_away_for_a_while_is_waited_for(faults: Any, tmp_path: Path) -> None:
+    documents = configured(
+        faults.bucket, tmp_path, load(JOB), STORAGE_RETRY_MINUTES="0.1", MAX_STEPS="2"
+    )
+    faults.add("", "slowdown", times=10**6)
+    back = threading.Timer(DOWN_S, lambda: faults.add("", "slowdown", times=0))
+    back.start()
+    outcome = Local(tmp_path / "pods").run(documents)
+    back.cancel()
+    first, *_, last = outcome.pods
+    assert first.exit_code == 12
+    assert "answered SlowDown (503)" in first.message
+    assert "start again when it answers" in first.message
+    assert last.exit_code == 0
+    assert outcome.condition == "Complete"
+    assert outcome.failed == len(outcome.pods) - 1 >= 1
+
+
+@over_http
+def test_evictions_are_not_counted_and_change_no_byte(
+    bucket: Any, runner: Any, tmp_path: Path
+) -> None:
+    evicted: list[Pod] = []
+
+    def evict(pod: Pod, _line: str) -> None:
+        if len(evicted) < 3 and pod not in evicted and steps(pod) == 2:
+            evicted.append(pod)
+            pod.evict()
+
+    changes = {"MAX_STEPS": STEPS, "CHECKPOINT_EVERY": "60m"}  # only SIGTERM saves
+    documents = configured(bucket, tmp_path, load(JOB), **changes)
+    find(documents, "Job")["spec"]["backoffLimit"] = 0
+    outcome = runner.run(documents, evict)
+    assert (outcome.condition, outcome.failed, len(outcome.pods)) == ("Complete", 0, 4)
+    for before, after in zip(outcome.pods, outcome.pods[1:], strict=False):
+        assert before.exit_code in (33, None)
+        assert any("resuming from checkpoint" in line for line in after.lines)
+    assert published(bucket) == adapter_bytes(run_here(tmp_path / "undisturbed", **changes))
+
+    again = type(runner)() if ON_A_CLUSTER else Local(tmp_path / "again")
+    started = time.monotonic()
+    outcome = again.run(documents)
+    (pod,) = outcome.pods
+    assert (outcome.condition, pod.exit_code, steps(pod)) == ("Complete", 0, 0)
+    assert any("already finished" in line for line in pod.lines)
+    assert time.monotonic() - started < 60
+
+
+@over_http
+def test_a_deadline_ends_the_run_with_its_state_saved(
+    bucket: Any, runner: Any, tmp_path: Path
+) -> None:
+    changes = {"MAX_STEPS": "100000", "CHECKPOINT_EVERY": "60m"}
+    documents = configured(bucket, tmp_path, load(JOB), **changes)
+    find(documents, "Job")["spec"]["activeDeadlineSeconds"] = 90 if ON_A_CLUSTER else 20
+    outcome = runner.run(documents)
+    (pod,) = outcome.pods
+    assert (outcome.condition, outcome.reason) == ("Failed", "DeadlineExceeded")
+    assert pod.exit_code in (33, None)
+    assert "SIGTERM stopped the run; start it again" in pod.lines[-1]
+    assert steps(pod) > 0
+    assert any("/checkpoints/" in key and key.endswith("manifest.json") for key in keys(bucket))
+
+
+@over_http
+@locally
+def test_one_wrong_fine_tune_of_many_does_not_end_the_others(bucket: Any, tmp_path: Path) -> None:
+    documents = configured(bucket, tmp_path, render(OVERLAYS / "many"), MAX_STEPS="2")
+    find(documents, "ConfigMap", "qlora-runs")["data"]["list"] = "--lora-r=0\n--run-id=good\n"
+    outcome = Local(tmp_path / "pods").run(documents)  # three completions, two lines
+    wrong, good, missing = outcome.pods
+    assert (outcome.condition, outcome.reason) == ("Failed", "FailedIndexes")
+    assert (wrong.exit_code, wrong.message) == (2, "error: --lora-r=0: needs at least 1\n")
+    assert good.exit_code == 0
+    assert missing.exit_code == 2
+    assert "the list of fine-tunes has no line 3" in missing.message
+    assert {k.split("/")[1] for k in keys(bucket) if k.endswith("model.safetensors")} == {"good"}
+
+
+@over_http
+@locally
+def test_the_local_overlay_fills_its_bucket_and_trains(bucket: Any, tmp_path: Path) -> None:
+    documents = render(OVERLAYS / "local")
+    data = find(documents, "ConfigMap", "qlora-job")["data"]
+    for name in ("QLORA_DATA_URI", "QLORA_OUTPUT_URI"):
+        data[name] = data[name].replace("s3://qlora/", f"s3://{bucket.name}/")
+    data.update(QLORA_MAX_STEPS="2", AWS_ENDPOINT_URL_S3=os.environ["AWS_ENDPOINT_URL_S3"])
+    find(documents, "Secret")["data"] = {}
+    find(documents, "Secret")["stringData"] = {
+        name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
+    outcome = Local(tmp_path / "pods").run(documents)
+    assert outcome.condition == "Complete", outcome.pods[0].message
+    assert "data/questions.jsonl" in keys(bucket)
+    assert published(bucket)
