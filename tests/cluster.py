@@ -29,7 +29,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FALLBACK_BYTES, FALLBACK_LINES = 2048, 80  # of FallbackToLogsOnError
-BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
+BACKOFF_S, LONGEST_BACKOFF_S = 10, 360  # before the second attempt, doubled up to
 
 Documents = list[dict[str, Any]]
 
@@ -53,9 +53,14 @@ class Pod:
     def stop(self) -> None:
         """SIGTERM now, SIGKILL after the grace period."""
         self.process.send_signal(signal.SIGTERM)
-        killer = threading.Timer(self.grace_s, self.process.kill)
+        killer = threading.Timer(self.grace_s, self._kill)
         killer.daemon = True
         killer.start()
+
+    def _kill(self) -> None:
+        """Everything in the container, not only its first process."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     @property
     def message(self) -> str:
@@ -105,8 +110,9 @@ def ignore(_pod: Pod, _line: str) -> None:
 class Local:
     """The Job controller and the kubelet, as far as one run can tell."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backoff_s: float = BACKOFF_S) -> None:
         self._folder = folder
+        self._backoff_s = backoff_s
 
     def run(self, documents: Documents, watch: Callable[[Pod, str], None] = ignore) -> Outcome:
         """Run the Job among `documents` to its end; `watch` sees every line of every pod."""
@@ -145,7 +151,7 @@ class Local:
                 failed, self._failed = failed + 1, self._failed + 1
                 if failed > limit:
                     return "BackoffLimitExceeded"
-                time.sleep(min(BACKOFF_S * 2 ** (failed - 1), LONGEST_BACKOFF_S))
+                time.sleep(min(self._backoff_s * 2 ** (failed - 1), LONGEST_BACKOFF_S))
 
     def _action(self, pod: Pod) -> str:
         for rule in self._job["spec"].get("podFailurePolicy", {}).get("rules", []):
@@ -205,6 +211,7 @@ class Local:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def _variables(self, container: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -240,7 +247,7 @@ def inside(value: str, mounts: Mapping[str, Path]) -> str:
 
 
 class Cluster:
-    """The cluster of kubectl's context, in its current namespace. QLORA_TEST_IMAGE is the CPU image."""
+    """The cluster of kubectl's context and namespace. QLORA_TEST_IMAGE is the CPU image there."""
 
     def run(self, documents: Documents, watch: Callable[[Pod, str], None] = ignore) -> Outcome:
         """As `Local.run`. Evicted pods go away: their exit code stays unknown."""

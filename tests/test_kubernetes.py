@@ -11,7 +11,7 @@ from typing import Any
 
 import cluster
 import pytest
-from cluster import Cluster, Documents, Local, Pod, container, find, load, render
+from cluster import Cluster, Documents, Local, Pod, find, load, render
 from jobs import adapter_bytes, run_here, variables
 from test_job_s3 import keys, upload_questions
 
@@ -31,7 +31,7 @@ def runner(tmp_path: Path) -> Cluster | Local:
 
 
 def configured(bucket: Any, folder: Path, documents: Documents, **changes: str) -> Documents:
-    """`documents` with the settings of a small run and this environment's bucket and credentials."""
+    """`documents` with the settings of a small run, the bucket and its credentials."""
     settings = variables(folder, **upload_questions(bucket), **changes)
     del settings["QLORA_SCRATCH_DIR"]  # the manifest's volume
     data = find(documents, "ConfigMap", "qlora-job")["data"]
