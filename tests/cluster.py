@@ -42,6 +42,7 @@ class Pod:
     grace_s: int
     lines: list[str] = field(default_factory=list)
     exit_code: int | None = None
+    message: str = ""
     disrupted: bool = False
     process: Any = None
 
@@ -61,12 +62,6 @@ class Pod:
         """Everything in the container, not only its first process."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-
-    @property
-    def message(self) -> str:
-        """The termination message."""
-        tail = "".join(self.lines[-FALLBACK_LINES:]) if self.exit_code else ""
-        return tail.encode()[-FALLBACK_BYTES:].decode(errors="replace")
 
 
 @dataclass
@@ -181,6 +176,8 @@ class Local:
             timer.cancel()
             pod.exit_code = code if code >= 0 else 128 - code
             if pod.exit_code:
+                tail = "".join(pod.lines[-FALLBACK_LINES:]).encode()
+                pod.message = tail[-FALLBACK_BYTES:].decode(errors="replace")
                 break
         return pod
 
@@ -254,55 +251,50 @@ class Cluster:
         job = find(documents, "Job")
         name = job["metadata"]["name"]
         container(job).update(image=os.environ["QLORA_TEST_IMAGE"], resources={})
-        kubectl("delete", "job,configmap", name, "--ignore-not-found", "--wait")
+        old = ["delete", "job,configmap", name, "--ignore-not-found", "--cascade=foreground"]
+        kubectl(*old)
         kubectl("apply", "-f", "-", input=yaml.safe_dump_all(documents))
-        pods: dict[str, Pod] = {}
-        while not (end := self._end(name)):
-            for found in self._found(name):
-                if found["metadata"]["name"] not in pods and found["status"]["phase"] != "Pending":
-                    pod = pods[found["metadata"]["name"]] = _ClusterPod(
-                        found["metadata"]["name"], grace_s=0
-                    )
-                    self._follow(pod, watch)
+        pods: dict[str, _ClusterPod] = {}
+        while True:
+            status = self._get("job", name)["status"]  # before the pods: then none is missed
+            ends = [c for c in status.get("conditions", []) if c["type"] in ("Complete", "Failed")]
+            for found in self._get("pods", "-l", f"batch.kubernetes.io/job-name={name}")["items"]:
+                if found["status"]["phase"] != "Pending":
+                    pod = _ClusterPod(found["metadata"]["name"], grace_s=0)
+                    pod = pods.setdefault(pod.name, pod)
+                    pod.follow(watch)
+                    pod.read(found)
+            if ends:
+                failed = status.get("failed", 0)
+                return Outcome(ends[0]["type"], ends[0]["reason"], failed, list(pods.values()))
             time.sleep(1)
-        for found in self._found(name):
-            statuses = found["status"].get("containerStatuses", [{}])
-            ended = statuses[0].get("state", {}).get("terminated", {})
-            if found["metadata"]["name"] in pods:
-                pods[found["metadata"]["name"]].exit_code = ended.get("exitCode")
-        failed = json.loads(kubectl("get", "job", name, "-o", "json"))["status"].get("failed", 0)
-        return Outcome(end["type"], end["reason"], failed, list(pods.values()))
 
-    def _end(self, name: str) -> dict[str, str] | None:
-        status = json.loads(kubectl("get", "job", name, "-o", "json"))["status"]
-        ends = [c for c in status.get("conditions", []) if c["type"] in ("Complete", "Failed")]
-        return ends[0] if ends else None
-
-    def _found(self, name: str) -> list[dict[str, Any]]:
-        selected = f"batch.kubernetes.io/job-name={name}"
-        return list(json.loads(kubectl("get", "pods", "-l", selected, "-o", "json"))["items"])
-
-    def _follow(self, pod: Pod, watch: Callable[[Pod, str], None]) -> None:
-        with subprocess.Popen(
-            ["kubectl", "logs", "-f", pod.name], stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                pod.lines.append(line)
-                watch(pod, line)
+    def _get(self, *what: str) -> dict[str, Any]:
+        return dict(json.loads(kubectl("get", *what, "-o", "json")))
 
 
 class _ClusterPod(Pod):
+    def follow(self, watch: Callable[[Pod, str], None]) -> None:
+        """The log to the container's end, once."""
+        if self.lines:
+            return
+        command = ["kubectl", "logs", "-f", self.name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.lines.append(line)
+                watch(self, line)
+
+    def read(self, found: dict[str, Any]) -> None:
+        """Exit code and message, once they are there."""
+        (status,) = found["status"].get("containerStatuses", [{}])
+        ended = status.get("state", {}).get("terminated", {})
+        self.exit_code, self.message = ended.get("exitCode"), ended.get("message", "")
+
     def evict(self) -> None:
-        eviction = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": self.name},
-        }
-        namespace = (
-            kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}") or "default"
-        )
-        path = f"/api/v1/namespaces/{namespace}/pods/{self.name}/eviction"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": self.name}}
+        namespace = kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}")
+        path = f"/api/v1/namespaces/{namespace or 'default'}/pods/{self.name}/eviction"
         kubectl("create", "--raw", path, "-f", "-", input=json.dumps(eviction))
 
 

@@ -1,7 +1,7 @@
 """k8s/submit and the README's Kubernetes section, word by word, without a cluster.
 
 `kubectl` is tests/stand_in_kubectl.py: it keeps what it is handed and answers from the local
-runner. Only the bucket's name, the server and the model (which would need a GPU) are put in from here.
+runner. Only the bucket's name, the server and the model (which would need a GPU) are put in.
 """
 
 import json
