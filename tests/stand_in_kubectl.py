@@ -8,6 +8,7 @@ model that needs no GPU, and where the bucket's server is.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +37,11 @@ def main(arguments: list[str]) -> int:
         return get(rest)
     if verb == "logs":
         return logs(rest)
+    if verb == "delete":
+        for path in (*STATE.glob(f"*-{rest[1]}.json"), *STATE.glob(f"{rest[1]}-*.log")):
+            path.unlink()
+        shutil.rmtree(STATE / "volumes", ignore_errors=True)
+        return 0
     if verb == "create" and rest[0] == "secret":
         return create_secret(rest[2:])
     if (verb, rest[0]) in (
@@ -57,7 +63,8 @@ def create_secret(arguments: list[str]) -> int:
 
 def apply(arguments: list[str]) -> int:
     path = arguments[arguments.index("-f") + 1]
-    documents = [d for d in yaml.safe_load_all(Path(path).read_text()) if d]
+    text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    documents = [d for d in yaml.safe_load_all(text) if d]
     for document in documents:
         kubernetes_validate.validate(document, VERSION, strict=True)
     if "--dry-run=server" in arguments:
@@ -76,14 +83,17 @@ def apply(arguments: list[str]) -> int:
 
 
 def get(arguments: list[str]) -> int:
-    """`get job NAME -o jsonpath=…` and `get pods -l batch.kubernetes.io/job-name=NAME …`."""
-    (path,) = (a.removeprefix("jsonpath=") for a in arguments if a.startswith("jsonpath="))
+    """`get job NAME` and `get pods -l batch.kubernetes.io/job-name=NAME`, as JSON or a JSONPath."""
+    form, _, path = arguments[arguments.index("-o") + 1].partition("=")
     if arguments[0] == "pods":
-        name = arguments[arguments.index("-l") + 1].partition("=")[2]
-        # kubectl takes an object with `items` apart before JSONPath sees it.
-        seen, path = {"pods": pods(name)}, path.replace(".items", ".pods")
+        seen = {"items": pods(arguments[arguments.index("-l") + 1].partition("=")[2])}
     else:
         seen = job(arguments[1])
+    if form == "json":
+        print(json.dumps(seen))
+        return 0
+    if "items" in seen:  # kubectl takes an object with `items` apart before JSONPath sees it
+        seen, path = {"pods": seen["items"]}, path.replace(".items", ".pods")
     wrapped = STATE / f"seen-{os.getpid()}.json"
     wrapped.write_text(
         json.dumps({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x"}} | seen)
@@ -151,9 +161,13 @@ def control(name: str) -> None:
     conditions: list[dict[str, str]] = []
 
     def run() -> None:
-        outcome = local.run(documents, watch)
-        end = {"type": outcome.condition, "status": "True", "reason": outcome.reason, "message": ""}
-        conditions.append(end)
+        condition, reason = "Failed", "TheStandInFailed"
+        try:
+            outcome = local.run(documents, watch)
+            condition, reason = outcome.condition, outcome.reason
+        finally:  # whoever follows it does not wait for ever
+            end = {"type": condition, "status": "True", "reason": reason, "message": ""}
+            conditions.append(end)
 
     thread = threading.Thread(target=run)
     thread.start()

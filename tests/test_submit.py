@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import ROOT
+from cluster import ROOT, Cluster, find, load
 from jobs import QUESTIONS, variables
 from test_job_s3 import keys
 
@@ -36,8 +36,7 @@ class Terminal:
     """A checkout of its own with the stand-in as `kubectl`."""
 
     def __init__(self, folder: Path) -> None:
-        real = shutil.which("kubectl")
-        if real is None:
+        if (real := shutil.which("kubectl")) is None:
             pytest.skip("kubectl is not installed")
         self.here, self.state = folder / "checkout", folder / "cluster"
         self.state.mkdir()
@@ -51,7 +50,7 @@ class Terminal:
         for name in ("QLORA_DATA_URI", "QLORA_OUTPUT_URI", "QLORA_SCRATCH_DIR"):
             del small[name]
         small["AWS_ENDPOINT_URL_S3"] = os.environ.get("AWS_ENDPOINT_URL_S3", "")
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "PATH": f"{folder}/bin:{os.environ['PATH']}",
             "STAND_IN": str(self.state),
             "STAND_IN_SETTINGS": json.dumps(small),
@@ -64,7 +63,7 @@ class Terminal:
         return subprocess.run(
             command,
             cwd=self.here,
-            env=self._environment,
+            env=self.environment,
             text=True,
             capture_output=True,
             timeout=300,
@@ -155,6 +154,21 @@ def test_a_refusal_of_the_cluster_starts_nothing(terminal: Terminal) -> None:
     assert done.returncode == 2
     assert "the cluster refused x-" in done.stderr
     assert terminal.objects("Job") == []
+
+
+def test_the_cases_for_a_cluster_are_driven_through_kubectl(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in terminal.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("QLORA_TEST_IMAGE", "qlora-job:cpu")
+    documents = load(ROOT / "k8s/job.yaml")
+    find(documents, "ConfigMap")["data"]["QLORA_LORA_R"] = "0"
+    for _ in range(2):  # the second finds the first one's Job
+        outcome = Cluster().run(documents)
+        (pod,) = outcome.pods
+        assert (outcome.condition, outcome.reason) == ("Failed", "PodFailurePolicy")
+        assert (pod.exit_code, pod.message) == (2, "error: QLORA_LORA_R=0: needs at least 1\n")
 
 
 def test_every_overlay_is_in_the_readme() -> None:
