@@ -87,8 +87,8 @@ def get(arguments: list[str]) -> int:
     form, _, path = arguments[arguments.index("-o") + 1].partition("=")
     if arguments[0] == "pods":
         seen = {"items": pods(arguments[arguments.index("-l") + 1].partition("=")[2])}
-    else:
-        seen = job(arguments[1])
+    elif not (seen := job(arguments[1])):
+        return 0 if "--ignore-not-found" in arguments else 1
     if form == "json":
         print(json.dumps(seen))
         return 0
@@ -104,21 +104,23 @@ def get(arguments: list[str]) -> int:
 
 
 def logs(arguments: list[str]) -> int:
-    """`logs -f POD` and `logs -f job/NAME`: every line until the pod has ended."""
+    """`logs -f POD` and `logs -f job/NAME`: every line to the end; refused before the start."""
     target = arguments[arguments.index("-f") + 1]
     name = target.removeprefix("job/")
     owner = name if target.startswith("job/") else name.rpartition("-")[0]
-    shown = 0
-    while True:
-        found = next((p for p in pods(owner) if name in (owner, p["metadata"]["name"])), None)
-        if found is not None:
-            ended = found["status"]["phase"] not in ("Pending", "Running")
-            lines = Path(STATE, found["metadata"]["name"] + ".log").read_text().splitlines(True)
-            print(*lines[shown:], sep="", end="", flush=True)
-            shown = len(lines)
-            if ended:
-                return 0
+    shown, phase = 0, "Running"
+    while phase == "Running":
         time.sleep(0.1)
+        of_pod = [p for p in pods(owner) if name in (owner, p["metadata"]["name"])]
+        if not of_pod:
+            print(f"Error: {target} is waiting to start: ContainerCreating", file=sys.stderr)
+            return 1
+        phase = of_pod[0]["status"]["phase"]
+        with (STATE / f"{of_pod[0]['metadata']['name']}.log").open() as log:
+            lines = log.readlines()
+        print(*lines[shown:], sep="", end="", flush=True)
+        shown = len(lines)
+    return 0
 
 
 def keep(document: dict[str, Any]) -> None:
@@ -133,6 +135,8 @@ def read(name: str) -> dict[str, Any]:
 
 def job(name: str) -> dict[str, Any]:
     found = read(f"Job-{name}.json")
+    if not found:
+        return {}
     found["metadata"]["uid"] = f"uid-of-{name}"
     return found | {"status": read(f"status-{name}.json").get("status", {})}
 

@@ -178,6 +178,8 @@ def faults(job: dict[str, Any]) -> Iterator[str]:
         codes = rule.get("onExitCodes", {"operator": "NotIn", "values": []})
         if codes["operator"] == "In" and 0 in codes["values"]:
             yield "exit code 0 never matches"
+        if codes["values"] != sorted(set(codes["values"])):
+            yield "exit codes are not in order"
         if codes.get("containerName", pod["containers"][0]["name"]) != pod["containers"][0]["name"]:
             yield "a rule for a container that is not there"
         if rule["action"] == "FailIndex" and "backoffLimitPerIndex" not in job:
@@ -226,6 +228,10 @@ Spoil = Callable[[dict[str, Any], dict[str, Any]], object]
             "0 never",
         ),
         (lambda j, p: j["podFailurePolicy"]["rules"][1].update(action="FailIndex"), "PerIndex"),
+        (
+            lambda j, p: j["podFailurePolicy"]["rules"][2]["onExitCodes"]["values"].reverse(),
+            "order",
+        ),
         (lambda j, p: p["containers"][0].update(name="other"), "not there"),
         (lambda j, p: p["containers"][0]["resources"]["limits"].update(memory="16GB"), "16GB"),
         (lambda j, p: gpu(p, "0.5"), "not a whole GPU"),

@@ -147,6 +147,31 @@ def test_what_cannot_be_right_is_refused_before_the_cluster_is_asked(
     assert not (terminal.state / "calls").exists()
 
 
+@pytest.mark.parametrize(
+    ("overlay", "sentence"),
+    [("t5-spot", "there is no overlay t5-spot"), ("nightly", "nightly holds no Job to follow")],
+)
+def test_an_overlay_that_cannot_be_followed_is_refused(
+    overlay: str, sentence: str, terminal: Terminal
+) -> None:
+    done = terminal.type(f"OVERLAY={overlay} k8s/submit x")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert terminal.objects("Job") == []
+
+
+def test_following_ends_when_the_job_is_deleted(terminal: Terminal) -> None:
+    manifest = terminal.here / "k8s/base/job.yaml"
+    waiting = "image: qlora-job:cu130\n          command: [sh, -c, 'echo; exec sleep 3']"
+    manifest.write_text(manifest.read_text().replace("image: qlora-job:cu130", waiting))
+    delete = (
+        "sleep 2; kubectl delete job $(cd \"$STAND_IN\" && ls Job-x-* | sed 's/Job-//; s/.json//')"
+    )
+    done = terminal.type(f"({delete}) >&2 & k8s/submit x")
+    assert done.returncode == 1, done.stderr
+    assert "was deleted" in done.stderr
+
+
 def test_a_refusal_of_the_cluster_starts_nothing(terminal: Terminal) -> None:
     manifest = terminal.here / "k8s/base/job.yaml"
     manifest.write_text(manifest.read_text().replace("backoffLimit: 6", "backoffLimit: six"))
