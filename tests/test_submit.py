@@ -164,10 +164,11 @@ def test_following_ends_when_the_job_is_deleted(terminal: Terminal) -> None:
     manifest = terminal.here / "k8s/base/job.yaml"
     waiting = "image: qlora-job:cu130\n          command: [sh, -c, 'echo; exec sleep 3']"
     manifest.write_text(manifest.read_text().replace("image: qlora-job:cu130", waiting))
-    delete = (
-        "sleep 2; kubectl delete job $(cd \"$STAND_IN\" && ls Job-x-* | sed 's/Job-//; s/.json//')"
-    )
-    done = terminal.type(f"({delete}) >&2 & k8s/submit x")
+    delete = """
+        until grep -q '"logs"' "$STAND_IN/calls"; do sleep .1; done 2>/dev/null
+        kubectl delete job "$(cd "$STAND_IN" && ls Job-x-* | sed 's/Job-//; s/.json//')"
+    """
+    done = terminal.type(f"({delete}) & k8s/submit x")
     assert done.returncode == 1, done.stderr
     assert "was deleted" in done.stderr
 
@@ -189,11 +190,10 @@ def test_the_cases_for_a_cluster_are_driven_through_kubectl(
     monkeypatch.setenv("QLORA_TEST_IMAGE", "qlora-job:cpu")
     documents = load(ROOT / "k8s/job.yaml")
     find(documents, "ConfigMap")["data"]["QLORA_LORA_R"] = "0"
-    for _ in range(2):  # the second finds the first one's Job
-        outcome = Cluster().run(documents)
-        (pod,) = outcome.pods
-        assert (outcome.condition, outcome.reason) == ("Failed", "PodFailurePolicy")
-        assert (pod.exit_code, pod.message) == (2, "error: QLORA_LORA_R=0: needs at least 1\n")
+    outcome = Cluster().run(documents)
+    (pod,) = outcome.pods
+    assert (outcome.condition, outcome.reason) == ("Failed", "PodFailurePolicy")
+    assert (pod.exit_code, pod.message) == (2, "error: QLORA_LORA_R=0: needs at least 1\n")
 
 
 def test_every_overlay_is_in_the_readme() -> None:
