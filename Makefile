@@ -2,13 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak check clean
+.PHONY: demo test test-k8s soak check clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/demo.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# The cases of tests/test_kubernetes.py on the cluster of KUBECONFIG, in its current namespace. The
+# S3 server in AWS_* has to answer from here and from its pods; QLORA_TEST_IMAGE is the CPU image.
+test-k8s: .venv/ready
+	@test -n "$(KUBECONFIG)" && test -n "$(QLORA_TEST_IMAGE)" && test -n "$(AWS_ENDPOINT_URL_S3)" \
+	  || { echo "this needs KUBECONFIG, QLORA_TEST_IMAGE and AWS_ENDPOINT_URL_S3"; exit 2; }
+	QLORA_TEST_CLUSTER=1 $(BIN)/python -m pytest -m s3 tests/test_kubernetes.py
 
 # The long version of what CI runs short; with an S3 server in AWS_* add S3=--s3.
 soak: .venv/ready

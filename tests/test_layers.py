@@ -21,6 +21,7 @@ ROOMS = [
     "engine",
     "selftest",
     "model",
+    "metrics",
     "progress",
     "checkpoints",
     "publication",

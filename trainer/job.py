@@ -15,6 +15,7 @@ from trainer.device import (
     find_device,
 )
 from trainer.log import figures
+from trainer.metrics import Metrics
 from trainer.publication import move_latest, owner_of, publish_run
 from trainer.settings import Settings
 from trainer.storage import Store, open_store, read_manifest
@@ -43,6 +44,11 @@ def run(settings: Settings) -> str:
 
     A run that is already finished is left as it is.
     """
+    with Metrics(settings) as metrics:
+        return _run(settings, metrics)
+
+
+def _run(settings: Settings, metrics: Metrics) -> str:
     job = _open(settings)
     run_id = identity.claim(job.output, settings, job.fingerprint)
     # Not by the run id alone: a user may give the same one to another run elsewhere.
@@ -50,7 +56,7 @@ def run(settings: Settings) -> str:
     scratch = settings.scratch_dir / "runs" / name
     with only_process(scratch):
         if read_manifest(job.output, run_id) is None:
-            _train_and_publish(job, run_id, scratch)
+            _train_and_publish(job, run_id, scratch, metrics)
         else:
             log.info("run %s is already finished; nothing to do", run_id)
     return run_id
@@ -79,7 +85,7 @@ def _open(settings: Settings) -> Job:
     return Job(settings, output, base, found, precision, inputs, fingerprint)
 
 
-def _train_and_publish(job: Job, run_id: str, scratch: Path) -> None:
+def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -> None:
     from trainer.train import train
 
     tokenizer = job.base.tokenizer()
@@ -100,6 +106,7 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path) -> None:
         checkpoints=Checkpoints(
             scratch / "checkpoints", job.output, f"{run_id}/checkpoints", job.fingerprint
         ),
+        metrics=metrics,
     )
     artifacts.check_adapter(tuned)
     evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)

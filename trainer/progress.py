@@ -1,9 +1,10 @@
-"""How far the training is: a bar on a terminal, one JSON log line a step elsewhere."""
+"""How far the training is: a bar on a terminal, a JSON log line a step elsewhere; and metrics."""
 
 import logging
 from typing import Any
 
 from trainer.log import figures, wants_text
+from trainer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -11,7 +12,8 @@ log = logging.getLogger(__name__)
 class Progress:
     """Start it with the run, tell it of each step, close it at the end."""
 
-    def __init__(self, log_format: str) -> None:
+    def __init__(self, log_format: str, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._as_bar = wants_text(log_format)
         self._bar: Any = None
         self._last = 0
@@ -19,6 +21,7 @@ class Progress:
     def start(self, done: int, steps: int) -> None:
         """`done` steps of `steps` lie behind already."""
         self._last = steps
+        self._metrics.start(done, steps)
         if self._as_bar:
             from tqdm import tqdm
 
@@ -41,6 +44,7 @@ class Progress:
         seconds_left: float,
     ) -> None:
         """One optimizer step is done."""
+        self._metrics.step(step, loss=loss, tokens_per_s=tokens_per_s, seconds_left=seconds_left)
         if self._bar is not None:
             self._bar.set_postfix_str(
                 f"loss {loss:.4f}, {tokens_per_s:,.0f} tokens/s", refresh=False
@@ -58,6 +62,10 @@ class Progress:
                     seconds_left=round(seconds_left, 1),
                 ),
             )
+
+    def saved(self) -> None:
+        """A checkpoint is on disk."""
+        self._metrics.saved()
 
     def close(self) -> None:
         if self._bar is not None:

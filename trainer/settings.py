@@ -218,6 +218,15 @@ class Settings:
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         changes_result=False,
     )
+    metrics_port: int | None = _option(
+        "",
+        "port that serves Prometheus metrics while the run lasts",
+        parse=_optional_int,
+        least=1,
+        most=65535,
+        shown="off",
+        changes_result=False,
+    )
 
     @classmethod
     def read(

@@ -24,6 +24,7 @@ from trainer.device import GIB, Device, Precision
 from trainer.engine import Engine
 from trainer.errors import DoesNotFitError, RejectedError, SettingsError
 from trainer.kernels.attention import Documents
+from trainer.metrics import Metrics
 from trainer.model import adapter_to_float32
 from trainer.planner import Choice, leaner
 from trainer.progress import Progress
@@ -72,6 +73,7 @@ def train(
     device: Device,
     choice: Choice,
     checkpoints: Checkpoints,
+    metrics: Metrics,
 ) -> Trained:
     """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
 
@@ -80,7 +82,7 @@ def train(
     """
     start = _start(settings, checkpoints)
     trainer = _trainer(model, tokenizer, blocks, settings, precision, device, choice)
-    watch = _Watch(trainer, settings, checkpoints, block_tokens=settings.max_length)
+    watch = _Watch(trainer, settings, checkpoints, metrics, block_tokens=settings.max_length)
     trainer.add_callback(watch)
     if start is not None:
         log.info("resuming from checkpoint %s", start.name)
@@ -299,10 +301,11 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         trainer: _ResumableTrainer,
         settings: Settings,
         checkpoints: Checkpoints,
+        metrics: Metrics,
         *,
         block_tokens: int,
     ) -> None:
-        self.progress = Progress(settings.log_format)
+        self.progress = Progress(settings.log_format, metrics)
         self._trainer = trainer
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
@@ -349,6 +352,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if due or control.should_training_stop or state.global_step == state.max_steps:
             self._checkpoints.save(state.global_step, self._trainer.save_state)
             self._saved = time.monotonic()
+            self.progress.saved()
 
     def _stop_if_diverged(self, logs: dict[str, float]) -> None:
         gradient = logs.get("grad_norm", math.nan)
