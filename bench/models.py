@@ -1,12 +1,17 @@
 """A Llama with random weights in NF4, made on a GPU: real sizes, nothing downloaded."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import bitsandbytes
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+BUILTIN = Path(__file__).parent.parent / "trainer" / "builtin" / "tiny"
 SPREAD = 0.02  # standard deviation of a fresh Llama's weights
 
 
@@ -83,3 +88,30 @@ def with_adapter(model: Any, targets: list[str], *, dropout: float = 0.0, rank: 
             if "lora_B" in name:
                 parameter.data.normal_(0, 1e-3, generator=noise)
     return tuned.train()
+
+
+def write_checkpoint(config: LlamaConfig, folder: Path, dtype: torch.dtype) -> None:
+    """The same shapes as an unquantised checkpoint with the built-in model's tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.architectures, config.dtype = ["LlamaForCausalLM"], dtype
+    config.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUILTIN / name, folder / name)
+    with torch.device("meta"):
+        shapes = {n: p.shape for n, p in LlamaForCausalLM(config).named_parameters()}
+    weight_map: dict[str, str] = {}
+    names = list(shapes)
+    for number, first in enumerate(range(0, len(names), 60)):
+        part = {
+            name: (
+                torch.ones(shapes[name], dtype=dtype)
+                if len(shapes[name]) == 1
+                else torch.empty(shapes[name], dtype=dtype, device="cuda").normal_(0, SPREAD).cpu()
+            )
+            for name in names[first : first + 60]
+        }
+        shard = f"model-{number + 1:05}.safetensors"
+        save_file(part, folder / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, shard)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))

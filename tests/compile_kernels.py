@@ -58,7 +58,7 @@ KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
     ),
     "dropout._drop": (
         dropout,
-        {"x": FP16, "out": FP16, "random": "*i64", "salt": "i64", "size": "i32",
+        {"x": FP16, "out": FP16, "random": "*i64", "salt": "i64", "first": "i64", "size": "i32",
          "threshold": "i32", "scale": "fp32"},
         {"ADD": True, "BLOCK": 2048},
     ),

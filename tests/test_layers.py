@@ -32,6 +32,7 @@ ROOMS = [
     "report",
     "artifacts",
     "ask",
+    "outlook",
     "job",
     "cli",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from trainer import __version__, log, stopping
-from trainer.errors import Interrupted, JobError
+from trainer.errors import Interrupted, JobError, SettingsError
 from trainer.settings import Settings, options
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
@@ -84,6 +84,21 @@ def train(**flags: str | None) -> None:
     from trainer.job import run
 
     run(settings)
+
+
+@cli.command()
+@_with_settings
+@click.option("--gpu", help="Plan for t4, l4, a10g, a100, h100 or h200 instead of this machine.")
+def plan(gpu: str | None, **flags: str | None) -> None:
+    """Say how a run would use the GPU: memory, micro-batch, speed. Trains nothing."""
+    settings = Settings.read(flags, os.environ, trains=False)
+    log.set_up("text", "WARNING")
+    from trainer import planner
+    from trainer.outlook import outlook
+
+    if gpu is not None and gpu.lower() not in planner.GPUS:
+        raise SettingsError(f"--gpu {gpu}: known are {', '.join(planner.GPUS)}")
+    click.echo(outlook(settings, gpu and gpu.lower()))
 
 
 @cli.command()

@@ -134,6 +134,10 @@ class Batch:
     random: torch.Tensor  # int64 [1]: decides this micro-batch's dropout on a GPU
     gradients: dict[int, torch.Tensor] = field(default_factory=dict)
 
+    def add(self, parameter: torch.nn.Parameter, gradient: torch.Tensor) -> None:
+        former = self.gradients.get(id(parameter))
+        self.gradients[id(parameter)] = gradient if former is None else former.add_(gradient)
+
 
 @dataclass
 class Saved:
@@ -148,7 +152,8 @@ class Saved:
     middle_MH: torch.Tensor | None = None
     gate_MI: torch.Tensor | None = None
     up_MI: torch.Tensor | None = None
-    masks: dict[int, Mask] = field(default_factory=dict)
+    masks: dict[int, torch.Tensor] = field(default_factory=dict)  # those that torch has drawn
+    first_row: int = 0  # of the part that goes through the feed-forward network
     lowered: dict[int, torch.Tensor] = field(default_factory=dict)  # A x of each adapter
 
 
@@ -299,8 +304,8 @@ class Engine:
     def _batch(self, position_ids_BT: torch.Tensor, where: Documents) -> Batch:
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         cos, sin = self._rotary(like, position_ids_BT.reshape(1, -1))
-        on_gpu = self.device.type == "cuda"
-        random = torch.randint(2**31, (1,), device=self.device) if on_gpu else torch.zeros(1)
+        draws = self.device.type == "cpu" and self.plan.kept_layers == len(self.layers)
+        random = torch.zeros(1) if draws else torch.randint(2**31, (1,), device=self.device)
         halves = [torch.empty_like(p, dtype=self.dtype) for p in self._adapter]
         torch._foreach_copy_(halves, [p.detach() for p in self._adapter])
         self._half = {id(p): half for p, half in zip(self._adapter, halves, strict=True)}
@@ -343,7 +348,7 @@ class Engine:
             saved.gate_MI, saved.up_MI = gate, up
             return out, saved
         attended = saved.attended if self.plan.keep_attention else None
-        return out, Saved(x, attended, masks=saved.masks)
+        return out, Saved(x, attended)
 
     def _attend(self, layer: Layer, saved: Saved, batch: Batch) -> None:
         """From the layer's input to the middle of its residual stream, all of it in `saved`."""
@@ -382,7 +387,8 @@ class Engine:
         if keep:
             gate, up, act = self._gate_up(layer, x, saved, batch)
             return self._linear(layer.down, act, saved, batch).add_(x), gate, up
-        for part in self._parts(layer, len(x)):
+        for part in _slices(len(x), self.plan.mlp_rows):
+            saved.first_row = part.start
             _, _, act = self._gate_up(layer, x[part], saved, batch)
             torch.add(self._linear(layer.down, act, saved, batch), x[part], out=out[part])
         return out, None, None
@@ -394,11 +400,6 @@ class Engine:
         gate = self._linear(layer.gate, h, saved, batch)
         up = self._linear(layer.up, h, saved, batch)
         return gate, up, self._k.swiglu(gate, up)
-
-    def _parts(self, layer: Layer, rows: int) -> list[slice]:
-        """A feed-forward network works on each token alone; its adapters' masks need all."""
-        adapted = any(n.lora_a is not None for n in (layer.gate, layer.up, layer.down))
-        return _slices(rows, rows if adapted else self.plan.mlp_rows)
 
     def _layer_backward(
         self, layer: Layer, grad: torch.Tensor, saved: Saved, batch: Batch
@@ -456,12 +457,14 @@ class Engine:
             saved.gate_MI = saved.up_MI = None
             return self._mlp_part_backward(layer, grad, x, gate, up, saved, batch)
         out = torch.empty_like(x)
-        for part in self._parts(layer, len(x)):
+        for part in _slices(len(x), self.plan.mlp_rows):
+            saved.first_row = part.start
             h = self._k.rms_norm(x[part], layer.mlp_norm, layer.epsilon)
             gate = self._linear(layer.gate, h, saved, batch)
             up = self._linear(layer.up, h, saved, batch)
             del h
             out[part] = self._mlp_part_backward(layer, grad[part], x[part], gate, up, saved, batch)
+        saved.first_row = 0
         return out
 
     def _mlp_part_backward(
@@ -535,24 +538,27 @@ class Engine:
         lowered = saved.lowered.pop(linear.salt, None)
         if lowered is None:  # a recomputed layer leaves its last product out
             lowered = dropped @ a.t()
-        batch.gradients[id(linear.lora_b)] = _wide_mm(grad.t(), lowered).mul_(linear.scale)
-        batch.gradients[id(linear.lora_a)] = _wide_mm(grad_low.t(), dropped)
+        batch.add(linear.lora_b, _wide_mm(grad.t(), lowered).mul_(linear.scale))
+        batch.add(linear.lora_a, _wide_mm(grad_low.t(), dropped))
         if not linear.dropout:
             return out.addmm_(grad_low, a)
-        mask = saved.masks[linear.salt]
+        mask = self._mask(linear, x, saved, batch)
         added: torch.Tensor = self._k.dropout_add(out, grad_low @ a, mask, linear.dropout)
         return added
 
     def _drop(self, linear: Linear, x: torch.Tensor, saved: Saved, batch: Batch) -> torch.Tensor:
         if not linear.dropout:
             return x
-        if linear.salt not in saved.masks:
-            on_gpu = x.device.type == "cuda"
-            saved.masks[linear.salt] = (
-                Seed(batch.random, linear.salt) if on_gpu else draw(x, linear.dropout)
-            )
-        dropped: torch.Tensor = self._k.dropout(x, saved.masks[linear.salt], linear.dropout)
+        mask = self._mask(linear, x, saved, batch)
+        dropped: torch.Tensor = self._k.dropout(x, mask, linear.dropout)
         return dropped
+
+    def _mask(self, linear: Linear, x: torch.Tensor, saved: Saved, batch: Batch) -> Mask:
+        if self.device.type != "cpu" or self.plan.kept_layers < len(self.layers):
+            return Seed(batch.random, linear.salt, saved.first_row * x.shape[1])
+        if linear.salt not in saved.masks:
+            saved.masks[linear.salt] = draw(x, linear.dropout)
+        return saved.masks[linear.salt]
 
 
 class _Loss(torch.autograd.Function):

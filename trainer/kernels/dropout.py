@@ -1,7 +1,7 @@
 """Dropout whose mask is never stored: a hash of a seed and the element's index.
 
-The mask is the same when the layer is computed again. On a CPU, where nothing is computed again,
-torch's own generator draws it in the order in which the stock model does.
+The mask is the same when the layer is computed again. Where nothing is computed again and the
+device is a CPU, torch's own generator draws it in the order in which the stock model does.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,12 @@ BLOCK = 2048
 
 @dataclass(frozen=True)
 class Seed:
-    """What decides a mask on a GPU: a random int64 [1] of the micro-batch, and whose mask it is."""
+    """What decides a mask: a random int64 [1] of the micro-batch, whose mask it is, and the index
+    of its first element among those of all rows."""
 
     random: torch.Tensor
     salt: int
+    first: int = 0
 
 
 Mask = torch.Tensor | Seed
@@ -31,7 +33,7 @@ def draw(x_MH: torch.Tensor, p: float) -> torch.Tensor:
 
 def keeps(seed: Seed, size: int, p: float) -> torch.Tensor:
     """The mask of `fused` as bool [size], in plain torch: the truth that its test compares with."""
-    start = int(seed.random) * 0x9E3779B1 & _U32
+    start = seed.first + int(seed.random) * 0x9E3779B1 & _U32
     state = torch.arange(size, dtype=torch.int64) + start
     return (_mix((state & _U32) ^ _spread(seed.salt)) >> 8) >= int(p * 2**24)
 
@@ -87,6 +89,7 @@ def _launch(x: torch.Tensor, out: torch.Tensor, mask: Mask, p: float, *, add: bo
         out,
         mask.random,
         _spread(mask.salt),
+        mask.first,
         size,
         int(p * 2**24),
         1 / (1 - p),
@@ -97,10 +100,12 @@ def _launch(x: torch.Tensor, out: torch.Tensor, mask: Mask, p: float, *, add: bo
 
 
 @jit
-def _drop(x, out, random, salt, size, threshold, scale, ADD: tl.constexpr, BLOCK: tl.constexpr):
+def _drop(
+    x, out, random, salt, first, size, threshold, scale, ADD: tl.constexpr, BLOCK: tl.constexpr
+):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
-    state = at.to(tl.uint32) + tl.load(random).to(tl.uint32) * 0x9E3779B1
+    state = (at + first).to(tl.uint32) + tl.load(random).to(tl.uint32) * 0x9E3779B1
     state = state ^ salt.to(tl.uint32)
     state = (state ^ (state >> 16)) * 0x7FEB352D
     state = (state ^ (state >> 15)) * 0x846CA68B

@@ -1,0 +1,177 @@
+"""Tokens/s on a CPU with the built-in model: our engine, our stock path, and a plain trl script.
+
+    python bench/cpu.py [--steps 12] [--length 512]
+
+The same blocks, seed and settings for all, each in a process of its own, in turns. Prints tokens/s
+of the median step and the last loss.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+VARIANTS = {
+    "trl": "plain trl script",
+    "trl-kept": "plain trl script, activation checkpointing off",
+    "stock": "ours, QLORA_ENGINE=stock",
+    "engine": "ours",
+}
+ROUNDS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.variant:
+        print(json.dumps(measure(arguments.variant, arguments.steps, arguments.length)))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    for _ in range(ROUNDS):
+        for name in VARIANTS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--variant", name]
+            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            found[name].append(json.loads(out.splitlines()[-1]))
+    for name, rows in found.items():
+        rates = " ".join(f"{row['tokens_per_s']:7,.0f}" for row in rows)
+        print(f"{VARIANTS[name]:<50} {rates} tokens/s   last loss {rows[0]['loss']:.5f}")
+
+
+def measure(variant: str, steps: int, length: int) -> dict[str, float]:
+    import torch
+
+    from trainer import model
+    from trainer.blocks import Block
+    from trainer.device import find_device
+    from trainer.settings import Settings
+
+    settings = Settings.read(
+        {},
+        {
+            "QLORA_BASE_MODEL": "builtin:tiny",
+            "QLORA_MAX_LENGTH": str(length),
+            "QLORA_MAX_STEPS": str(steps),
+            "QLORA_SCRATCH_DIR": tempfile.mkdtemp(),
+        },
+        trains=False,
+    )
+    noise = torch.Generator().manual_seed(0)
+    blocks = []
+    for _ in range(4 * settings.effective_batch_size):
+        ids = torch.randint(3000, (length,), generator=noise)
+        positions = torch.arange(length) % (length // 4)  # four documents in a block
+        labels = ids.masked_fill(positions == 0, -100)
+        blocks.append(Block(ids.numpy(), labels.numpy(), positions.numpy()))
+    base, device = model.locate(settings), find_device()
+    trainer = _made(variant, base, settings, blocks, device)
+    ends: list[float] = []
+    _count(trainer, ends)
+    trainer.train()
+    seconds = sorted(b - a for a, b in pairwise(ends))
+    tokens = settings.effective_batch_size * length
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {"tokens_per_s": tokens / seconds[len(seconds) // 2], "loss": losses[-1]}
+
+
+def _count(trainer: Any, ends: list[float]) -> None:
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    trainer.add_callback(Clock())
+
+
+def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> Any:
+    from trainer import model, planner
+    from trainer.device import choose_precision
+
+    precision = choose_precision("auto", device)
+    choice = planner.choose(
+        device,
+        base.shape(),
+        trainable=0,
+        effective=settings.effective_batch_size,
+        block_tokens=settings.max_length,
+        engine=variant == "engine",
+    )
+    if variant.startswith("trl"):
+        return _plain_trl(variant, base, settings, blocks, choice.blocks)
+    from trainer.train import _trainer
+
+    tuned = model.attach_adapter(model.load(base, settings, precision, device), settings)
+    return _trainer(tuned, base.tokenizer(), blocks, settings, precision, device, choice)
+
+
+def _plain_trl(variant: str, base: Any, settings: Any, blocks: Any, micro_batch: int) -> Any:
+    """What a user would write with trl, peft and bitsandbytes, on tokenised blocks."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from trl import SFTConfig, SFTTrainer
+
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        ),
+        dtype=torch.float32,
+        device_map={"": "cpu"},
+    )
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=settings.effective_batch_size // micro_batch,
+            max_steps=settings.max_steps,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_ratio,
+            lr_scheduler_type=settings.scheduler,
+            max_grad_norm=0.3,
+            optim="paged_adamw_8bit",
+            bf16=False,
+            seed=settings.seed,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            remove_unused_columns=False,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **({"activation_checkpointing": False} if variant == "trl-kept" else {}),
+        ),
+        train_dataset=Dataset.from_list([vars(block) for block in blocks]),
+        processing_class=base.tokenizer(),
+        data_collator=lambda rows: {k: torch.tensor([r[k] for r in rows]) for k in rows[0]},
+        peft_config=LoraConfig(
+            r=settings.lora_r,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            target_modules=list(settings.target_modules),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Tokens/s and peak memory of Llama-2-7B QLoRA on the GPU that is here: ours beside the peers.
+
+    python bench/engine.py                 the table: 1, 4 and 16 blocks of 512 tokens
+    python bench/engine.py --long          one block of 8,192 and of 32,768 tokens, 14.7 GiB
+    python bench/engine.py --long --t4     the same with the attention kernel of a T4 only
+
+Random weights, adapter r=8 on q and v, no dropout, fp16 with loss scaling, 8-bit AdamW, an
+optimizer step after each micro-batch. Each variant runs in a process of its own. Unsloth takes part
+where it can be imported; its checkpoint is written first, to a temporary folder.
+"""
+
+import argparse
+import gc
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+
+SHORT = [(1, 512), (4, 512), (16, 512)]
+LONG = [(1, 8192), (1, 32768)]
+T4_GIB = 14.7
+GIB = 2**30
+TARGETS = ["q_proj", "v_proj"]
+VARIANTS = {
+    "common": "common recipe: float32 norms and ends, every layer recomputed",
+    "stock": "stock path, every layer recomputed",
+    "fast": "ours, nothing recomputed",
+    "lean": "ours, everything recomputed, inputs and ends in host memory",
+    "unsloth": "Unsloth, its checkpointing",
+    "unsloth-kept": "Unsloth, no checkpointing",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--t4", action="store_true")
+    parser.add_argument("--only", choices=VARIANTS, action="append")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    shapes = LONG if arguments.long else SHORT
+    if arguments.variant:
+        for row in measure(arguments.variant, shapes, arguments.long, arguments.t4):
+            print(json.dumps(row), flush=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        table(arguments, shapes, Path(folder))
+
+
+def table(arguments: argparse.Namespace, shapes: list[tuple[int, int]], folder: Path) -> None:
+    chosen = arguments.only or (["lean"] if arguments.long else ["common", "stock", "fast", "lean"])
+    if arguments.only is None and importlib.util.find_spec("unsloth"):
+        chosen += ["unsloth"] if arguments.long else ["unsloth", "unsloth-kept"]
+    lines = [
+        "| variant | " + " | ".join(f"{b} x {t}" for b, t in shapes) + " |",
+        "|---" * (len(shapes) + 1) + "|",
+    ]
+    for variant in chosen:
+        command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"BENCH_CHECKPOINT": os.environ.get("BENCH_CHECKPOINT", str(folder))},
+        )
+        rows = [json.loads(r) for r in done.stdout.splitlines() if r.startswith("{")]
+        cells = {(r["blocks"], r["tokens"]): r for r in rows}
+        lines.append(
+            f"| {VARIANTS[variant]} | " + " | ".join(_cell(cells.get(s)) for s in shapes) + " |"
+        )
+        print(lines[-1], flush=True)
+    print("\ntokens/s · peak GiB allocated (reserved)\n" + "\n".join(lines))
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None or "error" in row:
+        return (row or {}).get("error", "failed")[:60]
+    return f"{row['tokens_per_s']:,} · {row['peak_gib']:.2f} ({row['reserved_gib']:.1f})"
+
+
+def measure(
+    variant: str, shapes: list[tuple[int, int]], capped: bool, t4: bool
+) -> Iterator[dict[str, Any]]:
+    """One row for each shape: the median step of several, after two to warm up."""
+    prepare, longest = PREPARE[variant.split("-")[0]], max(t for _, t in shapes)
+    if variant.startswith("unsloth"):
+        import unsloth  # noqa: F401  # before transformers
+    import torch
+
+    if t4:
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    step_of = prepare(variant, longest)
+    if capped:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(T4_GIB * GIB / total)
+    for blocks, tokens in shapes:
+        row = {"variant": variant, "blocks": blocks, "tokens": tokens}
+        try:
+            yield row | timed(step_of(blocks, tokens), blocks * tokens, 3 if capped else 8)
+        except Exception as error:
+            yield row | {"error": f"{type(error).__name__}: {error}"}
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def timed(step: Callable[[], Any], tokens: int, steps: int) -> dict[str, Any]:
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for number in range(steps + 2):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        loss = step()
+        torch.cuda.synchronize()
+        if number >= 2:
+            seconds.append(time.perf_counter() - started)
+    median = sorted(seconds)[len(seconds) // 2]
+    return {
+        "ms": round(median * 1e3, 1),
+        "tokens_per_s": round(tokens / median),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 3),
+        "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2),
+        "loss": round(float(loss.detach()), 4),
+    }
+
+
+def with_optimizer(parameters: list[Any], loss_of: Callable[[], Any]) -> Callable[[], Any]:
+    import bitsandbytes
+    import torch
+
+    optimizer = bitsandbytes.optim.PagedAdamW8bit(parameters, lr=2e-4)
+    scaler = torch.amp.GradScaler("cuda")
+
+    def step() -> Any:
+        loss = loss_of()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    return step
+
+
+def inputs(blocks: int, tokens: int) -> tuple[Any, Any]:
+    import torch
+
+    torch.manual_seed(0)
+    ids = torch.randint(32000, (blocks, tokens), device="cuda")
+    return ids, torch.arange(tokens, device="cuda").repeat(blocks, 1)
+
+
+def ours(variant: str, longest: int) -> Any:
+    import torch
+    from models import llama_2_7b, random_llama, with_adapter
+
+    from trainer.engine import Engine
+    from trainer.kernels.attention import Documents
+    from trainer.planner import LONG as LONG_BLOCK
+    from trainer.planner import Plan
+
+    model = with_adapter(random_llama(llama_2_7b(), torch.float16), TARGETS)
+    engine: list[Engine] = []
+
+    def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
+        for former in engine:
+            former.close()
+        plan = Plan(32, graph=True)
+        if variant == "lean":
+            plan = Plan(0, tokens > LONG_BLOCK, True, mlp_rows=2048, logit_rows=512, host_ends=True)
+        engine[:] = [Engine(model, dtype=torch.float16, plan=plan, row_tokens=tokens)]
+        ids, positions = inputs(blocks, tokens)
+        bounds = torch.arange(0, blocks * tokens + 1, tokens, dtype=torch.int32, device="cuda")
+        where = Documents(bounds, tokens)
+        return with_optimizer(
+            engine[0].parameters,
+            lambda: engine[0].loss_sum(ids, ids, positions, where) / (blocks * (tokens - 1)),
+        )
+
+    return step_of
+
+
+def stock(variant: str, longest: int) -> Any:
+    import torch
+    from models import llama_2_7b, random_llama, with_adapter
+    from peft import prepare_model_for_kbit_training
+
+    base = random_llama(llama_2_7b(), torch.float16)
+    if variant == "common":
+        base.is_loaded_in_4bit = base.is_quantized = True
+        base = prepare_model_for_kbit_training(
+            base, gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
+    model = with_adapter(base, TARGETS)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
+    return _through_transformers(model)
+
+
+def unsloth_peer(variant: str, longest: int) -> Any:
+    import torch
+    from models import llama_2_7b, write_checkpoint
+    from unsloth import FastLanguageModel
+
+    folder = Path(os.environ["BENCH_CHECKPOINT"])
+    if not (folder / "config.json").exists():
+        write_checkpoint(llama_2_7b(), folder, torch.float16)
+    model, _ = FastLanguageModel.from_pretrained(
+        str(folder), max_seq_length=longest, dtype=torch.float16, load_in_4bit=True
+    )
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=8,
+        lora_alpha=16,
+        lora_dropout=0,
+        target_modules=TARGETS,
+        use_gradient_checkpointing="unsloth" if variant == "unsloth" else False,
+    )
+    return _through_transformers(model.train())
+
+
+def _through_transformers(model: Any) -> Any:
+    import torch
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
+        ids, _ = inputs(blocks, tokens)
+
+        def loss_of() -> Any:
+            with torch.autocast("cuda", dtype=torch.float16):
+                return model(input_ids=ids, labels=ids).loss
+
+        return with_optimizer(trained, loss_of)
+
+    return step_of
+
+
+PREPARE: dict[str, Any] = {
+    "common": stock,
+    "stock": stock,
+    "fast": ours,
+    "lean": ours,
+    "unsloth": unsloth_peer,
+}
+
+if __name__ == "__main__":
+    main()
