@@ -1,10 +1,15 @@
 """One run is published once, completely, whoever else tries."""
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jobs import ROOT
 
 from trainer import publication
 from trainer.errors import JobError
@@ -70,3 +75,45 @@ def test_latest_moves_only_forward(tmp_path: Path) -> None:
     for run_id, finished in (("first", 10.0), ("third", 30.0), ("second", 20.0)):
         move_latest(store, run_id, finished)
     assert json.loads((tmp_path / LATEST).read_text()) == {"run_id": "third", "finished": 30.0}
+
+
+def test_a_broken_latest_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / LATEST).write_text('{"run_id": "cut')
+    move_latest(FolderStore(tmp_path), "next", 10.0)
+    assert json.loads((tmp_path / LATEST).read_text())["run_id"] == "next"
+
+
+MOVE = """
+import sys, time
+from trainer.publication import move_latest
+from trainer.storage import open_store
+uri, begin, process = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+store = open_store(uri, retry_minutes=1)
+store.read("latest.json")
+time.sleep(max(0.0, begin - time.time()))
+for turn in range(5):
+    move_latest(store, f"run-{process}", turn * 10.0 + process)
+"""
+
+
+def race_for_latest(uri: str) -> None:
+    """Four processes, each five times, in an order that nobody controls."""
+    begin = str(time.time() + 2)
+    racers = [
+        subprocess.Popen([sys.executable, "-c", MOVE, uri, begin, str(process)], cwd=ROOT)
+        for process in range(1, 5)
+    ]
+    assert [racer.wait(60) for racer in racers] == [0, 0, 0, 0]
+
+
+def test_of_runs_that_finish_together_latest_names_the_newest(tmp_path: Path) -> None:
+    race_for_latest(str(tmp_path))
+    (only,) = tmp_path.iterdir()
+    assert json.loads(only.read_text()) == {"run_id": "run-4", "finished": 44.0}
+
+
+@pytest.mark.s3
+def test_of_runs_that_finish_together_latest_in_a_bucket_names_the_newest(bucket: Any) -> None:
+    race_for_latest(f"s3://{bucket.name}/models/")
+    latest = json.loads(bucket.Object("models/" + LATEST).get()["Body"].read())
+    assert latest == {"run_id": "run-4", "finished": 44.0}

@@ -57,11 +57,22 @@ def move_latest(store: Store, run_id: str, finished: float) -> None:
 
     `finished` is in seconds since the epoch.
     """
-    there = store.read(LATEST)
-    known = json.loads(there)["finished"] if there else 0.0
-    if finished > known:
-        record = {"run_id": run_id, "finished": finished}
-        store.write(LATEST, json.dumps(record).encode())
+
+    def newer(there: bytes | None) -> bytes | None:
+        if there is not None and _finished(there) >= finished:
+            return None
+        return json.dumps({"run_id": run_id, "finished": finished}).encode()
+
+    store.update(LATEST, newer)
+
+
+def _finished(record: bytes) -> float:
+    """When the run that `latest.json` names finished; 0 when the file is broken."""
+    try:
+        return float(json.loads(record)["finished"])
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s was broken and is written anew", LATEST)
+        return 0.0
 
 
 @contextmanager
