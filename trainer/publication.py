@@ -59,19 +59,18 @@ def move_latest(store: Store, run_id: str, finished: float) -> None:
     """
 
     def newer(there: bytes | None) -> bytes | None:
-        if there is not None and _finished(there) >= finished:
+        if there is not None and finished_at(there) >= finished:
             return None
         return json.dumps({"run_id": run_id, "finished": finished}).encode()
 
     store.update(LATEST, newer)
 
 
-def _finished(record: bytes) -> float:
-    """When the run that `latest.json` names finished; 0 when the file is broken."""
+def finished_at(record: bytes | None) -> float:
+    """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken."""
     try:
-        return float(json.loads(record)["finished"])
+        return float(json.loads(record or b"{}")["finished"])
     except (ValueError, KeyError, TypeError):
-        log.warning("%s was broken and is written anew", LATEST)
         return 0.0
 
 
