@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -568,6 +569,19 @@ def test_an_endpoint_that_is_away_is_tried_until_the_time_is_over_and_keeps_its_
     assert "tried for 0.0" in str(e.value)
     assert "pass-word" not in caplog.text + str(e.value)
     assert e.value.__context__ is None
+
+
+def test_after_a_signal_a_failure_is_not_waited_out_for_longer_than_the_grace_period(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = time.monotonic()
+    monkeypatch.setattr(
+        "trainer.storage.failures.out_of_time", lambda: time.monotonic() > asked + 1
+    )
+    _use(monkeypatch, "http://localhost:1")
+    with pytest.raises(UnreachableError):
+        open_store("s3://data/", retry_minutes=15).write("a", b"hello")
+    assert time.monotonic() - asked < 10
 
 
 def test_an_endpoint_that_is_no_url_keeps_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
