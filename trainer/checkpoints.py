@@ -65,12 +65,17 @@ class Checkpoints:
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a staging folder, then make it the checkpoint of `step` and push it.
 
-        Raises what an earlier push failed with, so that a run does not train on for nothing.
+        Raises what an earlier push failed with, so that a run does not train on for nothing; by
+        then what it trained since is saved, and the next start pushes it.
         """
-        self.raise_if_push_failed()
         final = self._folder / f"step-{step:06d}"
-        if final.is_dir():
-            return final
+        if not final.is_dir():
+            self._write(final, write)
+        self.raise_if_push_failed()
+        self._push(final)
+        return final
+
+    def _write(self, final: Path, write: Callable[[Path], None]) -> None:
         staging = final.with_suffix(".partial")
         staging.mkdir()
         try:
@@ -81,8 +86,6 @@ class Checkpoints:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         _sync_folder(self._folder)
-        self._push(final)
-        return final
 
     def newest(self) -> Path | None:
         """The newest valid checkpoint, brought to disk; invalid ones are named and skipped."""
@@ -101,6 +104,14 @@ class Checkpoints:
             if step in stored and self._bring(path):
                 return path
         return None
+
+    def discard(self) -> None:
+        """Remove all, for a run that starts over: by step, old ones would outlive its own."""
+        for path in self._folder.iterdir():
+            if _step(path.name):
+                shutil.rmtree(path)
+        for step in sorted(self._stored_steps()):
+            self._delete_stored(f"{self._under}/step-{step:06d}")
 
     def raise_if_push_failed(self) -> None:
         """Raise the error that ended the background push, if one did."""

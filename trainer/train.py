@@ -21,7 +21,7 @@ from trainer import stopping
 from trainer.blocks import Block
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
 from trainer.device import GIB, Device, MicroBatch, Precision
-from trainer.errors import RejectedError, SettingsError
+from trainer.errors import RejectedError, SettingsError, UnreachableError
 from trainer.model import adapter_to_float32
 from trainer.progress import Progress
 from trainer.settings import Settings
@@ -86,9 +86,13 @@ def train(
     with stopping.deferred():
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
+            checkpoints.finish()
+        except UnreachableError as error:
+            if not stopping.requested():
+                raise
+            log.warning("the last checkpoint is on this disk only: %s", error)
         finally:
             watch.progress.close()
-        checkpoints.finish()
     history = _rows(trainer.state.log_history)
     return Trained(
         steps=trainer.state.global_step,
@@ -102,6 +106,7 @@ def train(
 def _start(settings: Settings, checkpoints: Checkpoints) -> Path | None:
     """The checkpoint to go on from."""
     if settings.resume == "never":
+        checkpoints.discard()
         return None
     start = checkpoints.newest()
     if start is None and settings.resume == "must":
