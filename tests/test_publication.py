@@ -1,6 +1,7 @@
 """One run is published once, completely, whoever else tries."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 from jobs import ROOT
 
-from trainer import publication
-from trainer.errors import JobError
+from trainer import publication, stopping
+from trainer.errors import Interrupted, JobError
 from trainer.publication import LATEST, LEASE, move_latest, owner_of, publish_run
 from trainer.storage import FolderStore, Published, fetch_verified
 
@@ -68,6 +69,38 @@ def test_the_lease_of_a_dead_publisher_is_taken_over(
     monkeypatch.setattr(publication, "LEASE_S", 0.5)
     FolderStore(tmp_path / "store").write(f"run/{LEASE}", b"someone-else dead")
     assert publish_as(tmp_path, "heir").is_ours
+
+
+def test_a_signal_during_the_uploads_publishes_nothing_and_a_later_one_is_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SignalledStore(FolderStore):
+        def upload(self, path: Path, name: str) -> None:
+            monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
+            super().upload(path, name)
+
+        def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+            if name == "late/manifest.json":
+                signal.raise_signal(signal.SIGTERM)
+            return super().write(name, data, only_if_absent=only_if_absent)
+
+    store = SignalledStore(tmp_path / "store")
+    folder = result(tmp_path / "result", "w", "r")
+    monkeypatch.setattr(stopping, "_requested", None)
+    with pytest.raises(Interrupted):
+        publish_run(folder, store, "run", owner="one", weights="weights")
+    assert not (tmp_path / "store" / "run" / "manifest.json").exists()
+
+    monkeypatch.setattr(SignalledStore, "upload", FolderStore.upload)
+    monkeypatch.setattr(stopping, "_requested", None)
+    monkeypatch.setattr(stopping, "_deferring", False)
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, stopping._handle)
+    try:
+        assert publish_run(folder, store, "late", owner="one", weights="weights").is_ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopping.requested()
 
 
 def test_latest_moves_only_forward(tmp_path: Path) -> None:

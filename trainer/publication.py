@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainer import stopping
 from trainer.errors import JobError
 from trainer.storage import Published, Store, publish
 from trainer.storage.disk import sha256_of
@@ -35,7 +36,8 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     weights under this id.
     """
     with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/{MANIFEST}"):
-        published = publish(folder, store, run_id)
+        # Stopped from here on, the run might be published and say that it was stopped.
+        published = publish(folder, store, run_id, uploaded=stopping.hold)
     if published.objects[weights].sha256 != sha256_of(folder / weights):
         raise JobError(
             f"run {run_id} was published by another process meanwhile, with other weights; "

@@ -39,6 +39,16 @@ def deliver() -> None:
     raise_if_requested()
 
 
+def hold() -> None:
+    """From now on a signal only sets a flag: what remains is too short to be broken off.
+
+    Raises Interrupted when one came before.
+    """
+    global _deferring
+    _deferring = True
+    raise_if_requested()
+
+
 def requested() -> bool:
     """Whether a signal has asked this run to end."""
     return _requested is not None
