@@ -162,6 +162,9 @@ def _of_answer(response: Any, endpoint: str, missing_bucket: type[JobError]) -> 
     if code in OTHER_REGION or (status in (301, 400) and code == str(status) and region):
         step = f"set AWS_DEFAULT_REGION to {region or 'the region of the bucket'}"
         return Failure(SettingsError, f"the bucket is in another region, {fact}", step)
+    if _was_cut(response, code, status):
+        fact = f"{endpoint} answered {status} and was cut off"
+        return Failure(UnreachableError, fact, "start again when it answers", passing=True)
     if code in PASSING or status in (408, 429) or (status >= 500 and code != "NotImplemented"):
         return Failure(UnreachableError, fact, "start again when it answers", passing=True)
     if code == "RequestTimeTooSkewed":
@@ -172,6 +175,13 @@ def _of_answer(response: Any, endpoint: str, missing_bucket: type[JobError]) -> 
     if status == 404:
         return Failure(DataError, fact, "it was removed since it was listed; start again")
     return Failure(JobError, fact, "look the code up in the server's documentation")
+
+
+def _was_cut(response: Any, code: str, status: int) -> bool:
+    """Whether an error came without its body: botocore then makes a code of the status."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    has_body = "xml" in headers.get("content-type", "") and headers.get("content-length") != "0"
+    return code == str(status) and bool(has_body)
 
 
 def _region(response: Any) -> str:
