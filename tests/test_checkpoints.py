@@ -160,6 +160,39 @@ def test_what_was_trained_while_the_store_was_gone_is_kept_and_pushed_by_the_nex
     assert (store / "run" / "checkpoints" / "step-000020" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("how", ["missing", "empty", "half"])
+@pytest.mark.parametrize("file", ["adapter.safetensors", "manifest.json"])
+def test_one_that_lacks_a_part_is_not_counted_among_the_two_that_are_kept(
+    file: str, how: str, saved: Path
+) -> None:
+    shutil.rmtree(saved / "node")
+    damage(saved / "store" / "run" / "checkpoints" / "step-000020" / file, how)
+    checkpoints = open_checkpoints(saved)
+    checkpoints.save(30, fill(30))
+    checkpoints.finish()
+    shutil.rmtree(saved / "node")
+    shutil.rmtree(saved / "store" / "run" / "checkpoints" / "step-000030")
+    assert open_checkpoints(saved).newest() == saved / "node" / "step-000010"
+
+
+def test_what_a_killed_push_or_retirement_left_is_retired_too(saved: Path) -> None:
+    kept = saved / "store" / "run" / "checkpoints"
+    (kept / "step-000010" / "manifest.json").unlink()
+    checkpoints = open_checkpoints(saved)
+    checkpoints.save(30, fill(30))
+    checkpoints.finish()
+    assert sorted(path.name for path in kept.iterdir()) == ["step-000020", "step-000030"]
+
+
+@pytest.mark.parametrize("how", ["missing", "half"])
+def test_a_stored_one_that_lacks_a_part_is_pushed_again_from_disk(saved: Path, how: str) -> None:
+    damage(saved / "store" / "run" / "checkpoints" / "step-000020" / "state.json", how)
+    checkpoints = open_checkpoints(saved)
+    checkpoints.newest()
+    checkpoints.finish()
+    assert open_checkpoints(saved, "fresh").newest() == saved / "fresh" / "step-000020"
+
+
 def test_a_run_that_starts_over_keeps_its_own_and_not_later_ones_of_before(saved: Path) -> None:
     checkpoints = open_checkpoints(saved)
     checkpoints.discard()
