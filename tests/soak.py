@@ -50,6 +50,7 @@ DAMAGE = ("missing", "empty", "half", "flipped")
 CLONE_NEWPID = 0x20000000
 EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "http.client.send"}
 WEIGHTS = "adapter/adapter_model.safetensors"
+SAVE_OPERATIONS = 70  # about; more in a bucket
 SMALL = {"MAX_STEPS": "4", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
 
 
@@ -344,15 +345,16 @@ def operations(soak: "Soak", count: int) -> None:
 
 
 def saves(soak: "Soak", count: int) -> None:
-    """SIGKILL before the 1st, 2nd, … operation of one save, until it has no more."""
-    for number in range(1, count + 1 if count else 10_000):
+    """SIGKILL before the 1st, 2nd, … operation of one save, or before about `count` of them."""
+    step = max(1, SAVE_OPERATIONS // count) if count else 1
+    for number in range(1 + soak.random.randrange(step), 10_000, step):
         with soak.place() as place:
             code = place.attempt(kill_before=number, of_save=True)
             if code == 0:
                 soak.tally.must(place.weights() == soak.expected, "undisturbed: other weights")
                 return
             soak.tally.ended["killed"] += 1
-            if number % 2:  # as on a fresh node
+            if soak.random.random() < 0.5:  # as on a fresh node
                 shutil.rmtree(place.folder / "scratch")
             finish(place, soak.tally, soak.expected, f"killed before operation {number} of a save")
 
