@@ -355,7 +355,7 @@ def saves(soak: "Soak", count: int) -> None:
                 return
             soak.tally.ended["killed"] += 1
             if soak.random.random() < 0.5:  # as on a fresh node
-                shutil.rmtree(place.folder / "scratch")
+                shutil.rmtree(place.folder / "scratch", ignore_errors=True)
             finish(place, soak.tally, soak.expected, f"killed before operation {number} of a save")
 
 
@@ -537,7 +537,7 @@ def faults(soak: "Soak", count: int) -> None:
                 right = code == 0 or (code == 12 and minutes != "3")
                 soak.tally.must(right, f"exit {code}: {place.said()} with {rules}")
                 if soak.random.random() < 0.5:  # as on a fresh node
-                    shutil.rmtree(place.folder / "scratch")
+                    shutil.rmtree(place.folder / "scratch", ignore_errors=True)
                 finish(place, soak.tally, soak.expected, f"after {rules}")
 
 
