@@ -13,7 +13,7 @@ import pytest
 from jobs import ROOT
 
 from trainer import publication, stopping
-from trainer.errors import Interrupted, JobError
+from trainer.errors import Interrupted, RejectedError
 from trainer.publication import LATEST, LEASE, move_latest, owner_of, publish_run
 from trainer.storage import FolderStore, Published, fetch_verified
 
@@ -50,7 +50,7 @@ def test_of_two_at_once_one_wins_and_nothing_mixes(tmp_path: Path) -> None:
 
 def test_other_weights_under_the_same_id_fail_and_leave_the_first(tmp_path: Path) -> None:
     publish_as(tmp_path, "one", weights="first")
-    with pytest.raises(JobError, match="other weights"):
+    with pytest.raises(RejectedError, match="other weights"):
         publish_as(tmp_path, "two", weights="second")
     assert (tmp_path / "store" / "run" / "weights").read_text() == "first"
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer import stopping
-from trainer.errors import JobError
+from trainer.errors import JobError, RejectedError
 from trainer.storage import Published, Store, publish
 from trainer.storage.disk import sha256_of
 from trainer.storage.transfer import MANIFEST
@@ -32,14 +32,14 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     """Publish `folder` as `run_id`, or find that somebody else did.
 
     `owner` names this process and its restarts on the same machine; `weights` is the object that
-    has to be the same whoever publishes. Raises JobError when another process published other
-    weights under this id.
+    has to be the same whoever publishes. Raises RejectedError when another process published
+    other weights under this id: started again, this one would only find the run finished.
     """
     with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/{MANIFEST}"):
         # Stopped from here on, the run might be published and say that it was stopped.
         published = publish(folder, store, run_id, uploaded=stopping.hold)
     if published.objects[weights].sha256 != sha256_of(folder / weights):
-        raise JobError(
+        raise RejectedError(
             f"run {run_id} was published by another process meanwhile, with other weights; "
             "choose another QLORA_RUN_ID to keep both"
         )
