@@ -127,15 +127,22 @@ class Place:
         from trainer.storage import fetch_verified, open_store
 
         store = open_store(self.variables["QLORA_OUTPUT_URI"], retry_minutes=0)
-        names = {stored.name for stored in store.list() if stored.name.endswith("/manifest.json")}
         runs = {}
-        for run in [n.split("/")[0] for n in names if n.count("/") == 1]:
+        for run in self.finished():
             into = Path(tempfile.mkdtemp(dir=self.folder))
             fetch_verified(store, run, into)
             files = [path for path in into.rglob("*") if path.is_file()]
             runs[run] = {str(path.relative_to(into)): path.read_bytes() for path in files}
             shutil.rmtree(into)
         return runs
+
+    def finished(self) -> list[str]:
+        """The ids of the finished runs."""
+        from trainer.storage import open_store
+
+        store = open_store(self.variables["QLORA_OUTPUT_URI"], retry_minutes=0)
+        names = [stored.name for stored in store.list() if stored.name.endswith("/manifest.json")]
+        return [name.split("/")[0] for name in names if name.count("/") == 1]
 
     def weights(self) -> bytes | None:
         """Of the only finished run; None before that."""
@@ -371,7 +378,7 @@ def signals(soak: "Soak", count: int) -> None:
             what = f"SIGTERM after {at:.2f} s{' from the start' * from_the_start}"
             child = place.start(as_pid_1=True, from_the_start=from_the_start)
             time.sleep(at)
-            if child.ended():
+            if place.finished():
                 soak.tally.must(child.wait() == 0, f"{what}: too late: {place.said()}")
                 continue
             signalled = time.monotonic()
@@ -382,8 +389,10 @@ def signals(soak: "Soak", count: int) -> None:
             soak.tally.ended[f"exit {code}"] += 1
             soak.slowest_s = max(soak.slowest_s, took_s)
             finished = place.weights() is not None
-            # One that came while the manifest was written is too late to stop anything.
-            right = (code == 33 and not finished) or (code == 0 and finished and took_s < 1)
+            # One that came while the manifest was written is too late to stop anything; one that
+            # got lost would let the rest of the run follow.
+            end_s = 3 if from_the_start else 1
+            right = (code == 33 and not finished) or (code == 0 and finished and took_s < end_s)
             soak.tally.must(right, f"{what}: exit {code} {took_s:.1f} s later, {finished=}")
             finish(place, soak.tally, soak.expected, what)
     print(f"  the slowest took {soak.slowest_s:.1f} s to stop", flush=True)
