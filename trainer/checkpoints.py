@@ -97,7 +97,8 @@ class Checkpoints:
                 fault = self._fault(path)
                 if fault is None:
                     if not self._has_all(step, stored.get(step, {})):
-                        self._delete_stored(step)  # what is left of it would stand in the way
+                        if MANIFEST in stored.get(step, {}):  # it would stand in the way
+                            self._delete_stored(step)
                         self._push(path)
                     return path
                 log.warning("checkpoint %s is invalid and is not used: %s", path.name, fault)

@@ -6,7 +6,8 @@
     ├── NotAllowedError  11   credentials, permissions, gated model
     ├── UnreachableError 12   bucket or hub out of reach; retry
     ├── DoesNotFitError  13   the device cannot run this
-    ├── RejectedError    14   training diverged, the adapter failed a check, or others beat it
+    ├── RejectedError    14   training diverged, the adapter failed a check or is not the one
+    │                      that was published under this run's id meanwhile
     └── Interrupted      33   stopped by a signal, checkpoint saved; retry
 
 A message is one sentence that names the thing, the fact and the next step.
