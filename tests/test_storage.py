@@ -517,6 +517,7 @@ def test_a_malformed_authorization_names_the_right_region(answer: dict[str, Any]
         ("NotImplemented", 501, JobError),
         ("SlowDown", 503, UnreachableError),
         ("BadDigest", 400, UnreachableError),
+        ("ConcurrentModification", 409, UnreachableError),
     ],
 )
 def test_an_error_code_is_named_and_decides_the_type(

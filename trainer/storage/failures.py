@@ -31,6 +31,7 @@ PASSING = {
     "BadDigest",  # damaged on the way, as the next two
     "IncompleteBody",
     "XAmzContentSHA256Mismatch",
+    "ConcurrentModification",  # Ceph's word for the next one
     "ConditionalRequestConflict",
     "NoSuchUpload",  # aborted as stale by another pod of this run
     "OperationAborted",
