@@ -61,7 +61,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     process = subprocess.Popen([sys.executable, proxy, str(port), str(upstream)])
     try:
         with _fresh_bucket() as fresh:
-            _wait_until_open(port)
+            wait_until_open(port)
             monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://localhost:{port}")
             yield Faults(fresh, port)
     finally:
@@ -110,7 +110,7 @@ def _fresh_bucket() -> Iterator[Any]:
         fresh.delete()
 
 
-def _wait_until_open(port: int) -> None:
+def wait_until_open(port: int) -> None:
     for _ in range(200):
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:

@@ -4,15 +4,19 @@
 
     kills         SIGKILL at random instants
     operations    SIGKILL before every file operation of a run, or before so many of them
-    signals       SIGTERM in all phases, as PID 1 of a namespace
+    saves         the same in the save, push and retirement of one checkpoint, fsyncs included
+    signals       SIGTERM in all phases, as PID 1 of a namespace, each fifth from the interpreter's
+                  start on
     damage        every file of a stopped run: missing, empty, half, a bit flipped
     publishing    SIGKILL while publishing, with a reader polling
-    races         two jobs, one run id
+    races         two jobs, one run id; three of four pairs disagree
     disks         scratch disks of many sizes
     server        the S3 server crashes, freezes, answers SlowDown
+    faults        requests are truncated, reset, delayed, refused and left without an answer
 
-`server` needs S3_SERVER, a command that takes start, crash, freeze, thaw and limit. With `--s3`
-checkpoints and results go to a bucket (AWS_* name the server). The job's real code
+`server` needs S3_SERVER, a command that takes start, crash, freeze, thaw and limit; `faults` needs
+S3_FAULT_PROXY, which takes its port and the server's. With `--s3` data, checkpoints and results are
+in a bucket (AWS_* name the server). The job's real code
 runs in processes forked from this one, which has imported everything and computed nothing: an
 attempt then costs seconds less. Exits with 1 if any run ended in a way it must not.
 """
@@ -20,6 +24,7 @@ attempt then costs seconds less. Exits with 1 if any run ended in a way it must 
 import argparse
 import contextlib
 import ctypes
+import json
 import os
 import random
 import secrets
@@ -29,11 +34,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from conftest import unused_port, wait_until_open
 from jobs import ROOT, variables, write_records
 
 RETRYABLE = {1, 12, 33, -signal.SIGKILL}
@@ -41,6 +49,8 @@ MOST_ATTEMPTS = 60
 DAMAGE = ("missing", "empty", "half", "flipped")
 CLONE_NEWPID = 0x20000000
 EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "http.client.send"}
+WEIGHTS = "adapter/adapter_model.safetensors"
+SAVE_OPERATIONS = 70  # about; more in a bucket
 SMALL = {"MAX_STEPS": "4", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
 
 
@@ -60,7 +70,8 @@ class Place:
         self.bucket = bucket
         self.prefix = f"{folder.name}-{secrets.token_hex(4)}/"
         if bucket is not None:
-            changes = {"OUTPUT_URI": f"s3://{bucket.name}/{self.prefix}"} | changes
+            places = {"OUTPUT_URI": self.prefix, "DATA_URI": "data/"}
+            changes = {n: f"s3://{bucket.name}/{p}" for n, p in places.items()} | changes
         self.variables = variables(folder, **(SMALL | changes))
 
     def attempt(
@@ -69,49 +80,75 @@ class Place:
         kill_after_s: float | None = None,
         number: signal.Signals = signal.SIGKILL,
         kill_before: int | None = None,
-        as_pid_1: bool = False,
-        **changes: str,
+        of_save: bool = False,
     ) -> int:
         """One start of the job; its exit code, negative for a signal."""
-        child = fork(lambda: self._job(kill_before, changes), as_pid_1)
+
+        def prepare() -> None:
+            if kill_before is not None:
+                folders = (str(self.folder / "scratch"), str(self.folder / "out"))
+                kill_at_operation(kill_before, folders, of_save)
+
+        child = self.start(prepare)
         if kill_after_s is not None:
             time.sleep(kill_after_s)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.target, number)
+            child.signal(signal.SIGKILL)
         return child.wait()
 
-    def _job(self, kill_before: int | None, changes: dict[str, str]) -> None:
-        from trainer import cli, stopping
+    def start(
+        self,
+        prepare: Callable[[], None] = lambda: None,
+        *,
+        as_pid_1: bool = False,
+        from_the_start: bool = False,
+        **changes: str,
+    ) -> "Child":
+        """Start the job; `from_the_start` as a new interpreter that imports everything itself."""
 
-        os.environ.update(self.variables | {f"QLORA_{k}": v for k, v in changes.items()})
-        log = (self.folder / "log").open("a")
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        if kill_before is not None:
-            kill_at_operation(kill_before, (str(self.folder / "scratch"), str(self.folder / "out")))
-        sys.argv = ["entrypoint.py"]
-        stopping.install()
-        cli.main()
+        def job() -> None:
+            from trainer import cli, stopping
 
-    def published(self) -> dict[str, bytes] | None:
-        """The objects of the finished run, checked against its manifest; None before that."""
-        from trainer.storage import fetch_verified, open_store, read_manifest
+            os.environ.update(self.variables | {f"QLORA_{k}": v for k, v in changes.items()})
+            log = (self.folder / "log").open("a")
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            if from_the_start:
+                os.chdir(ROOT)
+                os.execv(sys.executable, [sys.executable, "entrypoint.py"])
+            prepare()
+            sys.argv = ["entrypoint.py"]
+            stopping.install()
+            cli.main()
+
+        return fork(job, as_pid_1)
+
+    def published(self) -> dict[str, dict[str, bytes]]:
+        """The objects of each finished run, checked against its manifest, by run id."""
+        from trainer.storage import fetch_verified, open_store
 
         store = open_store(self.variables["QLORA_OUTPUT_URI"], retry_minutes=0)
-        names = {stored.name for stored in store.list() if stored.name.endswith("/manifest.json")}
-        runs = [n.split("/")[0] for n in names if n.count("/") == 1]
-        if not runs:
-            return None
-        into = Path(tempfile.mkdtemp(dir=self.folder))
-        assert read_manifest(store, runs[0])
-        fetch_verified(store, runs[0], into)
-        found = {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()}
-        shutil.rmtree(into)
-        return found
+        runs = {}
+        for run in self.finished():
+            into = Path(tempfile.mkdtemp(dir=self.folder))
+            fetch_verified(store, run, into)
+            files = [path for path in into.rglob("*") if path.is_file()]
+            runs[run] = {str(path.relative_to(into)): path.read_bytes() for path in files}
+            shutil.rmtree(into)
+        return runs
+
+    def finished(self) -> list[str]:
+        """The ids of the finished runs."""
+        from trainer.storage import open_store
+
+        store = open_store(self.variables["QLORA_OUTPUT_URI"], retry_minutes=0)
+        names = [stored.name for stored in store.list() if stored.name.endswith("/manifest.json")]
+        return [name.split("/")[0] for name in names if name.count("/") == 1]
 
     def weights(self) -> bytes | None:
-        published = self.published()
-        return published and published["adapter/adapter_model.safetensors"]
+        """Of the only finished run; None before that."""
+        runs = list(self.published().values())
+        assert len(runs) < 2
+        return runs[0][WEIGHTS] if runs else None
 
     def files(self) -> list[str]:
         """Everything that the run left on disk, and in the bucket as `s3:` names."""
@@ -159,6 +196,13 @@ class Child:
         self.parent = parent
         self.target = target
 
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.target, number)
+
+    def ended(self) -> bool:
+        return os.waitid(os.P_PID, self.parent, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def wait(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.parent, 0)[1])
 
@@ -200,23 +244,56 @@ def run_and_exit(work: Callable[[], None]) -> None:
         os._exit(code)
 
 
-def kill_at_operation(number: int, folders: tuple[str, ...]) -> None:
-    """SIGKILL this process before its `number`-th file operation below `folders` or HTTP send."""
+def kill_at_operation(number: int, folders: tuple[str, ...], of_save: bool) -> None:
+    """SIGKILL this process before its `number`-th file operation below `folders` or HTTP send.
+
+    `of_save` counts only while the checkpoint of step 3 is saved and pushed and that of step 1
+    retired, and then the writes by native code and the fsyncs too.
+    """
     seen = 0
+    counting = not of_save
+
+    def reached() -> None:
+        nonlocal seen
+        seen += counting
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
         if event not in EVENTS:
             return
         reads = event == "open" and not (
             isinstance(arguments[1], str) and set(arguments[1]) & {*"wax+"}
         )
         if event == "http.client.send" or (not reads and str(arguments[0]).startswith(folders)):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            reached()
+
+    def first(action: Callable[..., Any]) -> Callable[..., Any]:
+        def reached_first(*arguments: Any, **named: Any) -> Any:
+            reached()
+            return action(*arguments, **named)
+
+        return reached_first
 
     sys.addaudithook(hook)
+    if not of_save:
+        return
+    from trainer import train
+    from trainer.checkpoints import Checkpoints
+
+    os.fsync = first(os.fsync)
+    train.save_file = first(train.save_file)
+    save = Checkpoints.save
+
+    def save_and_push(self: Checkpoints, step: int, write: Callable[[Path], None]) -> Path:
+        nonlocal counting
+        counting = step == 3
+        saved = save(self, step, write)
+        self.finish()
+        counting = False
+        return saved
+
+    Checkpoints.save = save_and_push  # type: ignore[method-assign]
 
 
 class Tally:
@@ -230,6 +307,7 @@ class Tally:
         self.ended["right" if holds else "wrong"] += 1
         if not holds:
             self.wrong.append(what)
+            print(f"  WRONG {what[:500]}", flush=True)
 
 
 def finish(place: Place, tally: Tally, expected: bytes, what: str) -> None:
@@ -273,19 +351,51 @@ def operations(soak: "Soak", count: int) -> None:
             finish(place, soak.tally, soak.expected, f"killed before operation {number}")
 
 
+def saves(soak: "Soak", count: int) -> None:
+    """SIGKILL before the 1st, 2nd, … operation of one save, or before about `count` of them."""
+    step = max(1, SAVE_OPERATIONS // count) if count else 1
+    for number in range(1 + soak.random.randrange(step), 10_000, step):
+        with soak.place() as place:
+            code = place.attempt(kill_before=number, of_save=True)
+            if code == 0:
+                soak.tally.must(place.weights() == soak.expected, "undisturbed: other weights")
+                return
+            soak.tally.ended["killed"] += 1
+            if soak.random.random() < 0.5:  # as on a fresh node
+                shutil.rmtree(place.folder / "scratch", ignore_errors=True)
+            finish(place, soak.tally, soak.expected, f"killed before operation {number} of a save")
+
+
 def signals(soak: "Soak", count: int) -> None:
     """SIGTERM at random instants in a process that is PID 1 of its namespace."""
-    for _ in range(count):
+    durations = {False: soak.duration_s, True: 0.0}
+    while soak.tally.ended["signalled"] < count:
+        from_the_start = soak.tally.ended["signalled"] % 5 == 4
+        if from_the_start and not durations[True]:
+            durations[True] = soak.duration_from_the_start_s()
         with soak.place() as place:
-            at = soak.random.uniform(0, soak.duration_s)
-            code = place.attempt(kill_after_s=at, number=signal.SIGTERM, as_pid_1=True)
+            at = soak.random.uniform(0.05, durations[from_the_start])
+            what = f"SIGTERM after {at:.2f} s{' from the start' * from_the_start}"
+            child = place.start(as_pid_1=True, from_the_start=from_the_start)
+            time.sleep(at)
+            if place.finished():
+                soak.tally.must(child.wait() == 0, f"{what}: too late: {place.said()}")
+                continue
+            signalled = time.monotonic()
+            child.signal(signal.SIGTERM)
+            code = child.wait()
+            took_s = time.monotonic() - signalled
+            soak.tally.ended["signalled"] += 1
             soak.tally.ended[f"exit {code}"] += 1
-            finished = place.published() is not None
-            soak.tally.must(
-                code == 33 or (code == 0 and finished), f"SIGTERM after {at:.2f} s: exit {code}"
-            )
-            soak.tally.must(code == 0 or not finished, f"SIGTERM after {at:.2f} s: published")
-            finish(place, soak.tally, soak.expected, f"SIGTERM after {at:.2f} s")
+            soak.slowest_s = max(soak.slowest_s, took_s)
+            finished = place.weights() is not None
+            # One that came while the manifest was written is too late to stop anything; one that
+            # got lost would let the rest of the run follow.
+            end_s = 3 if from_the_start else 1
+            right = (code == 33 and not finished) or (code == 0 and finished and took_s < end_s)
+            soak.tally.must(right, f"{what}: exit {code} {took_s:.1f} s later, {finished=}")
+            finish(place, soak.tally, soak.expected, what)
+    print(f"  the slowest took {soak.slowest_s:.1f} s to stop", flush=True)
 
 
 def damage(soak: "Soak", count: int) -> None:
@@ -319,8 +429,9 @@ def publishing(soak: "Soak", count: int) -> None:
     for _ in range(count):
         with soak.place() as place:
             number = last - soak.random.randrange(last // 3)
-            child = fork(lambda p=place, n=number: p._job(n, {}))  # type: ignore[misc]
-            while os.waitid(os.P_PID, child.parent, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            folders = (str(place.folder / "scratch"), str(place.folder / "out"))
+            child = place.start(lambda n=number, f=folders: kill_at_operation(n, f, False))
+            while not child.ended():
                 time.sleep(0.005)
                 soak.tally.ended["reads"] += 1
                 with contextlib.suppress(FileNotFoundError):
@@ -331,17 +442,49 @@ def publishing(soak: "Soak", count: int) -> None:
 
 
 def races(soak: "Soak", count: int) -> None:
-    """Two jobs with one run id, in scratch folders of their own."""
+    """Two jobs with one run id, in scratch folders of their own.
+
+    The second wants the same, or ends in other weights, or has another seed, with and without
+    RESUME=must.
+    """
+    kinds = ("same", "weights", "seed", "must")
+    changes = {"seed": {"SEED": "7"}, "must": {"SEED": "7", "RESUME": "must"}}
     for pair in range(count):
-        with soak.place(RUN_ID="shared", RESUME="auto") as place:
-            others = {"SCRATCH_DIR": str(place.folder / "other")}
-            one = fork(lambda p=place: p._job(None, {}))  # type: ignore[misc]
-            time.sleep(soak.random.uniform(0, 1))
-            two = fork(lambda p=place, o=others: p._job(None, o))  # type: ignore[misc]
-            codes = {one.wait(), two.wait()}
-            soak.tally.ended[f"exits {sorted(codes)}"] += 1
-            soak.tally.must(codes == {0}, f"race {pair}: exits {codes}: {place.said()}")
-            soak.tally.must(place.weights() == soak.expected, f"race {pair}: mixed")
+        kind = kinds[pair % len(kinds)]
+        with soak.place(RUN_ID="shared") as place:
+            one = place.start()
+            time.sleep(soak.random.uniform(0, 1 if kind == "same" else 0.3))
+            two = place.start(
+                spoil_weights if kind == "weights" else lambda: None,
+                SCRATCH_DIR=str(place.folder / "other"),
+                **changes.get(kind, {}),
+            )
+            codes = (one.wait(), two.wait())
+            soak.tally.ended[f"{kind}: exits {codes}"] += 1
+            found = {run: files[WEIGHTS] for run, files in place.published().items()}
+            ours = [run for run, weights in found.items() if weights == soak.expected]
+            if kind == "weights":  # exactly one is published, and the other one says so
+                right = codes == ((0, 14) if ours else (14, 0)) and list(found) == ["shared"]
+                right &= "with other weights" in (place.folder / "log").read_text()
+            else:
+                right = codes == ((0, 2) if kind == "must" else (0, 0)) and len(ours) == 1
+                right &= len(found) == (2 if kind == "seed" else 1)
+            soak.tally.must(right, f"race {pair}, {kind}: exits {codes}, {[*found]}, ours {ours}")
+
+
+def spoil_weights() -> None:
+    """Let this process end in other weights, as another kind of device might."""
+    from trainer import artifacts
+
+    check = artifacts.check_adapter
+
+    def spoil_and_check(model: Any) -> None:
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.data += 1
+        check(model)
+
+    artifacts.check_adapter = spoil_and_check
 
 
 def disks(soak: "Soak", count: int) -> None:
@@ -376,7 +519,7 @@ def server(soak: "Soak", count: int) -> None:
     for number in range(count):
         fail, mend = failures[number % len(failures)]
         with soak.place(STORAGE_RETRY_MINUTES="3") as place:
-            child = fork(lambda p=place: p._job(None, {}))  # type: ignore[misc]
+            child = place.start()
             time.sleep(soak.random.uniform(0, soak.duration_s))
             control(*fail.split())
             time.sleep(soak.random.uniform(1, 8))
@@ -387,6 +530,74 @@ def server(soak: "Soak", count: int) -> None:
             finish(place, soak.tally, soak.expected, f"after {fail}")
 
 
+def faults(soak: "Soak", count: int) -> None:
+    """A proxy spoils requests while a run is under way; some runs may retry, some may not."""
+    with fault_proxy() as (endpoint, set_rules):
+        for number in range(count):
+            minutes = ("0", "0.05", "3")[number % 3]
+            with soak.place(STORAGE_RETRY_MINUTES=minutes, RUN_ID="spoilt") as place:
+                rules = [random_rule(soak.random, place) for _ in range(soak.random.randint(3, 8))]
+                set_rules(rules)
+                direct = place.variables.copy()
+                place.variables["AWS_ENDPOINT_URL_S3"] = endpoint
+                code = place.start(shorten_timeouts).wait()
+                place.variables = direct
+                soak.tally.ended[f"retried for {minutes} min: exit {code}"] += 1
+                right = code == 0 or (code == 12 and minutes != "3")
+                soak.tally.must(right, f"exit {code}: {place.said()} with {rules}")
+                if soak.random.random() < 0.5:  # as on a fresh node
+                    shutil.rmtree(place.folder / "scratch", ignore_errors=True)
+                finish(place, soak.tally, soak.expected, f"after {rules}")
+
+
+def random_rule(random: random.Random, place: Place) -> dict[str, Any]:
+    """Spoil some requests of one kind, mostly those of checkpoints."""
+    objects = f"/{place.bucket.name}/{place.prefix}"
+    checkpoints = f"{objects}spoilt/checkpoints/"
+    match = random.choice(
+        [f"PUT {checkpoints}"] * 3
+        + [f"{method} {objects}" for method in ("PUT", "GET", "DELETE")]
+        + [f"GET /{place.bucket.name}?"]
+    )
+    limits = random.choice(
+        (
+            {"kind": "slowdown"},
+            {"kind": "latency", "s": 0.3},
+            {"kind": "hang", "s": 3},
+            {"kind": "reset_req", "after": random.choice((1, 100, 20_000))},
+            {"kind": "truncate", "after": random.choice((1, 100))},
+        )
+    )
+    return {"match": match, "n": random.randint(1, 6), **limits}
+
+
+def shorten_timeouts() -> None:
+    """So that a request without an answer costs one second."""
+    from trainer.storage import bucket
+
+    bucket.READ_TIMEOUT_S = 1
+
+
+@contextlib.contextmanager
+def fault_proxy() -> Iterator[tuple[str, Callable[[list[dict[str, Any]]], None]]]:
+    """A proxy before the server: its endpoint, and what sets its rules."""
+    upstream = urlsplit(os.environ["AWS_ENDPOINT_URL_S3"]).port
+    port = unused_port()
+    endpoint = f"http://localhost:{port}"
+
+    def set_rules(rules: list[dict[str, Any]]) -> None:
+        urllib.request.urlopen(endpoint + "/_faults", data=json.dumps(rules).encode()).close()
+
+    command = [sys.executable, os.environ["S3_FAULT_PROXY"], str(port), str(upstream)]
+    process = subprocess.Popen(command)
+    try:
+        wait_until_open(port)
+        yield endpoint, set_rules
+    finally:
+        process.kill()
+        process.wait()
+
+
 class Soak:
     """What the scenarios share: a seed, the undisturbed result and places to work in."""
 
@@ -394,6 +605,7 @@ class Soak:
         self.random = random.Random(seed)
         self.tally = Tally()
         self.bucket = self._new_bucket() if use_s3 else None
+        self.slowest_s = 0.0
         self._operations = 0
         with self.place(local=True) as place:
             place.attempt()  # the first one also warms the file cache
@@ -428,6 +640,13 @@ class Soak:
         self._operations = self._operations or low
         return self._operations
 
+    def duration_from_the_start_s(self) -> float:
+        """Of an undisturbed run with the interpreter's start and the imports."""
+        with self.place() as place:
+            started = time.monotonic()
+            assert place.start(from_the_start=True).wait() == 0, place.said()
+            return time.monotonic() - started
+
     def close(self) -> None:
         if self.bucket is not None:
             self.bucket.objects.all().delete()
@@ -438,10 +657,13 @@ class Soak:
 
         bucket = boto3.resource("s3").Bucket(f"soak-{secrets.token_hex(6)}")
         bucket.create()
+        with tempfile.TemporaryDirectory() as folder:
+            data = write_records(Path(folder) / "questions.jsonl").read_bytes()
+        bucket.put_object(Key="data/questions.jsonl", Body=data)
         return bucket
 
 
-SCENARIOS = (kills, operations, signals, damage, publishing, races, disks, server)
+SCENARIOS = (kills, operations, saves, signals, damage, publishing, races, disks, server, faults)
 
 
 def main() -> int:
@@ -463,12 +685,13 @@ def main() -> int:
         for name, count in wanted:
             soak.tally = Tally()
             started = time.monotonic()
-            known[name](soak, int(count or 0))
-            ended = ", ".join(f"{what} {times}" for what, times in sorted(soak.tally.ended.items()))
-            where = "s3" if chosen.s3 else "local"
-            print(f"{name} ({where}): {ended} in {time.monotonic() - started:.0f} s", flush=True)
-            for line in soak.tally.wrong:
-                print(f"  WRONG {line[:500]}", flush=True)
+            try:
+                known[name](soak, int(count or 0))
+            finally:  # also when it was stopped
+                ended = ", ".join(f"{what} {n}" for what, n in sorted(soak.tally.ended.items()))
+                where = f"{'s3' if chosen.s3 else 'local'}, seed {chosen.seed}"
+                seconds = time.monotonic() - started
+                print(f"{name} ({where}): {ended} in {seconds:.0f} s", flush=True)
             wrong += len(soak.tally.wrong)
     finally:
         soak.close()

@@ -86,6 +86,13 @@ def test_the_exit_code_is_that_of_the_error(tmp_path: Path) -> None:
     assert failed.stderr.startswith("error: ")
 
 
+def test_a_scratch_folder_that_cannot_be_written_is_11(tmp_path: Path) -> None:
+    failed = run_command(tmp_path, SCRATCH_DIR="/sys/scratch")
+    assert failed.returncode == 11
+    assert "/sys/scratch" in failed.stderr
+    assert "set QLORA_SCRATCH_DIR" in failed.stderr
+
+
 def test_a_rate_far_too_high_is_14_and_publishes_nothing(tmp_path: Path) -> None:
     records = [{"text": f"{n} " * 40} for n in range(40)]
     write_records(tmp_path / "data" / "texts.jsonl", records)

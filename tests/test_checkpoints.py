@@ -142,6 +142,66 @@ def test_a_push_that_failed_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path
     assert (tmp_path / "node" / "step-000010" / "manifest.json").exists()
 
 
+def test_what_was_trained_while_the_store_was_gone_is_kept_and_pushed_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "store"
+    store.write_text("a file where the store's folder should be")
+    checkpoints = open_checkpoints(tmp_path)
+    checkpoints.save(10, fill(10))
+    with pytest.raises(JobError):
+        checkpoints.finish()
+    with pytest.raises(JobError):
+        checkpoints.save(20, fill(20))
+    store.unlink()
+    restarted = open_checkpoints(tmp_path)
+    assert restarted.newest() == tmp_path / "node" / "step-000020"
+    restarted.finish()
+    assert (store / "run" / "checkpoints" / "step-000020" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "half"])
+@pytest.mark.parametrize("file", ["adapter.safetensors", "manifest.json"])
+def test_one_that_lacks_a_part_is_not_counted_among_the_two_that_are_kept(
+    file: str, how: str, saved: Path
+) -> None:
+    shutil.rmtree(saved / "node")
+    damage(saved / "store" / "run" / "checkpoints" / "step-000020" / file, how)
+    checkpoints = open_checkpoints(saved)
+    checkpoints.save(30, fill(30))
+    checkpoints.finish()
+    shutil.rmtree(saved / "node")
+    shutil.rmtree(saved / "store" / "run" / "checkpoints" / "step-000030")
+    assert open_checkpoints(saved).newest() == saved / "node" / "step-000010"
+
+
+def test_what_a_killed_push_or_retirement_left_is_retired_too(saved: Path) -> None:
+    kept = saved / "store" / "run" / "checkpoints"
+    (kept / "step-000010" / "manifest.json").unlink()
+    checkpoints = open_checkpoints(saved)
+    checkpoints.save(30, fill(30))
+    checkpoints.finish()
+    assert sorted(path.name for path in kept.iterdir()) == ["step-000020", "step-000030"]
+
+
+@pytest.mark.parametrize("how", ["missing", "half"])
+def test_a_stored_one_that_lacks_a_part_is_pushed_again_from_disk(saved: Path, how: str) -> None:
+    damage(saved / "store" / "run" / "checkpoints" / "step-000020" / "state.json", how)
+    checkpoints = open_checkpoints(saved)
+    checkpoints.newest()
+    checkpoints.finish()
+    assert open_checkpoints(saved, "fresh").newest() == saved / "fresh" / "step-000020"
+
+
+def test_a_run_that_starts_over_keeps_its_own_and_not_later_ones_of_before(saved: Path) -> None:
+    checkpoints = open_checkpoints(saved)
+    checkpoints.discard()
+    checkpoints.save(5, fill(5))
+    checkpoints.finish()
+    for place in (saved / "node", saved / "store" / "run" / "checkpoints"):
+        assert [p.name for p in place.glob("step-*")] == ["step-000005"]
+
+
 def test_a_full_disk_leaves_the_last_good_one(tiny_disk: Path) -> None:
     checkpoints = open_checkpoints(tiny_disk)
     checkpoints.save(1, fill(1))

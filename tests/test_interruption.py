@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import STEPS, adapter_bytes, run_command, run_here, start
+from jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +15,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    wait_for(process, f'"step": {step},')
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Until it prints a line with `text`."""
     assert process.stdout is not None
     for line in process.stdout:
-        if f'"step": {step},' in line:
+        if text in line:
             return
-    raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
+    raise AssertionError(f"ended before {text}: {process.communicate()[1]}")
 
 
 def only_run(folder: Path) -> Path:
@@ -91,3 +96,31 @@ def test_a_signal_before_training_ends_with_33_and_a_sentence(
     assert process.returncode == 33, errors
     assert errors.startswith("stopped: ")
     assert "Traceback" not in errors
+
+
+def test_a_second_signal_stops_at_once_where_the_first_waits_for_the_step(tmp_path: Path) -> None:
+    many = [{"question": f"Which part is {n}?", "answer": f"HG-{n * n}"} for n in range(9000)]
+    write_records(tmp_path / "data" / "many.jsonl", many)
+    process = start(tmp_path, MAX_LENGTH="256", EFFECTIVE_BATCH_SIZE="512")
+    wait_for(process, "micro-batch of")
+    time.sleep(4)  # in the first step, which takes a minute
+    process.terminate()
+    time.sleep(2)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=3) == 33
+
+
+@pytest.mark.parametrize("line", ["fine-tuning", "micro-batch of", f'"step": {STEPS},'])
+def test_a_signal_while_checking_loading_or_evaluating_publishes_nothing(
+    line: str, tmp_path: Path, undisturbed: bytes
+) -> None:
+    process = start(tmp_path)
+    wait_for(process, line)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 33, errors
+    assert not list((tmp_path / "out").glob("*/manifest.json"))
+    assert not (tmp_path / "out" / "latest.json").exists()
+    assert run_command(tmp_path).returncode == 0
+    assert adapter_bytes(only_run(tmp_path)) == undisturbed

@@ -104,6 +104,15 @@ def test_a_finished_run_started_again_changes_nothing(run: Path, folder: Path) -
     assert published(run) == before
 
 
+def test_latest_is_named_by_the_next_start_when_a_kill_came_before(run: Path, folder: Path) -> None:
+    latest = run.parent / "latest.json"
+    named = json.loads(latest.read_text())
+    assert named["run_id"] == run.name
+    latest.unlink()
+    run_here(folder)
+    assert json.loads(latest.read_text()) == named
+
+
 def test_the_same_settings_give_the_same_bytes_and_another_seed_does_not(
     run: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The whole job from bucket to bucket, on a real S3 server, over HTTP and TLS."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,25 @@ def test_what_the_bucket_refuses_is_one_sentence(
     assert type(caught.value) is kind
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_signal_while_the_bucket_refuses_ends_with_33_and_the_next_start_pushes_what_was_kept(
+    faults: Any, tmp_path: Path
+) -> None:
+    places = upload_questions(faults.bucket) | {"RUN_ID": "mine"}
+    faults.add(f"PUT /{faults.bucket.name}/models/mine/checkpoints", "slowdown", times=10_000)
+    process = start(tmp_path, **places)
+    wait_for_step(process, 3)
+    signalled = time.monotonic()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 33, errors
+    assert time.monotonic() - signalled < 29  # Kubernetes waits 30 s
+    assert not any("checkpoints" in key for key in keys(faults.bucket))
+    faults.add("nothing", "slowdown")  # replaces the rule
+    process = start(tmp_path, **places)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "resuming from checkpoint step-00000" in output
+    published = faults.bucket.Object("models/mine/adapter/adapter_model.safetensors")
+    assert published.get()["Body"].read() == adapter_bytes(run_here(tmp_path / "local"))

@@ -1,13 +1,19 @@
 """One run is published once, completely, whoever else tries."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jobs import ROOT
 
-from trainer import publication
-from trainer.errors import JobError
+from trainer import publication, stopping
+from trainer.errors import Interrupted, RejectedError
 from trainer.publication import LATEST, LEASE, move_latest, owner_of, publish_run
 from trainer.storage import FolderStore, Published, fetch_verified
 
@@ -44,7 +50,7 @@ def test_of_two_at_once_one_wins_and_nothing_mixes(tmp_path: Path) -> None:
 
 def test_other_weights_under_the_same_id_fail_and_leave_the_first(tmp_path: Path) -> None:
     publish_as(tmp_path, "one", weights="first")
-    with pytest.raises(JobError, match="other weights"):
+    with pytest.raises(RejectedError, match="other weights"):
         publish_as(tmp_path, "two", weights="second")
     assert (tmp_path / "store" / "run" / "weights").read_text() == "first"
 
@@ -65,8 +71,82 @@ def test_the_lease_of_a_dead_publisher_is_taken_over(
     assert publish_as(tmp_path, "heir").is_ours
 
 
+def test_a_signal_during_the_uploads_publishes_nothing_and_a_later_one_is_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SignalledStore(FolderStore):
+        def upload(self, path: Path, name: str) -> None:
+            monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
+            super().upload(path, name)
+
+        def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+            if name == "late/manifest.json":
+                signal.raise_signal(signal.SIGTERM)
+            return super().write(name, data, only_if_absent=only_if_absent)
+
+    store = SignalledStore(tmp_path / "store")
+    folder = result(tmp_path / "result", "w", "r")
+    monkeypatch.setattr(stopping, "_requested", None)
+    with pytest.raises(Interrupted):
+        publish_run(folder, store, "run", owner="one", weights="weights")
+    assert not (tmp_path / "store" / "run" / "manifest.json").exists()
+
+    monkeypatch.setattr(SignalledStore, "upload", FolderStore.upload)
+    monkeypatch.setattr(stopping, "_requested", None)
+    monkeypatch.setattr(stopping, "_deferring", False)
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, stopping._handle)
+    try:
+        assert publish_run(folder, store, "late", owner="one", weights="weights").is_ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopping.requested()
+
+
 def test_latest_moves_only_forward(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     for run_id, finished in (("first", 10.0), ("third", 30.0), ("second", 20.0)):
         move_latest(store, run_id, finished)
     assert json.loads((tmp_path / LATEST).read_text()) == {"run_id": "third", "finished": 30.0}
+
+
+def test_a_broken_latest_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / LATEST).write_text('{"run_id": "cut')
+    move_latest(FolderStore(tmp_path), "next", 10.0)
+    assert json.loads((tmp_path / LATEST).read_text())["run_id"] == "next"
+
+
+MOVE = """
+import sys, time
+from trainer.publication import move_latest
+from trainer.storage import open_store
+uri, begin, process = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+store = open_store(uri, retry_minutes=1)
+store.read("latest.json")
+time.sleep(max(0.0, begin - time.time()))
+for turn in range(5):
+    move_latest(store, f"run-{process}", turn * 10.0 + process)
+"""
+
+
+def race_for_latest(uri: str) -> None:
+    """Four processes, each five times, in an order that nobody controls."""
+    begin = str(time.time() + 2)
+    racers = [
+        subprocess.Popen([sys.executable, "-c", MOVE, uri, begin, str(process)], cwd=ROOT)
+        for process in range(1, 5)
+    ]
+    assert [racer.wait(60) for racer in racers] == [0, 0, 0, 0]
+
+
+def test_of_runs_that_finish_together_latest_names_the_newest(tmp_path: Path) -> None:
+    race_for_latest(str(tmp_path))
+    (only,) = tmp_path.iterdir()
+    assert json.loads(only.read_text()) == {"run_id": "run-4", "finished": 44.0}
+
+
+@pytest.mark.s3
+def test_of_runs_that_finish_together_latest_in_a_bucket_names_the_newest(bucket: Any) -> None:
+    race_for_latest(f"s3://{bucket.name}/models/")
+    latest = json.loads(bucket.Object("models/" + LATEST).get()["Body"].read())
+    assert latest == {"run_id": "run-4", "finished": 44.0}

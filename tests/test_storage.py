@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -27,6 +28,7 @@ from trainer.errors import (
 from trainer.storage import (
     FolderStore,
     Stored,
+    disk,
     fetch,
     fetch_verified,
     open_store,
@@ -220,6 +222,33 @@ def test_a_conditional_write_works_without_hard_links(
     assert files(Path(store.uri)) == {"a": b"1"}
 
 
+def test_of_many_updates_none_undoes_another(store: FolderStore) -> None:
+    def add(there: bytes | None) -> bytes:
+        return (there or b"") + b"."
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.update("a", add), range(50)))
+    assert files(Path(store.uri)) == {"a": b"." * 50}
+    store.update("a", lambda _: None)
+    assert store.read("a") == b"." * 50
+
+
+def test_an_update_goes_on_where_there_are_no_locks_or_their_holder_is_frozen(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "LOCK_S", 0.1)
+    with disk.locked(Path(store.uri, "a")):
+        store.update("a", lambda _: b"late")
+    assert store.read("a") == b"late"
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    store.update("a", lambda _: b"unlocked")
+    assert files(Path(store.uri)) == {"a": b"unlocked"}
+
+
 def test_a_delete_takes_the_emptied_folders_along(store: FolderStore) -> None:
     store.write("run/a/b", b"")
     store.write("run/c", b"")
@@ -410,7 +439,10 @@ def test_results_keep_the_order_of_the_items() -> None:
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """A web server that gives every request the same answer, and keeps the request's headers."""
+    """A web server that gives every request the same answer, and keeps the request's headers.
+
+    It does not know the header `unknown`.
+    """
     reply: dict[str, Any] = {"status": 200, "headers": {}, "body": b"", "length": 0, "seen": []}
 
     class Handler(BaseHTTPRequestHandler):
@@ -419,14 +451,16 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         def do_GET(self) -> None:
             reply["seen"].append(dict(self.headers))
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(reply["status"])
+            unknown = reply.get("unknown", "") in self.headers
+            body = b"<Error><Code>NotImplemented</Code></Error>" if unknown else reply["body"]
+            self.send_response(501 if unknown else reply["status"])
             for name, value in reply["headers"].items():
                 self.send_header(name, value)
             if reply["length"] is not None:
-                self.send_header("Content-Length", str(reply["length"] or len(reply["body"])))
+                self.send_header("Content-Length", str(reply["length"] or len(body)))
             self.close_connection = reply["length"] is None
             self.end_headers()
-            self.wfile.write(reply["body"] if self.command != "HEAD" else b"")
+            self.wfile.write(body if self.command != "HEAD" else b"")
 
         do_PUT = do_HEAD = do_DELETE = do_GET
 
@@ -483,6 +517,7 @@ def test_a_malformed_authorization_names_the_right_region(answer: dict[str, Any]
         ("NotImplemented", 501, JobError),
         ("SlowDown", 503, UnreachableError),
         ("BadDigest", 400, UnreachableError),
+        ("ConcurrentModification", 409, UnreachableError),
     ],
 )
 def test_an_error_code_is_named_and_decides_the_type(
@@ -503,6 +538,13 @@ def test_a_body_that_ends_early_or_stalls_is_not_taken_for_the_object(
     with pytest.raises(UnreachableError, match=r"data/a: .*\((Truncated|ReadTimeout)Error\)"):
         open_store("s3://data/", retry_minutes=0).download(Stored("a", 10, ""), tmp_path / "a")
     assert files(tmp_path) == {}
+
+
+def test_a_server_that_knows_no_conditions_still_gets_an_update(answer: dict[str, Any]) -> None:
+    answer.update(unknown="If-Match", headers={"ETag": '"1"'})
+    open_store("s3://data/", retry_minutes=0).update("a", lambda _: b"new")
+    sent = [seen.get("If-Match") for seen in answer["seen"]]
+    assert sent == [None, '"1"', None]
 
 
 def test_checksums_can_be_left_out_for_old_servers(
@@ -528,6 +570,19 @@ def test_an_endpoint_that_is_away_is_tried_until_the_time_is_over_and_keeps_its_
     assert "tried for 0.0" in str(e.value)
     assert "pass-word" not in caplog.text + str(e.value)
     assert e.value.__context__ is None
+
+
+def test_after_a_signal_a_failure_is_not_waited_out_for_longer_than_the_grace_period(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = time.monotonic()
+    monkeypatch.setattr(
+        "trainer.storage.failures.out_of_time", lambda: time.monotonic() > asked + 1
+    )
+    _use(monkeypatch, "http://localhost:1")
+    with pytest.raises(UnreachableError):
+        open_store("s3://data/", retry_minutes=15).write("a", b"hello")
+    assert time.monotonic() - asked < 10
 
 
 def test_an_endpoint_that_is_no_url_keeps_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,6 +402,21 @@ def test_a_truncated_read_is_taken_again(faults: Any, spoiled: BucketStore) -> N
     assert spoiled.read("a") == bytes(100_000)
 
 
+@pytest.mark.parametrize("after", [1, 100])
+def test_a_refusal_that_is_cut_off_is_taken_again(
+    faults: Any, spoiled: BucketStore, tmp_path: Path, after: int
+) -> None:
+    name = f"/{faults.bucket.name}/out/"
+    faults.add(f"GET {name}absent", "truncate", after=after)
+    assert spoiled.read("absent") is None
+    put(faults.bucket, "out/taken")
+    faults.add(f"PUT {name}taken", "truncate", after=after)
+    assert not spoiled.write("taken", b"another", only_if_absent=True)
+    faults.add(f"GET {name}taken", "truncate", after=after)
+    with pytest.raises(DataError, match="was replaced"):
+        spoiled.download(Stored("taken", 5, "other"), tmp_path / "a")
+
+
 def test_slow_down_is_waited_out(faults: Any, spoiled: BucketStore) -> None:
     faults.add(f"PUT /{faults.bucket.name}/out/a", "slowdown", times=5)
     assert spoiled.write("a", b"hello")

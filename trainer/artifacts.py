@@ -37,6 +37,7 @@ LIBRARIES = (
     "numpy",
 )
 SAMPLES = 10
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Run:
     trained: "Trained"
     evaluation: "Evaluation"
     warnings: list[str]
+    finished: float
+    """seconds since the epoch"""
 
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -64,6 +67,7 @@ class Run:
         return {
             "run_id": self.run_id,
             "version": __version__,
+            "finished": self.finished,
             "settings": self.settings.to_dict(),
             "base": {"name": self.base.name, "revision": self.base.revision},
             "inputs": self.inputs,
@@ -121,7 +125,7 @@ def write_artifacts(
     rows = run.trained.history
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     record = run.record()
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     (folder / "report.html").write_text(render_report(record, rows))
     return folder
 

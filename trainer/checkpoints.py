@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import DataError
-from trainer.storage import FolderStore, Store, fetch_verified, publish
+from trainer.storage import FolderStore, Store, fetch_verified, publish, read_manifest
 from trainer.storage.transfer import MANIFEST
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,17 @@ class Checkpoints:
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a staging folder, then make it the checkpoint of `step` and push it.
 
-        Raises what an earlier push failed with, so that a run does not train on for nothing.
+        Raises what an earlier push failed with, so that a run does not train on for nothing; by
+        then what it trained since is saved, and the next start pushes it.
         """
-        self.raise_if_push_failed()
         final = self._folder / f"step-{step:06d}"
-        if final.is_dir():
-            return final
+        if not final.is_dir():
+            self._write(final, write)
+        self.raise_if_push_failed()
+        self._push(final)
+        return final
+
+    def _write(self, final: Path, write: Callable[[Path], None]) -> None:
         staging = final.with_suffix(".partial")
         staging.mkdir()
         try:
@@ -81,26 +86,34 @@ class Checkpoints:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         _sync_folder(self._folder)
-        self._push(final)
-        return final
 
     def newest(self) -> Path | None:
         """The newest valid checkpoint, brought to disk; invalid ones are named and skipped."""
         local = {_step(path.name): path for path in self._folder.iterdir() if _step(path.name)}
-        stored = self._stored_steps()
+        stored = self._stored()
         for step in sorted({*local, *stored}, reverse=True):
             path = self._folder / f"step-{step:06d}"
             if step in local:
                 fault = self._fault(path)
                 if fault is None:
-                    if step not in stored:
+                    if not self._has_all(step, stored.get(step, {})):
+                        if MANIFEST in stored.get(step, {}):  # it would stand in the way
+                            self._delete_stored(step)
                         self._push(path)
                     return path
                 log.warning("checkpoint %s is invalid and is not used: %s", path.name, fault)
                 shutil.rmtree(path)
-            if step in stored and self._bring(path):
+            if MANIFEST in stored.get(step, {}) and self._bring(path, step):
                 return path
         return None
+
+    def discard(self) -> None:
+        """Remove all, for a run that starts over: by step, old ones would outlive its own."""
+        for path in self._folder.iterdir():
+            if _step(path.name):
+                shutil.rmtree(path)
+        for step in sorted(self._stored()):
+            self._delete_stored(step)
 
     def raise_if_push_failed(self) -> None:
         """Raise the error that ended the background push, if one did."""
@@ -133,36 +146,60 @@ class Checkpoints:
                 return
 
     def _retire(self) -> None:
-        """Drop all but the newest, by step: the clock of a node says nothing about order."""
-        complete = sorted(path for path in self._folder.iterdir() if _step(path.name))
-        for path in complete[:-KEPT]:
-            shutil.rmtree(path, ignore_errors=True)
-        for step in sorted(self._stored_steps())[:-KEPT]:
-            self._delete_stored(f"{self._under}/step-{step:06d}")
+        """Drop all but the newest, by step: the clock of a node says nothing about order.
 
-    def _delete_stored(self, under: str) -> None:
+        One that lacks a part is not counted, so that what is kept can be used.
+        """
+        whole = {_step(path.name) for path in self._folder.iterdir() if _is_whole(path)}
+        for path in list(self._folder.iterdir()):
+            if _is_old(_step(path.name), whole):
+                shutil.rmtree(path, ignore_errors=True)
+        stored = self._stored()
+        whole = self._whole_steps(stored)
+        for step in sorted(stored):  # also what a kill left of one, which has no manifest
+            if _is_old(step, whole):
+                self._delete_stored(step)
+
+    def _delete_stored(self, step: int) -> None:
         """Manifest first: without it the rest is no checkpoint."""
-        names = [stored.name for stored in self._store.list(under + "/")]
+        under = self._name(step)
+        names = [under + "/" + name for name in self._stored().get(step, {})]
         self._store.delete([name for name in names if name.endswith("/" + MANIFEST)])
         self._store.delete([name for name in names if not name.endswith("/" + MANIFEST)])
 
-    def _stored_steps(self) -> set[int]:
-        """Steps with a manifest in the store."""
-        found = self._store.list(self._under + "/")
-        names = [s.name.removeprefix(self._under + "/") for s in found]
-        return {_step(name.split("/")[0]) for name in names if name.endswith("/" + MANIFEST)} - {0}
+    def _stored(self) -> dict[int, dict[str, int]]:
+        """Size of each object in the store by its name below each step."""
+        steps: dict[int, dict[str, int]] = {}
+        for stored in self._store.list(self._under + "/"):
+            folder, _, name = stored.name.removeprefix(self._under + "/").partition("/")
+            if _step(folder):
+                steps.setdefault(_step(folder), {})[name] = stored.size
+        return steps
 
-    def _bring(self, path: Path) -> bool:
+    def _whole_steps(self, stored: dict[int, dict[str, int]]) -> set[int]:
+        """Those of `stored` that have every object of their manifest in its size."""
+        return {step for step, sizes in stored.items() if self._has_all(step, sizes)}
+
+    def _has_all(self, step: int, sizes: dict[str, int]) -> bool:
+        try:
+            listed = (read_manifest(self._store, self._name(step)) or {"objects": {}})["objects"]
+        except DataError:
+            return False
+        return bool(listed) and all(sizes.get(n) == entry["size"] for n, entry in listed.items())
+
+    def _name(self, step: int) -> str:
+        return f"{self._under}/step-{step:06d}"
+
+    def _bring(self, path: Path, step: int) -> bool:
         """Download the stored checkpoint of this name; False, with the fault logged, if invalid."""
         staging = path.with_suffix(".partial")
-        under = f"{self._under}/{path.name}"
         try:
-            fetch_verified(self._store, under, staging)
+            fetch_verified(self._store, self._name(step), staging)
             _seal(staging)
             fault = self._fault(staging)
         except DataError as error:
             fault = str(error)
-            self._delete_stored(under)  # it would stand in the way of a good one of this step
+            self._delete_stored(step)  # it would stand in the way of a good one of this step
         if fault is not None:
             log.warning("stored checkpoint %s is invalid and is not used: %s", path.name, fault)
             shutil.rmtree(staging, ignore_errors=True)
@@ -245,6 +282,20 @@ def _objects(folder: Path) -> dict[str, dict[str, Any]]:
         for stored in FolderStore(folder).list()
         if stored.name != MANIFEST
     }
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint has every file of its manifest in its size; digests cost a reading."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text())["objects"]
+        return all((folder / n).stat().st_size == entry["size"] for n, entry in listed.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_old(step: int, whole: set[int]) -> bool:
+    """Whether KEPT whole checkpoints are newer than `step`, which is 0 for anything else."""
+    return step > 0 and len([kept for kept in whole if kept > step]) >= KEPT
 
 
 def _step(name: str) -> int:

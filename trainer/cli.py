@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from trainer import __version__, log, stopping
-from trainer.errors import Interrupted, JobError, SettingsError
+from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
 from trainer.settings import Settings, options
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
@@ -123,6 +123,11 @@ def ask(adapter: str, base_model: str | None, question: tuple[str, ...]) -> None
 def _unexpected(error: Exception) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotAllowedError(
+            f"{error.filename}: {error.strerror}; give user {os.geteuid()} access to it or set "
+            "QLORA_SCRATCH_DIR to a folder that can be written"
+        )
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return JobError(
             f"a disk is full ({text}); make room or set QLORA_SCRATCH_DIR to a larger one, then "

@@ -6,7 +6,8 @@
     ├── NotAllowedError  11   credentials, permissions, gated model
     ├── UnreachableError 12   bucket or hub out of reach; retry
     ├── DoesNotFitError  13   the device cannot run this
-    ├── RejectedError    14   training diverged, or the adapter failed its checks
+    ├── RejectedError    14   training diverged, the adapter failed a check or is not the one
+    │                      that was published under this run's id meanwhile
     └── Interrupted      33   stopped by a signal, checkpoint saved; retry
 
 A message is one sentence that names the thing, the fact and the next step.
@@ -57,7 +58,7 @@ class DoesNotFitError(JobError):
 
 
 class RejectedError(JobError):
-    """Training diverged, or the finished adapter failed a check; nothing was published."""
+    """Training diverged, or the finished adapter cannot be used; it was not published."""
 
     exit_code = 14
     retry_helps = False

@@ -16,7 +16,7 @@ from trainer.device import (
 )
 from trainer.log import figures
 from trainer.metrics import Metrics
-from trainer.publication import move_latest, owner_of, publish_run
+from trainer.publication import finished_at, move_latest, owner_of, publish_run
 from trainer.settings import Settings
 from trainer.storage import Store, open_store, read_manifest
 
@@ -59,6 +59,9 @@ def _run(settings: Settings, metrics: Metrics) -> str:
             _train_and_publish(job, run_id, scratch, metrics)
         else:
             log.info("run %s is already finished; nothing to do", run_id)
+        # Also by a later start: a kill may have come between the publishing and this.
+        record = job.output.read(f"{run_id}/{artifacts.RECORD}")
+        move_latest(job.output, run_id, finished=finished_at(record))
     return run_id
 
 
@@ -124,11 +127,11 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -
         trained=trained,
         evaluation=evaluation,
         warnings=fit.warnings,
+        finished=time.time(),
     )
     shutil.rmtree(scratch / "run", ignore_errors=True)
     folder = artifacts.write_artifacts(tuned, tokenizer, described, scratch / "run")
     publish_run(folder, job.output, run_id, owner=owner_of(scratch), weights=WEIGHTS)
-    move_latest(job.output, run_id, finished=time.time())
     log.info("published %s%s", job.output.uri, run_id, extra=figures(run_id=run_id))
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.errors import JobError
+from trainer import stopping
+from trainer.errors import JobError, RejectedError
 from trainer.storage import Published, Store, publish
 from trainer.storage.disk import sha256_of
 from trainer.storage.transfer import MANIFEST
@@ -31,13 +32,14 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     """Publish `folder` as `run_id`, or find that somebody else did.
 
     `owner` names this process and its restarts on the same machine; `weights` is the object that
-    has to be the same whoever publishes. Raises JobError when another process published other
-    weights under this id.
+    has to be the same whoever publishes. Raises RejectedError when another process published
+    other weights under this id: started again, this one would only find the run finished.
     """
     with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/{MANIFEST}"):
-        published = publish(folder, store, run_id)
+        # Stopped from here on, the run might be published and say that it was stopped.
+        published = publish(folder, store, run_id, uploaded=stopping.hold)
     if published.objects[weights].sha256 != sha256_of(folder / weights):
-        raise JobError(
+        raise RejectedError(
             f"run {run_id} was published by another process meanwhile, with other weights; "
             "choose another QLORA_RUN_ID to keep both"
         )
@@ -57,11 +59,21 @@ def move_latest(store: Store, run_id: str, finished: float) -> None:
 
     `finished` is in seconds since the epoch.
     """
-    there = store.read(LATEST)
-    known = json.loads(there)["finished"] if there else 0.0
-    if finished > known:
-        record = {"run_id": run_id, "finished": finished}
-        store.write(LATEST, json.dumps(record).encode())
+
+    def newer(there: bytes | None) -> bytes | None:
+        if there is not None and finished_at(there) >= finished:
+            return None
+        return json.dumps({"run_id": run_id, "finished": finished}).encode()
+
+    store.update(LATEST, newer)
+
+
+def finished_at(record: bytes | None) -> float:
+    """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken."""
+    try:
+        return float(json.loads(record or b"{}")["finished"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
 
 
 @contextmanager

@@ -8,6 +8,7 @@ second signal ends the process at once.
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -18,7 +19,10 @@ class Stopped(BaseException):
     """A signal arrived. Not an Exception: libraries catch those and go on."""
 
 
+GRACE_S = 20.0  # of the 30 that Kubernetes gives by default; some spot notices leave even less
+
 _requested: int | None = None
+_requested_at = 0.0
 _deferring = True  # until `deliver`: nothing is running yet that could end in order
 
 
@@ -35,9 +39,24 @@ def deliver() -> None:
     raise_if_requested()
 
 
+def hold() -> None:
+    """From now on a signal only sets a flag: what remains is too short to be broken off.
+
+    Raises Interrupted when one came before.
+    """
+    global _deferring
+    _deferring = True
+    raise_if_requested()
+
+
 def requested() -> bool:
     """Whether a signal has asked this run to end."""
     return _requested is not None
+
+
+def out_of_time() -> bool:
+    """Whether a signal came so long ago that a failure must not be waited out any more."""
+    return _requested is not None and time.monotonic() - _requested_at > GRACE_S
 
 
 def raise_if_requested() -> None:
@@ -66,9 +85,9 @@ def deferred() -> Iterator[None]:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    global _requested
+    global _requested, _requested_at
     if _requested is not None:
         os._exit(Interrupted.exit_code)
-    _requested = number
+    _requested, _requested_at = number, time.monotonic()
     if not _deferring:
         raise Stopped

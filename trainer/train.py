@@ -22,7 +22,7 @@ from trainer.blocks import Block
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
 from trainer.device import GIB, Device, Precision
 from trainer.engine import Engine
-from trainer.errors import DoesNotFitError, RejectedError, SettingsError
+from trainer.errors import DoesNotFitError, RejectedError, SettingsError, UnreachableError
 from trainer.kernels.attention import Documents
 from trainer.metrics import Metrics
 from trainer.model import adapter_to_float32
@@ -91,9 +91,13 @@ def train(
     with stopping.deferred():
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
+            checkpoints.finish()
+        except UnreachableError as error:
+            if not stopping.requested():
+                raise
+            log.warning("the last checkpoint is on this disk only: %s", error)
         finally:
             watch.progress.close()
-        checkpoints.finish()
     if trainer.engine is not None:
         trainer.engine.close()
     history = _rows(trainer.state.log_history)
@@ -109,6 +113,7 @@ def train(
 def _start(settings: Settings, checkpoints: Checkpoints) -> Path | None:
     """The checkpoint to go on from."""
     if settings.resume == "never":
+        checkpoints.discard()
         return None
     start = checkpoints.newest()
     if start is None and settings.resume == "must":

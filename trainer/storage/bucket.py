@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 PART_BYTES = 16 << 20
+MOST_RACES = 100
 
 
 class BucketStore:
@@ -43,7 +44,7 @@ class BucketStore:
         return listed if listed and listed.name == name else None
 
     def read(self, name: str) -> bytes | None:
-        return self._try(name, lambda: self._get(name))
+        return self._try(name, lambda: self._get(name))[0]
 
     def download(self, stored: Stored, path: Path) -> str:
         return self._try(stored.name, lambda: self._download(stored, path))
@@ -64,14 +65,19 @@ class BucketStore:
         self._try(name, send, missing_bucket=SettingsError)
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
-        attempts = 0
+        return self._write(name, data, {"IfNoneMatch": "*"} if only_if_absent else {})
 
-        def put() -> bool:
-            nonlocal attempts
-            attempts += 1
-            return self._put(name, data, only_if_absent, retried=attempts > 1)
-
-        return self._try(name, put, missing_bucket=SettingsError)
+    def update(self, name: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """As in Store, by the ETag; a server that does not know conditions gets a plain write."""
+        for _ in range(MOST_RACES):
+            there, etag = self._try(name, lambda: self._get(name))
+            data = change(there)
+            if data is None:
+                return
+            condition = {"IfMatch": etag} if there is not None else {"IfNoneMatch": "*"}
+            if self._write(name, data, condition, or_plainly=True):
+                return
+        raise JobError(f"{shown(self.uri, name)}: others write it all the time; start again")
 
     def delete(self, names: Iterable[str]) -> None:
         """As in Store. One request each: XML cannot carry every key to a bulk delete."""
@@ -106,15 +112,17 @@ class BucketStore:
         if is_page and response_dict["status_code"] in (200, 404, 405):
             raise failures.not_s3(self._endpoint).error(self.uri)
 
-    def _get(self, name: str) -> bytes | None:
+    def _get(self, name: str) -> tuple[bytes | None, str]:
+        """A small object and its ETag; (None, "") when it is absent."""
         from botocore.exceptions import ClientError
 
         try:
-            return bytes(self._client.get_object(**self._at(name))["Body"].read())
+            answer = self._client.get_object(**self._at(name))
+            return bytes(answer["Body"].read()), str(answer.get("ETag", "*"))
         except ClientError as error:
             if failures.code_of(error.response) != "NoSuchKey":
                 raise
-            return None
+            return None, ""
 
     def _download(self, stored: Stored, path: Path) -> str:
         """In one GET: a checksum covers the whole object, not a range of it."""
@@ -139,18 +147,39 @@ class BucketStore:
                 raise
         raise _not_as_listed(self.uri, stored, "was replaced")
 
-    def _put(self, name: str, data: bytes, only_if_absent: bool, *, retried: bool) -> bool:
+    def _write(
+        self, name: str, data: bytes, condition: dict[str, str], *, or_plainly: bool = False
+    ) -> bool:
+        """PUT if `condition` holds, else False; `or_plainly` for servers that know none."""
         from botocore.exceptions import ClientError
 
-        condition = {"IfNoneMatch": "*"} if only_if_absent else {}
+        attempts = 0
+
+        def put() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return self._put(name, data, condition, retried=attempts > 1)
+            except ClientError as error:
+                if not or_plainly or failures.code_of(error.response) != "NotImplemented":
+                    raise
+            return self._put(name, data, {}, retried=False)
+
+        return self._try(name, put, missing_bucket=SettingsError)
+
+    def _put(self, name: str, data: bytes, condition: dict[str, str], *, retried: bool) -> bool:
+        from botocore.exceptions import ClientError
+
         try:
             self._client.put_object(**self._at(name), Body=data, **condition)
         except ClientError as error:
-            if failures.code_of(error.response) != "PreconditionFailed":
+            code = failures.code_of(error.response)
+            gone = code == "NoSuchKey" and "IfMatch" in condition
+            if code != "PreconditionFailed" and not gone:
                 raise
             retried = retried or error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
             # The answer to our own success may have been lost on the way.
-            return retried and self._get(name) == data
+            return retried and self._get(name)[0] == data
         return True
 
     def _delete(self, name: str) -> None:

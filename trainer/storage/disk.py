@@ -1,6 +1,7 @@
 """Files on the local disk: written completely or not at all, with errors people can act on."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -16,6 +17,7 @@ from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 PART = ".part-"
 CHUNK_BYTES = 1 << 20
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+LOCK_S = 30.0  # a holder that is frozen for longer is not waited for
 
 
 @contextmanager
@@ -53,6 +55,19 @@ def create(path: Path, data: bytes) -> bool:
             part.unlink()
         _sync_folder(path.parent)
     return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` against others who lock it; the lock dies with its process and leaves no file.
+
+    Goes on without the lock on a disk that has none, and when it is not free within LOCK_S.
+    """
+    lock = path.with_name(f"{PART}{path.name}.lock")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _taken(lock):
+            yield
 
 
 def copy(chunks: Iterable[bytes], target: BinaryIO) -> tuple[int, str]:
@@ -123,6 +138,35 @@ def _free_bytes(path: Path) -> int:
 
 def _part_of(path: Path) -> Path:
     return path.with_name(PART + secrets.token_hex(8))
+
+
+@contextmanager
+def _taken(lock: Path) -> Iterator[None]:
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        with lock.open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            except OSError:  # this disk has no locks
+                free = True
+            else:
+                free = _is_at(file, lock)  # else its last holder removed it meanwhile
+            if free or time.monotonic() > deadline:
+                try:
+                    yield
+                finally:
+                    if free:
+                        lock.unlink(missing_ok=True)
+                return
+        time.sleep(0.01)
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _create_in_place(path: Path, data: bytes) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError, UnreachableError
+from trainer.stopping import out_of_time
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -30,6 +31,7 @@ PASSING = {
     "BadDigest",  # damaged on the way, as the next two
     "IncompleteBody",
     "XAmzContentSHA256Mismatch",
+    "ConcurrentModification",  # Ceph's word for the next one
     "ConditionalRequestConflict",
     "NoSuchUpload",  # aborted as stale by another pod of this run
     "OperationAborted",
@@ -64,6 +66,8 @@ def retry(
 ) -> Result:
     """Call `action` until it succeeds, fails for good, or has failed for `minutes`.
 
+    After a signal it is called again for no longer than the grace period allows.
+
     Exponential backoff with full jitter, https://aws.amazon.com/blogs/architecture/
     exponential-backoff-and-jitter. What `explain` does not know is raised as it is.
     """
@@ -79,12 +83,20 @@ def retry(
         failed_at = failed_at or now
         left_s = failed_at + minutes * 60 - now
         pause_s = min(left_s, random.uniform(0, min(LONGEST_PAUSE_S, 2.0**attempt)))
-        if not failure.passing or left_s <= 0 or stop.is_set():
+        if not failure.passing or left_s <= 0 or stop.is_set() or out_of_time():
             # Outside of the except block: the original text, which may hold a password, is gone.
             raise failure.error(where, (now - failed_at) / 60)
         log.warning("%s: %s; trying again in %.1f s", where, failure.fact, pause_s)
-        stop.wait(pause_s)
+        _pause(pause_s, stop)
         attempt += 1
+
+
+def _pause(seconds: float, stop: threading.Event) -> None:
+    """In slices: a signal reaches the main thread only, and not whoever waits here."""
+    until = time.monotonic() + seconds
+    while (left_s := until - time.monotonic()) > 0 and not out_of_time():
+        if stop.wait(min(left_s, 1.0)):
+            return
 
 
 def explain(error: Exception, endpoint: str, missing_bucket: type[JobError]) -> Failure | None:
@@ -151,6 +163,9 @@ def _of_answer(response: Any, endpoint: str, missing_bucket: type[JobError]) -> 
     if code in OTHER_REGION or (status in (301, 400) and code == str(status) and region):
         step = f"set AWS_DEFAULT_REGION to {region or 'the region of the bucket'}"
         return Failure(SettingsError, f"the bucket is in another region, {fact}", step)
+    if _was_cut(response, code, status):
+        fact = f"{endpoint} answered {status} and was cut off"
+        return Failure(UnreachableError, fact, "start again when it answers", passing=True)
     if code in PASSING or status in (408, 429) or (status >= 500 and code != "NotImplemented"):
         return Failure(UnreachableError, fact, "start again when it answers", passing=True)
     if code == "RequestTimeTooSkewed":
@@ -161,6 +176,13 @@ def _of_answer(response: Any, endpoint: str, missing_bucket: type[JobError]) -> 
     if status == 404:
         return Failure(DataError, fact, "it was removed since it was listed; start again")
     return Failure(JobError, fact, "look the code up in the server's documentation")
+
+
+def _was_cut(response: Any, code: str, status: int) -> bool:
+    """Whether an error came without its body: botocore then makes a code of the status."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    has_body = "xml" in headers.get("content-type", "") and headers.get("content-length") != "0"
+    return code == str(status) and bool(has_body)
 
 
 def _region(response: Any) -> str:

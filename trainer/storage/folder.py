@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,6 +63,12 @@ class FolderStore:
         with disk.staged(path) as file:
             file.write(data)
         return True
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        with disk.locked(self.path(name)):
+            data = change(self.read(name))
+            if data is not None:
+                self.write(name, data)
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:

@@ -1,6 +1,6 @@
 """What a folder and a bucket have in common."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,6 +55,13 @@ class Store(Protocol):
         """Store `data`; False when `only_if_absent` and the name was taken.
 
         Of many concurrent writers exactly one gets True, if their data differs.
+        """
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Store `change` of what is there (None when absent), or nothing when that is None.
+
+        `change` may be called again: of many who do this at once, none undoes another's. A server
+        or a disk that can neither compare nor lock keeps what was stored last.
         """
 
     def delete(self, names: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,10 +84,13 @@ def fetch(uri: str, into: Path, *, retry_minutes: float) -> list[Fetched]:
     return fetched
 
 
-def publish(folder: Path, store: Store, under: str) -> Published:
+def publish(
+    folder: Path, store: Store, under: str, *, uploaded: Callable[[], None] = lambda: None
+) -> Published:
     """Upload every file of `folder` below `under/`, then the manifest that makes it a run.
 
-    A run that has a manifest is left as it is. Raises DataError for an empty folder.
+    `uploaded` is called between the two. A run that has a manifest is left as it is. Raises
+    DataError for an empty folder.
     """
     finished = read_manifest(store, under)
     if finished is not None:
@@ -99,6 +102,7 @@ def publish(folder: Path, store: Store, under: str) -> Published:
     store.abort_stale_uploads(f"{under}/")
     in_parallel(lambda file: store.upload(local.path(file.name), f"{under}/{file.name}"), files)
     objects = {file.name: Content(file.size, file.version) for file in files}
+    uploaded()
     if store.write(f"{under}/{MANIFEST}", _manifest(objects), only_if_absent=True):
         return Published(objects, is_ours=True)
     winner = _contents(read_manifest(store, under) or {"objects": {}})
