@@ -189,7 +189,7 @@ def test_a_record_file_with_a_broken_byte_gives_no_record_at_all(tmp_path):
 
 def test_a_record_file_without_records_is_skipped(tmp_path):
     corpus = read(tmp_path, good_txt=b"good", bad_jsonl=b"\n\n")
-    assert "bad.jsonl: the file is empty" in corpus.skipped[0].reason
+    assert "bad.jsonl: it holds no records" in corpus.skipped[0].reason
 
 
 def test_other_formats_are_named_but_cost_nothing(tmp_path):

@@ -106,4 +106,4 @@ def _records(rows: Iterator[tables.Row], columns: Columns) -> Iterator[Item]:
         except Unusable as refused:
             yield Refused(where, str(refused))
     if is_empty:
-        raise Unusable("the file is empty")
+        raise Unusable("it holds no records")
