@@ -16,6 +16,7 @@ from trainer.corpus.examples import (
 from trainer.corpus.formats import SUFFIXES
 from trainer.corpus.reading import Corpus, Skipped, Source, read_corpus
 from trainer.corpus.records import Columns
+from trainer.corpus.structure import Outline
 
 __all__ = [
     "ROLES",
@@ -27,6 +28,7 @@ __all__ = [
     "Example",
     "Heading",
     "Message",
+    "Outline",
     "Skipped",
     "Source",
     "Text",

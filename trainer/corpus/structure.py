@@ -1,7 +1,8 @@
-"""Where the headings of a document are."""
+"""Where the headings of a document are, and what stands above a place in it."""
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 
 from trainer.corpus.examples import Heading
 
@@ -10,6 +11,34 @@ _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _ADORNMENT = re.compile(r"""([=\-~^"'`#*+:.<>_!$%&,/;?@\\|(){}\[\]])\1{2,}\s*$""")
 _LONGEST_TITLE = 200
+
+
+class Outline:
+    """The headings of one document, asked by character."""
+
+    def __init__(self, headings: Sequence[Heading]) -> None:
+        self._starts = [heading.at for heading in headings]
+        self._above: list[tuple[str, ...]] = []
+        self._inside: list[tuple[str, ...]] = []
+        open_ones: list[Heading] = []
+        for heading in headings:
+            while open_ones and open_ones[-1].level >= heading.level:
+                open_ones.pop()
+            self._above.append(tuple(h.title for h in open_ones))
+            open_ones.append(heading)
+            self._inside.append(tuple(h.title for h in open_ones))
+
+    def path(self, at: int) -> tuple[str, ...]:
+        """Titles of the sections that hold `at`, outermost first; not of one that starts there."""
+        last = bisect_right(self._starts, at) - 1
+        if last < 0:
+            return ()
+        return self._above[last] if self._starts[last] == at else self._inside[last]
+
+    def last_start(self, low: int, high: int) -> int | None:
+        """The last section start in (low, high]."""
+        last = bisect_right(self._starts, high) - 1
+        return self._starts[last] if last >= bisect_left(self._starts, low + 1) else None
 
 
 def markdown_headings(text: str) -> tuple[Heading, ...]:
