@@ -8,12 +8,21 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from jobs import ROOT
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainer.blocks import Encoded, encode, hold_out, pack
-from trainer.corpus import Completion, Conversation, Example, Message, Text
+from trainer.corpus import (
+    Completion,
+    Conversation,
+    Example,
+    Message,
+    Source,
+    Text,
+    read_corpus,
+)
 from trainer.errors import DataError, SettingsError
 from trainer.prompts import (
     FALLBACK_TEMPLATE,
@@ -312,6 +321,73 @@ def test_a_piece_begins_at_a_paragraph_where_one_is_near(llama):
     encoded, _ = encode([Text(paragraph * 8)], llama, 2 * length + 2)
     for piece in encoded:
         assert llama.decode(piece.input_ids, skip_special_tokens=True).startswith("The fox")
+
+
+def read_document(folder, name: str, content: str) -> Text:
+    path = folder / name
+    path.write_text(content)
+    (document,) = read_corpus([Source(name, path)]).examples
+    assert isinstance(document, Text)
+    return document
+
+
+def test_a_piece_inside_a_section_is_preceded_by_its_headings_which_are_not_trained(
+    llama, tmp_path
+):
+    fox = "The fox jumps over the lazy dog. " * 30
+    guide = f"# Guide\n\n{fox}\n\n## Install\n\n{fox}\n\n## Use\n\n{fox}\n"
+    encoded, _ = encode([read_document(tmp_path, "a.md", guide)], llama, 128)
+    read = [
+        (
+            llama.decode([t for t, label in zip(p.input_ids, p.labels, strict=True) if label < 0]),
+            llama.decode(trained_ids(p)),
+        )
+        for p in encoded
+    ]
+    assert read[0][0] == "<s>" and read[0][1].startswith("# Guide\n\nThe fox")
+    assert ("<s> Guide\n\n", "## Use") in [(g, t.strip()[:6]) for g, t in read]
+    assert {given for given, _ in read} == {
+        *("<s>", "<s> Guide\n\n", "<s> Guide > Install\n\n", "<s> Guide > Use\n\n")
+    }
+    joined = "".join(trained for _, trained in read).removesuffix("</s>")
+    assert "".join(joined.split()) == "".join(guide.split())
+    assert all(len(p.input_ids) <= 128 for p in encoded)
+
+
+def test_headings_that_would_take_too_much_of_a_block_are_left_out_from_the_outside(
+    llama, tmp_path
+):
+    fox = "The fox jumps over the lazy dog. " * 30
+    text = f"# {'Very long title ' * 12}\n\n## Use\n\n{fox}\n"
+    encoded, _ = encode([read_document(tmp_path, "a.md", text)], llama, 128)
+    assert llama.decode(encoded[-1].input_ids).startswith("<s> Use\n\n The fox")
+
+
+def test_a_piece_begins_at_a_sentence_where_no_line_is_near(llama):
+    text = " ".join(f"Sentence {n} has some words in it." for n in range(60))
+    encoded, _ = encode([Text(text)], llama, 96)
+    assert len(encoded) > 3
+    for piece in encoded:
+        body = llama.decode(piece.input_ids, skip_special_tokens=True)
+        assert body.strip().startswith("Sentence")
+
+
+@pytest.mark.parametrize("max_length", [64, 512])
+def test_no_piece_of_real_documents_begins_in_mid_word(llama, tmp_path, max_length):
+    for path in sorted((ROOT / "examples/data/handbook").glob("*.md")):
+        text = path.read_text()
+        document = read_document(tmp_path, path.name, text)
+        encoded, _ = encode([document], llama, max_length)
+        bodies = [llama.decode(trained_ids(p)).removesuffix("</s>") for p in encoded]
+        words = [word for body in bodies for word in body.split()]
+        assert words == text.split()
+
+
+def test_of_a_single_document_both_parts_keep_their_headings(tmp_path):
+    text = "\n# One\n\n" + "word " * 300 + "\n\n# Two\n" + "word " * 40
+    ((head,), (tail,)) = hold_out([read_document(tmp_path, "a.md", text)])
+    assert [head.text[h.at :][:5] for h in head.headings] == ["# One"]
+    assert [tail.text[h.at :][:5] for h in tail.headings] == ["# Two"]
 
 
 @pytest.mark.parametrize("text", ["x" * 3000, "é😀" * 500, "狐狸" * 700, "a " + "b" * 900])

@@ -70,6 +70,34 @@ def test_marked_encodings_read_alike(tmp_path, encoding):
     assert read(tmp_path, a_jsonl=content).examples == [Text("grüße 😀")]
 
 
+@pytest.mark.parametrize(
+    "encoding, text",
+    [
+        ("cp1252", "Les élèves français étudient à la géographie où ils préfèrent été."),
+        ("cp1252", "café au lait"),
+        ("cp1250", "Zażółć gęślą jaźń, mówił Łukasz, gdy świeciło słońce nad rzeką i łąką."),
+        ("cp1251", "Привет, это текст на русском языке про погоду и людей."),
+        ("koi8-r", "Привет, это текст на русском языке про погоду и людей."),
+        ("cp932", "これは日本語の文章です。今日は天気がいいですね。"),
+        ("gb18030", "这是一个中文句子。今天天气很好。我们去公园。"),
+        ("utf-16-le", "Plain English, without a mark."),
+        ("utf-16-be", "Plain English, without a mark."),
+        ("utf-8", "x" * ((1 << 20) - 1) + "ß"),
+    ],
+)
+def test_other_encodings_are_detected_and_the_guess_is_named(tmp_path, encoding, text):
+    corpus = read(tmp_path, a_txt=text.encode(encoding))
+    assert corpus.examples == [Text(text)]
+    assert [notice.startswith("a.txt: ") for notice in corpus.notices] == [True] * (
+        encoding != "utf-8"
+    )
+
+
+def test_a_byte_behind_the_first_mebibyte_is_counted_from_the_start(tmp_path):
+    corpus = read(tmp_path, a_txt=b"x" * ((1 << 20) - 1) + b"\xc3(")
+    assert corpus.notices[0].startswith("a.txt: byte 1048575 is not UTF-8; read as cp1252")
+
+
 def test_a_line_separator_inside_a_json_string_ends_no_line(tmp_path):
     content = '{"text": "one\u2028two\x85three"}\r\n\r\n{"text": "b"}'.encode()
     assert read(tmp_path, a_jsonl=content).examples == [Text("one\u2028two\x85three"), Text("b")]
@@ -134,10 +162,13 @@ def test_an_unusable_line_is_skipped_with_its_number_and_reason(tmp_path, line, 
     [
         (b"", ["bad.txt", "empty"]),
         (b" \n\t", ["bad.txt", "empty"]),
-        (b"caf\xe9 au lait", ["bad.txt", "byte 3 is not UTF-8", "save the file as UTF-8"]),
-        (b"x" * ((1 << 20) - 1) + b"\xc3(", ["byte 1048575 is not UTF-8"]),
+        (
+            "grüße über 30 m ".encode() + b"\xe9",
+            ["bad.txt", "byte 19 is not UTF-8", "save the file as UTF-8"],
+        ),
         (b"\xff\xfea\x00\x00\xd8b\x00", ["byte 4 is not UTF-16-LE"]),
-        (b"\x89PNG\0\0", ["byte 0 is not UTF-8"]),
+        (b"\x89PNG\0\0", ["it is an image whatever its name says"]),
+        (b"12.50 17 %\n", ["it holds no words"]),
         (b"a\0b", ["NUL", "binary"]),
     ],
 )
@@ -150,23 +181,24 @@ def test_an_unusable_file_is_skipped_with_its_reason(tmp_path, content, words):
 
 
 def test_a_record_file_with_a_broken_byte_gives_no_record_at_all(tmp_path):
-    corpus = read(tmp_path, good_txt=b"good", bad_jsonl=GOOD + b'{"text": "caf\xe9"}\n')
+    sound = GOOD + '{"text": "grüße"}\n'.encode()
+    corpus = read(tmp_path, good_txt=b"good", bad_jsonl=sound + b'{"text": "caf\xe9"}\n')
     assert corpus.examples == [Text("good")]
-    assert f"byte {len(GOOD) + 13} is not UTF-8" in corpus.skipped[0].reason
+    assert f"byte {len(sound) + 13} is not UTF-8" in corpus.skipped[0].reason
 
 
 def test_a_record_file_without_records_is_skipped(tmp_path):
     corpus = read(tmp_path, good_txt=b"good", bad_jsonl=b"\n\n")
-    assert "bad.jsonl: the file is empty" in corpus.skipped[0].reason
+    assert "bad.jsonl: it holds no records" in corpus.skipped[0].reason
 
 
 def test_other_formats_are_named_but_cost_nothing(tmp_path):
     corpus = read(
-        tmp_path, max_skipped_share=0.0, readme_md=b"good", logo_png=b"\x89", scan_pdf=b"%PDF"
+        tmp_path, max_skipped_share=0.0, readme_md=b"good", logo_png=b"\x89", program_exe=b"MZ"
     )
     assert [skip.reason for skip in corpus.skipped] == [
         "logo.png: unsupported .png",
-        "scan.pdf: unsupported .pdf",
+        "program.exe: unsupported .exe",
     ]
     assert corpus.files == 1
 
@@ -186,13 +218,13 @@ def test_the_share_itself_is_accepted(tmp_path):
 
 
 def test_no_files_at_all_names_the_formats():
-    with pytest.raises(DataError, match=r"no files.*\.txt, \.md, \.jsonl"):
+    with pytest.raises(DataError, match=r"no files.*\.txt, \.md, .*\.jsonl, .*\.parquet"):
         read_corpus([])
 
 
 def test_only_other_formats_name_what_was_found(tmp_path):
-    with pytest.raises(DataError, match=r"scan\.pdf: unsupported \.pdf.*needs \.txt"):
-        read(tmp_path, scan_pdf=b"%PDF")
+    with pytest.raises(DataError, match=r"program\.exe: unsupported \.exe.*needs \.txt"):
+        read(tmp_path, program_exe=b"MZ")
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0])

@@ -14,6 +14,7 @@ ROOMS = [
     "storage",
     "corpus",
     "prompts",
+    "cuts",
     "blocks",
     "device",
     "kernels",

@@ -8,13 +8,13 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.corpus import Completion, Conversation, Example, Text
+from trainer.corpus import Completion, Conversation, Example, Heading, Outline, Text
+from trainer.cuts import best_cut, text_boundary
 from trainer.errors import DataError, SettingsError
 from trainer.prompts import IGNORED, RecordTokenizer
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # character offsets take, and lets one long book use all cores.
 _BATCH_CHARS = 1_000_000
 _SLICE_CHARS = 50_000
-# What ends at a paragraph or a line gives up at most this share of its length for it.
-_NEAR = 1 / 16
+# The share of a sequence that the headings above it may take.
+_CONTEXT = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,20 @@ def hold_out(
 
 def _hold_out_tail(document: Text, share: float) -> tuple[list[Example], list[Example]]:
     text = document.text.strip()
-    cut = _text_boundary(text, 0, round(len(text) * (1 - share)), near_share=1 / 8)
+    cut = text_boundary(text, 0, round(len(text) * (1 - share)), near_share=1 / 8)
     head, tail = text[:cut].strip(), text[cut:].strip()
     if not head or not tail or not text[cut - 1].isspace():
         return [document], []
-    return [Text(head)], [Text(tail)]
+    begins = document.text.index(text)
+    split = begins + len(text) - len(tail)
+    return (
+        [Text(head, _moved([h for h in document.headings if h.at < split], -begins))],
+        [Text(tail, _moved([h for h in document.headings if h.at >= split], -split))],
+    )
 
 
-def _text_boundary(text: str, low: int, high: int, near_share: float = _NEAR) -> int:
-    """The last place in (low, high] behind a paragraph, else a line, else a word, else `high`.
-
-    Paragraphs and lines are looked for in the last `near_share` only.
-    """
-    near = high - round((high - low) * near_share)
-    for mark, start in (("\n\n", near), ("\n", near), (" ", low), ("\n", low)):
-        found = text.rfind(mark, start, high)
-        if found >= 0:
-            return found + len(mark)
-    return high
+def _moved(headings: Iterable[Heading], by: int) -> tuple[Heading, ...]:
+    return tuple(replace(heading, at=heading.at + by) for heading in headings)
 
 
 # -- tokenise -----------------------------------------------------------------------------
@@ -134,10 +130,11 @@ def encode(
     """Tokenise `examples`, each sequence at most `max_length` tokens long.
 
     A document ends with eos and begins with bos if the tokenizer uses one; a long one becomes
-    several sequences that begin at a paragraph, line or word, each with bos, since models
-    lean on it, and the last with eos. Of a conversation the answers and the token that ends
-    each are trained, of a completion itself and eos. A long record loses its end; one that
-    has no trained token left is dropped.
+    several sequences that begin at a section, paragraph, line, sentence or word, each with bos,
+    since models lean on it, and the last with eos. One that begins inside a section is preceded
+    by the headings above it, which are not trained. Of a conversation the answers and the token
+    that ends each are trained, of a completion itself and eos. A long record loses its end; one
+    that has no trained token left is dropped.
 
     Raises DataError if more than `max_masked_share` of the records are dropped, SettingsError
     if the tokenizer has no end token or no character offsets.
@@ -195,11 +192,13 @@ def _check_masked(counts: Counts, longest: int, max_length: int, max_share: floa
 
 @dataclass(frozen=True)
 class _Slice:
-    """A stretch of a document, short enough for one tokenizer call."""
+    """A stretch of a document from character `start`, short enough for one tokenizer call."""
 
     text: str
     key: str
     is_last: bool
+    start: int = 0
+    outline: Outline = field(default_factory=lambda: Outline(()))
 
 
 def _batches(
@@ -229,14 +228,15 @@ def _chars(item: "_Slice | Completion | Conversation") -> int:
 
 def _slices(document: Text) -> Iterator[_Slice]:
     text = document.text
+    outline = Outline(document.headings)
     start = 0
     while len(text) - start > _SLICE_CHARS:
-        end = _text_boundary(text, start, start + _SLICE_CHARS)
+        end = text_boundary(text, start, start + _SLICE_CHARS)
         if text[end:].strip() == "":
             break
-        yield _Slice(text[start:end], document.key, is_last=False)
+        yield _Slice(text[start:end], document.key, False, start, outline)
         start = end
-    yield _Slice(text[start:], document.key, is_last=True)
+    yield _Slice(text[start:], document.key, True, start, outline)
 
 
 def _encode_slices(
@@ -246,62 +246,70 @@ def _encode_slices(
     if not slices:
         return
     ids, starts = words.offsets([piece.text for piece in slices])
+    context = _Context(words, max_length)
     for piece, piece_ids, piece_starts in zip(slices, ids, starts, strict=True):
         end = [words.eos_id] if piece.is_last else []
-        cuts = _cuts(piece.text, piece_starts, max_length - len(words.bos_ids), len(end))
         sequences = [
             _document_sequence(
-                words.bos_ids,
+                words.bos_ids + above,
                 piece_ids[begin:stop] + (end if stop == len(piece_ids) else []),
                 piece.key,
             )
-            for begin, stop in pairwise([0, *cuts])
+            for above, begin, stop in _cuts(piece, piece_starts, context, len(end))
         ]
         yield [sequence for sequence in sequences if _trained(sequence)]
 
 
-def _document_sequence(bos_ids: list[int], ids: list[int], key: str) -> Encoded:
-    return Encoded(bos_ids + ids, [IGNORED] * len(bos_ids) + ids, key)
+def _document_sequence(given: list[int], ids: list[int], key: str) -> Encoded:
+    return Encoded(given + ids, [IGNORED] * len(given) + ids, key)
 
 
-def _cuts(text: str, starts: Sequence[int], room: int, end_tokens: int) -> list[int]:
-    """Token indices at which sequences of at most `room` tokens end; the last is the end.
+class _Context:
+    """Tokens of the headings above a place; keeps those it has made."""
+
+    def __init__(self, words: RecordTokenizer, max_length: int) -> None:
+        self._words = words
+        self._most = int(max_length * _CONTEXT)
+        self._known: dict[tuple[str, ...], list[int]] = {(): []}
+        self.room = max_length - len(words.bos_ids)
+
+    def above(self, piece: _Slice, at: int) -> list[int]:
+        """`Guide > Install` and an empty line; without outer headings where it gets too long."""
+        while piece.text[at : at + 1].isspace():
+            at += 1
+        path = piece.outline.path(piece.start + at)
+        if path not in self._known:
+            self._known[path] = self._tokens(path)
+        return self._known[path]
+
+    def _tokens(self, path: tuple[str, ...]) -> list[int]:
+        while path:
+            (ids,), _ = self._words.offsets([" > ".join(path) + "\n\n"])
+            if len(ids) <= self._most:
+                return ids
+            path = path[1:]
+        return []
+
+
+def _cuts(
+    piece: _Slice, starts: Sequence[int], context: _Context, end_tokens: int
+) -> Iterator[tuple[list[int], int, int]]:
+    """(context tokens, first token, token behind the last) of each sequence of a slice.
 
     `starts` is the character at which each token starts; `end_tokens` still follow the last.
     """
-    cuts: list[int] = []
     begin = 0
-    while len(starts) + end_tokens - begin > room:
+    while True:
+        above = context.above(piece, starts[begin]) if starts else []
+        room = context.room - len(above)
+        if len(starts) + end_tokens - begin <= room:
+            yield above, begin, len(starts)
+            return
         # The last token stays with what follows it: a sequence of eos alone teaches nothing.
-        begin = _best_cut(text, starts, begin, min(begin + room, len(starts) - 1))
-        cuts.append(begin)
-    return [*cuts, len(starts)]
-
-
-def _best_cut(text: str, starts: Sequence[int], low: int, high: int) -> int:
-    """The last paragraph or line start near `high`, else word, else character; else `high`."""
-    near = max(low, high - round((high - low) * _NEAR))
-    for begins, first in ((_paragraph, near), (_line, near), (_word, low), (_character, low)):
-        for at in range(high, first, -1):
-            if starts[at] > starts[at - 1] and begins(text, starts[at]):
-                return at
-    return high
-
-
-def _paragraph(text: str, at: int) -> bool:
-    return text[at - 2 : at] == "\n\n" and text[at : at + 1] != "\n"
-
-
-def _line(text: str, at: int) -> bool:
-    return text[at - 1] == "\n" and text[at : at + 1] != "\n"
-
-
-def _word(text: str, at: int) -> bool:
-    return text[at - 1].isspace() or text[at : at + 1].isspace()
-
-
-def _character(text: str, at: int) -> bool:
-    return True
+        most = min(begin + room, len(starts) - 1)
+        stop = best_cut(piece.text, starts, begin, most, piece.outline, piece.start)
+        yield above, begin, stop
+        begin = stop
 
 
 # -- pack ---------------------------------------------------------------------------------

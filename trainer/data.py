@@ -81,8 +81,10 @@ def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerB
             "files": read.files,
             **read.kinds,
             "duplicates": read.duplicates,
+            "near_duplicates": read.near_duplicates,
             "skipped": len(read.skipped),
             "skipped_first": [s.reason for s in read.skipped[:_NAMED_SKIPS]],
+            "assumed_first": read.notices[:_NAMED_SKIPS],
             **asdict(counts.packed(packed)),
             "blocks": len(packed),
             "held_out": len(held_out),
@@ -95,6 +97,10 @@ def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerB
 def _log_data(read: corpus.Corpus, data: Data) -> None:
     for skipped in read.skipped[:_NAMED_SKIPS]:
         log.warning("skipped %s", skipped.reason)
+    for notice in read.notices[:_NAMED_SKIPS]:
+        log.warning("%s", notice)
+    if read.duplicates or read.near_duplicates:
+        log.info("left out %d copies and %d near copies", read.duplicates, read.near_duplicates)
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in read.kinds.items())
     log.info(
         "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; %d held out",
@@ -115,6 +121,11 @@ def _log_data(read: corpus.Corpus, data: Data) -> None:
 
 def _read(settings: Settings, files: list[Fetched]) -> corpus.Corpus:
     return corpus.read_corpus(
-        (corpus.Source(f.name, f.path) for f in files),
+        (corpus.Source(f.name, f.path, f.size) for f in files),
         max_skipped_share=settings.max_skipped_share,
+        columns=corpus.Columns(
+            question=settings.question_column,
+            answer=settings.answer_column,
+            text=settings.text_column,
+        ),
     )

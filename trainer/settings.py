@@ -123,6 +123,13 @@ class Settings:
         shown="held out of the data",
         changes_result=False,
     )
+    question_column: str = _option(
+        "", "column that holds the questions", shown="guessed from usual names"
+    )
+    answer_column: str = _option(
+        "", "column that holds the answers", shown="guessed from usual names"
+    )
+    text_column: str = _option("", "column that holds plain text", shown="guessed from usual names")
     run_id: str = _option(
         "",
         "names the run; the same run id resumes",

@@ -1,0 +1,177 @@
+"""Damaged files of every format, until the time is up: `python tests/fuzz.py SECONDS [SEED]`.
+
+Each is a sound file with random damage. Whatever comes of it, the reader gives sound items or a
+reason, this process lives, and no reader hangs. A finding is written to the working folder. With
+`--atheris` the readers of this process (.txt .md .rst .jsonl .json .csv .tsv and what decodes
+them) are driven by coverage instead: `pip install atheris`.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import makers  # noqa: E402
+
+from trainer.corpus import Columns, Text  # noqa: E402
+from trainer.corpus.examples import Item, Notice, Refused, Unusable  # noqa: E402
+from trainer.corpus.formats import format_of, read  # noqa: E402
+from trainer.corpus.sandbox import Limits, Sandbox  # noqa: E402
+
+LIMITS = Limits(memory_bytes=1 << 30, seconds=20)
+RECORDS = [
+    {"question": "Why is it “so”?", "answer": "Because, as 3 of 4 say,\n\nit is."},
+    {"prompt": "Once", "completion": " upon a time"},
+    {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]},
+    {"text": "Grüße, 世界 😀"},
+]
+TABLE = 'question,answer\n"Why, ""so""?",Because\r\nWho?,"One\nand two"\n'
+PROSE = "# Guide\n\nUse\n---\n\n```\n# code\n```\n\nA line. Grüße.\n\n" * 3
+SEEDS: dict[str, bytes] = {
+    "a.txt": PROSE.encode(),
+    "b.txt": PROSE.encode("utf-16"),
+    "c.txt": "Les élèves français étudient. ".encode("cp1252") * 3,
+    "a.md": PROSE.encode(),
+    "a.rst": b"=====\nGuide\n=====\n\nUse\n---\n\nText\n",
+    "a.html": b"<html><body><h1>A</h1><p>b &amp; c<table><tr><td>d</table><ul><li>e</ul></body>",
+    "a.jsonl": makers.jsonl(*RECORDS),
+    "a.json": makers.jsonl(RECORDS),
+    "a.csv": TABLE.encode(),
+    "a.tsv": TABLE.replace(",", "\t").encode(),
+    "a.parquet": makers.parquet([RECORDS[0]] * 5),
+    "b.parquet": makers.parquet([RECORDS[2]] * 5, compression="zstd"),
+    "a.pdf": makers.pdf("First", "Second"),
+    "b.pdf": makers.pdf_bomb(0),
+    "a.docx": makers.docx(("Title", "A"), ("Heading 1", "B"), ("Normal", "c"), rows=[["d", "e"]]),
+    "a.txt.gz": makers.gz(PROSE.encode()),
+    "a.jsonl.zst": makers.zst(makers.jsonl(*RECORDS)),
+}
+TELLING = (
+    *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\n", b"\r", b'"', b"{", b"[" * 2000, b"\xed\xa0\x80"),
+    *(b"\\ud800", b"<div>" * 2000, b"9" * 5000, b"%PDF-", b"PAR1", b"\xff\xff\xff\x7f", b"\x80"),
+)
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """`data` with one to four random changes."""
+    for _ in range(chance.randint(1, 4)):
+        at, other = (chance.randrange(len(data) + 1) for _ in range(2))
+        low, high = min(at, other), max(at, other)
+        match chance.randrange(6):
+            case 0:  # some bytes
+                wrong = bytearray(data)
+                for _ in range(chance.randint(1, 8) if data else 0):
+                    wrong[chance.randrange(len(wrong))] = chance.randrange(256)
+                data = bytes(wrong)
+            case 1:
+                data = data[:at]
+            case 2:
+                data = data[:low] + data[high:]
+            case 3:
+                data = data[:at] + chance.choice(TELLING) + data[at:]
+            case 4:
+                data = data[:high] + data[low:high] * chance.randint(1, 20) + data[high:]
+            case 5:
+                data = data[low:high] + data[:low] + data[high:]
+        data = data[: 1 << 20]
+    return data
+
+
+def cases(seed: int) -> Iterator[tuple[str, bytes]]:
+    """(name, content) without end, the same ones for the same seed."""
+    chance = random.Random(seed)
+    while True:
+        for name, sound in SEEDS.items():
+            yield name, damaged(sound, chance)
+
+
+def outcome(path: Path, sandbox: Sandbox) -> str:
+    """What became of a file: "read", "refused" or "a limit". Raises what no reader may raise."""
+    form = format_of(path.name)
+    try:
+        items = (sandbox.read if form.needs_limits else read)(path, form, Columns())
+        for item in items:
+            check(item)
+    except Unusable as reason:
+        words = str(reason)
+        assert words and "\n" not in words, repr(words)
+        is_limit = any(mark in words for mark in ("crashed", "took more", "needs more"))
+        return "a limit" if is_limit else "refused"
+    return "read"
+
+
+def check(item: Item) -> None:
+    if isinstance(item, Notice | Refused):
+        return
+    for part in item.parts:
+        assert part.strip() and "\0" not in part
+        part.encode()
+    if isinstance(item, Text):
+        assert all(0 <= heading.at < len(item.text) and heading.title for heading in item.headings)
+
+
+def replay(count: int, seed: int, folder: Path, seconds: float = 1e9) -> Counter[str]:
+    """Read `count` damaged files, or as many as there is time for; how many met what end."""
+    found: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    with Sandbox(LIMITS) as sandbox:
+        for (name, content), _ in zip(cases(seed), range(count), strict=False):
+            path = folder / name
+            path.write_bytes(content)
+            found[outcome(path, sandbox)] += 1
+            if time.monotonic() > end:
+                break
+    return found
+
+
+def by_coverage(arguments: list[str]) -> None:
+    """libFuzzer over the readers that run in the job's own process; its usual arguments."""
+    import atheris
+
+    atheris.instrument_all()
+    names = [name for name in SEEDS if name.endswith((".txt", ".md", ".rst", ".csv", ".tsv"))]
+    names += ["a.jsonl", "a.json", "a.txt.gz", "a.txt.zst"]
+    folder = Path(tempfile.mkdtemp())
+
+    def one(data: bytes) -> None:
+        path = folder / names[data[0] % len(names) if data else 0]
+        path.write_bytes(data[1:])
+        try:
+            for item in read(path, format_of(path.name), Columns()):
+                check(item)
+        except Unusable:
+            return
+
+    start = folder / "corpus"
+    start.mkdir()
+    for number, name in enumerate(names):
+        (start / str(number)).write_bytes(bytes([number]) + SEEDS.get(name, b""))
+    atheris.Setup([sys.argv[0], str(start), *arguments], one)
+    atheris.Fuzz()
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--atheris"]:
+        by_coverage(arguments[1:])
+        return 0
+    seconds, seed = float(arguments[0]), int((arguments[1:] or ["0"])[0])
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = replay(1 << 62, seed, Path(folder), seconds)
+        except Exception:
+            newest = max(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime)
+            finding = newest.rename(Path.cwd() / f"finding-{newest.name}")
+            print(f"seed {seed}: {finding}", file=sys.stderr)
+            raise
+    print(f"seed {seed}: {found.total()} files: {dict(found)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

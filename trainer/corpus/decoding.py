@@ -1,0 +1,231 @@
+"""Bytes -> text: unpacked, then decoded by byte-order mark, as UTF-8, or by detection."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.corpus.examples import Unusable
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch
+
+PACKED = (".gz", ".zst")
+LONGEST_LINE = 16 << 20  # characters: no record and no paragraph is that long
+# What a packed file may become. Text shrinks to a tenth or, repetitive logs, to a hundredth.
+MOST_RATIO = 200
+ALWAYS_ALLOWED_BYTES = 16 << 20
+
+_CHUNK_BYTES = 1 << 20
+_ZSTD_INPUT_BYTES = 1 << 10  # an RLE block turns four bytes into 128 KiB
+_SAMPLE_BYTES = 1 << 18
+_MARKS = (  # that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_MAGIC = (
+    (b"PK\x03\x04", "a ZIP archive or office document"),
+    (b"%PDF-", "a PDF"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"\x28\xb5\x2f\xfd", "zstd data"),
+    (b"PAR1", "Parquet"),
+    (b"\x7fELF", "a program"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
+)
+_WESTERN = "cp1252"
+_CANDIDATES = [
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The bytes of a file, unpacked if `packing` says so; may be read more than once."""
+
+    path: Path
+    packing: str = ""
+
+    def chunks(self) -> Iterator[bytes]:
+        """About a MiB at a time. Raises Unusable when it is not what its name says."""
+        if not self.packing:
+            with self.path.open("rb") as file:
+                yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
+            return
+        size = self.path.stat().st_size
+        unpacked = 0
+        for chunk in self._gzip() if self.packing == ".gz" else self._zstd():
+            unpacked += len(chunk)
+            if unpacked > unpacked_limit(size):
+                raise too_large_unpacked(size)
+            yield chunk
+
+    def _gzip(self) -> Iterator[bytes]:
+        import gzip
+        import zlib
+
+        try:
+            with gzip.open(self.path) as file:
+                yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
+        except EOFError:
+            raise Unusable("the gzip data is cut off; copy the file again") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise Unusable(f"the gzip data is broken ({error})") from None
+
+    def _zstd(self) -> Iterator[bytes]:
+        import zstandard
+
+        fresh = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
+        unpacker, is_inside = fresh(), False
+        try:
+            with self.path.open("rb") as file:
+                while data := file.read(_ZSTD_INPUT_BYTES):
+                    while data:
+                        is_inside = True
+                        yield unpacker.decompress(data)
+                        data = unpacker.unused_data
+                        if unpacker.eof:  # the next frame, if there is one
+                            unpacker, is_inside = fresh(), False
+        except zstandard.ZstdError as error:
+            raise Unusable(f"the zstd data is broken ({error})") from None
+        if is_inside:
+            raise Unusable("the zstd data is cut off; copy the file again")
+
+
+def unpacked_limit(size: int) -> int:
+    """Bytes that a file of `size` bytes may become."""
+    return max(ALWAYS_ALLOWED_BYTES, MOST_RATIO * size)
+
+
+def too_large_unpacked(size: int) -> Unusable:
+    limit = unpacked_limit(size) / 2**20
+    return Unusable(
+        f"its {size:,} bytes unpack to more than {limit:,.0f} MiB; if it is sound, unpack it"
+    )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How to decode a file. `notice` is set where that was not certain."""
+
+    name: str
+    mark_bytes: int = 0
+    notice: str | None = None
+
+
+def encoding_of(raw: Raw) -> Encoding:
+    """By the mark at the start, else UTF-8 if all of it is, else detected. Raises Unusable."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    consumed = 0
+    for chunk in raw.chunks():
+        if consumed == 0:
+            _refuse_other_formats(chunk)
+            for mark, name in _MARKS:
+                if chunk.startswith(mark):
+                    return Encoding(name, len(mark))
+        if b"\0" in chunk:
+            return _unmarked_utf16(chunk)
+        pending = decoder.getstate()[0]
+        try:
+            decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            return _detected(pending + chunk, error.start, consumed - len(pending) + error.start)
+        consumed += len(chunk)
+    if cut_off := decoder.getstate()[0]:
+        raise Unusable(_not_utf8(consumed - len(cut_off)))
+    return Encoding("utf-8")
+
+
+def decoded(raw: Raw, encoding: Encoding) -> Iterator[str]:
+    """The text of a file, about a MiB at a time, without its mark. Raises Unusable."""
+    decoder = codecs.getincrementaldecoder(encoding.name)("strict")
+    consumed, line, line_chars = 0, 1, 0
+    for chunk in _and_the_end(raw.chunks()):
+        if consumed == 0:
+            consumed, chunk = encoding.mark_bytes, chunk[encoding.mark_bytes :]
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            at = consumed - pending + error.start
+            raise Unusable(
+                f"byte {at} is not {encoding.name.upper()}; save the file as UTF-8"
+            ) from None
+        if "\0" in text:
+            raise Unusable("it holds NUL bytes: binary, or UTF-16 without a mark")
+        consumed += len(chunk)
+        line += text.count("\n")
+        line_chars = len(text) - 1 - text.rfind("\n") + (0 if "\n" in text else line_chars)
+        if line_chars > LONGEST_LINE:
+            raise Unusable(f"line {line} is longer than {LONGEST_LINE >> 20} Mi characters")
+        yield text
+
+
+def _and_the_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield from (chunk for chunk in chunks if chunk)
+    yield b""
+
+
+def _refuse_other_formats(head: bytes) -> None:
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            raise Unusable(f"it is {name} whatever its name says; unpack or rename it")
+
+
+def _unmarked_utf16(chunk: bytes) -> Encoding:
+    """UTF-16 if nearly every other byte of Western text is NUL."""
+    sample = chunk[: _SAMPLE_BYTES & ~1]
+    for name, high in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[0::2])):
+        if (
+            len(high) > 3
+            and high.count(0) > 0.6 * len(high)
+            and sample.count(0) < 1.1 * high.count(0)
+        ):
+            return Encoding(
+                name, notice=f"read as {name.upper()}, which it does not declare; save it as UTF-8"
+            )
+    raise Unusable("it holds NUL bytes: binary, or UTF-16 without a mark")
+
+
+def _detected(chunk: bytes, fault: int, at: int) -> Encoding:
+    """The encoding that `chunk` looks like; `fault` is where it stops being UTF-8."""
+    from charset_normalizer import from_bytes
+
+    start = chunk.rfind(b"\n", 0, fault) + 1 if fault > _SAMPLE_BYTES // 2 else 0
+    start = max(start, fault - _SAMPLE_BYTES // 2)
+    sample = chunk[start : start + _SAMPLE_BYTES]
+    lenient = sample.decode("utf-8", "replace")
+    broken = lenient.count("\ufffd")
+    if sum(char > "\x7f" for char in lenient) > 2 * broken:
+        raise Unusable(_not_utf8(at))  # damaged UTF-8, and not another encoding
+    best = _most_likely(list(from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False)))
+    if best is None or any(map(_is_control, sample.decode(best, "ignore"))):
+        raise Unusable(f"{_not_utf8(at)}; no other encoding fits, so it may be binary")
+    return Encoding(
+        best, notice=f"byte {at} is not UTF-8; read as {best}, which is a guess: save it as UTF-8"
+    )
+
+
+def _most_likely(matches: "list[CharsetMatch]") -> str | None:
+    """The best match; among equals the Western one: a few accents look alike in all of them."""
+    if not matches:
+        return None
+    best = matches[0]
+    western = [m for m in matches if _WESTERN in m.could_be_from_charset]
+    if western and western[0].chaos <= best.chaos and western[0].coherence > best.coherence - 0.1:
+        return _WESTERN
+    return best.encoding
+
+
+def _is_control(char: str) -> bool:
+    return (char < " " and char not in "\t\n\r\f\v\x1b") or "\x7f" <= char <= "\x9f"
+
+
+def _not_utf8(at: int) -> str:
+    return f"byte {at} is not UTF-8; save the file as UTF-8"

@@ -1,0 +1,141 @@
+"""Reading a file in a child process, so that no file can take this one down.
+
+The child has a limit of memory, none of our environment variables and no way to write files.
+It serves one file after the other; one that hangs, crashes or floods is replaced.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from trainer.corpus.child import request
+from trainer.corpus.decoding import too_large_unpacked, unpacked_limit
+from trainer.corpus.examples import Item, Unusable
+from trainer.corpus.formats import Format
+from trainer.corpus.records import Columns
+from trainer.corpus.wire import unpacked
+
+_ROOT = Path(__file__).parent.parent.parent
+_INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
+_PLAIN = {  # threads and arenas reserve address space that nobody uses
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+_PIPE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`seconds` and `seconds_per_mib` of the file are what this process waits for its child."""
+
+    memory_bytes: int = 2 << 30
+    seconds: float = 60
+    seconds_per_mib: float = 5
+
+
+class Sandbox:
+    """Reads files in a child that is started when the first one comes."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def read(self, path: Path, form: Format, columns: Columns) -> Iterator[Item]:
+        """As `formats.read`; Unusable is also raised where a limit is reached."""
+        is_answered = False
+        try:
+            for line in self._lines(path, form, columns):
+                if line.startswith(b'["end"'):
+                    is_answered = True
+                    return
+                if line.startswith(b'["unusable"'):
+                    is_answered = True
+                    raise Unusable(str(json.loads(line)[1]))
+                yield unpacked(line)
+        finally:
+            if not is_answered:  # nobody knows what it would say next
+                self._end()
+
+    def _lines(self, path: Path, form: Format, columns: Columns) -> Iterator[bytes]:
+        size = path.stat().st_size
+        patience = self._limits.seconds + self._limits.seconds_per_mib * size / 2**20
+        child = self._running()
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            child.stdin.write(request(path.absolute(), form, columns))
+            child.stdin.flush()
+        except BrokenPipeError:
+            raise Unusable(self._cause(child, form)) from None
+        left, received, line = patience, 0, bytearray()
+        while True:
+            before = time.monotonic()
+            is_ready, _, _ = select.select([child.stdout], [], [], left)
+            left = max(left - (time.monotonic() - before), 0)
+            if not is_ready:
+                raise Unusable(f"reading it took more than {patience:.0f} s; remove or convert it")
+            data = os.read(child.stdout.fileno(), _PIPE_BYTES)
+            if not data:
+                raise Unusable(self._cause(child, form))
+            received += len(data)
+            if received > 2 * unpacked_limit(size):  # JSON may double the bytes of a text
+                raise too_large_unpacked(size)
+            *whole, rest = data.split(b"\n")
+            for part in whole:
+                yield bytes(line + part)
+                line.clear()
+            line += rest
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._end()
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "trainer.corpus.child", str(self._limits.memory_bytes)],
+                cwd=_ROOT,
+                env={k: os.environ[k] for k in _INHERITED if k in os.environ} | _PLAIN,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        return self._child
+
+    def _cause(self, child: subprocess.Popen[bytes], form: Format) -> str:
+        """Why a child ended in the middle of a file."""
+        code = child.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"its reader crashed ({name}): it is no sound {form}; remove or convert it"
+        memory = self._limits.memory_bytes / 2**20
+        return f"reading it needs more than {memory:,.0f} MiB of memory; split or convert it"
+
+    def _end(self) -> None:
+        if self._child is None:
+            return
+        child, self._child = self._child, None
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()

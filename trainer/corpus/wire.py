@@ -1,0 +1,51 @@
+"""Items as lines of JSON: how the child process hands them to this one.
+
+JSON and not pickle: a child that a hostile file has taken over must not run code here.
+"""
+
+import json
+from typing import Any
+
+from trainer.corpus.examples import (
+    Completion,
+    Conversation,
+    Heading,
+    Item,
+    Message,
+    Notice,
+    Refused,
+    Text,
+)
+
+
+def packed(item: Item) -> bytes:
+    """One line."""
+    match item:
+        case Text(text, headings):
+            parts: list[Any] = ["text", text, [[h.at, h.level, h.title] for h in headings]]
+        case Completion(prompt, completion):
+            parts = ["completion", prompt, completion]
+        case Conversation(messages):
+            parts = ["conversation", [[m.role, m.content] for m in messages]]
+        case Refused(where, reason):
+            parts = ["refused", where, reason]
+        case Notice(words):
+            parts = ["notice", words]
+    return json.dumps(parts).encode() + b"\n"
+
+
+def unpacked(line: bytes) -> Item:
+    """Raises ValueError for anything that `packed` did not write."""
+    kind, *parts = json.loads(line)
+    match kind, parts:
+        case "text", [str(text), list(headings)]:
+            return Text(text, tuple(Heading(int(at), int(n), str(t)) for at, n, t in headings))
+        case "completion", [str(prompt), str(completion)]:
+            return Completion(prompt, completion)
+        case "conversation", [list(turns)]:
+            return Conversation(tuple(Message(str(role), str(words)) for role, words in turns))
+        case "refused", [str(where), str(reason)]:
+            return Refused(where, reason)
+        case "notice", [str(words)]:
+            return Notice(words)
+    raise ValueError(f"no item: {line[:80]!r}")
