@@ -32,6 +32,7 @@ ROOMS = [
     "data",
     "report",
     "artifacts",
+    "adapters",
     "ask",
     "outlook",
     "job",

@@ -1,23 +1,17 @@
 """A fine-tuned model that answers questions."""
 
-import json
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer import device, model
-from trainer.errors import DataError, SettingsError
+from trainer import adapters, device, model
+from trainer.errors import DataError
 from trainer.evaluate import compute_precision
 from trainer.prompts import question_ids, stop_ids
 from trainer.settings import Settings
-from trainer.storage import fetch_verified, open_store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 MOST_ANSWER_TOKENS = 512
 
@@ -75,51 +69,14 @@ class Bot:
             raise failures[0]
 
 
-def load_bot(adapter: str, settings: Settings, base_model: str | None) -> Bot:
-    """The model behind `adapter`: a run or its adapter folder, local or `s3://`.
-
-    The base is the one that the adapter names, unless `base_model` names another. Raises
-    DataError when there is no adapter, SettingsError when its base cannot be found by name.
-    """
+def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
+    """The adapter at `where` on its base, as `adapters.find` finds them, ready to answer."""
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    folder = _bring(adapter, settings)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    trained_on, revision = config["base_model_name_or_path"], config["revision"]
-    base = _base_of(trained_on, revision, settings, base_model)
-    if base.revision != revision:
-        log.warning("the adapter was trained on %s %s, not %s", trained_on, revision, base.revision)
+    adapter = adapters.find(where, settings, base_model)
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)
-    tuned = PeftModel.from_pretrained(model.load(base, settings, precision, found), folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return Bot(tuned.eval(), tokenizer)
-
-
-def _base_of(name: str, revision: str, settings: Settings, given: str | None) -> model.Base:
-    if given:
-        return model.locate(replace(settings, base_model=given))
-    if "/" not in name and not name.startswith("builtin:"):
-        raise SettingsError(
-            f"the adapter was trained on a model in a folder named {name!r}; "
-            "say where it is with --base-model"
-        )
-    return model.locate(replace(settings, base_model=name, base_revision=revision))
-
-
-def _bring(adapter: str, settings: Settings) -> Path:
-    """The local folder that holds the adapter's files, verified when they come from a bucket."""
-    run = adapter.rstrip("/").removesuffix("/adapter")
-    if "://" not in adapter:
-        for folder in (Path(adapter), Path(run) / "adapter"):
-            if (folder / "adapter_config.json").is_file():
-                return folder
-        raise DataError(
-            f"{adapter}: no adapter_config.json there; name a run or its adapter folder"
-        )
-    uri, _, name = run.rpartition("/")
-    into = settings.scratch_dir / "adapters" / name
-    store = open_store(uri, retry_minutes=settings.storage_retry_minutes)
-    fetch_verified(store, name, into, only_prefix="adapter/")
-    return into / "adapter"
+    base = model.load(adapter.base, settings, precision, found)
+    tokenizer = AutoTokenizer.from_pretrained(adapter.folder, trust_remote_code=False)
+    return Bot(PeftModel.from_pretrained(base, adapter.folder).eval(), tokenizer)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +177,19 @@ def trainable_parameters(base: Base, settings: Settings) -> int:
     )
 
 
+def weights(base: Base, settings: Settings) -> list[Path]:
+    """Every file of the base's weights, brought to local disk. Raises as `locate` does."""
+    if base.is_from_hub:
+        its_own = replace(settings, base_model=base.name, base_revision=base.revision)
+        _from_hub(its_own, WEIGHT_FILES)
+    files = sorted(base.folder.glob("*.safetensors"))
+    if not files:
+        raise SettingsError(
+            f"{base.name}: no .safetensors weights there; pickled weights are never read"
+        )
+    return files
+
+
 def load(base: Base, settings: Settings, precision: "Precision", device: "Device") -> Any:
     """The base model, its linear layers quantised to NF4 with double quantisation, frozen.
 
@@ -185,12 +198,7 @@ def load(base: Base, settings: Settings, precision: "Precision", device: "Device
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if base.is_from_hub:
-        _from_hub(settings, WEIGHT_FILES)
-    if not list(base.folder.glob("*.safetensors")):
-        raise SettingsError(
-            f"{base.name}: no .safetensors weights there; pickled weights are never read"
-        )
+    weights(base, settings)
     model = AutoModelForCausalLM.from_pretrained(
         base.folder,
         quantization_config=BitsAndBytesConfig(

@@ -1,0 +1,72 @@
+"""A finished adapter and the base model that it belongs to, wherever they are."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainer import model
+from trainer.errors import DataError, SettingsError
+from trainer.settings import Settings
+from trainer.storage import fetch_verified, open_store
+
+log = logging.getLogger(__name__)
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The adapter's files on local disk, what peft says about it, and its base."""
+
+    folder: Path
+    config: dict[str, Any]
+    base: model.Base
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
+
+
+def find(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
+    """The adapter at `where`: a run or its adapter folder, local or `s3://`.
+
+    The base is the one that the adapter names, unless `base_model` names another; `model.load`
+    and `model.weights` bring its weights. Raises DataError when there is no adapter,
+    SettingsError when its base cannot be found by name.
+    """
+    folder = _bring(where, settings)
+    config = json.loads((folder / CONFIG).read_text())
+    trained_on, revision = config["base_model_name_or_path"], config["revision"]
+    base = _base_of(trained_on, revision, settings, base_model)
+    if base.revision != revision:
+        log.warning("the adapter was trained on %s %s, not %s", trained_on, revision, base.revision)
+    return Adapter(folder, config, base)
+
+
+def _base_of(name: str, revision: str, settings: Settings, given: str | None) -> model.Base:
+    if given:
+        return model.locate(replace(settings, base_model=given))
+    if "/" not in name and not name.startswith("builtin:"):
+        raise SettingsError(
+            f"the adapter was trained on a model in a folder named {name!r}; "
+            "say where it is with --base-model"
+        )
+    return model.locate(replace(settings, base_model=name, base_revision=revision))
+
+
+def _bring(where: str, settings: Settings) -> Path:
+    """The local folder that holds the adapter's files, verified when they come from a bucket."""
+    run = where.rstrip("/").removesuffix("/adapter")
+    if "://" not in where:
+        for folder in (Path(where), Path(run) / "adapter"):
+            if (folder / CONFIG).is_file():
+                return folder
+        raise DataError(f"{where}: no {CONFIG} there; name a run or its adapter folder")
+    uri, _, name = run.rpartition("/")
+    into = settings.scratch_dir / "adapters" / name
+    store = open_store(uri, retry_minutes=settings.storage_retry_minutes)
+    fetch_verified(store, name, into, only_prefix="adapter/")
+    return into / "adapter"
