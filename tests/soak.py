@@ -10,7 +10,7 @@
     damage        every file of a stopped run: missing, empty, half, a bit flipped
     publishing    SIGKILL while publishing, with a reader polling
     races         two jobs, one run id; three of four pairs disagree
-    disks         scratch disks of many sizes
+    disks         scratch and output disks of many sizes, and read-only ones
     server        the S3 server crashes, freezes, answers SlowDown
     faults        requests are truncated, reset, delayed, refused and left without an answer
 
@@ -51,7 +51,8 @@ CLONE_NEWPID = 0x20000000
 EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "http.client.send"}
 WEIGHTS = "adapter/adapter_model.safetensors"
 SAVE_OPERATIONS = 70  # about; more in a bucket
-SMALL = {"MAX_STEPS": "4", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
+# The fifth step ends an epoch.
+SMALL = {"MAX_STEPS": "6", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
 
 
 def preload() -> None:
@@ -488,24 +489,37 @@ def spoil_weights() -> None:
 
 
 def disks(soak: "Soak", count: int) -> None:
-    """A scratch disk of many sizes: the right code, and on with more room."""
+    """Disks of many sizes for scratch and output, then read-only: the right code, and on after."""
     for number in range(count):
         size_kib = 8 + round(2 ** (number / count * 12))
-        with soak.place() as place:
-            disk = place.folder / "scratch"
-            disk.mkdir()
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(disk)]
-            subprocess.run(mount, check=True)
-            try:
+        for name in ("scratch",) if soak.bucket else ("scratch", "out"):
+            with soak.place() as place, mounted(place.folder / name, size_kib) as remount:
+                what = f"{name} of {size_kib} KiB"
                 code = place.attempt()
-                soak.tally.ended[f"exit {code}"] += 1
-                soak.tally.must(code in (0, 1), f"{size_kib} KiB: exit {code}: {place.said()}")
-                said = "make room" in place.said() or code == 0
-                soak.tally.must(said, f"{size_kib} KiB: said {place.said()}")
-                subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-                finish(place, soak.tally, soak.expected, f"after {size_kib} KiB")
-            finally:
-                subprocess.run(["umount", str(disk)], check=True)
+                soak.tally.ended[f"{name}: exit {code}"] += 1
+                said = code == 0 or (code == 1 and "make room" in place.said())
+                soak.tally.must(said, f"{what}: exit {code}: {place.said()}")
+                remount("size=64m,ro")
+                code = place.attempt()
+                said = code == 11 and f"/{name}" in place.said()
+                soak.tally.must(said, f"{what}, read-only: exit {code}: {place.said()}")
+                remount("rw")
+                finish(place, soak.tally, soak.expected, f"after {what}")
+
+
+@contextlib.contextmanager
+def mounted(disk: Path, size_kib: int) -> Iterator[Callable[[str], None]]:
+    """A new disk at `disk`; gives what mounts it with other options."""
+
+    def mount(*options: str) -> None:
+        subprocess.run(["mount", *options, str(disk)], check=True)
+
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs")
+    try:
+        yield lambda options: mount("-o", f"remount,{options}")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def server(soak: "Soak", count: int) -> None:

@@ -1,7 +1,9 @@
 """Checkpoints are complete or absent, and a damaged one is named and never used."""
 
 import shutil
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import numpy
 import pytest
 import torch
 
+from trainer import stopping
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
-from trainer.errors import JobError
+from trainer.errors import JobError, UnreachableError
 from trainer.storage import FolderStore
 
 FILES = ("adapter.safetensors", "state.json", "fingerprint.json", "manifest.json")
@@ -140,6 +143,31 @@ def test_a_push_that_failed_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path
     with pytest.raises(JobError):
         checkpoints.finish()
     assert (tmp_path / "node" / "step-000010" / "manifest.json").exists()
+
+
+def test_after_a_signal_a_store_that_hangs_is_waited_for_no_longer_than_the_grace_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    class HangingStore(FolderStore):
+        def upload(self, path: Path, name: str) -> None:
+            monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
+            monkeypatch.setattr(stopping, "_requested_at", time.monotonic())
+            answers.wait(60)
+            super().upload(path, name)
+
+    monkeypatch.setattr(stopping, "_requested", None)
+    monkeypatch.setattr(stopping, "GRACE_S", 0.5)
+    store = HangingStore(tmp_path / "store")
+    checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine")
+    saved = checkpoints.save(10, fill(10))
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match="no answer within the grace period"):
+        checkpoints.finish()
+    answers.set()
+    assert time.monotonic() - started < 3
+    assert (saved / "manifest.json").exists()
 
 
 def test_what_was_trained_while_the_store_was_gone_is_kept_and_pushed_by_the_next_start(

@@ -4,9 +4,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
+
+from trainer.errors import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,37 @@ def test_a_fresh_node_resumes_from_what_was_pushed(tmp_path: Path, undisturbed: 
     assert adapter_bytes(only_run(tmp_path)) == undisturbed
 
 
+def test_a_step_that_would_outlive_the_grace_period_is_given_up_and_the_next_start_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import stopping
+    from trainer.train import _ResumableTrainer
+
+    settings = {"BATCH_SIZE": "1", "EFFECTIVE_BATCH_SIZE": "4", "CHECKPOINT_EVERY": "60m"}
+    whole = adapter_bytes(run_here(tmp_path / "whole", **settings))
+    done = 0
+    training_step = _ResumableTrainer.training_step
+
+    def signalled_in_the_third_step(*arguments: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == 10:
+            stopping._handle(signal.SIGTERM, None)
+        return training_step(*arguments)
+
+    monkeypatch.setattr(_ResumableTrainer, "training_step", signalled_in_the_third_step)
+    monkeypatch.setattr(stopping, "_requested", None)
+    monkeypatch.setattr(stopping, "GRACE_S", 0.0)
+    with pytest.raises(Interrupted):
+        run_here(tmp_path / "stopped", **settings)
+    assert done == 10  # of the twelve of three steps
+    saved = list((tmp_path / "stopped" / "scratch" / "runs").glob("*/checkpoints/*"))
+    assert [path.name for path in saved] == ["step-000002"]
+    monkeypatch.setattr(stopping, "_requested", None)
+    assert adapter_bytes(run_here(tmp_path / "stopped", **settings)) == whole
+    assert done - 10 <= 4 * (STEPS - 2)  # fewer where a step ends an epoch
+
+
 def wait_for_handler(process: "subprocess.Popen[str]") -> None:
     """Until the process handles SIGTERM: Python itself takes a while to reach our first line."""
     while True:
@@ -101,7 +135,7 @@ def test_a_signal_before_training_ends_with_33_and_a_sentence(
 def test_a_second_signal_stops_at_once_where_the_first_waits_for_the_step(tmp_path: Path) -> None:
     many = [{"question": f"Which part is {n}?", "answer": f"HG-{n * n}"} for n in range(9000)]
     write_records(tmp_path / "data" / "many.jsonl", many)
-    process = start(tmp_path, MAX_LENGTH="256", EFFECTIVE_BATCH_SIZE="512")
+    process = start(tmp_path, MAX_LENGTH="256", EFFECTIVE_BATCH_SIZE="512", BATCH_SIZE="512")
     wait_for(process, "micro-batch of")
     time.sleep(4)  # in the first step, which takes a minute
     process.terminate()

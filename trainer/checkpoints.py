@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import DataError
+from trainer import stopping
+from trainer.errors import DataError, UnreachableError
 from trainer.storage import FolderStore, Store, fetch_verified, publish, read_manifest
 from trainer.storage.transfer import MANIFEST
 
@@ -121,10 +122,16 @@ class Checkpoints:
             raise self._failure
 
     def finish(self) -> None:
-        """Wait until every checkpoint is pushed; raise what stopped one."""
+        """Wait until every checkpoint is pushed; raise what stopped one.
+
+        After a signal no longer than the grace period: a store that hangs has timeouts beyond it.
+        """
         if self._pusher is not None:
             self._pending.put(None)
-            self._pusher.join()
+            while self._pusher.is_alive() and not stopping.out_of_time():
+                self._pusher.join(timeout=0.2)
+            if self._pusher.is_alive():
+                raise UnreachableError(f"{self._store.uri}: no answer within the grace period")
             self._pusher = None
         self.raise_if_push_failed()
 

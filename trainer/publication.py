@@ -89,7 +89,7 @@ def _lease(store: Store, name: str, owner: str, *, unless: str) -> Iterator[None
         yield
     finally:
         released.set()
-        renewal.join(timeout=RENEWED_S)
+    renewal.join(timeout=RENEWED_S)  # or it would write the lease again
     store.delete([name])
 
 

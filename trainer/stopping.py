@@ -6,6 +6,7 @@ second signal ends the process at once.
 """
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -54,9 +55,14 @@ def requested() -> bool:
     return _requested is not None
 
 
+def seconds_left() -> float:
+    """Until the grace period is used up; without end when no signal came."""
+    return math.inf if _requested is None else _requested_at + GRACE_S - time.monotonic()
+
+
 def out_of_time() -> bool:
-    """Whether a signal came so long ago that a failure must not be waited out any more."""
-    return _requested is not None and time.monotonic() - _requested_at > GRACE_S
+    """Whether a signal came so long ago that nothing must be waited for any more."""
+    return seconds_left() < 0
 
 
 def raise_if_requested() -> None:

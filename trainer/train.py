@@ -1,5 +1,6 @@
 """The training run: SFTTrainer on packed blocks, resumable to the bit, stopped when it diverges."""
 
+import contextlib
 import json
 import logging
 import math
@@ -90,7 +91,8 @@ def train(
         torch.cuda.reset_peak_memory_stats()
     with stopping.deferred():
         try:
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
+            with contextlib.suppress(_StepGivenUp):
+                trainer.train(resume_from_checkpoint=str(start) if start else None)
             checkpoints.finish()
         except UnreachableError as error:
             if not stopping.requested():
@@ -260,15 +262,18 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
         return norm
 
-    def save_state(self, folder: Path) -> None:
-        """Everything that the next step depends on, as files in `folder`."""
+    def save_state(self, folder: Path, rng: dict[str, Any] | None = None) -> None:
+        """Everything that the next step depends on, as files in `folder`.
+
+        In the middle of a step, `rng` is what `random_state` gave before it.
+        """
         tensors: dict[str, torch.Tensor] = {}
         scaler = getattr(self.accelerator, "scaler", None)
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": _without_functions(self.lr_scheduler.state_dict()),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "rng": _random_state(),
+            "rng": rng or random_state(),
         }
         (folder / STATE).write_text(json.dumps(to_parts(state, tensors)))
         save_file(tensors, folder / TENSORS)
@@ -298,6 +303,10 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             _set_random_state(_read_state(Path(checkpoint))["rng"])
 
 
+class _StepGivenUp(Exception):
+    """A signal came in a step that takes longer than the grace period leaves."""
+
+
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Progress, divergence, checkpoints and signals, at the end of each optimizer step."""
 
@@ -316,12 +325,28 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._checkpoints = checkpoints
         self._step_tokens = settings.effective_batch_size * block_tokens
         self._bad = 0
-        self._started = self._saved = time.monotonic()
+        self._micro_batches = 0
+        self._rng = random_state()
+        self._started = self._saved = self._step_started = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
         self._started = self._saved - _seconds(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._micro_batches = 0
+        self._step_started = time.monotonic()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step that would outlive the grace period is given up, and what was before it saved."""
+        self._micro_batches += 1
+        each_s = (time.monotonic() - self._step_started) / self._micro_batches
+        left_s = each_s * (args.gradient_accumulation_steps - self._micro_batches)
+        if left_s > stopping.seconds_left() / 2:  # the other half is for the push
+            if state.global_step > 0:
+                self._save(state.global_step, self._rng)
+            raise _StepGivenUp
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for parameter in self._trainer.engine.parameters if self._trainer.engine else ():
@@ -355,9 +380,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         else:
             due = time.monotonic() - self._saved >= (self._every.minutes or 0) * 60
         if due or control.should_training_stop or state.global_step == state.max_steps:
-            self._checkpoints.save(state.global_step, self._trainer.save_state)
-            self._saved = time.monotonic()
-            self.progress.saved()
+            self._save(state.global_step)
+        self._rng = random_state()
+
+    def _save(self, step: int, rng: dict[str, Any] | None = None) -> None:
+        self._checkpoints.save(step, lambda folder: self._trainer.save_state(folder, rng))
+        self._saved = time.monotonic()
+        self.progress.saved()
 
     def _stop_if_diverged(self, logs: dict[str, float]) -> None:
         gradient = logs.get("grad_norm", math.nan)
@@ -387,7 +416,7 @@ def _without_functions(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     return {
         "python": random.getstate(),
         "numpy": numpy.random.get_state(),
