@@ -120,6 +120,47 @@ def ask(adapter: str, base_model: str | None, question: tuple[str, ...]) -> None
             click.echo()
 
 
+@cli.command()
+@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+@click.option("--output", required=True, help="A new folder for the model.")
+@click.option("--base-model", help="Where the base model is, if not where the adapter says.")
+def merge(adapter: str, output: str, base_model: str | None) -> None:
+    """Write base and adapter as one 16-bit model. Needs no GPU and little memory."""
+    settings = Settings.read({}, os.environ, trains=False)
+    log.set_up(settings.log_format, settings.log_level)
+    from trainer import adapters
+    from trainer.merge import merge
+
+    base = base_model or os.environ.get("QLORA_BASE_MODEL")
+    merge(adapters.find(adapter, settings, base), settings, Path(output))
+
+
+@cli.command()
+@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+@click.option("--output", required=True, help="A new folder for the files.")
+@click.option("--base-model", help="Where the base model is, if not where the adapter says.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(["merged", "adapter", "base"]),
+    multiple=True,
+    default=["merged"],
+    help="What to write; may be given more than once.  [default: merged]",
+)
+def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, ...]) -> None:
+    """Write GGUF files for llama.cpp and Ollama, with a Modelfile.
+
+    One model, or the small adapter for a base that several adapters share.
+    """
+    settings = Settings.read({}, os.environ, trains=False)
+    log.set_up(settings.log_format, settings.log_level)
+    from trainer import adapters
+    from trainer.export import export
+
+    base = base_model or os.environ.get("QLORA_BASE_MODEL")
+    export(adapters.find(adapter, settings, base), settings, parts, Path(output))
+
+
 def _unexpected(error: Exception) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
     text = " ".join(str(error).split())

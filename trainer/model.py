@@ -65,6 +65,11 @@ class Base:
 
         return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the weights on disk are: 4 bits are made here, from 16."""
+        return getattr(self.config, "quantization_config", None) is not None
+
     @cached_property
     def skeleton(self) -> Any:
         """The model without memory behind its weights: its module names and sizes."""
@@ -182,7 +187,12 @@ def weights(base: Base, settings: Settings) -> list[Path]:
     if base.is_from_hub:
         its_own = replace(settings, base_model=base.name, base_revision=base.revision)
         _from_hub(its_own, WEIGHT_FILES)
-    files = sorted(base.folder.glob("*.safetensors"))
+    index = base.folder / "model.safetensors.index.json"
+    if index.is_file():  # some folders hold the same weights once more in a file of their maker's
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = sorted(base.folder / name for name in names)
+    else:
+        files = sorted(base.folder.glob("*.safetensors"))
     if not files:
         raise SettingsError(
             f"{base.name}: no .safetensors weights there; pickled weights are never read"

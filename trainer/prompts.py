@@ -141,7 +141,7 @@ class RecordTokenizer:
 
     def _conversation_spans(self, messages: Sequence[Message]) -> list[Span]:
         roles = tuple(message.role for message in messages)
-        between = self._frame(roles)
+        between = self.frame(roles)
         spans: list[Span] = []
         before = between[0]
         for at, message in enumerate(messages):
@@ -167,14 +167,14 @@ class RecordTokenizer:
         """
         if not roles:
             return before, ""
-        given = self._frame(roles, generation=True)[-1]
+        given = self.frame(roles, generation=True)[-1]
         if roles[-1] == "assistant":
             given = given.removeprefix(self._end(roles))
         return given, before.removeprefix(given) if before.startswith(given) else ""
 
     def _end(self, roles: tuple[str, ...]) -> str:
         """What ends the answer that closes `roles`: up to the template's own token, else eos."""
-        tail = self._frame(roles)[-1]
+        tail = self.frame(roles)[-1]
         found = self._special_pattern.search(tail)
         if found is None or found.group() == self._tokenizer.bos_token:
             return str(self._tokenizer.eos_token)
@@ -183,7 +183,7 @@ class RecordTokenizer:
     def end_of_answer(self) -> list[Span]:
         return [Span(self._end(("user", "assistant")), trained=True)]
 
-    def _frame(self, roles: tuple[str, ...], generation: bool = False) -> tuple[str, ...]:
+    def frame(self, roles: tuple[str, ...], generation: bool = False) -> tuple[str, ...]:
         """The template's text around the contents of `roles`: one more string than roles."""
         asked = (roles, generation)
         if asked not in self._frames:
