@@ -168,6 +168,24 @@ def test_one_wrong_fine_tune_of_many_does_not_end_the_others(bucket: Any, tmp_pa
 
 @over_http
 @locally
+def test_a_night_without_new_data_trains_nothing(bucket: Any, tmp_path: Path) -> None:
+    documents = configured(bucket, tmp_path, render(OVERLAYS / "nightly"), MAX_STEPS="2")
+    job = {"kind": "Job", "metadata": {"name": "night"}}
+    documents.append(find(documents, "CronJob")["spec"]["jobTemplate"] | job)
+
+    def night(name: str) -> int:
+        (pod,) = Local(tmp_path / name).run(documents).pods
+        assert pod.exit_code == 0, pod.message
+        return steps(pod)
+
+    assert (night("first"), night("quiet")) == (2, 0)
+    bucket.put_object(Key="corpus/new.txt", Body=b"From today the shop opens at nine. " * 20)
+    assert night("busy") == 2
+    assert len([k for k in keys(bucket) if k.endswith("adapter_model.safetensors")]) == 2
+
+
+@over_http
+@locally
 def test_the_local_overlay_fills_its_bucket_before_it_trains(bucket: Any, tmp_path: Path) -> None:
     documents = render(OVERLAYS / "local")
     data = find(documents, "ConfigMap", "qlora-job")["data"]
