@@ -475,17 +475,17 @@ def races(soak: "Soak", count: int) -> None:
 
 def spoil_weights() -> None:
     """Let this process end in other weights, as another kind of device might."""
-    from trainer import artifacts
+    from trainer import evaluate
 
-    check = artifacts.check_adapter
+    compare = evaluate.compare
 
-    def spoil_and_check(model: Any) -> None:
+    def spoil_and_compare(model: Any, *arguments: Any) -> Any:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.data += 1
-        check(model)
+                weight.data *= 1.001  # another adapter, as good as the first
+        return compare(model, *arguments)
 
-    artifacts.check_adapter = spoil_and_check
+    evaluate.compare = spoil_and_compare
 
 
 def disks(soak: "Soak", count: int) -> None:

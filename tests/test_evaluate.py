@@ -1,12 +1,9 @@
 """Judging: what counts as an exact answer, which questions are asked, what is rejected."""
 
 import pytest
-import torch
 
-from trainer.artifacts import check_adapter
 from trainer.corpus import Conversation, Message, Text
-from trainer.errors import RejectedError
-from trainer.evaluate import MOST_QUESTIONS, questions_of, same_answer
+from trainer.evaluate import MOST_QUESTIONS, questions_of, same_answer, token_f1
 from trainer.report import render_card, render_report
 
 
@@ -19,6 +16,24 @@ def test_an_exact_answer_may_differ_in_white_space_only() -> None:
     assert same_answer(" 149  euros\n", "149 euros")
     assert not same_answer("149 Euros", "149 euros")
     assert not same_answer("149 euros.", "149 euros")
+
+
+@pytest.mark.parametrize(
+    ("given", "reference", "f1"),
+    [
+        ("149 euros", "149 Euros.", 1),
+        ("It costs 149 euros", "149 euros", 2 * (2 / 4) * 1 / (2 / 4 + 1)),
+        ("euros euros", "149 euros", 1 / 2),
+        ("", "149 euros", 0),
+        ("...", "!", 1),
+        ("Größe", "größe", 1),
+    ],
+)
+def test_token_f1_is_of_words_without_case_and_punctuation(
+    given: str, reference: str, f1: float
+) -> None:
+    assert token_f1(given, reference) == pytest.approx(f1)
+    assert token_f1(reference, given) == pytest.approx(f1)
 
 
 def test_only_records_of_one_question_and_one_answer_are_asked() -> None:
@@ -34,34 +49,11 @@ def test_the_questions_are_the_same_whatever_their_order() -> None:
     assert len(questions_of(many)) == MOST_QUESTIONS
 
 
-class Adapter(torch.nn.Module):
-    def __init__(self, a: float, b: float) -> None:
-        super().__init__()
-        self.lora_A = torch.nn.Parameter(torch.full((2, 2), a))
-        self.lora_B = torch.nn.Parameter(torch.full((2, 2), b))
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "words"),
-    [
-        (1.0, float("nan"), "lora_B"),
-        (float("inf"), 1.0, "lora_A"),
-        (1.0, 0.0, "left it at zero"),
-    ],
-)
-def test_a_broken_adapter_is_rejected(a: float, b: float, words: str) -> None:
-    with pytest.raises(RejectedError, match=words):
-        check_adapter(Adapter(a, b))
-
-
-def test_a_sound_adapter_passes() -> None:
-    check_adapter(Adapter(1.0, 1.0))
-
-
 HOSTILE = "<script>alert(1)</script>"
 RECORD = {
     "run_id": "run",
     "warnings": [HOSTILE],
+    "rejected": [],
     "settings": {"max_length": 64, "target_modules": ["q_proj"]},
     "base": {"name": "builtin:tiny", "revision": "main"},
     "inputs": [{"name": HOSTILE, "size": 3, "sha256": "0" * 64}],

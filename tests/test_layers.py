@@ -28,6 +28,7 @@ ROOMS = [
     "publication",
     "train",
     "evaluate",
+    "acceptance",
     "identity",
     "data",
     "report",

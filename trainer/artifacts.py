@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
-from trainer.errors import RejectedError
 from trainer.report import render_card, render_report
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ class Run:
     trained: "Trained"
     evaluation: "Evaluation"
     warnings: list[str]
+    faults: list[str]
+    """why it was rejected; empty for an adapter that is published"""
     finished: float
     """seconds since the epoch"""
 
@@ -90,6 +91,7 @@ class Run:
             },
             "samples": self.evaluation.samples(SAMPLES),
             "warnings": self.warnings,
+            "rejected": self.faults,
             "libraries": library_versions(),
         }
 
@@ -99,52 +101,32 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def check_adapter(model: Any) -> None:
-    """Raises RejectedError when a weight of the adapter is not finite or all of it is zero."""
-    import torch
+def save_adapter(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", base: "Base", folder: Path
+) -> None:
+    """The adapter in peft's own layout and the tokenizer, as they are published."""
+    # "auto" would ask the hub whether the vocabulary grew; it never does here.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's own, empty
+    _edit_json(folder / "tokenizer_config.json", name_or_path=base.name)
+    config = folder / "adapter_config.json"
+    _edit_json(
+        config,
+        base_model_name_or_path=base.name,
+        revision=base.revision,
+        target_modules=sorted(json.loads(config.read_text())["target_modules"]),
+    )
 
-    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
-    if broken:
-        raise RejectedError(
-            f"the adapter was not published: {len(broken)} of its {len(weights)} tensors hold "
-            f"NaN or infinity, {broken[0]} first; lower QLORA_LEARNING_RATE"
-        )
-    if not any(weight.any() for name, weight in weights.items() if "lora_B" in name):
-        raise RejectedError(
-            "the adapter was not published: training left it at zero; raise QLORA_LEARNING_RATE "
-            "or QLORA_MAX_STEPS"
-        )
 
-
-def write_artifacts(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", run: Run, folder: Path
-) -> Path:
-    """Fill `folder` with everything that is published and return it."""
-    _write_adapter(model, tokenizer, run, folder / "adapter")
+def describe(run: Run, folder: Path) -> None:
+    """Everything beside the weights in `folder`: metrics, `run.json`, report and model card."""
     rows = run.trained.history
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     record = run.record()
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     (folder / "report.html").write_text(render_report(record, rows))
-    return folder
-
-
-def _write_adapter(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", run: Run, folder: Path
-) -> None:
-    # "auto" would ask the hub whether the vocabulary grew; it never does here.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    tokenizer.save_pretrained(folder)
-    _edit_json(folder / "tokenizer_config.json", name_or_path=run.base.name)
-    config = folder / "adapter_config.json"
-    _edit_json(
-        config,
-        base_model_name_or_path=run.base.name,
-        revision=run.base.revision,
-        target_modules=sorted(json.loads(config.read_text())["target_modules"]),
-    )
-    (folder / "README.md").write_text(render_card(run.record()))
+    (folder / "adapter" / "README.md").write_text(render_card(record))
 
 
 def _edit_json(path: Path, **changes: Any) -> None:

@@ -376,3 +376,8 @@ def _block(sequences: Sequence[Encoded], max_length: int, pad_id: int) -> Block:
         start = end
     columns["position_ids"][start:] = np.arange(max_length - start)
     return Block(**columns)
+
+
+def trained_ends(blocks: Iterable[Block], ends: Sequence[int]) -> int:
+    """How many of the trained tokens in `blocks` are in `ends`: they end an answer or document."""
+    return sum(int(np.isin(block.labels[1:], list(ends)).sum()) for block in blocks)

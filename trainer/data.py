@@ -9,6 +9,7 @@ from trainer.checkpoints import only_process
 from trainer.errors import DataError
 from trainer.identity import digest, slug
 from trainer.log import figures
+from trainer.prompts import stop_ids
 from trainer.settings import Settings
 from trainer.storage import Fetched, fetch
 
@@ -73,6 +74,12 @@ def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerB
         raise DataError("the data holds nothing to train on once tokenised; add text")
     judged, _ = blocks.encode(held_out, tokenizer, length, max_masked_share=1)
     packed = blocks.pack(sequences, length, tokenizer.pad_token_id)
+    ends = blocks.trained_ends(packed, stop_ids(tokenizer))
+    if not ends:
+        raise DataError(
+            f"every record is cut before its end at QLORA_MAX_LENGTH={length}, so that the model "
+            "would never learn to stop; raise it until answers fit"
+        )
     data = Data(
         train=packed,
         held_out=blocks.pack(judged, length, tokenizer.pad_token_id),
@@ -86,6 +93,7 @@ def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerB
             "skipped_first": [s.reason for s in read.skipped[:_NAMED_SKIPS]],
             "assumed_first": read.notices[:_NAMED_SKIPS],
             **asdict(counts.packed(packed)),
+            "trained_ends": ends,
             "blocks": len(packed),
             "held_out": len(held_out),
         },

@@ -1,16 +1,21 @@
-"""Base against tuned on the held-out data: loss, perplexity, exact answers and samples."""
+"""Base against tuned on the held-out data: loss, perplexity, answers right and alike, samples."""
 
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trainer.blocks import Block
 from trainer.corpus import Conversation, Example
+from trainer.engine import why_not
 from trainer.log import figures
-from trainer.prompts import question_ids, stop_ids
+from trainer.prompts import IGNORED, question_ids, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +25,7 @@ log = logging.getLogger(__name__)
 MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
 MOST_ANSWER_TOKENS = 256
 GENERATED_AT_ONCE = 4096  # tokens of keys and values: 2 GiB for Llama-2-7B in 16 bits
+LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
 _ONE_TURN = ["user", "assistant"]
 
 
@@ -33,21 +39,25 @@ class Question:
 
 @dataclass(frozen=True)
 class Score:
-    """How one model does on the held-out data.
+    """How one model does on the held-out data; None where there is none.
 
-    `exact` and `stopped` (ended by itself) are shares of the questions, None without any.
+    `end_loss` is the loss of the tokens that end an answer or a document. `exact` and `stopped`
+    (ended by itself) are shares of the questions, `f1` their mean token F1.
     """
 
     loss: float | None
+    end_loss: float | None
     perplexity: float | None
     exact: float | None
+    f1: float | None
     stopped: float | None
     answers: tuple[str, ...] = field(repr=False, default=())
 
     def figures(self) -> dict[str, float | None]:
+        """JSON-ready: JSON has no NaN."""
         record = asdict(self)
         del record["answers"]
-        return record
+        return {name: value if finite(value) else None for name, value in record.items()}
 
 
 @dataclass(frozen=True)
@@ -119,36 +129,76 @@ def score(
     questions: Sequence[Question],
 ) -> Score:
     """One model's Score as it stands, adapter on or off."""
-    loss = held_out_loss(model, blocks) if blocks else None
+    loss, end_loss = held_out_loss(model, blocks, stop_ids(tokenizer)) if blocks else (None, None)
     replies = answer(model, tokenizer, questions)
     pairs = list(zip(questions, replies, strict=True))
     return Score(
         loss=loss,
+        end_loss=end_loss,
         perplexity=math.exp(min(loss, 700.0)) if loss is not None else None,
-        exact=_share(same_answer(r.text, q.answer) for q, r in pairs) if pairs else None,
-        stopped=_share(r.stopped for _, r in pairs) if pairs else None,
+        exact=_mean(same_answer(r.text, q.answer) for q, r in pairs),
+        f1=_mean(token_f1(r.text, q.answer) for q, r in pairs),
+        stopped=_mean(r.stopped for _, r in pairs),
         answers=tuple(reply.text for reply in replies),
     )
 
 
-def held_out_loss(model: Any, blocks: Sequence[Block]) -> float:
-    """Mean cross-entropy in nats over every trained token of `blocks`."""
+def held_out_loss(
+    model: Any, blocks: Sequence[Block], ends: Sequence[int] = ()
+) -> tuple[float, float | None]:
+    """Mean cross-entropy in nats over every trained token of `blocks`, and over those in `ends`.
+
+    The second is None where none of them is.
+    """
     import torch
 
-    total, tokens = 0.0, 0
+    losses, targets = [], []
     with torch.no_grad(), compute_precision(model):
         for block in blocks:
-            inputs = {
-                name: torch.from_numpy(values)[None].to(model.device)
-                for name, values in vars(block).items()
-            }
-            labels_BT = inputs.pop("labels")
-            logits_BTV = model(**inputs, use_cache=False).logits
-            total += torch.nn.functional.cross_entropy(
-                logits_BTV[0, :-1].float(), labels_BT[0, 1:], ignore_index=-100, reduction="sum"
-            ).item()
-            tokens += int((labels_BT[0, 1:] != -100).sum())
-    return total / max(tokens, 1)
+            trained = torch.from_numpy(block.labels[1:] != IGNORED).nonzero().flatten()
+            targets.append(block.labels[1:][trained.numpy()])
+            losses.append(_token_losses(model, block, trained).cpu().numpy())
+    loss, target = np.concatenate(losses), np.concatenate(targets)
+    is_end = np.isin(target, list(ends))
+    return (
+        float(loss.mean()) if len(loss) else 0.0,
+        float(loss[is_end].mean()) if is_end.any() else None,
+    )
+
+
+def _token_losses(model: Any, block: Block, trained: Any) -> Any:
+    """Float32 [N]: the loss at each of the N positions `trained`, as index into labels[1:]."""
+    import torch
+
+    inputs = {
+        name: torch.from_numpy(values)[None].to(model.device)
+        for name, values in vars(block).items()
+        if name != "labels"
+    }
+    target_N = torch.from_numpy(block.labels[1:])[trained].to(model.device)
+    at_N = trained.to(model.device)
+    parts = zip(_logits(model, inputs, at_N), target_N.split(LOGIT_ROWS), strict=True)
+    return torch.cat(
+        [
+            torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
+            for logits, target in parts
+        ]
+    )
+
+
+def _logits(model: Any, inputs: dict[str, Any], at_N: Any) -> Iterator[Any]:
+    """Logits [LOGIT_ROWS, V] of the positions `at_N`, part by part.
+
+    A model that the engine knows has nothing behind its head, so that they are never whole: for
+    one block of 32,768 tokens they would take 4 GiB. Others may scale or cap theirs.
+    """
+    base = model.get_base_model()
+    if why_not(base.config) is not None:
+        yield from model(**inputs, use_cache=False).logits[0, at_N].split(LOGIT_ROWS)
+        return
+    hidden_TH = base.model(**inputs, use_cache=False).last_hidden_state[0]
+    for rows in at_N.split(LOGIT_ROWS):
+        yield base.lm_head(hidden_TH[rows])
 
 
 @dataclass(frozen=True)
@@ -210,12 +260,29 @@ def same_answer(given: str, reference: str) -> bool:
     return " ".join(given.split()) == " ".join(reference.split())
 
 
+def token_f1(given: str, reference: str) -> float:
+    """Harmonic mean of precision and recall of the words, as SQuAD counts them.
+
+    Without case and punctuation (Rajpurkar et al. 2016); articles stay, for not every text is
+    English.
+    """
+    one, other = (Counter(re.findall(r"\w+", text.lower())) for text in (given, reference))
+    if not one or not other:
+        return float(one == other)
+    shared = (one & other).total()
+    return 2 * shared / (one.total() + other.total())
+
+
+def finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _reply(tokenizer: "PreTrainedTokenizerBase", ids: list[int], ends: list[int]) -> Reply:
     length = next((at for at, token in enumerate(ids) if token in ends), len(ids))
     text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
     return Reply(text.strip(), stopped=length < len(ids))
 
 
-def _share(hits: Iterator[bool]) -> float:
-    found = list(hits)
-    return sum(found) / len(found)
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return sum(found) / len(found) if found else None

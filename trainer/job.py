@@ -6,7 +6,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import artifacts, data, evaluate, identity, model, planner, prompts, selftest
+from trainer import (
+    acceptance,
+    artifacts,
+    data,
+    evaluate,
+    identity,
+    model,
+    planner,
+    prompts,
+    selftest,
+)
 from trainer.checkpoints import Checkpoints, only_process
 from trainer.device import (
     Device,
@@ -16,7 +26,7 @@ from trainer.device import (
 )
 from trainer.log import figures
 from trainer.metrics import Metrics
-from trainer.publication import finished_at, move_latest, owner_of, publish_run
+from trainer.publication import finished_at, move_latest, owner_of, publish_run, reject_run
 from trainer.settings import Settings
 from trainer.storage import Store, open_store, read_manifest
 
@@ -111,26 +121,42 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -
         ),
         metrics=metrics,
     )
-    artifacts.check_adapter(tuned)
     evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
-    described = artifacts.Run(
-        run_id=run_id,
-        settings=job.settings,
-        base=job.base,
-        inputs=job.inputs.objects(),
-        data=blocks.counts,
-        device=job.device,
-        precision=job.precision,
-        micro_batch=fit.choice,
-        trainable_parameters=fit.trainable_parameters,
-        total_parameters=fit.total_parameters,
-        trained=trained,
-        evaluation=evaluation,
-        warnings=fit.warnings,
-        finished=time.time(),
+    folder = scratch / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    artifacts.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
+    faults = acceptance.faults(
+        folder / "adapter",
+        tuned,
+        job.base,
+        evaluation,
+        train=blocks.train,
+        held_out=blocks.held_out,
+        ends=prompts.stop_ids(tokenizer),
+        max_loss_ratio=job.settings.max_loss_ratio,
     )
-    shutil.rmtree(scratch / "run", ignore_errors=True)
-    folder = artifacts.write_artifacts(tuned, tokenizer, described, scratch / "run")
+    artifacts.describe(
+        artifacts.Run(
+            run_id=run_id,
+            settings=job.settings,
+            base=job.base,
+            inputs=job.inputs.objects(),
+            data=blocks.counts,
+            device=job.device,
+            precision=job.precision,
+            micro_batch=fit.choice,
+            trainable_parameters=fit.trainable_parameters,
+            total_parameters=fit.total_parameters,
+            trained=trained,
+            evaluation=evaluation,
+            warnings=fit.warnings,
+            faults=faults,
+            finished=time.time(),
+        ),
+        folder,
+    )
+    if faults:
+        reject_run(folder, job.output, run_id, faults)
     publish_run(folder, job.output, run_id, owner=owner_of(scratch), weights=WEIGHTS)
     log.info("published %s%s", job.output.uri, run_id, extra=figures(run_id=run_id))
 

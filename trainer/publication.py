@@ -10,9 +10,10 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from trainer import stopping
 from trainer.errors import JobError, RejectedError
@@ -26,6 +27,7 @@ LEASE = "publishing.json"
 LEASE_S = 60.0  # a lease that stays the same for longer belongs to nobody
 RENEWED_S = 10.0
 LATEST = "latest.json"
+REJECTED = "rejected"
 
 
 def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights: str) -> Published:
@@ -36,6 +38,7 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     other weights under this id: started again, this one would only find the run finished.
     """
     with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/{MANIFEST}"):
+        _remove_rejected(store, run_id)
         # Stopped from here on, the run might be published and say that it was stopped.
         published = publish(folder, store, run_id, uploaded=stopping.hold)
     if published.objects[weights].sha256 != sha256_of(folder / weights):
@@ -44,6 +47,27 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
             "choose another QLORA_RUN_ID to keep both"
         )
     return published
+
+
+def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -> NoReturn:
+    """Keep `folder` below `rejected/`, where nobody takes it for a finished run.
+
+    Always raises RejectedError, with all `faults`.
+    """
+    _remove_rejected(store, run_id)
+    publish(folder, store, f"{run_id}/{REJECTED}")
+    raise RejectedError(
+        f"the adapter of run {run_id} was rejected: {'; '.join(faults)}. It is kept with its "
+        f"report in {store.uri}{run_id}/{REJECTED}/; correct the settings or the data and start "
+        "again"
+    )
+
+
+def _remove_rejected(store: Store, run_id: str) -> None:
+    """An earlier start may have been held to another limit. Manifest first, as ever."""
+    names = [stored.name for stored in store.list(f"{run_id}/{REJECTED}/")]
+    store.delete([name for name in names if name.endswith("/" + MANIFEST)])
+    store.delete(names)
 
 
 def owner_of(scratch: Path) -> str:

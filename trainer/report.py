@@ -32,6 +32,7 @@ def render_report(record: dict[str, Any], rows: Sequence[dict[str, float]]) -> s
             f"<title>{_text(record['run_id'])}</title><style>{_STYLE}</style>",
             f"<h1>Fine-tuning run {_text(record['run_id'])}</h1>",
             _cards(record),
+            *[f"<p><strong>Rejected:</strong> {_text(f)}</p>" for f in record["rejected"]],
             *[f"<p><strong>Warning:</strong> {_text(w)}</p>" for w in record["warnings"]],
             "<h2>Training loss</h2>",
             _curve(steps, [row["loss"] for row in rows]),
@@ -79,6 +80,7 @@ def render_card(record: dict[str, Any]) -> str:
         "",
         f"A LoRA adapter for `{base['name']}` (revision `{base['revision']}`), trained on the "
         "base quantised to 4-bit NF4.",
+        *[f"**This adapter was rejected:** {fault}." for fault in record["rejected"]],
         "",
         f"- Trainable parameters: {record['parameters']['trainable']:,} "
         f"({record['parameters']['trainable_percent']} % of {record['parameters']['total']:,})",

@@ -181,6 +181,14 @@ class Settings:
         least=0,
         most=1,
     )
+    max_loss_ratio: float = _option(
+        "1",
+        "held-out loss after training as a share of the base model's; above it the adapter is "
+        "rejected",
+        parse=float,
+        above=0,
+        changes_result=False,
+    )
     precision: str = _option(
         "auto",
         "`auto` is bf16 from compute capability 8.0, fp16 below (T4), fp32 on a CPU",
