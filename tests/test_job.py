@@ -176,3 +176,34 @@ def test_ask_answers_from_the_command_line_and_from_standard_input(run: Path, fo
     assert (once.returncode, once.stderr) == (0, "")
     assert once.stdout.strip()
     assert piped.stdout == once.stdout
+
+
+def test_evaluate_repeats_the_figures_of_the_run(run: Path, folder: Path) -> None:
+    """From the same data, of which it holds the same part out; stdout is one JSON object."""
+    done = run_command(folder, "evaluate", "--adapter", str(run))
+    assert (done.returncode, done.stderr) == (0, "")
+    verdict = json.loads(done.stdout)
+    recorded = json.loads((run / "run.json").read_text())["evaluation"]
+    assert verdict["questions"] == recorded["questions"] == len(verdict["samples"]) > 0
+    for side in ("base", "tuned"):
+        assert verdict[side] == pytest.approx(recorded[side], rel=1e-4)
+    shown = run_command(folder, "evaluate", "--adapter", str(run), LOG_FORMAT="text")
+    assert f"held-out loss{recorded['base']['loss']:>19.4f}" in shown.stdout
+
+
+def test_evaluate_takes_an_adapter_of_another_tool(run: Path, folder: Path, tmp_path: Path) -> None:
+    """Weights and config alone, as peft writes them: the base's tokenizer serves."""
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    config["revision"] = None
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    shutil.copy(run / "adapter" / "adapter_model.safetensors", tmp_path)
+    evaluated = ["evaluate", "--adapter", str(tmp_path), "--eval-uri", str(folder / "data")]
+    done = run_command(tmp_path, *evaluated, DATA_URI="")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["questions"] == 40
+
+
+def test_evaluate_needs_data(run: Path, folder: Path) -> None:
+    done = run_command(folder, "evaluate", "--adapter", str(run), DATA_URI="")
+    assert done.returncode == 2
+    assert "--eval-uri" in done.stderr

@@ -36,6 +36,7 @@ ROOMS = [
     "adapters",
     "tensors",
     "ask",
+    "judge",
     "merge",
     "export",
     "outlook",

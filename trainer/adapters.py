@@ -4,12 +4,15 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer import model
 from trainer.errors import DataError, SettingsError
 from trainer.settings import Settings
 from trainer.storage import fetch_verified, open_store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,14 @@ class Adapter:
     def weights(self) -> Path:
         return self.folder / WEIGHTS
 
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The one that is saved with the adapter; the base's where another tool saved none."""
+        from transformers import AutoTokenizer
+
+        if not (self.folder / "tokenizer_config.json").is_file():
+            return self.base.tokenizer()
+        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+
 
 def find(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
     """The adapter at `where`: a run or its adapter folder, local or `s3://`.
@@ -39,9 +50,10 @@ def find(where: str, settings: Settings, base_model: str | None = None) -> Adapt
     """
     folder = _bring(where, settings)
     config = json.loads((folder / CONFIG).read_text())
-    trained_on, revision = config["base_model_name_or_path"], config["revision"]
-    base = _base_of(trained_on, revision, settings, base_model)
-    if base.revision != revision:
+    # Other tools leave the revision out.
+    trained_on, revision = config["base_model_name_or_path"], config.get("revision")
+    base = _base_of(trained_on, revision or settings.base_revision, settings, base_model)
+    if revision is not None and base.revision != revision:
         log.warning("the adapter was trained on %s %s, not %s", trained_on, revision, base.revision)
     return Adapter(folder, config, base)
 

@@ -72,11 +72,9 @@ class Bot:
 def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
     """The adapter at `where` on its base, as `adapters.find` finds them, ready to answer."""
     from peft import PeftModel
-    from transformers import AutoTokenizer
 
     adapter = adapters.find(where, settings, base_model)
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)
     base = model.load(adapter.base, settings, precision, found)
-    tokenizer = AutoTokenizer.from_pretrained(adapter.folder, trust_remote_code=False)
-    return Bot(PeftModel.from_pretrained(base, adapter.folder).eval(), tokenizer)
+    return Bot(PeftModel.from_pretrained(base, adapter.folder).eval(), adapter.tokenizer())

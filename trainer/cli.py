@@ -121,6 +121,22 @@ def ask(adapter: str, base_model: str | None, question: tuple[str, ...]) -> None
 
 
 @cli.command()
+@_with_settings
+@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+def evaluate(adapter: str, **flags: str | None) -> None:
+    """Compare a fine-tuned model with its base on EVAL_URI, or on what DATA_URI holds out."""
+    settings = Settings.read(flags, os.environ, trains=False)
+    if not (settings.eval_uri or settings.data_uri):
+        raise SettingsError("nothing to judge by: give --eval-uri (QLORA_EVAL_URI)")
+    log.set_up("text", "WARNING", sys.stderr)
+    from trainer import judge
+
+    base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")
+    verdict = judge.judge(adapter, settings, base_model)
+    click.echo(judge.as_text(verdict) if log.wants_text(settings.log_format) else verdict.as_json())
+
+
+@cli.command()
 @click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
 @click.option("--output", required=True, help="A new folder for the model.")
 @click.option("--base-model", help="Where the base model is, if not where the adapter says.")

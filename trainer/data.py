@@ -56,7 +56,7 @@ def fetch_inputs(settings: Settings) -> Inputs:
     folder = settings.scratch_dir / "inputs"
     with only_process(folder):
         evaluation = bring(settings.eval_uri) if settings.eval_uri else []
-        return Inputs(bring(settings.data_uri), evaluation)
+        return Inputs(bring(settings.data_uri) if settings.data_uri else [], evaluation)
 
 
 def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerBase") -> Data:
@@ -100,6 +100,20 @@ def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerB
     )
     _log_data(read, data)
     return data
+
+
+def prepare_held_out(
+    settings: Settings, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[list[blocks.Block], list[evaluate.Question]]:
+    """What a run with these settings is judged by: EVAL_URI, or what it holds out of DATA_URI."""
+    inputs = fetch_inputs(settings)
+    examples = _read(settings, inputs.evaluation or inputs.data).examples
+    held_out = examples if inputs.evaluation else blocks.hold_out(examples)[1]
+    judged, _ = blocks.encode(held_out, tokenizer, settings.max_length, max_masked_share=1)
+    if not judged:
+        raise DataError("the data holds nothing to judge by once tokenised; add text or records")
+    packed = blocks.pack(judged, settings.max_length, tokenizer.pad_token_id)
+    return packed, evaluate.questions_of(held_out)
 
 
 def _log_data(read: corpus.Corpus, data: Data) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|API_KEY|ACCESS_KEY")
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
@@ -20,9 +20,9 @@ _SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
 FIELDS = "fields"  # the attribute of a log record that holds its figures
 
 
-def set_up(log_format: str, level: str) -> None:
-    """Send every logger of the process through one handler on stdout."""
-    handler = logging.StreamHandler(sys.stdout)
+def set_up(log_format: str, level: str, stream: TextIO | None = None) -> None:
+    """Send every logger of the process through one handler, on stdout unless that is a result."""
+    handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_TextFormatter() if wants_text(log_format) else _JsonFormatter())
     logging.basicConfig(level=_level_for_libraries(level), handlers=[handler], force=True)
     logging.getLogger("trainer").setLevel(level)
