@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
 from trainer.report import render_card, render_report
+from trainer.rows import as_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,7 @@ class Run:
         """JSON-ready."""
         training = asdict(self.trained) | {"loss": self.trained.loss}
         del training["history"]
+        best = self.trained.best
         return {
             "run_id": self.run_id,
             "version": __version__,
@@ -83,7 +85,11 @@ class Run:
                     100 * self.trainable_parameters / self.total_parameters, 4
                 ),
             },
-            "training": training,
+            "training": training
+            | {
+                "best_held_out_loss": best and best["held_out_loss"],
+                "best_held_out_step": best and best["step"],
+            },
             "evaluation": {
                 "questions": len(self.evaluation.questions),
                 "base": self.evaluation.base.figures(),
@@ -122,7 +128,7 @@ def save_adapter(
 def describe(run: Run, folder: Path) -> None:
     """Everything beside the weights in `folder`: metrics, `run.json`, report and model card."""
     rows = run.trained.history
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "metrics.jsonl").write_text(as_lines(rows))
     record = run.record()
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     (folder / "report.html").write_text(render_report(record, rows))

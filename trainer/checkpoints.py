@@ -26,6 +26,7 @@ from trainer.storage.transfer import MANIFEST
 log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint.json"
+ROWS = "metrics.jsonl"
 KEPT = 2  # never fewer valid ones than this
 _NAME = re.compile(r"step-(\d{6,})")
 Parts = tuple[Any, dict[str, Any]]
@@ -147,10 +148,17 @@ class Checkpoints:
                 continue
             try:
                 publish(path, self._store, f"{self._under}/{path.name}")
+                self._show_rows(path)
                 self._retire()
             except BaseException as error:
                 self._failure = error
                 return
+
+    def _show_rows(self, path: Path) -> None:
+        """The rows so far under one name, for whoever follows the run. Not beside `run.json`:
+        another process may have published the run meanwhile, with its own."""
+        if (path / ROWS).is_file():
+            self._store.write(f"{self._under}/{ROWS}", (path / ROWS).read_bytes())
 
     def _retire(self) -> None:
         """Drop all but the newest, by step: the clock of a node says nothing about order.

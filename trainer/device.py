@@ -68,3 +68,16 @@ def choose_precision(setting: str, device: Device) -> Precision:
     if has_bf16:
         return Precision("bf16", f"{compute} has bf16")
     return Precision("fp16", f"{compute} has fp16 tensor cores and no bf16; loss scaling on")
+
+
+def memory_gib() -> float:
+    """The most memory that this process has held so far: of the GPU where it uses one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB

@@ -252,6 +252,32 @@ class Engine:
         loss: torch.Tensor = _Loss.apply(self, inputs, *self.parameters)  # type: ignore[no-untyped-call]
         return loss
 
+    @torch.no_grad()
+    def held_out_sum(
+        self,
+        input_ids_BT: torch.Tensor,
+        labels_BT: torch.Tensor,
+        position_ids_BT: torch.Tensor,
+        where: Documents,
+    ) -> torch.Tensor:
+        """The same sum without dropout, keeping nothing for a backward pass.
+
+        The random state stays as it is, so that measuring changes no later step.
+        """
+        rates = [linear.dropout for linear in self._linears]
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            batch = self._batch(position_ids_BT, where)
+        try:
+            for linear in self._linears:
+                linear.dropout = 0.0
+            x = self._k.embedding(input_ids_BT.flatten(), self._embedding.data, self.dtype)
+            for layer in self.layers:
+                x, _ = self._layer(layer, x, batch, keep=False)
+        finally:
+            for linear, rate in zip(self._linears, rates, strict=True):
+                linear.dropout = rate
+        return self._head_loss(x, _next_tokens(labels_BT))[0]
+
     def _join(self) -> list[torch.nn.Parameter]:
         """The tensors of `_joined` as views of one parameter."""
         if not self._joined:

@@ -113,6 +113,7 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -
         tokenizer,
         blocks.train,
         job.settings,
+        held_out=blocks.held_out,
         precision=job.precision,
         device=job.device,
         choice=fit.choice,

@@ -17,6 +17,7 @@ class Progress:
         self._as_bar = wants_text(log_format)
         self._bar: Any = None
         self._last = 0
+        self._held_out = ""
 
     def start(self, done: int, steps: int) -> None:
         """`done` steps of `steps` lie behind already."""
@@ -39,6 +40,7 @@ class Progress:
         step: int,
         *,
         loss: float,
+        held_out_loss: float | None,
         learning_rate: float,
         tokens_per_s: float,
         seconds_left: float,
@@ -46,8 +48,10 @@ class Progress:
         """One optimizer step is done."""
         self._metrics.step(step, loss=loss, tokens_per_s=tokens_per_s, seconds_left=seconds_left)
         if self._bar is not None:
+            if held_out_loss is not None:
+                self._held_out = f", held-out {held_out_loss:.4f}"
             self._bar.set_postfix_str(
-                f"loss {loss:.4f}, {tokens_per_s:,.0f} tokens/s", refresh=False
+                f"loss {loss:.4f}{self._held_out}, {tokens_per_s:,.0f} tokens/s", refresh=False
             )
             self._bar.update(step - self._bar.n)
         elif not self._as_bar:
@@ -57,6 +61,7 @@ class Progress:
                     step=step,
                     steps=self._last,
                     loss=round(loss, 5),
+                    **({} if held_out_loss is None else {"held_out_loss": round(held_out_loss, 5)}),
                     learning_rate=learning_rate,
                     tokens_per_s=round(tokens_per_s, 1),
                     seconds_left=round(seconds_left, 1),

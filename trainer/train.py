@@ -19,16 +19,18 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from trainer import stopping
+from trainer.batches import collate, collate_for_engine, documents
 from trainer.blocks import Block
-from trainer.checkpoints import Checkpoints, from_parts, to_parts
-from trainer.device import GIB, Device, Precision
+from trainer.checkpoints import ROWS, Checkpoints, from_parts, to_parts
+from trainer.device import Device, Precision, memory_gib
 from trainer.engine import Engine
 from trainer.errors import DoesNotFitError, RejectedError, SettingsError, UnreachableError
-from trainer.kernels.attention import Documents
+from trainer.heldout import HeldOut
 from trainer.metrics import Metrics
 from trainer.model import adapter_to_float32
 from trainer.planner import Choice, leaner
 from trainer.progress import Progress
+from trainer.rows import Row, as_lines, best_held_out, rows_of
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,13 +57,19 @@ class Trained:
     seconds: float
     tokens_per_s: float
     vram_peak_gib: float | None
-    history: list[dict[str, float]]
+    history: list[Row]
 
     @property
-    def loss(self) -> float:
+    def loss(self) -> float | None:
         """Mean training loss of the last tenth of the steps."""
         last = self.history[-max(1, len(self.history) // 10) :]
-        return sum(row["loss"] for row in last) / len(last)
+        losses = [row["loss"] for row in last if row["loss"] is not None]
+        return sum(losses) / len(losses) if losses else None
+
+    @property
+    def best(self) -> Row | None:
+        """The row with the least held-out loss."""
+        return best_held_out(self.history)
 
 
 def train(
@@ -70,6 +78,7 @@ def train(
     blocks: Sequence[Block],
     settings: Settings,
     *,
+    held_out: Sequence[Block],
     precision: Precision,
     device: Device,
     choice: Choice,
@@ -83,7 +92,7 @@ def train(
     """
     start = _start(settings, checkpoints)
     trainer = _trainer(model, tokenizer, blocks, settings, precision, device, choice)
-    watch = _Watch(trainer, settings, checkpoints, metrics, block_tokens=settings.max_length)
+    watch = _Watch(trainer, settings, checkpoints, metrics, held_out)
     trainer.add_callback(watch)
     if start is not None:
         log.info("resuming from checkpoint %s", start.name)
@@ -102,12 +111,14 @@ def train(
             watch.progress.close()
     if trainer.engine is not None:
         trainer.engine.close()
-    history = _rows(trainer.state.log_history)
+    history = rows_of(trainer.state.log_history)
     return Trained(
         steps=trainer.state.global_step,
         seconds=_seconds(history),
         tokens_per_s=history[-1]["tokens_per_s"],
-        vram_peak_gib=torch.cuda.max_memory_allocated() / GIB if device.kind == "cuda" else None,
+        vram_peak_gib=(
+            max(row["memory_gib"] for row in history) if device.kind == "cuda" else None
+        ),
         history=history,
     )
 
@@ -172,7 +183,7 @@ def _trainer(
         args=arguments,
         train_dataset=Dataset.from_list([vars(block) for block in blocks]),
         processing_class=tokenizer,
-        data_collator=_collate if choice.plan is None else _collate_for_engine,
+        data_collator=collate if choice.plan is None else collate_for_engine,
     )
     adapter_to_float32(model)
     if choice.plan is not None:
@@ -181,21 +192,6 @@ def _trainer(
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Stack blocks to [B, T]. No attention mask: positions keep attention inside a document."""
-    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-
-
-def _collate_for_engine(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The same, and where documents start among all tokens of the batch: known without a GPU."""
-    batch: dict[str, Any] = _collate(rows)
-    positions = batch["position_ids"].flatten()
-    starts = (positions == 0).nonzero().flatten()
-    bounds = torch.cat([starts, torch.tensor([len(positions)])])
-    longest = int(bounds.diff().max())
-    return batch | {"starts": bounds.int(), "longest": longest}
 
 
 class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
@@ -225,7 +221,7 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             inputs["input_ids"],
             inputs["labels"],
             inputs["position_ids"],
-            Documents(inputs["starts"], inputs["longest"]),
+            documents(inputs),
         )
         trained = (
             inputs["labels"].ne(-100).sum() if num_items_in_batch is None else num_items_in_batch
@@ -279,6 +275,7 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         save_file(tensors, folder / TENSORS)
         save_file(_trainable(self.model), folder / ADAPTER)
         self.state.save_to_json(str(folder / TRAINER_STATE))
+        (folder / ROWS).write_text(as_lines(rows_of(self.state.log_history)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / ADAPTER)
@@ -316,14 +313,15 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         settings: Settings,
         checkpoints: Checkpoints,
         metrics: Metrics,
-        *,
-        block_tokens: int,
+        held_out: Sequence[Block],
     ) -> None:
         self.progress = Progress(settings.log_format, metrics)
         self._trainer = trainer
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
-        self._step_tokens = settings.effective_batch_size * block_tokens
+        self._step_blocks = settings.effective_batch_size
+        self._step_tokens = settings.effective_batch_size * settings.max_length
+        self._blocks = held_out
         self._bad = 0
         self._micro_batches = 0
         self._rng = random_state()
@@ -333,6 +331,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - _seconds(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
+        self._held_out = HeldOut(self._blocks, steps=state.max_steps, step_blocks=self._step_blocks)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._micro_batches = 0
@@ -362,16 +361,30 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             return
         seconds = time.monotonic() - self._started
         tokens_per_s = state.global_step * self._step_tokens / seconds
-        state.log_history[-1] |= {"seconds": seconds, "tokens_per_s": tokens_per_s}
+        row = state.log_history[-1]
+        row |= {"seconds": seconds, "tokens_per_s": tokens_per_s, "memory_gib": memory_gib()}
         self._stop_if_diverged(logs)
+        self._measure_held_out(state.global_step, row)
         self.progress.step(
             state.global_step,
             loss=logs["loss"],
+            held_out_loss=row.get("held_out_loss"),
             learning_rate=logs["learning_rate"],
             tokens_per_s=tokens_per_s,
             seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
         )
         self._save_if_due(state, control)
+
+    def _measure_held_out(self, step: int, row: Row) -> None:
+        """Between two steps, and outside the training time. Not when there is little time left."""
+        if stopping.requested() or not self._held_out.due(step):
+            return
+        begin = time.monotonic()
+        trainer = self._trainer
+        row["held_out_loss"] = self._held_out.loss(
+            trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
+        )
+        self._started += time.monotonic() - begin
 
     def _save_if_due(self, state: Any, control: Any) -> None:
         """After the log row of this step, so that a resumed run's history has no gap."""
@@ -436,9 +449,3 @@ def _set_random_state(state: dict[str, Any]) -> None:
 def _seconds(history: list[dict[str, float]]) -> float:
     """Training time up to the last row that says so."""
     return next((row["seconds"] for row in reversed(history) if "seconds" in row), 0.0)
-
-
-def _rows(log_history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The rows of `metrics.jsonl`: one a step, without what trl adds for itself."""
-    kept = ("step", "epoch", "loss", "grad_norm", "learning_rate", "seconds", "tokens_per_s")
-    return [{n: row[n] for n in kept if n in row} for row in log_history if "loss" in row]

@@ -1,0 +1,43 @@
+"""The rows of `metrics.jsonl`: one for each optimizer step."""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+KEPT = (
+    "step",
+    "epoch",
+    "loss",
+    "held_out_loss",
+    "grad_norm",
+    "learning_rate",
+    "seconds",
+    "tokens_per_s",
+    "memory_gib",
+)
+Row = dict[str, Any]
+
+
+def rows_of(log_history: Iterable[Row]) -> list[Row]:
+    """transformers' log without what trl adds for itself. What is not finite is None: a gradient
+    may be, while fp16's loss scale is found, and JSON has no word for it."""
+    return [
+        {name: _plain(row[name]) for name in KEPT if name in row}
+        for row in log_history
+        if "loss" in row
+    ]
+
+
+def as_lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def best_held_out(rows: Iterable[Row]) -> Row | None:
+    """The row with the least held-out loss; None where none was measured."""
+    measured = [row for row in rows if row.get("held_out_loss") is not None]
+    return min(measured, key=lambda row: float(row["held_out_loss"]), default=None)
+
+
+def _plain(value: Any) -> Any:
+    return value if not isinstance(value, float) or math.isfinite(value) else None
