@@ -1,12 +1,14 @@
 """Tokens/s and peak memory of Llama-2-7B QLoRA on the GPU that is here: ours beside the peers.
 
     python bench/engine.py                 the table: 1, 4 and 16 blocks of 512 tokens
-    python bench/engine.py --long          one block of 8,192 and of 32,768 tokens, 14.7 GiB
+    python bench/engine.py --long          one block of 8,192, 32,768 and 65,536 tokens, 14.7 GiB
     python bench/engine.py --long --t4     the same with the attention kernel of a T4 only
 
 Random weights, adapter r=8 on q and v, no dropout, fp16 with loss scaling, 8-bit AdamW, an
 optimizer step after each micro-batch. Each variant runs in a process of its own. Unsloth takes part
-where it can be imported; its checkpoint is written first, to a temporary folder.
+where it can be imported; its checkpoint is written first, to a temporary folder. The last row is
+the time of the matrix products alone, one after the other through cuBLAS: nothing that does not
+compute layers twice can be faster.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 SHORT = [(1, 512), (4, 512), (16, 512)]
-LONG = [(1, 8192), (1, 32768)]
+LONG = [(1, 8192), (1, 32768), (1, 65536)]
 T4_GIB = 14.7
 GIB = 2**30
 TARGETS = ["q_proj", "v_proj"]
@@ -33,9 +35,11 @@ VARIANTS = {
     "common": "common recipe: float32 norms and ends, every layer recomputed",
     "stock": "stock path, every layer recomputed",
     "fast": "ours, nothing recomputed",
+    "unpacked": "ours, nothing recomputed, NF4 weights also held unpacked",
     "lean": "ours, everything recomputed, inputs and ends in host memory",
     "unsloth": "Unsloth, its checkpointing",
     "unsloth-kept": "Unsloth, no checkpointing",
+    "limit": "matrix products alone",
 }
 
 
@@ -56,9 +60,12 @@ def main() -> None:
 
 
 def table(arguments: argparse.Namespace, shapes: list[tuple[int, int]], folder: Path) -> None:
-    chosen = arguments.only or (["lean"] if arguments.long else ["common", "stock", "fast", "lean"])
+    short = ["common", "stock", "unpacked", "fast", "lean"]
+    chosen = arguments.only or (["lean"] if arguments.long else short)
     if arguments.only is None and importlib.util.find_spec("unsloth"):
         chosen += ["unsloth"] if arguments.long else ["unsloth", "unsloth-kept"]
+    if arguments.only is None and not arguments.long:
+        chosen.append("limit")
     lines = [
         "| variant | " + " | ".join(f"{b} x {t}" for b, t in shapes) + " |",
         "|---" * (len(shapes) + 1) + "|",
@@ -175,7 +182,7 @@ def ours(variant: str, longest: int) -> Any:
     def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
         for former in engine:
             former.close()
-        plan = Plan(32, graph=True)
+        plan = Plan(32, graph=True, unpacked_layers=32 if variant == "unpacked" else 0)
         if variant == "lean":
             plan = Plan(0, tokens > LONG_BLOCK, True, mlp_rows=2048, logit_rows=512, host_ends=True)
         engine[:] = [Engine(model, dtype=torch.float16, plan=plan, row_tokens=tokens)]
@@ -186,6 +193,43 @@ def ours(variant: str, longest: int) -> Any:
             engine[0].parameters,
             lambda: engine[0].loss_sum(ids, ids, positions, where) / (blocks * (tokens - 1)),
         )
+
+    return step_of
+
+
+def products(variant: str, longest: int) -> Any:
+    """Every product of a forward and a backward pass over frozen weights, with nothing between.
+
+    Four sets of weights take turns, so that no product finds its matrix in the cache.
+    """
+    import torch
+    from models import llama_2_7b
+
+    config = llama_2_7b()
+    wide, deep = config.intermediate_size, config.hidden_size
+    shapes = [(deep, deep)] * 4 + [(wide, deep)] * 2 + [(deep, wide)]
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.float16, device="cuda").normal_(0, 0.02)
+
+    sets = [[random(*shape) for shape in shapes] for _ in range(4)]
+    head = random(config.vocab_size, deep)
+
+    def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
+        given = {width: random(blocks * tokens, width) for width in (wide, deep)}
+
+        def step() -> Any:
+            for number in range(config.num_hidden_layers):
+                for weight in sets[number % len(sets)]:
+                    given[weight.shape[1]] @ weight.t()
+            for part in given[deep].split(2048):
+                (part @ head.t()) @ head
+            for number in range(config.num_hidden_layers):
+                for weight in sets[number % len(sets)]:
+                    given[weight.shape[0]] @ weight
+            return torch.zeros(())
+
+        return step
 
     return step_of
 
@@ -250,7 +294,9 @@ PREPARE: dict[str, Any] = {
     "common": stock,
     "stock": stock,
     "fast": ours,
+    "unpacked": ours,
     "lean": ours,
+    "limit": products,
     "unsloth": unsloth_peer,
 }
 

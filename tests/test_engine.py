@@ -27,7 +27,7 @@ PLANS = {
     "half": Plan(kept_layers=1),
     "recomputed": Plan(kept_layers=0, mlp_rows=40, logit_rows=17),
     "attention": Plan(kept_layers=0, keep_attention=True),
-    "unpacked": Plan(kept_layers=3, unpack=True),
+    "unpacked": Plan(kept_layers=3, unpacked_layers=2),
     "lean": Plan(kept_layers=0, mlp_rows=17, logit_rows=5, host_ends=False),
 }
 

@@ -63,8 +63,16 @@ def test_the_choice_fits_and_no_other_is_faster(device: Device) -> None:
 
 def test_a_t4_keeps_every_activation_of_four_blocks() -> None:
     choice = chosen(T4)
-    assert (choice.blocks, choice.plan) == (4, Plan(32))
+    assert (choice.blocks, choice.plan.kept_layers) == (4, 32)
     assert "no layer computed again" in choice.reason
+
+
+def test_memory_that_is_left_holds_unpacked_weights_but_never_all_of_it() -> None:
+    choice = chosen(T4)
+    assert 0 < choice.plan.unpacked_layers < 32
+    assert choice.peak_bytes < 0.93 * T4.free_bytes
+    assert chosen(H200).plan == Plan(32, unpacked_layers=32, graph=True)
+    assert chosen(replace(T4, free_bytes=10 * GIB), micro_batch=4).plan.unpacked_layers == 0
 
 
 def test_less_memory_is_more_recomputed_and_then_moved_to_the_host() -> None:
@@ -104,7 +112,7 @@ def test_the_optimizer_step_is_always_whole_micro_batches() -> None:
 
 
 def test_running_out_of_memory_leads_to_the_leanest_plan_and_then_to_none() -> None:
-    plan: Plan | None = Plan(32, graph=True)
+    plan: Plan | None = Plan(32, unpacked_layers=32, graph=True)
     seen = []
     while plan is not None:
         seen.append(peak_bytes(LLAMA_2_7B, plan, 4, 512, TRAINABLE))

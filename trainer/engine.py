@@ -208,6 +208,7 @@ class Engine:
         self._buffer: torch.Tensor | None = None
         self._host: _Host | None = None
         self._graphs: dict[tuple[int, ...], _Graphs] = {}
+        self._pool: Any = None  # memory of all graphs: one of them runs at a time
         self.change(plan)
 
     def change(self, plan: Plan) -> None:
@@ -220,8 +221,8 @@ class Engine:
             for end in (self._embedding, self._head):
                 if end.device.type != "cpu":  # once, where both are the same
                     end.data = end.data.cpu().pin_memory()
-        if plan.unpack:
-            for linear in self._linears:
+        for layer in self.layers[: plan.unpacked_layers]:
+            for linear in layer.linears():
                 like = torch.empty(linear.weight.shape, dtype=self.dtype, device=self.device)
                 linear.unpacked = self._k.dequantise(linear.weight, like)
 
@@ -230,7 +231,7 @@ class Engine:
         for end in (self._embedding, self._head):
             end.data = end.data.to(self.device)
         self._graphs.clear()
-        self._host = self._buffer = None
+        self._host = self._buffer = self._pool = None
         for linear in self._linears:
             linear.unpacked = None
         if self.device.type == "cuda":
@@ -321,7 +322,7 @@ class Engine:
         for number in range(len(self.layers) - 1, -1, -1):
             if self._host is not None:
                 self._host.fetch(number, saved)
-            grad = self._layer_backward(self.layers[number], grad, saved[number], batch)
+            grad = self._layer_backward(number, grad, saved[number], batch)
             saved[number] = Saved(None)
         found = [[batch.gradients[id(p)] for p in group] for group in (self._joined, self._apart)]
         joined = [torch.cat([g.flatten() for g in found[0]])] if found[0] else []
@@ -428,9 +429,10 @@ class Engine:
         return gate, up, self._k.swiglu(gate, up)
 
     def _layer_backward(
-        self, layer: Layer, grad: torch.Tensor, saved: Saved, batch: Batch
+        self, number: int, grad: torch.Tensor, saved: Saved, batch: Batch
     ) -> torch.Tensor:
-        x = saved.x_MH
+        """Gradient of the layer's input; below the first layer there is nobody to use it."""
+        layer, x = self.layers[number], saved.x_MH
         assert x is not None
         if saved.middle_MH is None:
             self._attend(layer, saved, batch)
@@ -459,7 +461,12 @@ class Engine:
         total = None
         for linear, grad_y in ((layer.q, grad_q), (layer.k, grad_k), (layer.v, grad_v)):
             flat = grad_y.reshape(len(x), -1)
-            total = self._linear_backward(linear, flat, h, saved, batch, into=total)
+            if number == 0:
+                self._adapter_backward(linear, flat, h, saved, batch)
+            else:
+                total = self._linear_backward(linear, flat, h, saved, batch, into=total)
+        if total is None:
+            return grad
         out_x: torch.Tensor = self._k.rms_norm_backward(
             total, x, layer.attention_norm, layer.epsilon, grad
         )
@@ -555,8 +562,28 @@ class Engine:
         """Gradient of x [M, in], added to `into` where given; `x` is needed by an adapter only."""
         weight = self._matrix(linear)
         out = grad @ weight if into is None else into.addmm_(grad, weight)
-        if linear.lora_a is None or linear.lora_b is None:
+        grad_low = self._adapter_backward(linear, grad, x, saved, batch)
+        if grad_low is None:
             return out
+        a = self._half[id(linear.lora_a)]
+        if not linear.dropout:
+            return out.addmm_(grad_low, a)
+        assert x is not None
+        mask = self._mask(linear, x, saved, batch)
+        added: torch.Tensor = self._k.dropout_add(out, grad_low @ a, mask, linear.dropout)
+        return added
+
+    def _adapter_backward(
+        self,
+        linear: Linear,
+        grad: torch.Tensor,
+        x: torch.Tensor | None,
+        saved: Saved,
+        batch: Batch,
+    ) -> torch.Tensor | None:
+        """Adds the gradients of A and B to the batch's; returns the gradient of A x [M, r]."""
+        if linear.lora_a is None or linear.lora_b is None:
+            return None
         assert x is not None
         a, b = self._half[id(linear.lora_a)], self._half[id(linear.lora_b)]
         grad_low = (grad @ b).mul_(linear.scale)
@@ -566,11 +593,7 @@ class Engine:
             lowered = dropped @ a.t()
         batch.add(linear.lora_b, _wide_mm(grad.t(), lowered).mul_(linear.scale))
         batch.add(linear.lora_a, _wide_mm(grad_low.t(), dropped))
-        if not linear.dropout:
-            return out.addmm_(grad_low, a)
-        mask = self._mask(linear, x, saved, batch)
-        added: torch.Tensor = self._k.dropout_add(out, grad_low @ a, mask, linear.dropout)
-        return added
+        return grad_low
 
     def _drop(self, linear: Linear, x: torch.Tensor, saved: Saved, batch: Batch) -> torch.Tensor:
         if not linear.dropout:
@@ -609,7 +632,7 @@ class _Loss(torch.autograd.Function):
 
 
 class _Graphs:
-    """Both passes of one shape of micro-batch as CUDA graphs, with memory of their own."""
+    """Both passes of one shape of micro-batch as CUDA graphs, in memory that all graphs share."""
 
     def __init__(self, engine: Engine, rows: int, documents: int) -> None:
         shape = rows, engine._row
@@ -621,14 +644,18 @@ class _Graphs:
         inputs: Any = *self._inputs, self._where
         aside = torch.cuda.Stream(engine.device)
         aside.wait_stream(torch.cuda.current_stream())
+        random = torch.cuda.get_rng_state(engine.device)
         with torch.cuda.stream(aside):  # compiles and allocates what a capture must not
             engine._backward(engine._forward(*inputs), self._grad_loss)
         torch.cuda.current_stream().wait_stream(aside)
+        # A resumed run captures again, and its dropout has to go on where it was.
+        torch.cuda.set_rng_state(random, engine.device)
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._forward):
+        engine._pool = engine._pool or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(self._forward, pool=engine._pool):
             passed = engine._forward(*inputs)
         self._loss = passed.loss
-        with torch.cuda.graph(self._backward, pool=self._forward.pool()):
+        with torch.cuda.graph(self._backward, pool=engine._pool):
             self._gradients = engine._backward(passed, self._grad_loss)
 
     @classmethod

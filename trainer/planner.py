@@ -17,8 +17,9 @@ ADAPTER = 2 * FULL + HALF + 2  # value, gradient, 16-bit copy, two 8-bit optimiz
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 SLACK = 0.03  # what the allocator's fragments take beside what is counted
+SPARE = 0.05  # and what is left free when memory is spent on speed alone
+KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
 LONG = 2048  # tokens from which attention costs more than moving its output to the host and back
-SMALL = 4096  # tokens below which starting kernels takes a big GPU longer than running them
 CPU_MICRO_BATCH = 8  # blocks: enough to share one dequantisation among many tokens
 CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
 
@@ -32,8 +33,9 @@ class Plan:
     moves what those save to host memory. `mlp_rows` and `logit_rows` are how many tokens go
     through a feed-forward network and through the head at a time. `host_ends` keeps the embedding,
     of which a micro-batch reads a few rows, and the head, needed for a moment, in pinned host
-    memory. `unpack` holds the base in the compute dtype: fast, and for a small one on a CPU.
-    `graph` captures both passes as CUDA graphs, so that starting kernels takes no time.
+    memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute dtype
+    too: the same numbers, without dequantising them twice a micro-batch. `graph` captures both
+    passes as CUDA graphs, so that starting kernels takes no time.
     """
 
     kept_layers: int
@@ -42,7 +44,7 @@ class Plan:
     mlp_rows: int = 16384
     logit_rows: int = 2048
     host_ends: bool = False
-    unpack: bool = False
+    unpacked_layers: int = 0
     graph: bool = False
 
 
@@ -116,14 +118,17 @@ def choose(
     if device.kind == "cpu":
         blocks = max(b for b in sizes if micro_batch is not None or b <= CPU_MICRO_BATCH)
         unpack = shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
-        plan = Plan(shape.layers, unpack=unpack) if engine else None
+        plan = Plan(shape.layers, unpacked_layers=unpack * shape.layers) if engine else None
         return Choice(blocks, plan, "as set" if micro_batch else "a CPU gains nothing from more")
     found = [
         _predicted(blocks, plan, device, shape, trainable, block_tokens)
         for blocks in sizes
-        for plan in (_plans(device, shape, blocks * block_tokens, block_tokens, host_bytes)
-                     if engine else [None])
-    ]  # fmt: skip
+        for plan in (
+            _plans(device, shape, trainable, blocks * block_tokens, block_tokens, host_bytes)
+            if engine
+            else [None]
+        )
+    ]
     fitting = [c for c in found if c.peak_bytes * (1 + SLACK) <= device.free_bytes]
     if not fitting:
         leanest = min(found, key=lambda c: c.peak_bytes)
@@ -139,6 +144,8 @@ def choose(
 
 def leaner(plan: Plan, layers: int) -> Plan | None:
     """The next plan to try when memory ran out at run time; None below the leanest."""
+    if plan.unpacked_layers:
+        return replace(plan, unpacked_layers=0)
     if plan.kept_layers:
         return replace(plan, kept_layers=plan.kept_layers // 2, graph=False)
     lean = replace(plan, offload=True, host_ends=True, mlp_rows=1024, logit_rows=256)
@@ -146,12 +153,15 @@ def leaner(plan: Plan, layers: int) -> Plan | None:
 
 
 def _plans(
-    device: Device, shape: Any, tokens: int, block_tokens: int, host_bytes: int
+    device: Device, shape: Any, trainable: int, tokens: int, block_tokens: int, host_bytes: int
 ) -> Iterator[Plan]:
     has_graphs = device.capability is not None and device.capability >= (8, 0)
-    for kept in range(shape.layers, -1, -1):
-        small = kept == shape.layers and tokens < SMALL
-        yield Plan(kept, graph=small and has_graphs)
+    everything = Plan(shape.layers, graph=has_graphs)
+    peak = peak_bytes(shape, everything, tokens // block_tokens, block_tokens, trainable)
+    spare = int(device.free_bytes / (1 + SLACK + SPARE)) - peak
+    unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
+    yield replace(everything, unpacked_layers=min(max(unpacked, 0), shape.layers))
+    yield from (Plan(kept) for kept in range(shape.layers - 1, -1, -1))
     lean = Plan(0, block_tokens > LONG, offload=True, mlp_rows=2048, logit_rows=512)
     for plan in (lean, replace(lean, host_ends=True)):
         if host_bytes_needed(shape, plan, tokens) <= host_bytes:
@@ -182,9 +192,10 @@ def _why(choice: Choice, device: Device, shape: Any) -> str:
     fact = f"{choice.peak_bytes / GIB:.1f} of {device.free_bytes / GIB:.1f} GiB predicted"
     if choice.plan is None:
         return f"{fact}, every layer computed again"
-    kept = choice.plan.kept_layers
+    kept, unpacked = choice.plan.kept_layers, choice.plan.unpacked_layers
     if kept == shape.layers:
-        return f"{fact}, no layer computed again"
+        beside = f", {unpacked} of them unpacked" if unpacked else ""
+        return f"{fact}, no layer computed again{beside}"
     where = " from host memory" if choice.plan.offload else ""
     return f"{fact}, {shape.layers - kept} of {shape.layers} layers computed again{where}"
 
@@ -197,6 +208,7 @@ def peak_bytes(shape: Any, plan: Plan, blocks: int, block_tokens: int, trainable
     s, tokens = shape, blocks * block_tokens
     dropped = s.layers - plan.kept_layers
     weights = s.linear_parameters * NF4_BYTES + s.other_parameters * HALF
+    weights += s.linear_parameters * HALF * plan.unpacked_layers / s.layers
     if plan.host_ends:
         weights -= s.ends_parameters * HALF
     fixed = weights + trainable * ADAPTER + s.widest * HALF + WORKSPACE
@@ -238,7 +250,8 @@ def stock_peak_bytes(shape: Any, *, trainable: int, tokens: int) -> int:
 
 
 def tokens_per_s(shape: Any, plan: Plan, blocks: int, block_tokens: int, speed: Speed) -> float:
-    """Products at the GPU's rate; dequantising and element-wise work at its bandwidth."""
+    """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
+    draining the GPU for each kernel."""
     s, tokens = shape, blocks * block_tokens
     dropped = (s.layers - plan.kept_layers) / s.layers
     down = s.layers * s.intermediate * s.hidden  # a recomputed layer leaves this product out
@@ -247,6 +260,8 @@ def tokens_per_s(shape: Any, plan: Plan, blocks: int, block_tokens: int, speed: 
     # Causal attention looks at half of a block: 2 products forward, 5 backward, 2 again.
     again = 0 if plan.keep_attention else 2 * dropped
     flops += (7 + again) * 2 * tokens * block_tokens / 2 * s.layers * s.q
-    unpacked = (2 + dropped) * s.linear_parameters * (NF4_BYTES + HALF)
+    packed = 1 - plan.unpacked_layers / s.layers
+    unpacked = (2 + dropped) * packed * s.linear_parameters * (NF4_BYTES + HALF)
     moved = (2 + dropped) * tokens * s.layers * HALF * (14 * s.hidden + 3 * s.intermediate)
-    return float(tokens / (flops / speed.flops + (unpacked + moved) / speed.bytes_per_s))
+    kernels = (2 + dropped) * s.layers * KERNELS * KERNEL_S
+    return float(tokens / (flops / speed.flops + (unpacked + moved) / speed.bytes_per_s + kernels))
