@@ -228,6 +228,14 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         )
         return loss / torch.as_tensor(trained).clamp(min=1)
 
+    def _run_epoch(self, **arguments: Any) -> None:
+        """One epoch, unless all steps are done: a run that is started again between its last step
+        and its publishing would train one more each time."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**arguments)
+        else:
+            self.control.should_training_stop = True
+
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
