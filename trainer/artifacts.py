@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
-from trainer.report import render_card, render_report
+from trainer.card import CURVES, render_card
+from trainer.charts import png
+from trainer.remarks import remarks
+from trainer.report import charts, render_report
 from trainer.rows import as_lines
 
 if TYPE_CHECKING:
@@ -96,7 +99,7 @@ class Run:
                 "tuned": self.evaluation.tuned.figures(),
             },
             "samples": self.evaluation.samples(SAMPLES),
-            "warnings": self.warnings,
+            "warnings": [*self.warnings, *remarks(self.data, self.trained, self.evaluation)],
             "rejected": self.faults,
             "libraries": library_versions(),
         }
@@ -132,7 +135,8 @@ def describe(run: Run, folder: Path) -> None:
     record = run.record()
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     (folder / "report.html").write_text(render_report(record, rows))
-    (folder / "adapter" / "README.md").write_text(render_card(record))
+    (folder / "adapter" / "README.md").write_text(render_card(record, run.base))
+    (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
 
 
 def _edit_json(path: Path, **changes: Any) -> None:

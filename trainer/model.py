@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BUILTIN = Path(__file__).parent / "builtin"
-CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # config and tokenizer; small
+CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]  # never a pickle
 
 

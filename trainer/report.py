@@ -1,183 +1,227 @@
-"""The run as a page for a person: `report.html`, self-contained, and the adapter's model card."""
+"""The run as a page for a person: `report.html`, one file that loads nothing and runs nothing."""
 
 import html
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --ink: #2563eb; --soft: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem;
-  border-bottom: 1px solid var(--line); }
-td { overflow-wrap: anywhere; } th { font-weight: 600; }
-.cards { display: flex; flex-wrap: wrap; gap: .75rem; }
-.card { background: var(--soft); border-radius: .5rem; padding: .6rem .9rem; flex: 1 1 9rem; }
-.card b { display: block; font-size: 1.35rem; } .wide { overflow-x: auto; }
-svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColor; }
-pre { white-space: pre-wrap; margin: 0; font: inherit; }
-@media print { body { max-width: none; } }
-"""
-_WIDTH, _HEIGHT, _MARGIN = 720, 220, 48
+from trainer.charts import Chart, Line, Point, smoothed, svg
+from trainer.evaluate import same_answer
+from trainer.rows import Row
+from trainer.style import STYLE
+
+MOST_FILES = 100
+MANY_STEPS = 30  # from here on a smoothed curve says more than the bare one
+_KINDS = {
+    "conversation": "questions with answers or conversations",
+    "completion": "prompts with completions",
+    "text": "texts",
+}
+Pairs = Iterable[tuple[str, Any]]
 
 
-def render_report(record: dict[str, Any], rows: Sequence[dict[str, float]]) -> str:
-    """`record` is `run.json`, `rows` are those of `metrics.jsonl`. The page loads nothing."""
-    steps = [row["step"] for row in rows]
+def render_report(record: dict[str, Any], rows: Sequence[Row]) -> str:
+    """`record` is `run.json`, `rows` are those of `metrics.jsonl`."""
     return "\n".join(
         [
-            '<!doctype html><html lang="en"><meta charset="utf-8">',
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(record['run_id'])}</title><style>{_STYLE}</style>",
-            f"<h1>Fine-tuning run {_text(record['run_id'])}</h1>",
+            f"<title>{_text(record['run_id'])}</title><style>{STYLE}</style></head><body>",
+            _header(record),
             _cards(record),
-            *[f"<p><strong>Rejected:</strong> {_text(f)}</p>" for f in record["rejected"]],
-            *[f"<p><strong>Warning:</strong> {_text(w)}</p>" for w in record["warnings"]],
-            "<h2>Training loss</h2>",
-            _curve(steps, [row["loss"] for row in rows]),
-            "<h2>Learning rate</h2>",
-            _curve(steps, [row["learning_rate"] for row in rows]),
-            _samples(record["samples"]),
-            "<h2>Data</h2>",
-            _table(record["data"].items()),
-            "<h2>Training</h2>",
-            _table(
-                [
-                    ("base model", f"{record['base']['name']} ({record['base']['revision']})"),
-                    ("device", record["device"]["name"]),
-                    ("precision", _decision(record["precision"], "name")),
-                    ("micro-batch", _decision(record["micro_batch"], "blocks")),
-                    *record["parameters"].items(),
-                    *record["training"].items(),
-                ]
-            ),
-            "<h2>Settings</h2>",
-            _table(record["settings"].items()),
-            "<h2>Input files</h2>",
-            _table(
-                [(o["name"], f"{o['size']:,} bytes, {o['sha256'][:16]}…") for o in record["inputs"]]
-            ),
-            "<h2>Libraries</h2>",
-            _table(record["libraries"].items()),
-            "</html>\n",
+            _notes("Rejected", "bad", record["rejected"]),
+            _notes("Worth knowing", "note", record["warnings"]),
+            _section("Curves", _curves(record, rows)),
+            _section("Answers before and after", _samples(record)),
+            _section("What it was trained on", _table(_data(record))),
+            _section("How it was trained", _table(_training(record))),
+            _section("Settings", _table(record["settings"].items())),
+            _section("Input files", _table(_files(record["inputs"]))),
+            _section("Libraries", _table(record["libraries"].items())),
+            "</body></html>\n",
         ]
     )
 
 
-def render_card(record: dict[str, Any]) -> str:
-    """The adapter's `README.md`, with the hub's metadata on top."""
-    base, scores = record["base"], record["evaluation"]
-    lines = [
-        "---",
-        f"base_model: {base['name']}",
-        "library_name: peft",
-        "pipeline_tag: text-generation",
-        "tags: [lora, qlora]",
-        "---",
-        "",
-        f"# {record['run_id']}",
-        "",
-        f"A LoRA adapter for `{base['name']}` (revision `{base['revision']}`), trained on the "
-        "base quantised to 4-bit NF4.",
-        *[f"**This adapter was rejected:** {fault}." for fault in record["rejected"]],
-        "",
-        f"- Trainable parameters: {record['parameters']['trainable']:,} "
-        f"({record['parameters']['trainable_percent']} % of {record['parameters']['total']:,})",
-        f"- Steps: {record['training']['steps']:,}, "
-        f"blocks of {record['settings']['max_length']} tokens",
-        *_score_lines(scores),
-        "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'base = AutoModelForCausalLM.from_pretrained("{base["name"]}")',
-        'tokenizer = AutoTokenizer.from_pretrained("<this folder>")',
-        'model = PeftModel.from_pretrained(base, "<this folder>")',
-        "```",
-        "",
-        "Questions go through the tokenizer's chat template, which is saved here.",
-        "The adapter knows what its training data says; it can be wrong about everything else.",
-        "",
+def charts(record: dict[str, Any], rows: Sequence[Row]) -> list[Chart]:
+    """The run's curves, for the report and the model card."""
+    loss = _points(rows, "loss")
+    bare = [Line("", loss, "faint")] if len(loss) >= MANY_STEPS else []
+    drawn = smoothed(loss) if bare else loss
+    base = record["evaluation"]["base"]["loss"]
+    level = [Line("base", [(rows[0]["step"], base)], "second", "level")] if rows and base else []
+    held_out = Line("held-out", _points(rows, "held_out_loss"), "second", "dots")
+    return [
+        Chart("Loss", [*bare, *level, Line("training", drawn), held_out]),
+        Chart("Learning rate", [Line("", _points(rows, "learning_rate"))]),
+        Chart("Tokens/s", [Line("", _speed(rows))]),
+        Chart("Peak memory so far, GiB", [Line("", _points(rows, "memory_gib"))]),
     ]
-    return "\n".join(lines)
 
 
-def _score_lines(scores: dict[str, Any]) -> list[str]:
-    lines = []
-    base, tuned = scores["base"], scores["tuned"]
-    if base["loss"] is not None:
-        lines.append(f"- Held-out loss: {base['loss']:.4f} before, {tuned['loss']:.4f} after")
-    if base["exact"] is not None:
-        lines.append(
-            f"- Exact answers on {scores['questions']} held-out questions: "
-            f"{base['exact']:.0%} before, {tuned['exact']:.0%} after"
-        )
-    return lines
+def _points(rows: Sequence[Row], name: str) -> list[Point]:
+    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+
+
+def _speed(rows: Sequence[Row]) -> list[Point]:
+    """Of each step; the rows have the mean since the start."""
+    points, tokens, seconds = [], 0.0, 0.0
+    for row in rows:
+        done, now = row.get("tokens_per_s", 0.0) * row.get("seconds", 0.0), row.get("seconds", 0.0)
+        if now > seconds:
+            points.append((row["step"], (done - tokens) / (now - seconds)))
+        tokens, seconds = done, now
+    return points
+
+
+def _curves(record: dict[str, Any], rows: Sequence[Row]) -> str:
+    return f'<div class="curves">{"".join(svg(chart) for chart in charts(record, rows))}</div>'
+
+
+def _header(record: dict[str, Any]) -> str:
+    verdict = '<span class="bad">rejected</span>' if record["rejected"] else "accepted"
+    finished = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(record["finished"]))
+    base = record["base"]["name"]
+    return (
+        f"<header><h1>{_text(record['run_id'])}</h1><p>LoRA adapter for <b>{_text(base)}</b>, "
+        f"{verdict}, finished {finished}</p></header>"
+    )
 
 
 def _cards(record: dict[str, Any]) -> str:
     base, tuned = record["evaluation"]["base"], record["evaluation"]["tuned"]
-    cards = []
-    if base["loss"] is not None:
-        cards.append(("held-out loss", f"{base['loss']:.3f} → {tuned['loss']:.3f}"))
-    if base["exact"] is not None:
-        cards.append(("exact answers", f"{base['exact']:.0%} → {tuned['exact']:.0%}"))
     training = record["training"]
-    cards.append(("optimizer steps", f"{training['steps']:,}"))
-    cards.append(("training time", _duration(training["seconds"])))
-    cards.append(("tokens/s", f"{training['tokens_per_s']:,.0f}"))
-    if training["vram_peak_gib"] is not None:
-        cards.append(("peak GPU memory", f"{training['vram_peak_gib']:.1f} GiB"))
-    boxes = "".join(f'<div class="card"><b>{_text(v)}</b>{_text(k)}</div>' for k, v in cards)
+    change = [
+        ("held-out loss", _change(base, tuned, "loss", ".3f")),
+        ("exact answers", _change(base, tuned, "exact", ".0%")),
+        ("token F1", _change(base, tuned, "f1", ".0%")),
+        ("stopped by itself", _change(base, tuned, "stopped", ".0%")),
+    ]
+    speed = [
+        ("optimizer steps", f"{training['steps']:,}"),
+        ("training time", _duration(training["seconds"])),
+        ("tokens/s", f"{training['tokens_per_s']:,.0f}"),
+        ("peak GPU memory", _gib(training["vram_peak_gib"])),
+    ]
+    boxes = "".join(
+        f'<div class="card"><b>{_text(value)}</b>{_text(name)}</div>'
+        for name, value in [*change, *speed]
+        if value is not None
+    )
     return f'<div class="cards">{boxes}</div>'
 
 
-def _samples(samples: Sequence[dict[str, str]]) -> str:
-    if not samples:
+def _change(base: dict[str, Any], tuned: dict[str, Any], name: str, form: str) -> str | None:
+    if base[name] is None and tuned[name] is None:
+        return None
+    before, after = (
+        "-" if score[name] is None else format(score[name], form) for score in (base, tuned)
+    )
+    return f"{before} → {after}"
+
+
+def _notes(title: str, kind: str, notes: Sequence[str]) -> str:
+    if not notes:
         return ""
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f"<td><pre>{_text(row[name])}</pre></td>"
-            for name in ("question", "reference", "base", "tuned")
+    items = "".join(f"<li>{_text(_sentence(note))}</li>" for note in notes)
+    return f'<aside class="{kind}"><h2>{title}</h2><ul>{items}</ul></aside>'
+
+
+def _samples(record: dict[str, Any]) -> str:
+    asked = record["evaluation"]["questions"]
+    if not asked:
+        return "<p>There was no held-out question to ask.</p>"
+    shown = record["samples"]
+    intro = (
+        f"<p>{len(shown)} of {asked} held-out questions; the model has not seen any of them.</p>"
+    )
+    return intro + "".join(_sample(row) for row in shown)
+
+
+def _sample(row: dict[str, str]) -> str:
+    cells = "".join(
+        f"<div><dt>{words}</dt><dd>{_text(row[name])}</dd></div>"
+        for name, words in (
+            ("reference", "expected"),
+            ("base", _marked("before", row["base"], row["reference"])),
+            ("tuned", _marked("after", row["tuned"], row["reference"])),
         )
-        + "</tr>"
-        for row in samples
     )
-    return (
-        "<h2>Answers before and after</h2><div class=wide><table><tr><th>Question<th>Reference"
-        f"<th>Base model<th>Fine-tuned</tr>{rows}</table></div>"
-    )
+    return f"<article><h3>{_text(row['question'])}</h3><dl>{cells}</dl></article>"
 
 
-def _curve(steps: Sequence[float], values: Sequence[float]) -> str:
-    """One line as inline SVG with its extremes labelled."""
-    pairs = [
-        (s, v) for s, v in zip(steps, values, strict=True) if v == v and abs(v) != float("inf")
-    ]
-    if len(pairs) < 2:
-        return "<p>Too few steps for a curve.</p>"
-    low, high = min(v for _, v in pairs), max(v for _, v in pairs)
-    first, last = pairs[0][0], pairs[-1][0]
-    points = " ".join(
-        f"{_MARGIN + (s - first) / (last - first) * (_WIDTH - _MARGIN):.1f},"
-        f"{(high - v) / ((high - low) or 1) * (_HEIGHT - 30) + 10:.1f}"
-        for s, v in pairs
-    )
-    floor = _HEIGHT - 20
-    return (
-        f'<svg viewBox="0 0 {_WIDTH + 8} {_HEIGHT}" role="img">'
-        f'<path d="M{_MARGIN} 10V{floor}H{_WIDTH}" fill="none" stroke="var(--line)"/>'
-        f'<polyline points="{points}" fill="none" stroke="var(--ink)" stroke-width="2"/>'
-        f'<text x="0" y="16">{high:.3g}</text><text x="0" y="{floor}">{low:.3g}</text>'
-        f'<text x="{_MARGIN}" y="{_HEIGHT - 4}">step {first:.0f}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 4}" text-anchor="end">step {last:.0f}</text></svg>'
-    )
+def _marked(words: str, given: str, reference: str) -> str:
+    if same_answer(given, reference):
+        return f'{words} <span class="good" title="exactly as expected">✓</span>'
+    return words
 
 
-def _table(pairs: Any) -> str:
+def _data(record: dict[str, Any]) -> Pairs:
+    yield "data", record["settings"]["data_uri"]
+    if record["settings"]["eval_uri"]:
+        yield "evaluation data", record["settings"]["eval_uri"]
+    data = record["data"]
+    yield "read", read_from(data)
+    yield "left out", f"{data['duplicates']:,} copies, {data['near_duplicates']:,} near copies"
+    yield "skipped", _listed(data["skipped"], data["skipped_first"])
+    yield "assumed", _listed(len(data["assumed_first"]), data["assumed_first"])
+    yield "tokens", f"{data['tokens']:,}, of which {data['trained_tokens']:,} are trained"
+    yield (
+        "blocks",
+        f"{data['blocks']:,} of {record['settings']['max_length']:,} tokens, "
+        f"{data['padding_share']:.1%} padding",
+    )
+    yield (
+        "records cut to fit a block",
+        f"{data['truncated'] + data['fully_masked']:,} of {data['records']:,} records",
+    )
+    yield "ends of answers and documents", f"{data['trained_ends']:,} trained"
+    yield "held out", f"{data['held_out']:,} records or documents"
+
+
+def read_from(data: dict[str, Any]) -> str:
+    """What was read, in words."""
+    read = [f"{data[kind]:,} {words}" for kind, words in _KINDS.items() if data.get(kind)]
+    return f"{', '.join(read)} from {data['files']:,} files"
+
+
+def _listed(count: int, first: Sequence[str]) -> str:
+    more = [f"{count - len(first):,} more"] if count > len(first) else []
+    return f"{count:,}" + (f": {'; '.join([*first, *more])}" if count else "")
+
+
+def _training(record: dict[str, Any]) -> Pairs:
+    training, best = record["training"], record["training"]["best_held_out_step"]
+    yield "base model", f"{record['base']['name']} at {record['base']['revision']}"
+    yield "device", record["device"]["name"]
+    yield "precision", _decision(record["precision"], "name")
+    yield "micro-batch", f"{_decision(record['micro_batch'], 'blocks')}"
+    parameters = record["parameters"]
+    yield (
+        "trained parameters",
+        f"{parameters['trainable']:,} of {parameters['total']:,}, "
+        f"{parameters['trainable_percent']} %",
+    )
+    yield "optimizer steps", training["steps"]
+    yield "training time", _duration(training["seconds"])
+    yield "training loss at the end", training["loss"]
+    if best is not None:
+        yield "best held-out loss", f"{training['best_held_out_loss']:.4f} at step {best:,}"
+    yield "version of this program", record["version"]
+
+
+def _files(inputs: Sequence[dict[str, Any]]) -> Pairs:
+    for file in inputs[:MOST_FILES]:
+        yield file["name"], f"{file['size']:,} bytes, SHA-256 {file['sha256'][:16]}…"
+    if len(inputs) > MOST_FILES:
+        yield "…", f"{len(inputs) - MOST_FILES:,} more, in run.json"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _table(pairs: Pairs) -> str:
     rows = "".join(
         f"<tr><th>{_text(str(name).replace('_', ' '))}</th><td>{_text(_plain(value))}</td></tr>"
         for name, value in pairs
@@ -199,6 +243,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items()) or "-"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:] + "."
+
+
+def _gib(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f} GiB"
 
 
 def _duration(seconds: float) -> str:

@@ -328,7 +328,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
         self._step_blocks = settings.effective_batch_size
-        self._step_tokens = settings.effective_batch_size * settings.max_length
+        self._block_tokens = settings.max_length
+        self._epoch_blocks = len(trainer.train_dataset)
         self._blocks = held_out
         self._bad = 0
         self._micro_batches = 0
@@ -368,7 +369,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:
             return
         seconds = time.monotonic() - self._started
-        tokens_per_s = state.global_step * self._step_tokens / seconds
+        tokens_per_s = self._tokens(state.global_step) / seconds
         row = state.log_history[-1]
         row |= {"seconds": seconds, "tokens_per_s": tokens_per_s, "memory_gib": memory_gib()}
         self._stop_if_diverged(logs)
@@ -382,6 +383,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
         )
         self._save_if_due(state, control)
+
+    def _tokens(self, steps: int) -> int:
+        """Trained in so many steps, padding included; the last step of an epoch may be short."""
+        epoch_steps = -(-self._epoch_blocks // self._step_blocks)
+        epochs, rest = divmod(steps, epoch_steps)
+        blocks = epochs * self._epoch_blocks + min(rest * self._step_blocks, self._epoch_blocks)
+        return blocks * self._block_tokens
 
     def _measure_held_out(self, step: int, row: Row) -> None:
         """Between two steps, and outside the training time. Not when there is little time left."""
