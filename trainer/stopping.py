@@ -20,10 +20,12 @@ class Stopped(BaseException):
     """A signal arrived. Not an Exception: libraries catch those and go on."""
 
 
+STDERR = 2
 GRACE_S = 20.0  # of the 30 that Kubernetes gives by default; some spot notices leave even less
 
 _requested: int | None = None
 _requested_at = 0.0
+_notice = ""
 _deferring = True  # until `deliver`: nothing is running yet that could end in order
 
 
@@ -78,16 +80,19 @@ def interruption() -> Interrupted:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Within this block a first signal only sets a flag; leaving the block raises Interrupted."""
-    global _deferring
-    _deferring = True
+def deferred(notice: str) -> Iterator[None]:
+    """Within this block a first signal only sets a flag; leaving the block raises Interrupted.
+
+    `notice` tells a person at a terminal what the signal has started.
+    """
+    global _deferring, _notice
+    _deferring, _notice = True, notice
     try:
         raise_if_requested()
         yield
         raise_if_requested()
     finally:
-        _deferring = False
+        _deferring, _notice = False, ""
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
@@ -97,3 +102,5 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     _requested, _requested_at = number, time.monotonic()
     if not _deferring:
         raise Stopped
+    if _notice and os.isatty(STDERR):  # whoever pressed Ctrl-C sees that it was heard
+        os.write(STDERR, f"\n{_notice}\n".encode())  # logging is not for signal handlers

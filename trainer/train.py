@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 # fp16 loss scaling starts high and skips the first steps; more than this in a row is divergence.
 BAD_STEPS = 8
+SAVING = "saving a checkpoint at the end of this step; a second signal ends at once"
 # QLoRA's own clipping: Dettmers et al. 2023, appendix B.2.
 MAX_GRADIENT_NORM = 0.3
 STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
@@ -98,7 +99,7 @@ def train(
         log.info("resuming from checkpoint %s", start.name)
     if device.kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with stopping.deferred():
+    with stopping.deferred(SAVING):
         try:
             with contextlib.suppress(_StepGivenUp):
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -415,7 +416,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def _save(self, step: int, rng: dict[str, Any] | None = None) -> None:
         self._checkpoints.save(step, lambda folder: self._trainer.save_state(folder, rng))
         self._saved = time.monotonic()
-        self.progress.saved()
+        self.progress.saved(step)
 
     def _stop_if_diverged(self, logs: dict[str, float]) -> None:
         gradient = logs.get("grad_norm", math.nan)
