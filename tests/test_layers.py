@@ -44,6 +44,8 @@ ROOMS = [
     "tensors",
     "ask",
     "judge",
+    "conversation",
+    "serve",
     "merge",
     "export",
     "outlook",

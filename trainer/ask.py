@@ -1,6 +1,8 @@
 """A fine-tuned model that answers questions."""
 
-from collections.abc import Iterator
+import contextlib
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from trainer.prompts import question_ids, stop_ids
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MOST_ANSWER_TOKENS = 512
@@ -18,15 +21,17 @@ MOST_ANSWER_TOKENS = 512
 
 @dataclass(frozen=True)
 class Bot:
-    """A base model with an adapter, ready to answer."""
+    """A base model with an adapter, ready to answer one question at a time."""
 
     model: Any
     tokenizer: "PreTrainedTokenizerBase"
+    base: str
 
-    def stream(self, question: str) -> Iterator[str]:
-        """The greedy answer to `question`, piece by piece as it is generated."""
-        import threading
+    def stream(self, question: str, *, tuned: bool = True) -> Generator[str, None, None]:
+        """The greedy answer, piece by piece as it is generated; the base's own if not `tuned`.
 
+        Closing it ends the generation. Raises DataError for a question that is too long.
+        """
         import torch
         from transformers import TextIteratorStreamer
 
@@ -37,36 +42,46 @@ class Bot:
             raise DataError(
                 f"the question has {ids.shape[1]} tokens, more than the model reads; shorten it"
             )
-
         failures: list[BaseException] = []
+        closed = threading.Event()
 
         def generate() -> None:
             try:
-                answer()
+                with contextlib.nullcontext() if tuned else self.model.disable_adapter():
+                    self._generate(ids, min(room, MOST_ANSWER_TOKENS), streamer, closed)
             except BaseException as error:
                 failures.append(error)
             finally:
                 streamer.end()
 
-        def answer() -> None:
-            with torch.no_grad(), compute_precision(self.model):
-                self.model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=min(room, MOST_ANSWER_TOKENS),
-                    do_sample=False,
-                    use_cache=True,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    eos_token_id=stop_ids(self.tokenizer),
-                    streamer=streamer,
-                )
-
         worker = threading.Thread(target=generate, daemon=True)
         worker.start()
-        yield from streamer
-        worker.join()  # an interpreter that ends while it computes aborts
+        try:
+            yield from filter(None, streamer)
+        finally:
+            closed.set()
+            worker.join()  # an interpreter that ends while it computes aborts
         if failures:
             raise failures[0]
+
+    def _generate(self, ids: "Tensor", most: int, streamer: Any, closed: threading.Event) -> None:
+        import torch
+
+        def is_closed(_ids: "Tensor", _scores: "Tensor", **_: Any) -> "Tensor":
+            return torch.tensor([closed.is_set()], device=ids.device)
+
+        with torch.no_grad(), compute_precision(self.model):
+            self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=most,
+                do_sample=False,
+                use_cache=True,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=stop_ids(self.tokenizer),
+                stopping_criteria=[is_closed],
+                streamer=streamer,
+            )
 
 
 def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
@@ -77,4 +92,5 @@ def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)
     base = model.load(adapter.base, settings, precision, found)
-    return Bot(PeftModel.from_pretrained(base, adapter.folder).eval(), adapter.tokenizer())
+    tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
+    return Bot(tuned, adapter.tokenizer(), adapter.base.name)

@@ -75,6 +75,17 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the two options that say which adapter, on which base."""
+    command = click.option(
+        "--base-model",
+        envvar="QLORA_BASE_MODEL",
+        help="Where the base model is, if not where the adapter says.",
+    )(command)
+    help_text = "A run or its adapter folder, local or s3://."
+    return click.option("--adapter", required=True, help=help_text)(command)
+
+
 @cli.command()
 @_with_settings
 def train(**flags: str | None) -> None:
@@ -102,22 +113,38 @@ def plan(gpu: str | None, **flags: str | None) -> None:
 
 
 @cli.command()
-@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
-@click.option("--base-model", help="Where the base model is, if not where the adapter says.")
+@_of_an_adapter
+@click.option("--compare", is_flag=True, help="Show the base model's answer too.")
+@click.option("--serve", is_flag=True, help="Ask in the browser: a page on this machine only.")
+@click.option("--port", default=8080, show_default=True, help="Where --serve listens.")
 @click.argument("question", nargs=-1)
-def ask(adapter: str, base_model: str | None, question: tuple[str, ...]) -> None:
-    """Answer QUESTION, or each line of standard input, with a fine-tuned model."""
+def ask(
+    adapter: str,
+    base_model: str | None,
+    compare: bool,
+    serve: bool,
+    port: int,
+    question: tuple[str, ...],
+) -> None:
+    """Answer QUESTION, or each line of standard input, with a fine-tuned model.
+
+    On a terminal without QUESTION it is a conversation.
+    """
     settings = Settings.read({}, os.environ, trains=False)
-    log.set_up("text", "WARNING")
+    log.set_up("text", "WARNING", sys.stderr)
+    from trainer import conversation
     from trainer.ask import load_bot
 
-    bot = load_bot(adapter, settings, base_model or os.environ.get("QLORA_BASE_MODEL"))
-    asked = [" ".join(question)] if question else (line.strip() for line in sys.stdin)
-    for text in asked:
-        if text:
-            for piece in bot.stream(text):
-                click.echo(piece, nl=False)
-            click.echo()
+    bot = load_bot(adapter, settings, base_model)
+    if serve:
+        from trainer.serve import serve as serve_page
+
+        serve_page(bot, adapter, port)
+    elif not question and conversation.is_terminal():
+        conversation.converse(bot, adapter, compare=compare)
+    else:
+        asked = [" ".join(question)] if question else sys.stdin
+        conversation.answer_all(bot, asked, compare=compare)
 
 
 @cli.command()
@@ -137,9 +164,8 @@ def evaluate(adapter: str, **flags: str | None) -> None:
 
 
 @cli.command()
-@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+@_of_an_adapter
 @click.option("--output", required=True, help="A new folder for the model.")
-@click.option("--base-model", help="Where the base model is, if not where the adapter says.")
 def merge(adapter: str, output: str, base_model: str | None) -> None:
     """Write base and adapter as one 16-bit model. Needs no GPU and little memory."""
     settings = Settings.read({}, os.environ, trains=False)
@@ -147,14 +173,12 @@ def merge(adapter: str, output: str, base_model: str | None) -> None:
     from trainer import adapters
     from trainer.merge import merge
 
-    base = base_model or os.environ.get("QLORA_BASE_MODEL")
-    merge(adapters.find(adapter, settings, base), settings, Path(output))
+    merge(adapters.find(adapter, settings, base_model), settings, Path(output))
 
 
 @cli.command()
-@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+@_of_an_adapter
 @click.option("--output", required=True, help="A new folder for the files.")
-@click.option("--base-model", help="Where the base model is, if not where the adapter says.")
 @click.option(
     "--part",
     "parts",
@@ -173,8 +197,7 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
     from trainer import adapters
     from trainer.export import export
 
-    base = base_model or os.environ.get("QLORA_BASE_MODEL")
-    export(adapters.find(adapter, settings, base), settings, parts, Path(output))
+    export(adapters.find(adapter, settings, base_model), settings, parts, Path(output))
 
 
 def _unexpected(error: Exception) -> JobError:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer import model
-from trainer.adapters import CONFIG, WEIGHTS, Adapter
+from trainer.adapters import Adapter
 from trainer.errors import DoesNotFitError, SettingsError
 from trainer.prompts import stop_ids
 from trainer.settings import Settings
@@ -21,7 +21,6 @@ from trainer.tensors import Delta, deltas, tensors_of
 log = logging.getLogger(__name__)
 
 GB = 10**9
-_NOT_THE_TOKENIZER = {CONFIG, WEIGHTS, "README.md"}  # the rest of an adapter's folder is
 
 
 def merge(adapter: Adapter, settings: Settings, output: Path) -> Path:
@@ -55,15 +54,11 @@ def _merge_file(source: Path, target: Path, added: Mapping[str, Delta]) -> None:
 
 def _write_config(adapter: Adapter, folder: Path) -> None:
     """The base's config, the adapter's tokenizer, and the tokens that end an answer."""
-    from transformers import AutoTokenizer
-
     shutil.copy(adapter.base.folder / "config.json", folder)
-    for path in adapter.folder.iterdir():
-        if path.is_file() and path.name not in _NOT_THE_TOKENIZER:
-            shutil.copy(path, folder)
     generation = adapter.base.folder / "generation_config.json"
     record = json.loads(generation.read_text()) if generation.exists() else {}
-    tokenizer = AutoTokenizer.from_pretrained(adapter.folder, trust_remote_code=False)
+    tokenizer = adapter.tokenizer()
+    tokenizer.save_pretrained(folder)
     record["eos_token_id"] = stop_ids(tokenizer)
     (folder / generation.name).write_text(json.dumps(record, indent=2) + "\n")
 

@@ -37,10 +37,8 @@ def export(adapter: Adapter, settings: Settings, parts: Sequence[str], output: P
     One tensor at a time is in memory; `output` is complete or absent. Raises SettingsError for a
     base or a tokenizer that cannot be written here.
     """
-    from transformers import AutoTokenizer
-
     layout = layout_of(adapter.base)
-    tokenizer = AutoTokenizer.from_pretrained(adapter.folder, trust_remote_code=False)
+    tokenizer = adapter.tokenizer()
     ensure_chat_template(tokenizer)
     words = vocabulary(tokenizer, layout.config.vocab_size)
     stored = [t for file in model.weights(adapter.base, settings) for t in tensors_of(file)[1]]

@@ -1,0 +1,134 @@
+"""Asking from a pipe, in one shot, and on a pseudo-terminal."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from jobs import ROOT
+from small_adapters import random_adapter
+
+from trainer.ask import Bot, load_bot
+from trainer.errors import DataError
+from trainer.settings import Settings
+
+QUESTIONS = ["How heavy is the Curlew?", "What does the Plover cost?"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_adapter(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def bot(run: Path) -> Bot:
+    return load_bot(str(run), Settings.read({}, {}, trains=False), None)
+
+
+def command(run: Path, *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "entrypoint.py", "ask", "--adapter", str(run), *arguments],
+        cwd=ROOT,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def answer(bot: Bot, question: str, *, tuned: bool = True) -> str:
+    return "".join(bot.stream(question, tuned=tuned))
+
+
+def test_lines_of_a_pipe_are_answered_in_their_order(run: Path, bot: Bot) -> None:
+    done = command(run, typed="\n\n".join(QUESTIONS))
+    assert done.stdout == "".join(answer(bot, question) + "\n" for question in QUESTIONS)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_compare_shows_the_base_s_answer_first(run: Path, bot: Bot) -> None:
+    done = command(run, "--compare", *QUESTIONS[0].split())
+    base, tuned = (answer(bot, QUESTIONS[0], tuned=which) for which in (False, True))
+    assert base != tuned
+    assert done.stdout == f"base   {base}\ntuned  {tuned}\n"
+
+
+def test_an_answer_comes_in_pieces_and_can_be_ended(bot: Bot) -> None:
+    pieces = bot.stream(QUESTIONS[1])
+    first = next(pieces)
+    pieces.close()
+    assert answer(bot, QUESTIONS[1]).startswith(first)
+    assert len(list(bot.stream(QUESTIONS[1]))) > 1
+
+
+def test_a_question_that_is_too_long_is_named(bot: Bot) -> None:
+    with pytest.raises(DataError, match="tokens, more than the model reads; shorten it"):
+        answer(bot, "word " * 2000)
+
+
+class Terminal:
+    """The command on a terminal of its own, as a person sees it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._main, end = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "entrypoint.py", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"TERM": "dumb"},
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            preexec_fn=os.setsid,
+            close_fds=True,
+        )
+        os.close(end)
+        os.set_blocking(self._main, False)
+        self.screen = ""
+
+    def wait_for(self, text: str, seconds: float = 60) -> str:
+        """What came until `text`, which is taken from the screen."""
+        until = time.monotonic() + seconds
+        while text not in self.screen:
+            assert time.monotonic() < until, self.screen
+            try:
+                self.screen += os.read(self._main, 4096).decode().replace("\r\n", "\n")
+            except BlockingIOError:
+                time.sleep(0.02)
+        before, _, self.screen = self.screen.partition(text)
+        return before
+
+    def type(self, text: str) -> None:
+        os.write(self._main, text.encode())
+
+
+def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(run: Path, bot: Bot) -> None:
+    terminal = Terminal("ask", "--adapter", str(run))
+    assert "builtin:tiny with the adapter" in terminal.wait_for("\n> ")
+    for question in QUESTIONS:
+        terminal.type(f"{question}\n")
+        terminal.wait_for(f"{question}\n")
+        assert terminal.wait_for("\n\n> ") == answer(bot, question)
+    terminal.type("\x1b[A\x1b[A\n")  # up, up: the first question
+    terminal.wait_for(QUESTIONS[0])
+    assert terminal.wait_for("\n\n> ").partition("\n")[2] == answer(bot, QUESTIONS[0])
+    terminal.type("word " * 700 + "\n")  # of which the terminal shows a part
+    terminal.wait_for("more than the model reads; shorten it\n\n> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(30) == 0
+
+
+def test_ctrl_c_ends_an_answer_and_then_the_conversation(run: Path) -> None:
+    terminal = Terminal("ask", "--adapter", str(run), "--compare")
+    terminal.wait_for("\n> ")
+    terminal.type("Why? " * 40 + "\n")
+    terminal.wait_for("base   ")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for("…")
+    terminal.wait_for("\n> ")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.process.wait(30) == 0
