@@ -52,6 +52,7 @@ def tuned_model(family: str, folder: Path, targets: str, dropout: float = 0.0) -
     made.save_pretrained(folder)
     settings: Any = SimpleNamespace(
         seed=1,
+        base_cache_uri="",
         lora_r=4,
         lora_alpha=8,
         lora_dropout=dropout,

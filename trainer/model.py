@@ -1,19 +1,25 @@
 """The base model: where it is, what shape it has, quantised to NF4, with a LoRA adapter on it."""
 
+import hashlib
 import json
 import logging
-from dataclasses import dataclass, replace
-from functools import cached_property
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import NotAllowedError, SettingsError, UnreachableError
+from trainer import hub
+from trainer.base_cache import BaseCache
+from trainer.errors import DataError, SettingsError
 from trainer.settings import Settings, publishable_uri
-from trainer.storage import fetch
-from trainer.storage.disk import sha256_of
-from trainer.storage.failures import Failure, retry
+from trainer.storage import Stored, fetch, objects_at
+from trainer.storage.disk import chunks_of, sha256_of
+from trainer.weights import Shard, Target, UnknownLayoutError, quantise
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from trainer.device import Device, Precision
@@ -22,7 +28,7 @@ log = logging.getLogger(__name__)
 
 BUILTIN = Path(__file__).parent / "builtin"
 CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
-WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]  # never a pickle
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # never a pickle
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,18 @@ class Shape:
 
 @dataclass(frozen=True)
 class Base:
-    """A base model on local disk. `name` and `revision` are what may be published."""
+    """A base model whose config and tokenizer are on local disk, in `folder`.
+
+    `name` and `revision` are what may be published. Its weights are there too, or on the hub, or
+    below `bucket_uri` as `stored`.
+    """
 
     folder: Path
     name: str
     revision: str
     is_from_hub: bool = False
+    bucket_uri: str = ""
+    stored: tuple[Stored, ...] = ()
 
     @cached_property
     def config(self) -> Any:
@@ -78,6 +90,11 @@ class Base:
 
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+
+    @property
+    def attention(self) -> str:
+        """torch's fused attention, but for models that cap the scores inside of it."""
+        return "sdpa" if self.skeleton._supports_sdpa else "eager"
 
     @cached_property
     def linear_layers(self) -> dict[str, tuple[int, int]]:
@@ -136,18 +153,12 @@ def locate(settings: Settings) -> Base:
     if name.startswith("builtin:"):
         return _local(BUILTIN / name.removeprefix("builtin:"), name)
     if name.startswith("s3://"):
-        into = settings.scratch_dir / "base"
-        fetched = fetch(name, into, retry_minutes=settings.storage_retry_minutes)
-        if not any(f.name == "config.json" for f in fetched):
-            raise SettingsError(
-                f"{name}: no config.json there; name the prefix that holds the model"
-            )
-        return _local(into, publishable_uri(name))
+        return _in_bucket(name, settings)
     if Path(name).is_dir():
         return _local(Path(name), Path(name).resolve().name)
     if name.startswith((".", "/", "~")):
         raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
-    folder = _from_hub(settings, CONFIG_FILES)
+    folder = _snapshot(name, settings.base_revision, CONFIG_FILES, settings)
     # The hub's cache names a snapshot's folder by its commit.
     return Base(folder, name, revision=folder.name, is_from_hub=True)
 
@@ -184,48 +195,168 @@ def trainable_parameters(base: Base, settings: Settings) -> int:
 
 def weights(base: Base, settings: Settings) -> list[Path]:
     """Every file of the base's weights, brought to local disk. Raises as `locate` does."""
+    names = _weight_files(base)
     if base.is_from_hub:
-        its_own = replace(settings, base_model=base.name, base_revision=base.revision)
-        _from_hub(its_own, WEIGHT_FILES)
-    index = base.folder / "model.safetensors.index.json"
-    if index.is_file():  # some folders hold the same weights once more in a file of their maker's
-        names = set(json.loads(index.read_text())["weight_map"].values())
-        files = sorted(base.folder / name for name in names)
-    else:
-        files = sorted(base.folder.glob("*.safetensors"))
-    if not files:
-        raise SettingsError(
-            f"{base.name}: no .safetensors weights there; pickled weights are never read"
-        )
-    return files
+        _snapshot(base.name, base.revision, names, settings)
+    if base.bucket_uri:
+        minutes = settings.storage_retry_minutes
+        kept = {*names, *(path.name for path in base.folder.iterdir())}
+        fetch(base.bucket_uri, base.folder, retry_minutes=minutes, wanted=kept.__contains__)
+    missing = [name for name in names if not (base.folder / name).is_file()]
+    if missing:
+        raise _no_weights(base, missing[0])
+    return [base.folder / name for name in names]
 
 
 def load(base: Base, settings: Settings, precision: "Precision", device: "Device") -> Any:
     """The base model, its linear layers quantised to NF4 with double quantisation, frozen.
 
     Embedding, head and norms stay in the compute dtype: the usual cast to float32 costs 0.5 GiB
-    on a 7B model and slows each step.
+    on a 7B model and slows each step. The weights come from QLORA_BASE_CACHE_URI if they are
+    there; otherwise they are quantised as they are read, and kept there.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    import torch
 
-    weights(base, settings)
-    model = AutoModelForCausalLM.from_pretrained(
-        base.folder,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=precision.dtype,
-        ),
-        dtype=precision.dtype,
-        device_map={"": device.kind if device.kind == "cpu" else 0},
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    place = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
+    try:
+        model = _from_tensors(base, settings, precision.dtype, place)
+    except UnknownLayoutError as error:
+        log.info("%s is read by transformers' own loader: %s", base.name, error)
+        weights(base, settings)
+        model = _stock(base, precision.dtype, place)
     model.config.use_cache = False
     model.requires_grad_(False)
     return model
+
+
+def _from_tensors(base: Base, settings: Settings, dtype: "torch.dtype", place: Any) -> Any:
+    """The same bits as `_stock`, without its need of memory and without the files on this disk."""
+    from copy import deepcopy
+
+    target = _target(base, dtype)
+    cache = _cache(base, settings, dtype, place)
+    tensors = cache.bring() if cache else None
+    if tensors is None:
+        tensors = quantise(_shards(base, settings), target, place)
+        if cache:
+            cache.keep(tensors)
+    config = deepcopy(base.config)
+    config.quantization_config = _nf4(dtype).to_dict()
+    model = type(base.skeleton).from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=dtype,
+        device_map={"": place},
+        attn_implementation=base.attention,
+    )
+    model.name_or_path = model.config.name_or_path = str(base.folder)
+    if (base.folder / "generation_config.json").is_file():
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(base.folder)
+    return model
+
+
+def _cache(base: Base, settings: Settings, dtype: "torch.dtype", place: Any) -> BaseCache | None:
+    if not settings.base_cache_uri:
+        return None
+    return BaseCache(settings, base=base.name, revision=base.revision, dtype=dtype, place=place)
+
+
+def _stock(base: Base, dtype: "torch.dtype", place: Any) -> Any:
+    """The base as transformers itself loads it, from files on local disk."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        base.folder,
+        quantization_config=_nf4(dtype),
+        dtype=dtype,
+        device_map={"": place},
+        attn_implementation=base.attention,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+
+
+def _nf4(dtype: "torch.dtype") -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _target(base: Base, dtype: "torch.dtype") -> Target:
+    """What transformers would make of each tensor. Raises UnknownLayoutError."""
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoModelForCausalLM
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    if getattr(base.config, "quantization_config", None) is not None:
+        raise UnknownLayoutError("its weights are quantised already")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(base.config, dtype=dtype, trust_remote_code=False)
+    if model._get_dtype_plan(dtype):
+        raise UnknownLayoutError("parts of it stay in float32")
+    expected = {name: (t.dtype, tuple(t.shape)) for name, t in model.state_dict().items()}
+    quantizer = AutoHfQuantizer.from_config(_nf4(dtype), pre_quantized=False)
+    quantizer.preprocess_model(model, device_map={"": "meta"})
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, Linear4bit)}
+    if any(layer.source_cls is not torch.nn.Linear for layer in linear.values()):
+        raise UnknownLayoutError("its matrices are stored transposed")
+    return Target(
+        expected=expected,
+        quantised=frozenset(name + ".weight" for name in linear),
+        tied=frozenset(model.all_tied_weights_keys),
+        ignored=(r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())),
+    )
+
+
+def _shards(base: Base, settings: Settings) -> list[Shard]:
+    """The base's weights as streams; of a bucket they are never written to this disk."""
+    if not base.bucket_uri:
+        return [_shard(path, base) for path in weights(base, settings)]
+    store, _ = objects_at(base.bucket_uri, retry_minutes=settings.storage_retry_minutes)
+    stored = {one.name: one for one in base.stored}
+    names = _weight_files(base)
+    missing = [name for name in names if name not in stored]
+    if missing:
+        raise _no_weights(base, missing[0])
+    return [
+        Shard(store.uri + name, stored[name].size, partial(store.chunks, stored[name]))
+        for name in names
+    ]
+
+
+def _shard(path: Path, base: Base) -> Shard:
+    return Shard(str(path), path.stat().st_size, partial(chunks_of, path))
+
+
+def _weight_files(base: Base) -> list[str]:
+    """The names of the base's weights: those of its index, or the one file. Raises DataError."""
+    index = base.folder / INDEX
+    if not index.is_file():
+        return [WEIGHTS]
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        sound = bool(names) and all(re.fullmatch(r"[\w.-]+\.safetensors", n) for n in names)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise DataError(f"{base.name}: its {INDEX} is broken; bring the model there again")
+    return names
+
+
+def _no_weights(base: Base, name: str) -> SettingsError:
+    return SettingsError(
+        f"{base.name}: no .safetensors weights there ({name} is missing); "
+        "pickled weights are never read"
+    )
 
 
 def attach_adapter(model: Any, settings: Settings) -> Any:
@@ -256,8 +387,43 @@ def adapter_to_float32(model: Any) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
+def _in_bucket(uri: str, settings: Settings) -> Base:
+    """A model below a prefix; its revision is the digest of the names and ETags of its files."""
+    minutes = settings.storage_retry_minutes
+    store, found = objects_at(uri, retry_minutes=minutes)
+    stored = [one for one in found if "/" not in one.name]
+    into = settings.scratch_dir / "base" / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+    if not any(one.name == "config.json" for one in stored):
+        raise SettingsError(f"{uri}: no config.json there; name the prefix that holds the model")
+    fetch(uri, into, retry_minutes=minutes, wanted=_is_config)
+    digest = hashlib.sha256()
+    for one in stored:
+        if one.name == "config.json" or one.name.endswith(".safetensors"):
+            digest.update(f"{one.name} {one.size} {one.version}\n".encode())
+    _check_config(into, uri)
+    return Base(
+        into,
+        publishable_uri(uri),
+        f"etag:{digest.hexdigest()[:16]}",
+        bucket_uri=uri,
+        stored=tuple(stored),
+    )
+
+
+def _is_config(name: str) -> bool:
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in CONFIG_FILES)
+
+
 def _local(folder: Path, name: str) -> Base:
     """A model in a folder; its revision is the digest of its config and weights."""
+    _check_config(folder, name)
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        digest.update(sha256_of(path).encode())
+    return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
+
+
+def _check_config(folder: Path, name: str) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
@@ -265,56 +431,8 @@ def _local(folder: Path, name: str) -> Base:
         json.loads(config.read_text())
     except ValueError as error:
         raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None
-    import hashlib
-
-    digest = hashlib.sha256()
-    for path in [config, *sorted(folder.glob("*.safetensors"))]:
-        digest.update(sha256_of(path).encode())
-    return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
 
 
-def _from_hub(settings: Settings, patterns: list[str]) -> Path:
-    """The local snapshot of a hub model, with the files that match `patterns`."""
-    from huggingface_hub import snapshot_download
-
-    def download() -> Path:
-        return Path(
-            snapshot_download(
-                settings.base_model, revision=settings.base_revision, allow_patterns=patterns
-            )
-        )
-
-    return retry(
-        download,
-        lambda error: _hub_failure(error, settings),
-        where=settings.base_model,
-        minutes=settings.storage_retry_minutes,
-    )
-
-
-def _hub_failure(error: Exception, settings: Settings) -> Failure | None:
-    """What an exception of the hub client means; None for one that is not the hub's."""
-    import httpx2
-    from huggingface_hub import errors as hub
-
-    page = f"https://huggingface.co/{settings.base_model}"
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    if isinstance(error, hub.GatedRepoError):
-        return Failure(NotAllowedError, "is gated", f"accept its terms at {page} and set HF_TOKEN")
-    if isinstance(error, hub.RevisionNotFoundError):
-        fact = f"has no revision {settings.base_revision!r}"
-        return Failure(SettingsError, fact, f"set QLORA_BASE_REVISION to one listed at {page}")
-    if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 403):
-        fact = "the hub knows no such model, or it is private"
-        return Failure(NotAllowedError, fact, f"check the name at {page} or set HF_TOKEN")
-    if isinstance(error, hub.HFValidationError):
-        step = "set QLORA_BASE_MODEL to owner/name, a folder or an s3:// prefix"
-        return Failure(SettingsError, "is no model id", step)
-    if isinstance(error, hub.OfflineModeIsEnabled):
-        step = "unset HF_HUB_OFFLINE or fill the cache at HF_HOME first"
-        return Failure(UnreachableError, "is not in the cache and the hub is switched off", step)
-    if isinstance(error, httpx2.TransportError | hub.HfHubHTTPError | hub.LocalEntryNotFoundError):
-        fact = f"the hub did not answer ({type(error).__name__}{f' {status}' if status else ''})"
-        step = "check the network, or set QLORA_BASE_MODEL to a folder or an s3:// prefix"
-        return Failure(UnreachableError, fact, step, passing=status in (0, 429) or status >= 500)
-    return None
+def _snapshot(model_id: str, revision: str, patterns: list[str], settings: Settings) -> Path:
+    minutes = settings.storage_retry_minutes
+    return hub.snapshot(model_id, revision, patterns, retry_minutes=minutes)

@@ -117,6 +117,12 @@ class Settings:
         "base model: hub id, folder, `s3://bucket/prefix/` or `builtin:tiny`",
     )
     base_revision: str = _option("main", "hub revision of the base model")
+    base_cache_uri: str = _option(
+        "",
+        "folder or `s3://bucket/prefix/` where the quantised base is kept for the next run",
+        shown="not kept",
+        changes_result=False,
+    )
     eval_uri: str = _option(
         "",
         "separate evaluation data, same formats as the training data",
@@ -283,7 +289,7 @@ class Settings:
         record = asdict(self)
         del record["scratch_dir"]
         record["checkpoint_every"] = str(self.checkpoint_every)
-        for name in ("data_uri", "output_uri", "eval_uri", "base_model"):
+        for name in ("data_uri", "output_uri", "eval_uri", "base_model", "base_cache_uri"):
             record[name] = publishable_uri(record[name])
         return record
 
@@ -381,7 +387,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults that concern more than one value or the form of one."""
-    for name in ("data_uri", "output_uri", "eval_uri"):
+    for name in ("data_uri", "output_uri", "eval_uri", "base_cache_uri"):
         yield from _uri_faults(ENV_PREFIX + name.upper(), values.get(name, ""))
     if values.get("base_model", "").startswith(("s3://", "builtin:")):
         yield from _base_model_faults(values["base_model"])

@@ -6,12 +6,13 @@ Credentials, endpoint, region and CA come from the standard `AWS_*` variables an
 
 from trainer.storage.bucket import BucketStore
 from trainer.storage.folder import FolderStore
-from trainer.storage.store import Store, Stored
+from trainer.storage.store import DamagedError, Store, Stored
 from trainer.storage.transfer import (
     Fetched,
     Published,
     fetch,
     fetch_verified,
+    objects_at,
     open_store,
     publish,
     read_manifest,
@@ -19,6 +20,7 @@ from trainer.storage.transfer import (
 
 __all__ = [
     "BucketStore",
+    "DamagedError",
     "Fetched",
     "FolderStore",
     "Published",
@@ -26,6 +28,7 @@ __all__ = [
     "Stored",
     "fetch",
     "fetch_verified",
+    "objects_at",
     "open_store",
     "publish",
     "read_manifest",

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import disk, failures
-from trainer.storage.parallel import WORKERS, in_parallel
-from trainer.storage.store import Stored, WrongContentError
+from trainer.storage.digests import SWITCH, EtagCheck
+from trainer.storage.parallel import WORKERS, in_order, in_parallel
+from trainer.storage.store import DamagedError, Stored, WrongContentError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -47,7 +48,34 @@ class BucketStore:
         return self._try(name, lambda: self._get(name))[0]
 
     def download(self, stored: Stored, path: Path) -> str:
-        return self._try(stored.name, lambda: self._download(stored, path))
+        for attempt in (1, 2):  # once more, for damage on the way
+            try:
+                with disk.staged(path) as file:
+                    return disk.copy(self.chunks(stored), file)[1]
+            except DamagedError as error:
+                if attempt == 2:
+                    raise
+                log.warning("%s; fetching it again", error)
+        raise AssertionError
+
+    def chunks(self, stored: Stored) -> Iterator[bytes]:
+        """As in Store: several parts are under way at once, each in one GET."""
+        parts = [
+            range(start, min(start + PART_BYTES, stored.size))
+            for start in range(0, max(stored.size, 1), PART_BYTES)
+        ]
+        check = None
+        for data, is_digest in in_order(lambda part: self._fetch_part(stored, part), parts):
+            if check is None:
+                version = stored.version if is_digest else ""
+                check = EtagCheck(version, stored.size, lambda: self._first_part_bytes(stored))
+            check.update(data)
+            yield data
+        if check is not None and not check.holds():
+            raise DamagedError(
+                f"{shown(self.uri, stored.name)}: its bytes are not those of its ETag; store it "
+                f"again, or set {SWITCH}=when_required if this server's ETags are no digests"
+            )
 
     def upload(self, path: Path, name: str) -> None:
         """As in Store. Each part of a big file and each small file carries a checksum."""
@@ -124,28 +152,53 @@ class BucketStore:
                 raise
             return None, ""
 
-    def _download(self, stored: Stored, path: Path) -> str:
-        """In one GET: a checksum covers the whole object, not a range of it."""
-        answer = self._open(stored)
-        length = answer.get("ContentLength", stored.size)
-        if length != stored.size:
-            raise _not_as_listed(self.uri, stored, f"has {length} bytes")
-        with disk.staged(path) as file:
-            size, sha256 = disk.copy(answer["Body"].iter_chunks(disk.CHUNK_BYTES), file)
-            if size != stored.size:
-                raise failures.TruncatedError
-        return sha256
+    def _fetch_part(self, stored: Stored, part: range) -> tuple[bytes, bool]:
+        return self._try(stored.name, lambda: self._part(stored, part))
 
-    def _open(self, stored: Stored) -> Any:
+    def _part(self, stored: Stored, part: range) -> tuple[bytes, bool]:
+        """Those bytes of the object, and whether its ETag can be a digest of it."""
+        answer = self._open(stored, part)
+        data = bytes(answer["Body"].read())
+        if len(data) != len(part):
+            raise failures.TruncatedError
+        secret = answer.get("ServerSideEncryption", "").startswith("aws:kms")
+        return data, not secret and "SSECustomerAlgorithm" not in answer
+
+    def _open(self, stored: Stored, part: range) -> Any:
         from botocore.exceptions import ClientError
 
-        condition = {"IfMatch": stored.version} if stored.version else {}
+        wanted = {"IfMatch": stored.version} if stored.version else {}
+        if len(part) != stored.size:
+            wanted["Range"] = f"bytes={part.start}-{part.stop - 1}"
         try:
-            return self._client.get_object(**self._at(stored.name), **condition)
+            answer = self._client.get_object(**self._at(stored.name), **wanted)
         except ClientError as error:
-            if failures.code_of(error.response) != "PreconditionFailed":
+            code = failures.code_of(error.response)
+            if code not in ("PreconditionFailed", "InvalidRange"):
                 raise
-        raise _not_as_listed(self.uri, stored, "was replaced")
+            answer = None
+        if answer is None:
+            raise _not_as_listed(self.uri, stored, "was replaced")
+        length = _whole_length(answer, stored.size)
+        if length != stored.size:
+            raise _not_as_listed(self.uri, stored, f"has {length} bytes")
+        return answer
+
+    def _first_part_bytes(self, stored: Stored) -> int:
+        """The length of the first part that was uploaded; 0 when the server does not tell."""
+        from botocore.exceptions import ClientError
+
+        def ask() -> int:
+            try:
+                answer = self._client.head_object(**self._at(stored.name), PartNumber=1)
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status >= 500 and status != 501:
+                    raise
+                return 0
+            return int(answer["ContentLength"])
+
+        return self._try(stored.name, ask)
 
     def _write(
         self, name: str, data: bytes, condition: dict[str, str], *, or_plainly: bool = False
@@ -224,6 +277,12 @@ def shown(uri: str, name: str) -> str:
     """An object in a message, on one line whatever its key holds."""
     text = uri + name
     return text if text.isprintable() else repr(text)
+
+
+def _whole_length(answer: Any, unknown: int) -> int:
+    """The length of the whole object, of which `answer` may hold a part."""
+    whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
+    return int(whole) if whole.isdigit() else int(answer.get("ContentLength", unknown))
 
 
 def _not_as_listed(uri: str, stored: Stored, fact: str) -> WrongContentError:

@@ -52,6 +52,11 @@ class FolderStore:
                 )
         return sha256
 
+    def chunks(self, stored: Stored) -> Iterator[bytes]:
+        path = self.path(stored.name)
+        with disk.disk_errors(path):
+            yield from disk.chunks_of(path)
+
     def upload(self, path: Path, name: str) -> None:
         with disk.staged(self.path(name)) as target, disk.disk_errors(path):
             disk.copy(disk.chunks_of(path), target)

@@ -1,9 +1,8 @@
 """Many transfers at once, ended by the first failure or by a signal."""
 
-import queue
 import threading
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from trainer.storage.failures import stopping
 
@@ -14,41 +13,88 @@ WORKERS = 8
 
 
 def in_parallel(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`action` of every item, in their order; raises the first failure once all have stopped.
+    """`action` of every item, in their order; raises the first failure and starts no more."""
+    todo = list(items)
+    return list(in_order(action, todo, ahead=len(todo)))
+
+
+def in_order(
+    action: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = WORKERS
+) -> Iterator[Result]:
+    """The same one by one; no more than `ahead` results are under way or wait to be taken.
 
     An exception raised in the waiting thread, by a signal handler, is raised at once: a spot
     notice leaves seconds, so the workers are daemons and end with the process.
     """
-    todo: queue.SimpleQueue[tuple[int, Item]] = queue.SimpleQueue()
-    for job in enumerate(items):
-        todo.put(job)
-    done: dict[int, Result] = {}
-    failed: list[BaseException] = []
-    stop = threading.Event()
-
-    def work() -> None:
-        stopping.set(stop)
-        while not stop.is_set():
-            try:
-                index, item = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done[index] = action(item)
-            except BaseException as error:
-                failed.append(error)
-                stop.set()
-
-    needed = min(WORKERS, todo.qsize())
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(needed)]
-    for worker in workers:
-        worker.start()
+    todo = list(items)
+    if len(todo) == 1:
+        yield action(todo[0])
+        return
+    crew = _Crew(action, todo, ahead)
     try:
-        for worker in workers:
-            worker.join()
-    except BaseException:
-        stop.set()
-        raise
-    if failed:
-        raise failed[0]
-    return [done[index] for index in sorted(done)]
+        yield from crew.results()
+    finally:
+        crew.stop()
+
+
+class _Crew:
+    def __init__(self, action: Callable[[Any], Any], items: list[Any], ahead: int) -> None:
+        self._action = action
+        self._items = items
+        self._ahead = ahead
+        self._changed = threading.Condition()
+        self._done: dict[int, Any] = {}
+        self._failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._begun = self._taken = 0
+        self._workers = [
+            threading.Thread(target=self._work, daemon=True)
+            for _ in range(min(WORKERS, len(items), ahead))
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def results(self) -> Iterator[Any]:
+        for index in range(len(self._items)):
+            with self._changed:
+                while index not in self._done and self._failure is None:
+                    self._changed.wait()
+                if self._failure is not None:
+                    break
+                result = self._done.pop(index)
+                self._taken = index + 1
+                self._changed.notify_all()
+            yield result
+        if self._failure is not None:
+            for worker in self._workers:
+                worker.join()
+            raise self._failure
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        stopping.set(self._stop)
+        while (index := self._next()) is not None:
+            try:
+                result = self._action(self._items[index])
+            except BaseException as error:
+                with self._changed:
+                    self._failure = self._failure or error
+                self.stop()
+                return
+            with self._changed:
+                self._done[index] = result
+                self._changed.notify_all()
+
+    def _next(self) -> int | None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stop.is_set() or self._begun < self._taken + self._ahead
+            )
+            if self._stop.is_set() or self._begun == len(self._items):
+                return None
+            self._begun += 1
+            return self._begun - 1

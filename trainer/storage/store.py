@@ -1,6 +1,6 @@
 """What a folder and a bucket have in common."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,10 @@ class Stored:
 
 class WrongContentError(DataError):
     """An object is not the one that was listed."""
+
+
+class DamagedError(WrongContentError):
+    """The bytes that arrived are not those that were stored; another try may bring them."""
 
 
 class Store(Protocol):
@@ -46,6 +50,13 @@ class Store(Protocol):
         """Put the object at `path`, complete and synced or not at all; its SHA-256.
 
         Raises WrongContentError, a DataError, when size or version is not as listed.
+        """
+
+    def chunks(self, stored: Stored) -> Iterator[bytes]:
+        """The object's bytes in order, for what need not land on this disk.
+
+        Raises WrongContentError as `download`; at the end, DamagedError when the bytes that were
+        given are not the object's.
         """
 
     def upload(self, path: Path, name: str) -> None:

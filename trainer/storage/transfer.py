@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer.errors import DataError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import disk, keys
-from trainer.storage.bucket import BucketStore, shown
+from trainer.storage.bucket import PART_BYTES, BucketStore, shown
 from trainer.storage.folder import FolderStore
 from trainer.storage.parallel import in_parallel
 from trainer.storage.store import Store, Stored, WrongContentError
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 MANIFEST = "manifest.json"
 
@@ -61,17 +63,25 @@ def open_store(uri: str, *, retry_minutes: float) -> Store:
     return BucketStore(bucket, key, retry_minutes=retry_minutes)
 
 
-def fetch(uri: str, into: Path, *, retry_minutes: float) -> list[Fetched]:
+def fetch(
+    uri: str,
+    into: Path,
+    *,
+    retry_minutes: float,
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> list[Fetched]:
     """The files at `uri`, sorted by name.
 
     A local folder or file is read where it is. Objects below an `s3://` prefix, or the one
-    object of that key, are downloaded to `into`, unless it holds the same content already.
+    object of that key, are downloaded to `into`, unless it holds the same content already; only
+    those whose name is `wanted`.
     Raises DataError when there is nothing, or when a key cannot safely become a path.
     """
     if "://" not in uri:
         return _in_place(Path(uri).expanduser())
-    store, listed = _objects(uri, retry_minutes)
-    if not listed:
+    store, found = objects_at(uri, retry_minutes=retry_minutes)
+    listed = [stored for stored in found if wanted(stored.name)]
+    if not found:
         raise DataError(f"{uri}: holds no objects; list it with `aws s3 ls --recursive {uri}`")
     names = [stored.name for stored in listed]
     keys.refuse_unsafe(names, store.uri)
@@ -79,7 +89,8 @@ def fetch(uri: str, into: Path, *, retry_minutes: float) -> list[Fetched]:
     disk.sweep(into)
     index = _Index(into)
     index.remove_all_but(names)
-    fetched = in_parallel(lambda stored: _fetch_one(store, stored, into, index), listed)
+    fetched = _at_once(lambda stored: _fetch_one(store, stored, into, index), listed)
+    fetched.sort(key=lambda file: file.name)
     log.info("fetched files=%d bytes=%d from %s", len(fetched), sum(f.size for f in fetched), uri)
     return fetched
 
@@ -144,13 +155,12 @@ def fetch_verified(store: Store, under: str, into: Path, *, only_prefix: str = "
     keys.refuse_unsafe(contents, _run(store, under))
     keys.refuse_collisions(contents, _run(store, under))
     disk.sweep(into)
-    in_parallel(
-        lambda name: _fetch_exactly(store, f"{under}/{name}", into / name, contents[name]), contents
-    )
+    wanted = [Stored(name, content.size, content.sha256) for name, content in contents.items()]
+    _at_once(lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored), wanted)
 
 
-def _objects(uri: str, retry_minutes: float) -> tuple[Store, list[Stored]]:
-    """A key may name one object or, like a folder, all below it."""
+def objects_at(uri: str, *, retry_minutes: float) -> tuple[Store, list[Stored]]:
+    """What an `s3://` URI names: one object or, like a folder, all below it. None is no error."""
     bucket, key = _bucket_and_key(uri)
     parent, _, leaf = key.rpartition("/")
     if leaf:
@@ -193,12 +203,20 @@ def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fet
     return Fetched(stored.name, path, stored.size, sha256)
 
 
-def _fetch_exactly(store: Store, name: str, path: Path, content: Content) -> None:
-    if disk.holds(path, content.size, content.sha256):
+def _at_once(action: Callable[[Stored], Result], wanted: list[Stored]) -> list[Result]:
+    """`action` of many small objects at once; a big one comes in several parts at once already."""
+    small = [stored for stored in wanted if stored.size <= PART_BYTES]
+    big = [stored for stored in wanted if stored.size > PART_BYTES]
+    return in_parallel(action, small) + [action(stored) for stored in big]
+
+
+def _fetch_exactly(store: Store, name: str, into: Path, content: Stored) -> None:
+    path = into / content.name
+    if disk.holds(path, content.size, content.version):
         return
     for _ in range(2):  # once more, for damage on the way
         with suppress(WrongContentError):
-            if store.download(Stored(name, content.size, ""), path) == content.sha256:
+            if store.download(Stored(name, content.size, ""), path) == content.version:
                 return
     path.unlink(missing_ok=True)
     raise WrongContentError(

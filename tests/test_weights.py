@@ -1,0 +1,210 @@
+"""The base becomes the same NF4 as by transformers' own loader, wherever its weights are."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer import model
+from trainer.device import Precision, find_device
+from trainer.errors import DataError, SettingsError
+from trainer.settings import Settings
+from trainer.weights import Shard, tensors
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+def write_base(folder: Path, config: Any, dtype: torch.dtype, shard: str = "5GB") -> Path:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    made.save_pretrained(folder, max_shard_size=shard)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig
+
+    folder = tmp_path_factory.mktemp("llama")
+    return write_base(folder, LlamaConfig(**SIZES), torch.float16, "60KB")
+
+
+def settings_for(base: Path | str, scratch: Path, **changes: str) -> Settings:
+    given = {"BASE_MODEL": str(base), "SCRATCH_DIR": str(scratch), "STORAGE_RETRY_MINUTES": "0"}
+    return Settings.read({}, {f"QLORA_{k}": v for k, v in (given | changes).items()}, trains=False)
+
+
+def load(settings: Settings, precision: str = "fp32") -> Any:
+    base = model.locate(settings)
+    return model.load(base, settings, Precision(precision, "a test"), find_device())
+
+
+def stock(folder: Path, precision: str = "fp32") -> Any:
+    base = model.Base(folder, "base", "none")
+    place = "cuda:0" if torch.cuda.is_available() else "cpu"
+    return model._stock(base, Precision(precision, "a test").dtype, torch.device(place))
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Weights, quantisation tables and buffers are the same bits."""
+    for kind in ("state_dict", "named_buffers"):
+        ours, theirs = dict(getattr(one, kind)()), dict(getattr(other, kind)())
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name]), name
+    assert one.generation_config.to_dict() == other.generation_config.to_dict()
+    assert (one.is_loaded_in_4bit, one.training) == (other.is_loaded_in_4bit, other.training)
+
+
+@pytest.mark.parametrize("source", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_is_bit_identical_to_transformers_loader(
+    tmp_path: Path, source: torch.dtype, precision: str
+) -> None:
+    from transformers import Qwen2Config
+
+    tied = source == torch.float32
+    config = Qwen2Config(**SIZES, tie_word_embeddings=tied)  # with biases
+    folder = write_base(tmp_path / "base", config, source, "5GB" if tied else "60KB")
+    ours = load(settings_for(folder, tmp_path / "scratch"), precision)
+    assert_same(ours, stock(folder, precision))
+    assert not any(p.requires_grad for p in ours.parameters())
+
+
+def test_a_layout_it_does_not_know_goes_to_transformers_loader(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import GPT2Config
+
+    config = GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=2, n_positions=64)
+    folder = write_base(tmp_path / "base", config, torch.float32)
+    with caplog.at_level(logging.INFO):
+        ours = load(settings_for(folder, tmp_path / "scratch"))
+    assert "read by transformers' own loader: its matrices are stored transposed" in caplog.text
+    assert_same(ours, stock(folder))
+
+
+def test_a_base_without_safetensors_is_refused_whatever_pickles_are_there(
+    llama: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    shutil.copy(llama / "config.json", folder)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(SettingsError, match="pickled weights are never read"):
+        load(settings_for(folder, tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize(
+    "index", ["{}", "[", '{"weight_map": {"a": "../../up.safetensors"}}', '{"weight_map": {}}']
+)
+def test_an_index_that_leads_elsewhere_is_refused(llama: Path, tmp_path: Path, index: str) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    shutil.copy(llama / "config.json", folder)
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(DataError, match=r"model\.safetensors\.index\.json is broken"):
+        load(settings_for(folder, tmp_path / "scratch"))
+
+
+def file_of(header: Any, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(start: int, stop: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "ends early"),
+        (b"\x10", "ends early"),
+        (b"\xff" * 20, "its header would have"),
+        (file_of(b"[]"), "its header is no list of tensors"),
+        (file_of(b"[" * 100_000), "its header is no list of tensors"),
+        (file_of({"a": {"dtype": "F32"}}), "its header is no list of tensors"),
+        (file_of({"a": entry(0, 8, [2])}, bytes(4)), "ends early"),
+        (file_of({"a": entry(0, 4, [1])}, bytes(8))[:-4] + b"more", "longer"),
+        (file_of({"a": entry(0, 8, [3])}, bytes(8)), "'a' is not where its header says"),
+        (file_of({"a": entry(0, 4, [1]), "b": entry(2, 6, [1])}, bytes(8)), "'b' is not where"),
+        (file_of({"a": entry(0, 4, [-1, -1])}, bytes(4)), "its header is no list of tensors"),
+    ],
+)
+def test_a_damaged_file_is_named(content: bytes, fault: str) -> None:
+    size = len(content) - (4 if fault == "longer" else 0)
+    chunks = [content[start : start + 7] for start in range(0, len(content), 7)]
+    shard = Shard("the/file", size, lambda: iter(chunks))
+    with pytest.raises(DataError, match=r"the/file: no sound safetensors file") as caught:
+        list(tensors(shard))
+    assert fault in str(caught.value)
+
+
+def test_the_quantised_base_is_kept_and_comes_back_the_same(
+    llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = shutil.copytree(llama, tmp_path / "base")
+    settings = settings_for(base, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
+    located = model.locate(settings)
+    first = model.load(located, settings, Precision("fp32", ""), find_device())
+    for path in base.glob("*.safetensors"):
+        path.unlink()  # what is kept is enough
+    again = model.load(located, settings, Precision("fp32", ""), find_device())
+    assert_same(again, first)
+    assert_same(again, stock(llama))
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert json.loads((kept / "source.json").read_text())["revision"] == located.revision
+    assert not list((tmp_path / "scratch").rglob("*.safetensors"))
+
+
+def test_a_kept_base_that_is_damaged_is_made_again(
+    llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(llama, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
+    load(settings)
+    (weights,) = (tmp_path / "cache").rglob("*.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert_same(load(settings), stock(llama))
+    assert "is not what its manifest lists; quantising the base again" in caplog.text
+    assert weights.read_bytes() == whole
+
+
+def test_a_kept_base_is_not_taken_for_another_dtype(llama: Path, tmp_path: Path) -> None:
+    settings = settings_for(llama, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
+    load(settings, "fp32")
+    assert_same(load(settings, "bf16"), stock(llama, "bf16"))
+
+
+@pytest.mark.s3
+def test_a_base_in_a_bucket_never_lies_on_this_disk(
+    bucket: Any, llama: Path, tmp_path: Path
+) -> None:
+    for path in llama.iterdir():
+        bucket.upload_file(str(path), f"models/llama/{path.name}")
+    uri = f"s3://{bucket.name}/models/llama/"
+    kept = f"s3://{bucket.name}/kept/"
+    expected = stock(llama)
+    assert_same(load(settings_for(uri, tmp_path / "scratch")), expected)
+    settings = settings_for(uri, tmp_path / "scratch", BASE_CACHE_URI=kept)
+    assert_same(load(settings), expected)
+    assert_same(load(settings), expected)
+    assert not list((tmp_path / "scratch").rglob("*.safetensors"))
+    # For whoever needs the files themselves.
+    paths = model.weights(model.locate(settings), settings)
+    assert [p.read_bytes() for p in paths] == [(llama / p.name).read_bytes() for p in paths]

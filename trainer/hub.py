@@ -1,0 +1,52 @@
+"""Models of the Hugging Face hub: into its cache on this disk, and what its refusals mean."""
+
+from pathlib import Path
+
+from trainer.errors import NotAllowedError, SettingsError, UnreachableError
+from trainer.storage.failures import Failure, retry
+
+
+def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes: float) -> Path:
+    """The local folder of a model, with the files that match `patterns`; named by its commit.
+
+    Raises SettingsError, NotAllowedError or UnreachableError.
+    """
+    from huggingface_hub import snapshot_download
+
+    def download() -> Path:
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+
+    return retry(
+        download,
+        lambda error: _failure(error, model_id, revision),
+        where=model_id,
+        minutes=retry_minutes,
+    )
+
+
+def _failure(error: Exception, model_id: str, revision: str) -> Failure | None:
+    """What an exception of the hub client means; None for one that is not the hub's."""
+    import httpx2
+    from huggingface_hub import errors as hub
+
+    page = f"https://huggingface.co/{model_id}"
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if isinstance(error, hub.GatedRepoError):
+        return Failure(NotAllowedError, "is gated", f"accept its terms at {page} and set HF_TOKEN")
+    if isinstance(error, hub.RevisionNotFoundError):
+        fact = f"has no revision {revision!r}"
+        return Failure(SettingsError, fact, f"set QLORA_BASE_REVISION to one listed at {page}")
+    if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 403):
+        fact = "the hub knows no such model, or it is private"
+        return Failure(NotAllowedError, fact, f"check the name at {page} or set HF_TOKEN")
+    if isinstance(error, hub.HFValidationError):
+        step = "set QLORA_BASE_MODEL to owner/name, a folder or an s3:// prefix"
+        return Failure(SettingsError, "is no model id", step)
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        step = "unset HF_HUB_OFFLINE or fill the cache at HF_HOME first"
+        return Failure(UnreachableError, "is not in the cache and the hub is switched off", step)
+    if isinstance(error, httpx2.TransportError | hub.HfHubHTTPError | hub.LocalEntryNotFoundError):
+        fact = f"the hub did not answer ({type(error).__name__}{f' {status}' if status else ''})"
+        step = "check the network, or set QLORA_BASE_MODEL to a folder or an s3:// prefix"
+        return Failure(UnreachableError, fact, step, passing=status in (0, 429) or status >= 500)
+    return None
