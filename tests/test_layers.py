@@ -34,6 +34,7 @@ ROOMS = [
     "acceptance",
     "heldout",
     "rows",
+    "tracking",
     "train",
     "identity",
     "data",

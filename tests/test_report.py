@@ -198,7 +198,7 @@ def test_a_card_of_a_base_from_a_folder_names_no_model_on_the_hub(tmp_path: Path
     assert "base_model" not in metadata(card)
     assert "license" not in metadata(card)
     assert "it is not recorded here" in card
-    assert 'from_pretrained("<folder of owner/base>"' in card
+    assert '"<folder of owner/base>", quantization_config' in card
 
 
 def test_the_loading_code_of_the_card_is_python_and_a_hostile_answer_stays_in_its_cell(

@@ -30,7 +30,9 @@ nf4 = BitsAndBytesConfig(
     bnb_4bit_use_double_quant=True,
     bnb_4bit_compute_dtype=torch.float16,
 )
-base = AutoModelForCausalLM.from_pretrained({base}, quantization_config=nf4)
+base = AutoModelForCausalLM.from_pretrained(
+    {base}, quantization_config=nf4
+)
 model = PeftModel.from_pretrained(base, adapter)
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 
@@ -136,8 +138,8 @@ def _data(record: dict[str, Any]) -> list[str]:
 
 
 def _loading(record: dict[str, Any], base: "Base") -> str:
-    where = f'"{base.name}"' if base.is_from_hub else f'"<folder of {base.name}>"'
     served = base.name if base.is_from_hub else f"<folder of {base.name}>"
+    where = f'"{base.name}", revision="{base.revision}"' if base.is_from_hub else f'"{served}"'
     return (
         _LOADING.format(adapter="<this folder>", base=where)
         + "\n\nThe chat template of the training is saved with the tokenizer. With vLLM:\n\n"

@@ -68,13 +68,26 @@ class Evaluation:
     tuned: Score
     questions: tuple[Question, ...]
 
+    def figures(self) -> dict[str, float | None]:
+        """All scores by name, such as `tuned_exact`."""
+        sides = ("base", self.base), ("tuned", self.tuned)
+        return {f"{s}_{n}": value for s, score in sides for n, value in score.figures().items()}
+
     def samples(self, most: int) -> list[dict[str, str]]:
-        """The first `most` questions with reference, base's and tuned answer."""
-        rows = zip(self.questions, self.base.answers, self.tuned.answers, strict=True)
-        return [
+        """The first `most` questions with reference, base's and tuned answer.
+
+        Where all of them are right and others are not, some of those take the last places.
+        """
+        answers = zip(self.questions, self.base.answers, self.tuned.answers, strict=True)
+        rows = [
             {"question": q.question, "reference": q.answer, "base": base, "tuned": tuned}
-            for q, base, tuned in list(rows)[:most]
+            for q, base, tuned in answers
         ]
+        wrong = [row for row in rows if not same_answer(row["tuned"], row["reference"])]
+        if wrong and all(row not in wrong for row in rows[:most]):
+            wrong = wrong[: max(1, most // 4)]
+            return rows[: most - len(wrong)] + wrong
+        return rows[:most]
 
 
 def questions_of(examples: Sequence[Example]) -> list[Question]:

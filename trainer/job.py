@@ -1,5 +1,6 @@
 """The story of one run: settings in, published adapter out."""
 
+import contextlib
 import logging
 import shutil
 import time
@@ -16,6 +17,7 @@ from trainer import (
     planner,
     prompts,
     selftest,
+    tracking,
 )
 from trainer.checkpoints import Checkpoints, only_process
 from trainer.device import (
@@ -33,6 +35,7 @@ from trainer.storage import Store, open_store, read_manifest
 log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter/adapter_model.safetensors"
+TENSORBOARD = "tensorboard"
 SLOW_ON_A_CPU = 10**9  # parameters
 
 
@@ -66,7 +69,8 @@ def _run(settings: Settings, metrics: Metrics) -> str:
     scratch = settings.scratch_dir / "runs" / name
     with only_process(scratch):
         if read_manifest(job.output, run_id) is None:
-            _train_and_publish(job, run_id, scratch, metrics)
+            with tracking.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker:
+                _train_and_publish(job, run_id, scratch, metrics, tracker)
         else:
             log.info("run %s is already finished; nothing to do", run_id)
         # Also by a later start: a kill may have come between the publishing and this.
@@ -86,6 +90,7 @@ def _open(settings: Settings) -> Job:
     found = find_device()
     selftest.check(found)
     precision = choose_precision(settings.precision, found)
+    tracking.check(settings)
     inputs = data.fetch_inputs(settings)
     fingerprint = identity.fingerprint(
         settings,
@@ -98,8 +103,11 @@ def _open(settings: Settings) -> Job:
     return Job(settings, output, base, found, precision, inputs, fingerprint)
 
 
-def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -> None:
-    from trainer.train import train
+def _train_and_publish(
+    job: Job, run_id: str, scratch: Path, metrics: Metrics, tracker: tracking.Tracking
+) -> None:
+    with contextlib.redirect_stdout(None):  # transformers greets W&B's offline mode there
+        from trainer.train import train
 
     tokenizer = job.base.tokenizer()
     if (reason := prompts.ensure_chat_template(tokenizer)) is not None:
@@ -121,6 +129,7 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -
             scratch / "checkpoints", job.output, f"{run_id}/checkpoints", job.fingerprint
         ),
         metrics=metrics,
+        tracking=tracker,
     )
     evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
     folder = scratch / "run"
@@ -136,6 +145,9 @@ def _train_and_publish(job: Job, run_id: str, scratch: Path, metrics: Metrics) -
         ends=prompts.stop_ids(tokenizer),
         max_loss_ratio=job.settings.max_loss_ratio,
     )
+    tracker.finish(evaluation.figures())
+    if (scratch / TENSORBOARD).is_dir():
+        shutil.copytree(scratch / TENSORBOARD, folder / TENSORBOARD)
     artifacts.describe(
         artifacts.Run(
             run_id=run_id,

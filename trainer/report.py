@@ -133,7 +133,8 @@ def _samples(record: dict[str, Any]) -> str:
         return "<p>There was no held-out question to ask.</p>"
     shown = record["samples"]
     intro = (
-        f"<p>{len(shown)} of {asked} held-out questions; the model has not seen any of them.</p>"
+        f"<p>{len(shown)} of {asked} held-out questions, which training has not seen; where there "
+        "are wrong answers, some are among them.</p>"
     )
     return intro + "".join(_sample(row) for row in shown)
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from trainer.errors import SettingsError
 
 ENV_PREFIX = "QLORA_"
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 REQUIRED = ""  # the default of a setting that has none
 
 
@@ -239,6 +240,13 @@ class Settings:
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         changes_result=False,
     )
+    report_to: tuple[str, ...] = _option(
+        "",
+        "also report to `tensorboard`, `mlflow` or `wandb`, separated by commas",
+        parse=_names,
+        shown="nothing",
+        changes_result=False,
+    )
     metrics_port: int | None = _option(
         "",
         "port that serves Prometheus metrics while the run lasts",
@@ -396,6 +404,9 @@ def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{ENV_PREFIX}RUN_ID={run_id!r} needs letters, digits, '.', '_' and '-' only"
     if not values.get("target_modules", ("unparsed",)):
         yield f"{ENV_PREFIX}TARGET_MODULES is empty; name modules or use all-linear"
+    unknown = [name for name in values.get("report_to", ()) if name not in TRACKERS]
+    if unknown:
+        yield f"{ENV_PREFIX}REPORT_TO={','.join(unknown)} needs some of {', '.join(TRACKERS)}"
     interval = values.get("checkpoint_every", Interval(steps=1))
     if not 0 < (interval.minutes or interval.steps or 0) < float("inf"):
         yield f"{ENV_PREFIX}CHECKPOINT_EVERY={interval} needs more than 0"

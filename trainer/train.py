@@ -32,6 +32,7 @@ from trainer.planner import Choice, leaner
 from trainer.progress import Progress
 from trainer.rows import Row, as_lines, best_held_out, rows_of
 from trainer.settings import Settings
+from trainer.tracking import Tracking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,6 +86,7 @@ def train(
     choice: Choice,
     checkpoints: Checkpoints,
     metrics: Metrics,
+    tracking: Tracking,
 ) -> Trained:
     """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
 
@@ -93,7 +95,7 @@ def train(
     """
     start = _start(settings, checkpoints)
     trainer = _trainer(model, tokenizer, blocks, settings, precision, device, choice)
-    watch = _Watch(trainer, settings, checkpoints, metrics, held_out)
+    watch = _Watch(trainer, settings, checkpoints, metrics, tracking, held_out)
     trainer.add_callback(watch)
     if start is not None:
         log.info("resuming from checkpoint %s", start.name)
@@ -322,6 +324,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         settings: Settings,
         checkpoints: Checkpoints,
         metrics: Metrics,
+        tracking: Tracking,
         held_out: Sequence[Block],
     ) -> None:
         self.progress = Progress(settings.log_format, metrics)
@@ -332,6 +335,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._block_tokens = settings.max_length
         self._epoch_blocks = len(trainer.train_dataset)
         self._blocks = held_out
+        self._tracking = tracking
         self._bad = 0
         self._micro_batches = 0
         self._rng = random_state()
@@ -341,6 +345,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - _seconds(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
+        self._tracking.start(rows_of(state.log_history))
         self._held_out = HeldOut(self._blocks, steps=state.max_steps, step_blocks=self._step_blocks)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -383,6 +388,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             tokens_per_s=tokens_per_s,
             seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
         )
+        self._tracking.log(rows_of([row])[0])
         self._save_if_due(state, control)
 
     def _tokens(self, steps: int) -> int:
