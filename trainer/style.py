@@ -42,6 +42,6 @@ th { font-weight: 500; color: var(--quiet); width: 34%; }
   :root { color-scheme: light; --page: #fff; --text: #000; --quiet: #444; --box: #f3f4f6;
     --grid: #ccc; --main: #2563eb; --second: #d9480f; --faint: #bcd0f7; --good: #15803d;
     --bad: #b91c1c; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { max-width: none; padding: 0; font-size: 11pt; }
+  body { max-width: none; padding: 0; font-size: 11pt; } .curves { grid-template-columns: 1fr 1fr; }
   article, svg, tr, aside, .card { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
