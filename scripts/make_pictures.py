@@ -64,11 +64,11 @@ def terminal() -> None:
         started = [*socket, "new-session", "-d", *size, *shell]
         subprocess.run(started, env=environment, cwd=ROOT, check=True)
         try:
-            _wait(socket, "$ ")
+            _wait(socket, "$")
             _type(socket, COMMAND, "Enter")
             _wait(socket, " 12/40 [")
             _type(socket, "C-c")
-            _wait(socket, "where it stopped\n$ ")
+            _wait(socket, "where it stopped\n$")
             _type(socket, COMMAND, "Enter")
             text = _wait(socket, "published ")
         finally:

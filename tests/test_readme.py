@@ -5,6 +5,7 @@ tests/stand_in_runtimes.py looks at what they are given. `make demo` and `make t
 .ci/run itself does, and the Kubernetes section is run by test_submit.py.
 """
 
+import json
 import os
 import re
 import signal
@@ -102,6 +103,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return made
 
 
+def test_any_adapter_is_compared_with_its_base(checkout: Checkout) -> None:
+    verdict = json.loads(checkout.type("\n".join(blocks("Judge it"))))
+    assert verdict["questions"] == len(verdict["samples"]) > 0
+
+
 def test_the_result_answers_at_once_from_a_file_and_in_the_browser(checkout: Checkout) -> None:
     (text,) = blocks("Ask it")
     text = re.sub(r" +#.*", "", text.replace("s3://my-bucket/models/", "results/"))
@@ -149,7 +155,7 @@ def test_the_container_commands_name_what_is_there(checkout: Checkout) -> None:
 
 
 def test_no_command_is_left_out() -> None:
-    run_here = {"Your own data", "Ask it", "Take it elsewhere", "As a container"}
+    run_here = {"Your own data", "Judge it", "Ask it", "Take it elsewhere", "As a container"}
     run_there = {"On Kubernetes"}  # test_submit.py
     titles = re.findall(r"(?m)^## (.*)$", README)
     with_commands = {title for title in titles if "```sh" in section(title)}
@@ -163,7 +169,7 @@ def test_no_command_is_left_out() -> None:
 def test_every_command_of_the_program_is_in_the_readme_or_its_help() -> None:
     from trainer.cli import cli
 
-    for name in ("ask", "merge", "export"):
+    for name in ("evaluate", "ask", "merge", "export"):
         assert f"entrypoint.py {name} " in README
         assert cli.commands[name].help
 
