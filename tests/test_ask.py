@@ -13,6 +13,7 @@ from jobs import ROOT
 from small_adapters import random_adapter
 
 from trainer.ask import Bot, load_bot
+from trainer.conversation import answer_all
 from trainer.errors import DataError
 from trainer.settings import Settings
 
@@ -29,33 +30,25 @@ def bot(run: Path) -> Bot:
     return load_bot(str(run), Settings.read({}, {}, trains=False), None)
 
 
-def command(run: Path, *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "entrypoint.py", "ask", "--adapter", str(run), *arguments],
-        cwd=ROOT,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def answer(bot: Bot, question: str, *, tuned: bool = True) -> str:
     return "".join(bot.stream(question, tuned=tuned))
 
 
-def test_lines_of_a_pipe_are_answered_in_their_order(run: Path, bot: Bot) -> None:
-    done = command(run, typed="\n\n".join(QUESTIONS))
-    assert done.stdout == "".join(answer(bot, question) + "\n" for question in QUESTIONS)
-    assert done.stderr == ""
-    assert done.returncode == 0
+def test_lines_of_a_pipe_are_answered_in_their_order(
+    bot: Bot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_all(bot, [QUESTIONS[0] + "\n", "\n", QUESTIONS[1]], compare=False)
+    expected = "".join(answer(bot, question) + "\n" for question in QUESTIONS)
+    assert capsys.readouterr().out == expected
 
 
-def test_compare_shows_the_base_s_answer_first(run: Path, bot: Bot) -> None:
-    done = command(run, "--compare", *QUESTIONS[0].split())
+def test_compare_shows_the_base_s_answer_first(
+    bot: Bot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_all(bot, QUESTIONS[:1], compare=True)
     base, tuned = (answer(bot, QUESTIONS[0], tuned=which) for which in (False, True))
     assert base != tuned
-    assert done.stdout == f"base   {base}\ntuned  {tuned}\n"
+    assert capsys.readouterr().out == f"base   {base}\ntuned  {tuned}\n"
 
 
 def test_an_answer_comes_in_pieces_and_can_be_ended(bot: Bot) -> None:

@@ -171,6 +171,23 @@ def test_a_folder_that_holds_something_is_kept(run: Path, tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+def test_what_a_killed_merge_left_is_replaced(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "output.partial").mkdir()
+    (tmp_path / "output.partial" / "model.safetensors").write_text("half")
+    (tmp_path / "output.partial" / "stray").write_text("")
+    merged_into(tmp_path / "output", run)
+    assert [p.name for p in tmp_path.iterdir()] == ["output"]
+    assert not (tmp_path / "output" / "stray").exists()
+
+
+def test_a_bucket_is_no_folder() -> None:
+    from trainer.cli import cli
+
+    arguments = ["merge", "--adapter", "x", "--output", "s3://bucket/merged"]
+    with pytest.raises(SettingsError, match="--output s3://bucket/merged: is written to a folder"):
+        cli.main(arguments, standalone_mode=False)
+
+
 def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(
     run: Path, tiny_disk: Path
 ) -> None:

@@ -168,12 +168,13 @@ def evaluate(adapter: str, **flags: str | None) -> None:
 @click.option("--output", required=True, help="A new folder for the model.")
 def merge(adapter: str, output: str, base_model: str | None) -> None:
     """Write base and adapter as one 16-bit model. Needs no GPU and little memory."""
+    folder = _folder(output)
     settings = Settings.read({}, os.environ, trains=False)
     log.set_up(settings.log_format, settings.log_level)
     from trainer import adapters
     from trainer.merge import merge
 
-    merge(adapters.find(adapter, settings, base_model), settings, Path(output))
+    merge(adapters.find(adapter, settings, base_model), settings, folder)
 
 
 @cli.command()
@@ -192,12 +193,19 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
 
     One model, or the small adapter for a base that several adapters share.
     """
+    folder = _folder(output)
     settings = Settings.read({}, os.environ, trains=False)
     log.set_up(settings.log_format, settings.log_level)
     from trainer import adapters
     from trainer.export import export
 
-    export(adapters.find(adapter, settings, base_model), settings, parts, Path(output))
+    export(adapters.find(adapter, settings, base_model), settings, parts, folder)
+
+
+def _folder(output: str) -> Path:
+    if "://" in output:
+        raise SettingsError(f"--output {output}: is written to a folder; copy it from there")
+    return Path(output)
 
 
 def _unexpected(error: Exception) -> JobError:
