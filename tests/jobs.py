@@ -51,13 +51,15 @@ def run_here(folder: Path, **changes: str) -> Path:
     return Path(settings.output_uri) / run(settings)
 
 
-def start(folder: Path, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, **changes: str
+) -> subprocess.Popen[str]:
     """Start the command as a user would, in a process of its own."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("QLORA_")}
     return subprocess.Popen(
         [sys.executable, "entrypoint.py", *arguments],
         cwd=ROOT,
-        env=clean | variables(folder, **changes),
+        env=clean | (environment or {}) | variables(folder, **changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import click
 from trainer import __version__, log, stopping
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
 from trainer.settings import Settings, options
+from trainer.workers import Workers
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
@@ -90,11 +91,12 @@ def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
 @_with_settings
 def train(**flags: str | None) -> None:
     """Fine-tune, evaluate and publish an adapter."""
-    settings = Settings.read(flags, os.environ)
+    workers = Workers.of(os.environ)
+    settings = workers.quiet(Settings.read(flags, os.environ))
     log.set_up(settings.log_format, settings.log_level)
     from trainer.job import run
 
-    run(settings)
+    run(settings, workers)
 
 
 @cli.command()
@@ -229,7 +231,8 @@ def _end(error: JobError) -> None:
     sentence = log.redact(str(error))
     click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
     with contextlib.suppress(OSError):
-        if TERMINATION_LOG.exists():
+        # Of several workers in a pod one fails, and the others, stopped then, keep its word.
+        if not (TERMINATION_LOG.stat().st_size and isinstance(error, Interrupted)):
             TERMINATION_LOG.write_bytes(sentence.encode()[:TERMINATION_BYTES])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -31,6 +31,7 @@ from trainer.metrics import Metrics
 from trainer.publication import finished_at, move_latest, owner_of, publish_run, reject_run
 from trainer.settings import Settings
 from trainer.storage import Store, open_store, read_manifest
+from trainer.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -52,25 +53,28 @@ class Job:
     fingerprint: str
 
 
-def run(settings: Settings) -> str:
+def run(settings: Settings, workers: Workers | None = None) -> str:
     """Train, evaluate and publish; returns the run's id. Raises JobError.
 
     A run that is already finished is left as it is.
     """
     with Metrics(settings) as metrics:
-        return _run(settings, metrics)
+        return _run(settings, metrics, workers or Workers())
 
 
-def _run(settings: Settings, metrics: Metrics) -> str:
+def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
     job = _open(settings)
     run_id = identity.claim(job.output, settings, job.fingerprint)
     # Not by the run id alone: a user may give the same one to another run elsewhere.
     name = f"{run_id}-{identity.digest(job.fingerprint)}"
-    scratch = settings.scratch_dir / "runs" / name
+    scratch = settings.scratch_dir / "runs" / workers.own(name)
     with only_process(scratch):
         if read_manifest(job.output, run_id) is None:
-            with tracking.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker:
-                _train_and_publish(job, run_id, scratch, metrics, tracker)
+            with (
+                workers.together(name, minutes=settings.storage_retry_minutes),
+                tracking.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker,
+            ):
+                _train_and_publish(job, run_id, scratch, metrics, tracker, workers)
         else:
             log.info("run %s is already finished; nothing to do", run_id)
         # Also by a later start: a kill may have come between the publishing and this.
@@ -104,7 +108,12 @@ def _open(settings: Settings) -> Job:
 
 
 def _train_and_publish(
-    job: Job, run_id: str, scratch: Path, metrics: Metrics, tracker: tracking.Tracking
+    job: Job,
+    run_id: str,
+    scratch: Path,
+    metrics: Metrics,
+    tracker: tracking.Tracking,
+    workers: Workers,
 ) -> None:
     with contextlib.redirect_stdout(None):  # transformers greets W&B's offline mode there
         from trainer.train import train
@@ -113,7 +122,7 @@ def _train_and_publish(
     if (reason := prompts.ensure_chat_template(tokenizer)) is not None:
         log.info("%s", reason)
     blocks = data.prepare(job.settings, job.inputs, tokenizer)
-    fit = _fit(job)
+    fit = _fit(job, workers)
     quantised = model.load(job.base, job.settings, job.precision, job.device)
     tuned = model.attach_adapter(quantised, job.settings)
     trained = train(
@@ -130,7 +139,10 @@ def _train_and_publish(
         ),
         metrics=metrics,
         tracking=tracker,
+        workers=workers,
     )
+    if not workers.first:
+        return
     evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -184,7 +196,7 @@ class Fit:
     warnings: list[str]
 
 
-def _fit(job: Job) -> Fit:
+def _fit(job: Job, workers: Workers) -> Fit:
     """Raises DoesNotFitError when not even one block fits."""
     shape = job.base.shape()
     trainable = model.trainable_parameters(job.base, job.settings)
@@ -192,7 +204,7 @@ def _fit(job: Job) -> Fit:
         job.device,
         shape,
         trainable=trainable,
-        effective=job.settings.effective_batch_size,
+        effective=-(-job.settings.effective_batch_size // workers.size),
         block_tokens=job.settings.max_length,
         micro_batch=job.settings.batch_size,
         engine=_has_engine(job),

@@ -15,6 +15,7 @@ import numpy
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -24,7 +25,13 @@ from trainer.blocks import Block
 from trainer.checkpoints import ROWS, Checkpoints, from_parts, to_parts
 from trainer.device import Device, Precision, memory_gib
 from trainer.engine import Engine
-from trainer.errors import DoesNotFitError, RejectedError, SettingsError, UnreachableError
+from trainer.errors import (
+    DoesNotFitError,
+    Interrupted,
+    RejectedError,
+    SettingsError,
+    UnreachableError,
+)
 from trainer.heldout import HeldOut
 from trainer.metrics import Metrics
 from trainer.model import adapter_to_float32
@@ -32,7 +39,9 @@ from trainer.planner import Choice, leaner
 from trainer.progress import Progress
 from trainer.rows import Row, as_lines, best_held_out, rows_of
 from trainer.settings import Settings
+from trainer.shares import GradientSum, Shares
 from trainer.tracking import Tracking
+from trainer.workers import OtherFailed, Workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,14 +96,16 @@ def train(
     checkpoints: Checkpoints,
     metrics: Metrics,
     tracking: Tracking,
+    workers: Workers,
 ) -> Trained:
     """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
 
     Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's push
     failed with.
     """
-    start = _start(settings, checkpoints)
-    trainer = _trainer(model, tokenizer, blocks, settings, precision, device, choice)
+    start = _start(settings, checkpoints) if workers.first else None
+    start = workers.hand_out(start, settings.scratch_dir / workers.own("handed-out"))
+    trainer = _trainer(model, tokenizer, blocks, settings, precision, device, choice, workers)
     watch = _Watch(trainer, settings, checkpoints, metrics, tracking, held_out)
     trainer.add_callback(watch)
     if start is not None:
@@ -106,12 +117,18 @@ def train(
             with contextlib.suppress(_StepGivenUp):
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
             checkpoints.finish()
+        except OtherFailed:
+            watch.save_whole_steps()
+            checkpoints.finish()
+            raise
         except UnreachableError as error:
             if not stopping.requested():
                 raise
             log.warning("the last checkpoint is on this disk only: %s", error)
         finally:
             watch.progress.close()
+        if trainer.stops and not stopping.requested():
+            raise Interrupted("a signal stopped another worker; start all again to go on")
     if trainer.engine is not None:
         trainer.engine.close()
     history = rows_of(trainer.state.log_history)
@@ -147,12 +164,20 @@ def _trainer(
     precision: Precision,
     device: Device,
     choice: Choice,
+    workers: Workers,
 ) -> "_ResumableTrainer":
     on_gpu = device.kind == "cuda"
+    shares = Shares(
+        len(blocks),
+        effective=settings.effective_batch_size,
+        micro_batch=choice.blocks,
+        seed=settings.seed,
+        workers=workers,
+    )
     arguments = SFTConfig(
         output_dir=str(settings.scratch_dir / "trl"),
         per_device_train_batch_size=choice.blocks,
-        gradient_accumulation_steps=settings.effective_batch_size // choice.blocks,
+        gradient_accumulation_steps=shares.per_step,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
@@ -188,6 +213,8 @@ def _trainer(
         processing_class=tokenizer,
         data_collator=collate if choice.plan is None else collate_for_engine,
     )
+    trainer.shares, trainer.workers = shares, workers
+    trainer.gradients = GradientSum(settings.seed, workers)
     adapter_to_float32(model)
     if choice.plan is not None:
         trainer.engine = Engine(
@@ -200,10 +227,32 @@ def _trainer(
 class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that saves and restores through safetensors and JSON instead of pickles.
 
-    With an `engine` that computes its loss and gradients.
+    With an `engine` that computes its loss and gradients, on this worker's share of the blocks.
     """
 
     engine: Engine | None = None
+    workers: Workers
+    shares: Shares
+    gradients: GradientSum
+    stops = False  # a signal came to some worker
+
+    def get_train_dataloader(self) -> Any:
+        return self.accelerator.prepare(
+            DataLoader(
+                self.train_dataset,
+                batch_sampler=self.shares,
+                collate_fn=self.data_collator,
+                pin_memory=self.args.dataloader_pin_memory,
+            )
+        )
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Trained tokens of the whole step."""
+        own = super()._get_num_items_in_batch([batch for batch in batch_samples if batch], device)
+        if self.workers.size == 1:
+            return own
+        (total,) = self.workers.sums(int(own or 0))
+        return torch.tensor(int(total), device=device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.engine is None:
@@ -242,8 +291,27 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """One micro-batch. Out of memory it is tried again with a leaner plan: gradients are
-        added at the very end of a backward pass, so nothing is counted twice."""
+        """One micro-batch; after the last one of a step the gradients are those of all."""
+        self.gradients.begin(self.state.global_step)
+        loss = self._micro_batch(model, inputs, num_items_in_batch) if inputs else None
+        if loss is not None and self.workers.size == self.shares.per_step == 1:
+            return loss
+        self.gradients.add(self._trained(), loss)
+        total = 0.0
+        if self.accelerator.sync_gradients:
+            total, self.stops = self.gradients.finish(self._trained(), stops=stopping.requested())
+        return torch.tensor(total, device=self.args.device)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        if self.engine is not None:
+            return self.engine.parameters
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _micro_batch(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        """Out of memory it is tried again with a leaner plan: gradients are added at the very
+        end of a backward pass, so nothing is counted twice."""
         if self.engine is None or self.engine.device.type == "cpu":
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
@@ -265,8 +333,8 @@ class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             torch.cuda.set_rng_state(random)
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
-        parameters = model.parameters() if self.engine is None else self.engine.parameters
-        norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
+        limit = self.args.max_grad_norm
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(self._trained(), limit)
         return norm
 
     def save_state(self, folder: Path, rng: dict[str, Any] | None = None) -> None:
@@ -358,16 +426,21 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         each_s = (time.monotonic() - self._step_started) / self._micro_batches
         left_s = each_s * (args.gradient_accumulation_steps - self._micro_batches)
         if left_s > stopping.seconds_left() / 2:  # the other half is for the push
-            if state.global_step > 0:
-                self._save(state.global_step, self._rng)
+            self.save_whole_steps()
             raise _StepGivenUp
+
+    def save_whole_steps(self) -> None:
+        """In the middle of a step: what was before it."""
+        step = self._trainer.state.global_step
+        if step > 0:
+            self._save(step, self._rng)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for parameter in self._trainer.engine.parameters if self._trainer.engine else ():
             parameter.grad = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if stopping.requested():
+        if self._trainer.stops or (self._trainer.workers.size == 1 and stopping.requested()):
             control.should_training_stop = True
         control.should_log = True
 
@@ -400,7 +473,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def _measure_held_out(self, step: int, row: Row) -> None:
         """Between two steps, and outside the training time. Not when there is little time left."""
-        if stopping.requested() or not self._held_out.due(step):
+        if not self._trainer.workers.first or stopping.requested() or not self._held_out.due(step):
             return
         begin = time.monotonic()
         trainer = self._trainer
@@ -420,7 +493,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self._rng = random_state()
 
     def _save(self, step: int, rng: dict[str, Any] | None = None) -> None:
-        self._checkpoints.save(step, lambda folder: self._trainer.save_state(folder, rng))
+        if self._trainer.workers.first:
+            self._checkpoints.save(step, lambda folder: self._trainer.save_state(folder, rng))
         self._saved = time.monotonic()
         self.progress.saved(step)
 
