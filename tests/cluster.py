@@ -4,9 +4,9 @@
 from ConfigMap and Secret, volumes that are new for every pod, init containers, podFailurePolicy,
 back-off, eviction and deadline with SIGTERM, grace and SIGKILL, termination messages. The image is
 this checkout and its Dockerfile's variables; where a volume is mounted at /tmp, every path below it
-means that volume's folder. It starts one pod at a time, whatever `parallelism` says, and does not
-look at resources, nodes and networks. /dev/termination-log is missing, so the message is the
-fallback to the log's end.
+means that volume's folder. Indexed pods run side by side as `parallelism` says. It does not look at
+resources, nodes and networks. /dev/termination-log is missing, so the message is the fallback to
+the log's end.
 
 `Cluster` hands the same manifest to kubectl.
 """
@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,17 @@ class Local:
         self._job = find(documents, "Job")
         self._deadline = time.monotonic() + self._job["spec"].get("activeDeadlineSeconds", 1e9)
         self._pods: list[Pod] = []
-        self._failed = 0
+        self._failed, self._over = 0, False
         spec = self._job["spec"]
         if spec.get("completionMode") != "Indexed":
             return self._outcome(self._attempts(None, spec.get("backoffLimit", 6)))
-        ends = [
-            self._attempts(index, spec["backoffLimitPerIndex"])
-            for index in range(spec["completions"])
-        ]
-        return self._outcome("FailedIndexes" if any(ends) else None)
+        limit = spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 6))
+        with ThreadPoolExecutor(spec["parallelism"]) as at_once:
+            ends = list(at_once.map(lambda i: self._attempts(i, limit), range(spec["completions"])))
+        self._pods.sort(key=lambda pod: pod.name)
+        if "backoffLimitPerIndex" in spec:
+            return self._outcome("FailedIndexes" if any(ends) else None)
+        return self._outcome(next(filter(None, ends), None))
 
     def _outcome(self, reason: str | None) -> Outcome:
         condition = "Failed" if reason else "Complete"
@@ -145,12 +148,23 @@ class Local:
             action = self._action(pod)
             if action in ("FailJob", "FailIndex"):
                 self._failed += 1
+                if action == "FailJob":
+                    self._end_all()
                 return "PodFailurePolicy"
+            if self._over:
+                return None
             if action == "Count":
                 failed, self._failed = failed + 1, self._failed + 1
                 if failed > limit:
                     return "BackoffLimitExceeded"
                 time.sleep(min(self._backoff_s * 2 ** (failed - 1), LONGEST_BACKOFF_S))
+
+    def _end_all(self) -> None:
+        """The Job has failed: no pod of it goes on."""
+        self._over = True
+        for pod in self._pods:
+            if pod.process.poll() is None:
+                pod.stop()
 
     def _action(self, pod: Pod) -> str:
         for rule in self._job["spec"].get("podFailurePolicy", {}).get("rules", []):
@@ -165,12 +179,14 @@ class Local:
     def _attempt(self, index: int | None) -> Pod:
         """One pod from its first init container to the end of its container."""
         template = self._job["spec"]["template"]["spec"]
-        name = f"{self._job['metadata']['name']}-{len(self._pods)}"
+        name = self._job["metadata"]["name"]
+        host = name if index is None else f"{name}-{index}"
+        name = f"{host}-{sum(pod.name.startswith(host + '-') for pod in self._pods)}"
         pod = Pod(name, template["terminationGracePeriodSeconds"])
         self._pods.append(pod)
         volumes = self._volumes(template.get("volumes", []), self._folder / name)
         for one in (*template.get("initContainers", []), *template["containers"]):
-            pod.process = self._start(one, volumes, index)
+            pod.process = self._start(one, volumes, index, host)
             timer = threading.Timer(max(0, self._deadline - time.monotonic()), pod.stop)
             timer.start()
             for line in pod.process.stdout:
@@ -196,10 +212,10 @@ class Local:
         return {volume["name"]: folder / volume["name"] for volume in volumes}
 
     def _start(
-        self, container: dict[str, Any], volumes: dict[str, Path], index: int | None
+        self, container: dict[str, Any], volumes: dict[str, Path], index: int | None, host: str
     ) -> "subprocess.Popen[str]":
         mounts = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"]}
-        variables = image_variables() | dict(self._variables(container))
+        variables = image_variables() | {"HOSTNAME": host} | dict(self._variables(container))
         if index is not None:
             variables["JOB_COMPLETION_INDEX"] = str(index)
         variables = {name: inside(value, mounts) for name, value in variables.items()}

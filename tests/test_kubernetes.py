@@ -15,7 +15,8 @@ from typing import Any
 import cluster
 import pytest
 from cluster import Cluster, Documents, Local, Pod, container, find, load, render
-from jobs import adapter_bytes, run_here, variables
+from conftest import unused_port
+from jobs import adapter_bytes, run_here, start, variables
 from test_job_s3 import keys, upload_questions
 
 pytestmark = pytest.mark.s3
@@ -164,6 +165,25 @@ def test_one_wrong_fine_tune_of_many_does_not_end_the_others(bucket: Any, tmp_pa
     assert missing.exit_code == 2
     assert "the list of fine-tunes has no line 3" in missing.message
     assert {k.split("/")[1] for k in keys(bucket) if k.endswith("model.safetensors")} == {"good"}
+
+
+@over_http
+@locally
+def test_an_indexed_job_of_two_workers_ends_in_the_weights_of_one(
+    bucket: Any, tmp_path: Path
+) -> None:
+    changes = {"MAX_STEPS": "4", "BATCH_SIZE": "1"}
+    documents = configured(bucket, tmp_path, render(OVERLAYS / "multi-node"), **changes)
+    here = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(unused_port()))]  # no DNS here
+    here += [("OMP_NUM_THREADS", "1"), ("WORLD_SIZE", "2")]
+    container(find(documents, "Job"))["env"] = [{"name": n, "value": v} for n, v in here]
+    outcome = Local(tmp_path / "pods").run(documents)
+    assert [pod.exit_code for pod in outcome.pods] == [0, 0], outcome.pods[-1].message
+    assert outcome.condition == "Complete"
+    alone = start(tmp_path / "alone", environment={"OMP_NUM_THREADS": "1"}, **changes)
+    assert alone.wait(timeout=120) == 0
+    (run,) = (path.parent for path in (tmp_path / "alone").glob("out/*/manifest.json"))
+    assert published(bucket) == adapter_bytes(run)
 
 
 @over_http

@@ -57,6 +57,7 @@ ROOMS = [
     "outlook",
     "job",
     "cli",
+    "launch",
 ]
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubeflow_trainer_api.models
 import kubernetes_validate
 import pytest
 import yaml
@@ -33,6 +34,9 @@ WITHOUT_SCHEMA = {
     "ClusterQueue",
     "LocalQueue",
     "PodMonitor",
+    "JobSet",
+    "TrainJob",
+    "TrainingRuntime",
 }  # not Kubernetes' own
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 HOPELESS = {e.exit_code for e in JobError.__subclasses__() if not e.retry_helps}
@@ -61,9 +65,12 @@ def documents(source: str) -> Documents:
 
 
 def jobs(source: str) -> list[dict[str, Any]]:
-    """Every Job spec, also that of a CronJob."""
+    """Every Job spec, also that of a CronJob, a JobSet or Kubeflow's runtime."""
     found = documents(source)
     inner = [d["spec"]["jobTemplate"] for d in found if d["kind"] == "CronJob"]
+    sets = [d["spec"] for d in found if d["kind"] == "JobSet"]
+    sets += [d["spec"]["template"]["spec"] for d in found if d["kind"] == "TrainingRuntime"]
+    inner += [replicated["template"] for one in sets for replicated in one["replicatedJobs"]]
     return [job["spec"] for job in [*(d for d in found if d["kind"] == "Job"), *inner]]
 
 
@@ -352,3 +359,68 @@ def test_prometheus_finds_the_port_and_the_dashboard_names_real_metrics() -> Non
     served = set(re.findall(r'"(qlora_\w+)"', (ROOT / "trainer/metrics.py").read_text()))
     assert served - {"qlora_run"} == named
     assert json.loads(dashboard)["panels"]
+
+
+MODELS = {
+    "JobSet": "JobsetV1alpha2JobSet",
+    "TrainJob": "TrainerV1alpha1TrainJob",
+    "TrainingRuntime": "TrainerV1alpha1TrainingRuntime",
+}
+
+
+@pytest.mark.parametrize("source", ["jobset", "trainjob"])
+def test_kubeflow_s_models_keep_every_field_of_jobset_and_trainjob(source: str) -> None:
+    found = [d for d in documents(source) if d["kind"] in MODELS]
+    assert found
+    for document in found:
+        model = getattr(kubeflow_trainer_api.models, MODELS[document["kind"]])
+        assert list(lost(document, model.from_dict(document).to_dict())) == []
+
+
+def test_a_misspelt_field_of_a_jobset_would_be_found() -> None:
+    document = find(documents("jobset"), "JobSet")
+    document["spec"]["replicatedJob"] = []
+    model = kubeflow_trainer_api.models.JobsetV1alpha2JobSet
+    assert list(lost(document, model.from_dict(document).to_dict())) == ["spec.replicatedJob"]
+
+
+def lost(written: Any, read: Any, path: str = "") -> Iterator[str]:
+    """The paths of what a model dropped or changed."""
+    if isinstance(written, dict):
+        for key, value in written.items():
+            inner = f"{path}.{key}".lstrip(".")
+            if isinstance(read, dict) and key in read:
+                yield from lost(value, read[key], inner)
+            else:
+                yield inner
+    elif isinstance(written, list):
+        for number, (one, other) in enumerate(zip(written, read, strict=True)):
+            yield from lost(one, other, f"{path}.{number}")
+    elif written != read:
+        yield path
+
+
+def test_the_workers_know_how_many_they_are_and_where_they_meet() -> None:
+    for source in ("multi-node", "jobset"):
+        (job,) = jobs(source)
+        variables = {v["name"]: v["value"] for v in job["template"]["spec"]["containers"][0]["env"]}
+        assert job["completions"] == job["parallelism"] == int(variables["WORLD_SIZE"])
+        assert job["completionMode"] == "Indexed"
+        assert job["template"]["spec"]["subdomain"] == "qlora-job"
+    assert find(documents("multi-node"), "Service")["spec"]["clusterIP"] == "None"
+    assert find(documents("jobset"), "JobSet")["spec"]["network"]["subdomain"] == "qlora-job"
+    job, runtime = (
+        find(documents("trainjob"), "TrainJob"),
+        find(documents("trainjob"), "TrainingRuntime"),
+    )
+    assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    assert job["spec"]["trainer"]["numNodes"] == runtime["spec"]["mlPolicy"]["numNodes"]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("multi-gpu", "Job"), ("multi-node", "Job"), ("jobset", "JobSet"), ("trainjob", "TrainJob")],
+)
+def test_what_runs_on_several_gpus_names_its_kueue_queue(source: str, kind: str) -> None:
+    labels = find(documents(source), kind)["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "qlora-job"

@@ -118,7 +118,8 @@ def test_workers_of_different_runs_do_not_train_together(tmp_path: Path) -> None
 
 
 def test_a_worker_that_is_never_joined_says_so(tmp_path: Path) -> None:
-    (lonely,) = start_workers(tmp_path, 2, STORAGE_RETRY_MINUTES="0.1")[:1]
+    lonely, other = start_workers(tmp_path, 2, STORAGE_RETRY_MINUTES="0.1")
+    other.kill()
     assert ends([lonely]) == [12]
     assert "the 2 workers did not meet within 0.1 minutes" in lonely.stderr.read()
 
