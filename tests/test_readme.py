@@ -154,8 +154,16 @@ def test_the_container_commands_name_what_is_there(checkout: Checkout) -> None:
     checkout.type("\n".join(blocks("As a container")))
 
 
+def test_several_workers_publish_one_run(tmp_path: Path) -> None:
+    made = Checkout(tmp_path)
+    made.environment["OMP_NUM_THREADS"] = "1"
+    made.type("\n".join(blocks("Several GPUs, several machines")))
+    assert (made.here / "results" / RUN / "manifest.json").is_file()
+
+
 def test_no_command_is_left_out() -> None:
     run_here = {"Your own data", "Judge it", "Ask it", "Take it elsewhere", "As a container"}
+    run_here |= {"Several GPUs, several machines"}
     run_there = {"On Kubernetes"}  # test_submit.py
     titles = re.findall(r"(?m)^## (.*)$", README)
     with_commands = {title for title in titles if "```sh" in section(title)}
