@@ -72,13 +72,18 @@ def table(arguments: argparse.Namespace, shapes: list[tuple[int, int]], folder: 
     ]
     for variant in chosen:
         command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"BENCH_CHECKPOINT": os.environ.get("BENCH_CHECKPOINT", str(folder))},
         )
-        rows = [json.loads(r) for r in done.stdout.splitlines() if r.startswith("{")]
+        rows = []
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                print(line, end="", file=sys.stderr, flush=True)
+                rows.append(json.loads(line))
+        process.wait()
         cells = {(r["blocks"], r["tokens"]): r for r in rows}
         lines.append(
             f"| {VARIANTS[variant]} | " + " | ".join(_cell(cells.get(s)) for s in shapes) + " |"
@@ -96,7 +101,7 @@ def _cell(row: dict[str, Any] | None) -> str:
 def measure(
     variant: str, shapes: list[tuple[int, int]], capped: bool, t4: bool
 ) -> Iterator[dict[str, Any]]:
-    """One row for each shape: the median step of several, after two to warm up."""
+    """One row for each shape: the median step of several, after those that warm up."""
     prepare, longest = PREPARE[variant.split("-")[0]], max(t for _, t in shapes)
     if variant.startswith("unsloth"):
         import unsloth  # noqa: F401  # before transformers
@@ -112,7 +117,7 @@ def measure(
     for blocks, tokens in shapes:
         row = {"variant": variant, "blocks": blocks, "tokens": tokens}
         try:
-            yield row | timed(step_of(blocks, tokens), blocks * tokens, 3 if capped else 8)
+            yield row | timed(step_of(blocks, tokens), blocks * tokens, 2 if capped else 8)
         except Exception as error:
             yield row | {"error": f"{type(error).__name__}: {error}"}
         gc.collect()
@@ -124,12 +129,14 @@ def timed(step: Callable[[], Any], tokens: int, steps: int) -> dict[str, Any]:
 
     torch.cuda.reset_peak_memory_stats()
     seconds = []
-    for number in range(steps + 2):
+    # A step of a long block takes up to a minute, and what warms up a second of it.
+    steps, warm_up = (1, 0) if tokens > 32768 else (steps, 1 if tokens > 8192 else 2)
+    for number in range(steps + warm_up):
         torch.cuda.synchronize()
         started = time.perf_counter()
         loss = step()
         torch.cuda.synchronize()
-        if number >= 2:
+        if number >= warm_up:
             seconds.append(time.perf_counter() - started)
     median = sorted(seconds)[len(seconds) // 2]
     return {

@@ -28,6 +28,9 @@ def chosen(device: Device, **changes: Any) -> Any:
         (Plan(32), 1, 512, 5.331),
         (Plan(32), 4, 512, 9.732),
         (Plan(32), 16, 512, 27.042),
+        (Plan(32, unpacked_layers=32), 1, 512, 17.24),
+        (Plan(32, unpacked_layers=32), 4, 512, 21.73),
+        (Plan(32, unpacked_layers=32), 16, 512, 39.01),
         (Plan(16), 4, 512, 7.133),
         (Plan(10), 16, 512, 12.750),
         (Plan(0), 16, 512, 6.811),
@@ -73,6 +76,12 @@ def test_memory_that_is_left_holds_unpacked_weights_but_never_all_of_it() -> Non
     assert choice.peak_bytes < 0.93 * T4.free_bytes
     assert chosen(H200).plan == Plan(32, unpacked_layers=32, graph=True)
     assert chosen(replace(T4, free_bytes=10 * GIB), micro_batch=4).plan.unpacked_layers == 0
+
+
+def test_cuda_graphs_are_used_where_their_own_memory_fits_too() -> None:
+    tight = replace(H200, free_bytes=int(10.5 * GIB))
+    assert chosen(tight, micro_batch=4).plan == Plan(32)
+    assert chosen(replace(tight, free_bytes=12 * GIB), micro_batch=4).plan.graph
 
 
 def test_less_memory_is_more_recomputed_and_then_moved_to_the_host() -> None:
@@ -124,9 +133,12 @@ def test_running_out_of_memory_leads_to_the_leanest_plan_and_then_to_none() -> N
 @pytest.mark.parametrize(
     ("plan", "blocks", "tokens", "measured"),
     [
-        (Plan(32), 1, 512, 13_977),
-        (Plan(32), 4, 512, 19_193),
-        (Plan(32), 16, 512, 20_590),
+        (Plan(32), 1, 512, 13_859),
+        (Plan(32), 4, 512, 18_989),
+        (Plan(32), 16, 512, 20_285),
+        (Plan(32, unpacked_layers=32), 1, 512, 18_006),
+        (Plan(32, unpacked_layers=32), 4, 512, 20_677),
+        (Plan(32, unpacked_layers=32), 16, 512, 20_915),
         (LEAN, 4, 512, 13_312),
         (LEAN, 16, 512, 13_903),
         (replace(LEAN, keep_attention=True), 1, 8192, 11_717),

@@ -14,7 +14,7 @@ Weights are [out, in] as in torch.nn.Linear.
 import gc
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -221,7 +221,13 @@ class Engine:
             for end in (self._embedding, self._head):
                 if end.device.type != "cpu":  # once, where both are the same
                     end.data = end.data.cpu().pin_memory()
-        for layer in self.layers[: plan.unpacked_layers]:
+        try:
+            self._unpack(plan.unpacked_layers)
+        except torch.OutOfMemoryError:  # it is there for speed alone
+            self.change(replace(plan, unpacked_layers=0))
+
+    def _unpack(self, layers: int) -> None:
+        for layer in self.layers[:layers]:
             for linear in layer.linears():
                 like = torch.empty(linear.weight.shape, dtype=self.dtype, device=self.device)
                 linear.unpacked = self._k.dequantise(linear.weight, like)
