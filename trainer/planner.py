@@ -17,9 +17,9 @@ ADAPTER = 2 * FULL + HALF + 2  # value, gradient, 16-bit copy, two 8-bit optimiz
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 SLACK = 0.03  # what the allocator's fragments take beside what is counted
-SPARE = 0.05  # and what is left free when memory is spent on speed alone
+SPARE = 0.08  # the same and a reserve, where memory is spent on speed alone
+GRAPHS = 0.15  # the same where CUDA graphs have memory of their own
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
-GRAPHS = 0.15  # what must be free beside the peak for CUDA graphs, whose memory is their own
 LONG = 2048  # tokens from which attention costs more than moving its output to the host and back
 CPU_MICRO_BATCH = 8  # blocks: enough to share one dequantisation among many tokens
 CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
@@ -159,11 +159,13 @@ def _plans(
     has_graphs = device.capability is not None and device.capability >= (8, 0)
     everything = Plan(shape.layers)
     peak = peak_bytes(shape, everything, tokens // block_tokens, block_tokens, trainable)
-    spare = int(device.free_bytes / (1 + SLACK + SPARE)) - peak
-    layer = shape.linear_parameters * HALF // shape.layers
-    unpacked = min(max(spare // layer, 0), shape.layers)
-    roomy = (peak + unpacked * layer) * (1 + GRAPHS) <= device.free_bytes
-    yield replace(everything, unpacked_layers=unpacked, graph=has_graphs and roomy)
+    spare = int(device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
+    unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
+    yield replace(
+        everything,
+        unpacked_layers=min(max(unpacked, 0), shape.layers),
+        graph=has_graphs and spare >= 0,
+    )
     yield from (Plan(kept) for kept in range(shape.layers - 1, -1, -1))
     lean = Plan(0, block_tokens > LONG, offload=True, mlp_rows=2048, logit_rows=512)
     for plan in (lean, replace(lean, host_ends=True)):
