@@ -247,9 +247,9 @@ def _tokens_at_once(model: Any) -> int:
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token_bytes = 2 * 2 * text.num_hidden_layers * heads * size
-    free, total = torch.cuda.mem_get_info()
+    device_free, total = torch.cuda.mem_get_info()
     cap = torch.cuda.get_per_process_memory_fraction() * total
-    free = min(free, cap - torch.cuda.memory_reserved())
+    free = float(min(device_free, cap - torch.cuda.memory_reserved()))
     return max(GENERATED_AT_ONCE, int(free / 2 / token_bytes))
 
 
