@@ -10,8 +10,10 @@ that fails leaves its exit code and sentence in the store, so that all end with 
 
 import contextlib
 import json
+import queue
+import threading
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +38,7 @@ class Workers:
     rank: int = 0
     size: int = 1
     _store: Any = field(default=None, repr=False)
+    _patience_s: float = 0.0
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> "Workers":
@@ -150,7 +153,8 @@ class Workers:
         import torch.distributed as dist
         from torch.distributed.rendezvous import rendezvous
 
-        patience = timedelta(minutes=max(minutes, 0.1))
+        self._patience_s = 60 * max(minutes, 0.1)
+        patience = timedelta(seconds=self._patience_s)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             self._store, *_ = next(rendezvous("env://", self.rank, self.size, timeout=patience))
@@ -180,19 +184,42 @@ class Workers:
 
     def _reason(self, error: RuntimeError) -> "OtherFailed":
         """Why a worker stopped answering: what it left in the store, if it could."""
-        end = time.monotonic() + LINGER_S / 2
         with contextlib.suppress(RuntimeError):  # the store dies with the first worker
-            while time.monotonic() < end:
-                if self._store.check([FAILURE]):
-                    rank, code, sentence = json.loads(self._store.get(FAILURE))
-                    return OtherFailed(_of_code(code)(f"worker {rank}: {sentence}"))
-                time.sleep(POLL_S)
+            rank, code, sentence = json.loads(self._ask(self._failure))
+            return OtherFailed(_of_code(code)(f"worker {rank}: {sentence}"))
         return OtherFailed(
             UnreachableError(
                 f"another worker ended or cannot be reached ({_line(error)}); start again to go on "
                 "from the last checkpoint"
             )
         )
+
+    def _failure(self) -> str:
+        end = time.monotonic() + LINGER_S / 2
+        while time.monotonic() < end:
+            if self._store.check([FAILURE]):
+                return str(self._store.get(FAILURE).decode())
+            time.sleep(POLL_S)
+        raise RuntimeError("nobody has said why")
+
+    def _ask(self, question: Callable[[], Any], seconds: float = LINGER_S) -> Any:
+        """What the store answers. By itself it waits for a lost host as long as TCP does."""
+        answers: queue.SimpleQueue[tuple[Any, RuntimeError | None]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                answers.put((question(), None))
+            except RuntimeError as error:
+                answers.put((None, error))
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            answer, error = answers.get(timeout=seconds)
+        except queue.Empty:
+            raise RuntimeError("the first worker does not answer") from None
+        if error is not None:
+            raise error
+        return answer
 
     def _tell(self, error: BaseException) -> None:
         """Leave the reason for the others, before their next word to this worker fails."""
@@ -203,7 +230,8 @@ class Workers:
         if self._store is None:  # it met nobody
             return
         with contextlib.suppress(RuntimeError):
-            self._store.compare_set(FAILURE, "", json.dumps([self.rank, code, sentence]))
+            told = json.dumps([self.rank, code, sentence])
+            self._ask(lambda: self._store.compare_set(FAILURE, "", told))
         self._leave()
 
     def _leave(self) -> None:
@@ -213,8 +241,8 @@ class Workers:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
         with contextlib.suppress(RuntimeError):
-            left = self._store.add(LEFT, 1)
             end = time.monotonic() + LINGER_S
+            left = self._ask(lambda: self._store.add(LEFT, 1))
             while self.first and left < self.size and time.monotonic() < end:
                 time.sleep(POLL_S)
                 left = self._store.add(LEFT, 0)
@@ -222,8 +250,8 @@ class Workers:
     def _wait_for_first(self) -> None:
         """Until the run is published. Not a barrier: evaluation may take longer than those wait."""
         with self._talking():
-            while not self._store.check([DONE]):
-                if self._store.check([FAILURE]):
+            while not self._ask(lambda: self._store.check([DONE]), self._patience_s):
+                if self._ask(lambda: self._store.check([FAILURE]), self._patience_s):
                     raise RuntimeError("it failed")
                 time.sleep(POLL_S)
         self._leave()
