@@ -24,6 +24,50 @@ def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes
     )
 
 
+def check_token(repo: str) -> None:
+    """Raises SettingsError when nothing could be pushed to `repo` for want of a token."""
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise SettingsError(f"QLORA_HUB_REPO={repo}: needs HF_TOKEN, with leave to write there")
+
+
+def push(folder: Path, repo: str, title: str, *, retry_minutes: float) -> str:
+    """Upload `folder` as the model `repo`; returns the address of the commit.
+
+    A repository that does not exist yet is made, private. What is there already is left as it is.
+    Raises NotAllowedError or UnreachableError.
+    """
+    from huggingface_hub import HfApi
+
+    def send() -> str:
+        api = HfApi()
+        api.create_repo(repo, private=True, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=title)
+        return str(commit.commit_url)
+
+    return retry(send, lambda error: _push_failure(error, repo), where=repo, minutes=retry_minutes)
+
+
+def _push_failure(error: Exception, repo: str) -> Failure | None:
+    import httpx2
+    from huggingface_hub import errors as hub
+
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    again = "start the run again: it is published, and only this is left to do"
+    if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 403):
+        fact = "the hub refused to let the adapter be pushed"
+        return Failure(NotAllowedError, fact, f"set an HF_TOKEN that may write there and {again}")
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return Failure(
+            UnreachableError, "the hub is switched off", f"unset HF_HUB_OFFLINE; {again}"
+        )
+    if isinstance(error, httpx2.TransportError | hub.HfHubHTTPError):
+        fact = f"the hub did not answer ({type(error).__name__}{f' {status}' if status else ''})"
+        return Failure(UnreachableError, fact, again, passing=status in (0, 429) or status >= 500)
+    return None
+
+
 def _failure(error: Exception, model_id: str, revision: str) -> Failure | None:
     """What an exception of the hub client means; None for one that is not the hub's."""
     import httpx2

@@ -12,6 +12,7 @@ from trainer import (
     artifacts,
     data,
     evaluate,
+    hub,
     identity,
     model,
     planner,
@@ -30,7 +31,7 @@ from trainer.log import figures
 from trainer.metrics import Metrics
 from trainer.publication import finished_at, move_latest, owner_of, publish_run, reject_run
 from trainer.settings import Settings
-from trainer.storage import Store, open_store, read_manifest
+from trainer.storage import Store, fetch_verified, open_store, read_manifest
 from trainer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,22 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         # Also by a later start: a kill may have come between the publishing and this.
         record = job.output.read(f"{run_id}/{artifacts.RECORD}")
         move_latest(job.output, run_id, finished=finished_at(record))
+        if settings.hub_repo:
+            _push_to_hub(job, run_id, scratch / "hub")
     return run_id
+
+
+def _push_to_hub(job: Job, run_id: str, folder: Path) -> None:
+    """What was published, so that a later start can do it too."""
+    fetch_verified(job.output, run_id, folder, only_prefix="adapter/")
+    settings = job.settings
+    address = hub.push(
+        folder / "adapter",
+        settings.hub_repo,
+        f"Adapter of run {run_id}",
+        retry_minutes=settings.storage_retry_minutes,
+    )
+    log.info("pushed to %s", address, extra=figures(hub=address))
 
 
 def _open(settings: Settings) -> Job:
@@ -95,6 +111,8 @@ def _open(settings: Settings) -> Job:
     selftest.check(found)
     precision = choose_precision(settings.precision, found)
     tracking.check(settings)
+    if settings.hub_repo:
+        hub.check_token(settings.hub_repo)
     inputs = data.fetch_inputs(settings)
     fingerprint = identity.fingerprint(
         settings,

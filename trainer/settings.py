@@ -240,6 +240,13 @@ class Settings:
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         changes_result=False,
     )
+    hub_repo: str = _option(
+        "",
+        "also push the adapter to this model on the Hugging Face hub, `owner/name`; a new one is "
+        "private",
+        shown="not pushed",
+        changes_result=False,
+    )
     report_to: tuple[str, ...] = _option(
         "",
         "also report to `tensorboard`, `mlflow` or `wandb`, separated by commas",
@@ -404,6 +411,9 @@ def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{ENV_PREFIX}RUN_ID={run_id!r} needs letters, digits, '.', '_' and '-' only"
     if not values.get("target_modules", ("unparsed",)):
         yield f"{ENV_PREFIX}TARGET_MODULES is empty; name modules or use all-linear"
+    repo = values.get("hub_repo", "")
+    if repo and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo):
+        yield f"{ENV_PREFIX}HUB_REPO={repo!r} needs the form owner/name"
     unknown = [name for name in values.get("report_to", ()) if name not in TRACKERS]
     if unknown:
         yield f"{ENV_PREFIX}REPORT_TO={','.join(unknown)} needs some of {', '.join(TRACKERS)}"

@@ -65,7 +65,12 @@ class Workers:
         if self.first:
             return settings
         return replace(
-            settings, log_format="json", log_level="WARNING", metrics_port=None, report_to=()
+            settings,
+            log_format="json",
+            log_level="WARNING",
+            metrics_port=None,
+            report_to=(),
+            hub_repo="",
         )
 
     def own(self, name: str) -> str:
