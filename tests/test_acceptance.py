@@ -1,5 +1,6 @@
 """The gate: an adapter with a planted fault is rejected with the reason, and kept for a look."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,9 +85,10 @@ def ends_masked(patch: pytest.MonkeyPatch) -> None:
 
     def prepare_without_ends(settings: Any, inputs: Any, tokenizer: Any) -> data.Data:
         made = prepare(settings, inputs, tokenizer)
-        for block in made.train:
+        blocks = list(made.train)
+        for block in blocks:
             block.labels[torch.isin(torch.from_numpy(block.labels), torch.tensor(ends))] = -100
-        return made
+        return dataclasses.replace(made, train=blocks)
 
     ends = stop_ids(_tokenizer())
     patch.setattr(data, "prepare", prepare_without_ends)

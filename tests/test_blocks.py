@@ -3,26 +3,18 @@
 import hashlib
 import json
 import random
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from corpora import Encoded, encode, hold_out, pack, read_corpus
 from jobs import ROOT
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trainer.blocks import Encoded, encode, hold_out, pack
-from trainer.corpus import (
-    Completion,
-    Conversation,
-    Example,
-    Message,
-    Source,
-    Text,
-    read_corpus,
-)
+from trainer import blocks
+from trainer.corpus import Completion, Conversation, Example, Message, Source, Text
 from trainer.errors import DataError, SettingsError
 from trainer.prompts import (
     FALLBACK_TEMPLATE,
@@ -277,13 +269,8 @@ def test_a_long_record_loses_its_end_and_is_counted(llama):
 def test_a_record_without_a_trained_token_is_dropped_and_counted(llama):
     examples = [asked("Why?", f"Because {n}.") for n in range(9)] + [asked(PROSE * 3, "Yes")]
     encoded, counts = encode(examples, llama, 64)
-    assert (len(encoded), counts.records, counts.fully_masked) == (9, 10, 1)
-
-
-def test_too_many_records_without_a_trained_token_ask_for_a_longer_max_length(llama):
-    longest = len(question_ids(llama, PROSE * 3))
-    with pytest.raises(DataError, match=rf"1 of 2 records.*MAX_LENGTH=64.*longest with {longest}"):
-        encode([asked("Why?", "So."), asked(PROSE * 3, "Yes")], llama, 64)
+    assert (len(encoded), counts.fully_masked) == (9, 1)
+    assert counts.longest_prompt == len(question_ids(llama, PROSE * 3))
 
 
 # -- documents ----------------------------------------------------------------------------
@@ -299,7 +286,7 @@ def test_a_short_document_is_trained_whole_with_its_end(tokenizer):
 
 def test_pieces_of_a_long_document_begin_at_words_and_lose_nothing(tokenizer):
     text = "".join(f"Paragraph {n} é😀 {PROSE}" for n in range(30))
-    encoded, counts = encode([Text(text)], tokenizer, 64)
+    encoded, _ = encode([Text(text)], tokenizer, 64)
     bos = len(tokenizer("a")["input_ids"]) - len(tokenizer.tokenize("a"))
     assert all(len(piece.input_ids) <= 64 for piece in encoded)
     assert [piece.input_ids[-1] == tokenizer.eos_token_id for piece in encoded] == (
@@ -311,7 +298,6 @@ def test_pieces_of_a_long_document_begin_at_words_and_lose_nothing(tokenizer):
     for piece in encoded:
         body = tokenizer.decode(piece.input_ids, skip_special_tokens=True)
         assert set(body.split()) <= words
-    assert (counts.documents, counts.sequences) == (1, len(encoded))
     assert {piece.key for piece in encoded} == {Text(text).key}
 
 
@@ -410,18 +396,16 @@ def test_eos_never_stands_alone(llama):
 
 def test_a_book_is_tokenised_in_slices_without_losing_text(llama):
     book = PROSE * 600
-    encoded, counts = encode([Text(book)], llama, 512)
+    encoded, _ = encode([Text(book)], llama, 512)
     read = "".join(llama.decode(piece.input_ids, skip_special_tokens=True) for piece in encoded)
     assert "".join(read.split()) == "".join(book.split())
-    assert (counts.documents, sum(llama.eos_token_id in p.input_ids for p in encoded)) == (1, 1)
+    assert sum(llama.eos_token_id in piece.input_ids for piece in encoded) == 1
 
 
 def test_examples_of_all_kinds_keep_their_order(llama):
     examples = [Text("a"), asked("b", "c"), Text("d"), Completion("e", "f")]
-    encoded, counts = encode(examples, llama, 64)
+    encoded, _ = encode(examples, llama, 64)
     assert [sequence.key for sequence in encoded] == [example.key for example in examples]
-    assert (counts.documents, counts.records) == (2, 2)
-    assert counts.tokens == sum(len(sequence.input_ids) for sequence in encoded)
 
 
 # -- hold out -----------------------------------------------------------------------------
@@ -514,16 +498,25 @@ def test_a_sequence_longer_than_a_block_is_an_error():
 
 
 def test_no_sequences_give_no_blocks(llama):
-    encoded, counts = encode([], llama, 64)
-    assert pack(encoded, 64, pad_id=0) == []
-    assert counts.packed([]).padding_share == 0
+    encoded, _ = encode([], llama, 64)
+    packed = pack(encoded, 64, pad_id=0)
+    assert (list(packed), packed.padding_share) == ([], 0)
 
 
-def test_counts_are_json_ready_and_know_the_padding(llama):
-    encoded, counts = encode([asked("Why?", "So.")], llama, 64)
-    packed = asdict(counts.packed(pack(encoded, 64, pad_id=0)))
-    assert packed["padding_share"] == pytest.approx(1 - len(encoded[0].input_ids) / 64)
-    assert (packed["records"], packed["sequences"]) == (1, 1)
+def test_blocks_are_a_sequence_and_know_their_padding():
+    packed = pack(sequences(60, 50, 3), 64, pad_id=0)
+    assert packed.padding_share == pytest.approx(1 - 113 / 128)
+    assert [block.input_ids[0] for block in packed[:]] == [10, 70]
+    assert packed[-1].input_ids[0] == 70
+    with pytest.raises(IndexError):
+        packed[2]
+
+
+def test_more_sequences_than_are_packed_together_lose_none(monkeypatch):
+    lengths = [random.Random(3).randint(2, 30) for _ in range(500)]
+    monkeypatch.setattr(blocks, "_PACKED_TOGETHER", 128)
+    kept = np.concatenate([block.input_ids for block in pack(sequences(*lengths), 32, pad_id=0)])
+    assert sorted(kept[kept > 0]) == list(range(10, 10 + sum(lengths)))
 
 
 def test_attention_stays_inside_a_sequence_of_a_block(llama):

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import makers
 import pytest
+from corpora import Corpus, read_corpus
 
 from trainer.corpus import (
     SUFFIXES,
     Columns,
     Completion,
     Conversation,
-    Corpus,
     Message,
     Source,
     Text,
-    read_corpus,
 )
 
 PAGE = """<html><head><title>The Plover</title><script>track()</script></head><body>

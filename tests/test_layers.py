@@ -16,6 +16,8 @@ ROOMS = [
     "corpus",
     "prompts",
     "cuts",
+    "sequences",
+    "shelf",
     "blocks",
     "device",
     "kernels",

@@ -2,10 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
+from corpora import prints_of
 
-from trainer.corpus import Completion, Conversation, Message, Text
-from trainer.corpus.quality import Copy, Seen
+from trainer.corpus import Completion, Conversation, Message, Text, quality
+from trainer.corpus.quality import Copy
 
 WORDS = [f"word{n}" for n in range(3000)]
 
@@ -23,8 +25,8 @@ def with_changes(words: list[str], count: int) -> str:
 
 
 def copies(*examples: Text | Completion | Conversation) -> list[Copy]:
-    seen = Seen()
-    return [seen.add(example) for example in examples]
+    found = quality.copies(prints_of(examples), np.ones(len(examples), bool))
+    return [Copy(code) for code in found]
 
 
 def asked(question: str, answer: str) -> Conversation:

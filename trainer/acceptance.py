@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.blocks import Block, trained_ends
+from trainer.blocks import Block, trains_ends
 from trainer.evaluate import Evaluation, finite, held_out_loss
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _end_faults(
     evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int]
 ) -> Iterator[str]:
     """It has to know where an answer ends: the end was trained, and it was not unlearnt."""
-    if not trained_ends(train, ends):
+    if not trains_ends(train, ends):
         yield (
             "no token that ends an answer was trained, so that it would never stop; raise "
             "QLORA_MAX_LENGTH until answers fit"

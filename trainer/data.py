@@ -1,16 +1,26 @@
-"""The data side of a run: fetch, read, hold out, tokenise and pack."""
+"""The data side of a run: fetch, tokenise once, leave copies out, hold out and pack."""
 
+import hashlib
+import json
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import blocks, corpus, evaluate
+import numpy as np
+import numpy.typing as npt
+
+from trainer import blocks, corpus, evaluate, shelf
 from trainer.checkpoints import only_process
+from trainer.corpus import Copy, Text
 from trainer.errors import DataError
 from trainer.identity import digest, slug
 from trainer.log import figures
-from trainer.prompts import stop_ids
+from trainer.prompts import RecordTokenizer
 from trainer.settings import Settings
+from trainer.shelf import Shelf
 from trainer.storage import Fetched, fetch
 
 if TYPE_CHECKING:
@@ -18,7 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NAMED_SKIPS = 20
+_NAMED_FILES = 3
+# What decides how files become tokens: another version of it tokenises again.
+_CODE = ("corpus/*.py", "prompts.py", "cuts.py", "sequences.py", "shelf.py")
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,8 @@ class Inputs:
 class Data:
     """What a run trains and is judged on, and how it was counted."""
 
-    train: list[blocks.Block]
-    held_out: list[blocks.Block]
+    train: Sequence[blocks.Block]
+    held_out: Sequence[blocks.Block]
     questions: list[evaluate.Question]
     counts: dict[str, Any]
 
@@ -61,93 +75,226 @@ def fetch_inputs(settings: Settings) -> Inputs:
 
 def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerBase") -> Data:
     """Files to blocks of tokens, with a held-out part. Raises DataError when nothing is left."""
-    length = settings.max_length
-    read = _read(settings, inputs.data)
+    data = _Shelved(settings, inputs.data, tokenizer)
     if inputs.evaluation:
-        train, held_out = read.examples, _read(settings, inputs.evaluation).examples
+        judged = _Shelved(settings, inputs.evaluation, tokenizer)
+        train, held = data.kept, judged.kept
+        copied = _warn_of_copies(data, judged, inputs.evaluation)
     else:
-        train, held_out = blocks.hold_out(read.examples)
-    sequences, counts = blocks.encode(
-        train, tokenizer, length, max_masked_share=settings.max_skipped_share
-    )
-    if not sequences:
+        data = data.divided()
+        judged, copied = data, 0
+        held = data.held_out()
+        train = data.kept & ~held
+    counts = data.counts(train) | {"held_out": int(held.sum()), "evaluation_copies": copied}
+    _check_masked(data.shelf, train, settings)
+    packed = data.blocks(train)
+    if not len(packed):
         raise DataError("the data holds nothing to train on once tokenised; add text")
-    judged, _ = blocks.encode(held_out, tokenizer, length, max_masked_share=1)
-    packed = blocks.pack(sequences, length, tokenizer.pad_token_id)
-    ends = blocks.trained_ends(packed, stop_ids(tokenizer))
-    if not ends:
+    if not counts["trained_ends"]:
         raise DataError(
-            f"every record is cut before its end at QLORA_MAX_LENGTH={length}, so that the model "
-            "would never learn to stop; raise it until answers fit"
+            f"every record is cut before its end at QLORA_MAX_LENGTH={settings.max_length}, so "
+            "that the model would never learn to stop; raise it until answers fit"
         )
-    data = Data(
-        train=packed,
-        held_out=blocks.pack(judged, length, tokenizer.pad_token_id),
-        questions=evaluate.questions_of(held_out),
-        counts={
-            "files": read.files,
-            **read.kinds,
-            "duplicates": read.duplicates,
-            "near_duplicates": read.near_duplicates,
-            "skipped": len(read.skipped),
-            "skipped_first": [s.reason for s in read.skipped[:_NAMED_SKIPS]],
-            "assumed_first": read.notices[:_NAMED_SKIPS],
-            **asdict(counts.packed(packed)),
-            "trained_ends": ends,
-            "blocks": len(packed),
-            "held_out": len(held_out),
-        },
-    )
-    _log_data(read, data)
-    return data
+    counts |= {"padding_share": packed.padding_share, "blocks": len(packed)}
+    _log_data(data.shelf.tally, counts)
+    return Data(packed, judged.blocks(held), judged.questions(held), counts)
 
 
 def prepare_held_out(
     settings: Settings, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[list[blocks.Block], list[evaluate.Question]]:
+) -> tuple[Sequence[blocks.Block], list[evaluate.Question]]:
     """What a run with these settings is judged by: EVAL_URI, or what it holds out of DATA_URI."""
     inputs = fetch_inputs(settings)
-    examples = _read(settings, inputs.evaluation or inputs.data).examples
-    held_out = examples if inputs.evaluation else blocks.hold_out(examples)[1]
-    judged, _ = blocks.encode(held_out, tokenizer, settings.max_length, max_masked_share=1)
-    if not judged:
+    if inputs.evaluation:
+        judged = _Shelved(settings, inputs.evaluation, tokenizer)
+        held = judged.kept
+    else:
+        judged = _Shelved(settings, inputs.data, tokenizer).divided()
+        held = judged.held_out()
+    packed = judged.blocks(held)
+    if not len(packed):
         raise DataError("the data holds nothing to judge by once tokenised; add text or records")
-    packed = blocks.pack(judged, settings.max_length, tokenizer.pad_token_id)
-    return packed, evaluate.questions_of(held_out)
+    return packed, judged.questions(held)
 
 
-def _log_data(read: corpus.Corpus, data: Data) -> None:
-    for skipped in read.skipped[:_NAMED_SKIPS]:
-        log.warning("skipped %s", skipped.reason)
-    for notice in read.notices[:_NAMED_SKIPS]:
-        log.warning("%s", notice)
-    if read.duplicates or read.near_duplicates:
-        log.info("left out %d copies and %d near copies", read.duplicates, read.near_duplicates)
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in read.kinds.items())
-    log.info(
-        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; %d held out",
-        kinds,
-        read.files,
-        f"{data.counts['tokens']:,}",
-        f"{data.counts['trained_tokens']:,}",
-        len(data.train),
-        data.counts["held_out"],
-        extra=figures(**data.counts),
-    )
-    if set(read.kinds) == {"text"}:
-        log.info(
-            "the data is prose only: it teaches style and vocabulary; question/answer records "
-            "teach answering"
+class _Shelved:
+    """The tokenised form of some files, and which of its examples are kept."""
+
+    def __init__(
+        self, settings: Settings, files: list[Fetched], tokenizer: "PreTrainedTokenizerBase"
+    ) -> None:
+        self._settings, self._files, self._tokenizer = settings, files, tokenizer
+        self._words = RecordTokenizer(tokenizer)
+        self._is_divided = False
+        self.shelf = self._open("whole", self._reader())
+        self.shelf.tally.check(settings.max_skipped_share)
+        self.copies = corpus.copies(self.shelf.prints, self.shelf.usable)
+        self.kept: Mask = self.shelf.usable & (self.copies == Copy.NO)
+
+    def _reader(self) -> corpus.Reader:
+        columns = corpus.Columns(
+            question=self._settings.question_column,
+            answer=self._settings.answer_column,
+            text=self._settings.text_column,
+        )
+        return corpus.Reader(
+            [corpus.Source(f.name, f.path, f.size) for f in self._files], columns=columns
+        )
+
+    def _open(self, part: str, examples: Any, tally: corpus.Tally | None = None) -> Shelf:
+        folder = self._settings.scratch_dir / "tokens"
+        name = _shelf_name(self._settings, self._files, self._tokenizer, part)
+        with only_process(folder):
+            return shelf.open_shelf(
+                folder / name,
+                lambda into: shelf.write(
+                    examples, tally or examples.tally, self._words, self._settings.max_length, into
+                ),
+            )
+
+    def divided(self) -> "_Shelved":
+        """The same, a single document cut in two near its end so that there is a held-out part."""
+        numbers = np.flatnonzero(self.kept)
+        if len(numbers) != 1 or self.shelf.rows["kind"][numbers[0]] != shelf.KINDS.index(Text):
+            return self
+        (document,) = (e for at, (_, e) in enumerate(self._reader()) if at == numbers[0])
+        assert isinstance(document, Text)
+        halves = blocks.divide(document)
+        if halves is not None:
+            tally = corpus.Tally(**asdict(self.shelf.tally) | {"examples": 2, "void": []})
+            self.shelf = self._open("divided", [(0, half) for half in halves], tally)
+            self.copies = np.zeros(2, np.uint8)
+            self.kept = np.ones(2, bool)
+            self._is_divided = True
+        return self
+
+    def held_out(self) -> Mask:
+        if self._is_divided:
+            return np.array([False, True])
+        held = np.zeros(len(self.kept), bool)
+        held[self.kept] = blocks.held_out(np.array(self.shelf.rows["key"][self.kept]))
+        return held
+
+    def blocks(self, chosen: Mask) -> blocks.Blocks:
+        return blocks.Blocks(
+            self.shelf.tokens,
+            *self.shelf.sequences(chosen),
+            self._settings.max_length,
+            int(self._tokenizer.pad_token_id),
+        )
+
+    def questions(self, chosen: Mask) -> list[evaluate.Question]:
+        return evaluate.questions_of(
+            [example for number, example in self.shelf.conversations if chosen[number]]
+        )
+
+    def counts(self, chosen: Mask) -> dict[str, Any]:
+        """What was read, and what of it is trained; JSON-ready."""
+        rows, tally = self.shelf.rows[chosen], self.shelf.tally
+        kinds = Counter(self.shelf.rows["kind"][self.kept].tolist())
+        if self._is_divided:
+            kinds = Counter([shelf.KINDS.index(Text)])
+        is_record = rows["kind"] != shelf.KINDS.index(Text)
+        return {
+            "files": tally.files,
+            **{shelf.KINDS[kind].__name__.lower(): kinds[kind] for kind in sorted(kinds)},
+            "duplicates": int((self.copies == Copy.EXACT).sum()),
+            "near_duplicates": int((self.copies == Copy.NEAR).sum()),
+            "skipped": tally.unusable + tally.foreign,
+            "skipped_first": tally.skipped,
+            "assumed_first": tally.notices,
+            "records": int(is_record.sum()),
+            "documents": int((~is_record).sum()),
+            "sequences": int(rows["sequences"].sum()),
+            "tokens": int(rows["tokens"].sum(dtype=np.int64)),
+            "trained_tokens": int(rows["trained"].sum(dtype=np.int64)),
+            "trained_ends": int(rows["ends"].sum(dtype=np.int64)),
+            "truncated": int(rows["truncated"].sum()),
+            "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),
+        }
+
+
+def _shelf_name(
+    settings: Settings, files: list[Fetched], tokenizer: "PreTrainedTokenizerBase", part: str
+) -> str:
+    """A digest of everything that decides the content of a shelf."""
+    room = Path(__file__).parent
+    sources = sorted(path for pattern in _CODE for path in room.glob(pattern))
+    decisive = {
+        "part": part,
+        "files": [(f.name, f.sha256) for f in files],
+        "settings": [
+            settings.max_length,
+            settings.question_column,
+            settings.answer_column,
+            settings.text_column,
+        ],
+        "tokenizer": [
+            tokenizer.backend_tokenizer.to_str(),
+            tokenizer.chat_template,
+            tokenizer.special_tokens_map,
+        ],
+        "code": [path.read_text() for path in sources],
+    }
+    return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:24]
+
+
+def _check_masked(shelved: Shelf, chosen: Mask, settings: Settings) -> None:
+    rows = shelved.rows[chosen]
+    is_record = rows["kind"] != shelf.KINDS.index(Text)
+    masked, records = rows[is_record & (rows["sequences"] == 0)], int(is_record.sum())
+    if len(masked) > settings.max_skipped_share * records:
+        raise DataError(
+            f"{len(masked)} of {records} records have no trained token within "
+            f"MAX_LENGTH={settings.max_length} (the limit is {settings.max_skipped_share:.0%}): "
+            f"their prompts alone fill it, the longest with {masked['prompt'].max()} tokens; raise "
+            "MAX_LENGTH or shorten the prompts"
         )
 
 
-def _read(settings: Settings, files: list[Fetched]) -> corpus.Corpus:
-    return corpus.read_corpus(
-        (corpus.Source(f.name, f.path, f.size) for f in files),
-        max_skipped_share=settings.max_skipped_share,
-        columns=corpus.Columns(
-            question=settings.question_column,
-            answer=settings.answer_column,
-            text=settings.text_column,
-        ),
+def _warn_of_copies(data: _Shelved, judged: _Shelved, files: list[Fetched]) -> int:
+    """Say which evaluation data is also trained on: its scores say nothing about new data."""
+    copied = judged.kept & corpus.shared(data.shelf.prints, judged.shelf.prints)
+    number = int(copied.sum())
+    if number:
+        sources = np.unique(judged.shelf.rows["source"][copied])
+        names = [files[source].name for source in sources[:_NAMED_FILES]]
+        log.warning(
+            "%d of %d examples of the evaluation data are also in the training data, as they are "
+            "or nearly (%s%s): they make the result look better than it is",
+            number,
+            int(judged.kept.sum()),
+            ", ".join(map(corpus.shown, names)),
+            ", …" if len(sources) > len(names) else "",
+        )
+    return number
+
+
+def _log_data(tally: corpus.Tally, counts: dict[str, Any]) -> None:
+    for reason in tally.skipped:
+        log.warning("skipped %s", reason)
+    for notice in tally.notices:
+        log.warning("%s", notice)
+    if counts["duplicates"] or counts["near_duplicates"]:
+        log.info(
+            "left out %d copies and %d near copies",
+            counts["duplicates"],
+            counts["near_duplicates"],
+        )
+    names = [kind.__name__.lower() for kind in shelf.KINDS]
+    kinds = {name: counts[name] for name in names if name in counts}
+    log.info(
+        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; %d held out",
+        ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
+        counts["files"],
+        f"{counts['tokens']:,}",
+        f"{counts['trained_tokens']:,}",
+        counts["blocks"],
+        counts["held_out"],
+        extra=figures(**counts),
     )
+    if set(kinds) == {"text"}:
+        log.info(
+            "the data is prose only: it teaches style and vocabulary; question/answer records "
+            "teach answering, and `prepare` makes them from documents"
+        )

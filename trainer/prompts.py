@@ -10,6 +10,7 @@ inference is, by construction, the start of what was trained.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from trainer.corpus import Completion, Conversation, Message
 from trainer.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # the label of a token without loss
@@ -66,9 +68,7 @@ def prompt_ids(
 
 def stop_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The tokens that end an answer: the template's end of turn and the end of text."""
-    words = RecordTokenizer(tokenizer)
-    end = words.tokenise([words.end_of_answer()])[0].input_ids[-1]
-    return sorted({end, words.eos_id})
+    return RecordTokenizer(tokenizer).stop_ids
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,25 @@ class _Piece:
 class RecordTokenizer:
     """Tokenises records for one tokenizer; keeps the renderings it has made.
 
-    Raises SettingsError if the tokenizer has no end token.
+    Several threads may use it together. Raises SettingsError if the tokenizer has no end token or
+    gives no character offsets.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        if not tokenizer.is_fast:
+            raise SettingsError(
+                "the base model's tokenizer gives no character offsets; "
+                "choose a BASE_MODEL with a tokenizer.json"
+            )
         if tokenizer.eos_token_id is None:
             raise SettingsError(
                 "the base model's tokenizer has no end token, so answers could not end; "
                 "choose another BASE_MODEL"
             )
         self._tokenizer: Any = tokenizer
+        self._fast: Any = self._tokenizer.backend_tokenizer
+        self._fast.no_truncation()
+        self._fast.no_padding()
         own = self._tokenizer.chat_template and self._tokenizer.get_chat_template()
         self._template: str = _FIXED_DATE + (own or FALLBACK_TEMPLATE)
         self._frames: dict[tuple[tuple[str, ...], bool], tuple[str, ...]] = {}
@@ -180,8 +189,11 @@ class RecordTokenizer:
             return str(self._tokenizer.eos_token)
         return tail[: found.end()]
 
-    def end_of_answer(self) -> list[Span]:
-        return [Span(self._end(("user", "assistant")), trained=True)]
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end an answer: the template's end of turn and the end of text."""
+        end = Span(self._end(("user", "assistant")), trained=True)
+        return sorted({self.tokenise([[end]])[0].input_ids[-1], self.eos_id})
 
     def frame(self, roles: tuple[str, ...], generation: bool = False) -> tuple[str, ...]:
         """The template's text around the contents of `roles`: one more string than roles."""
@@ -297,22 +309,21 @@ class RecordTokenizer:
         """Ids of ordinary text: nothing in it becomes a special token."""
         if not texts:
             return []
-        ids: list[list[int]] = self._tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"]
-        return ids
+        return [found.ids for found in self._as_text(texts)]
 
-    def offsets(self, texts: list[str]) -> tuple[list[list[int]], list[list[int]]]:
+    def offsets(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, character at which each token starts) of whole documents, without bos and eos."""
-        found = self._tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        starts = [[start for start, _ in offsets] for offsets in found["offset_mapping"]]
-        return found["input_ids"], starts
+        return [
+            (found.ids, [start for start, _ in found.offsets]) for found in self._as_text(texts)
+        ]
+
+    def _as_text(self, texts: list[str]) -> "list[Encoding]":
+        """Not through transformers, which sets the tokenizer's options at each call and therefore
+        cannot be called by several threads."""
+        if not self._fast.encode_special_tokens:
+            self._fast.encode_special_tokens = True
+        encodings: list[Encoding] = self._fast.encode_batch(texts, add_special_tokens=False)
+        return encodings
 
     # A SentencePiece-style tokenizer puts a space before the text of every call, which inside
     # a record would be a stray token. Text that is not at the start is therefore tokenised

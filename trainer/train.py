@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,9 +209,9 @@ def _trainer(
     trainer = _ResumableTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list([vars(block) for block in blocks]),
+        train_dataset=Dataset.from_dict({"block": range(len(blocks))}),
         processing_class=tokenizer,
-        data_collator=collate if choice.plan is None else collate_for_engine,
+        data_collator=_Numbered(blocks, collate if choice.plan is None else collate_for_engine),
     )
     trainer.shares, trainer.workers = shares, workers
     trainer.gradients = GradientSum(settings.seed, workers)
@@ -222,6 +222,20 @@ def _trainer(
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+class _Numbered:
+    """Batches of blocks by their numbers: they are read from the disk here and not before."""
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        stack: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    ) -> None:
+        self._blocks, self._stack = blocks, stack
+
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
+        return self._stack([vars(self._blocks[row["block"]]) for row in rows])
 
 
 class _ResumableTrainer(SFTTrainer):  # type: ignore[misc]

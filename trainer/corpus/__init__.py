@@ -12,25 +12,34 @@ from trainer.corpus.examples import (
     Heading,
     Message,
     Text,
+    shown,
 )
 from trainer.corpus.formats import SUFFIXES
-from trainer.corpus.reading import Corpus, Skipped, Source, read_corpus
+from trainer.corpus.quality import PERMUTATIONS, Copy, Prints, copies, exact_print, shared, sketches
+from trainer.corpus.reading import Reader, Source, Tally
 from trainer.corpus.records import Columns
 from trainer.corpus.structure import Outline
 
 __all__ = [
+    "PERMUTATIONS",
     "ROLES",
     "SUFFIXES",
     "Columns",
     "Completion",
     "Conversation",
-    "Corpus",
+    "Copy",
     "Example",
     "Heading",
     "Message",
     "Outline",
-    "Skipped",
+    "Prints",
+    "Reader",
     "Source",
+    "Tally",
     "Text",
-    "read_corpus",
+    "copies",
+    "exact_print",
+    "shared",
+    "shown",
+    "sketches",
 ]

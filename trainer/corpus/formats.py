@@ -1,5 +1,6 @@
 """One file -> its examples, by the suffixes of its name."""
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,9 @@ from trainer.corpus.decoding import PACKED, Encoding, Raw, decoded, encoding_of
 from trainer.corpus.examples import Heading, Item, Notice, Refused, Text, Unusable, worded
 from trainer.corpus.records import Columns, example_of
 from trainer.corpus.structure import markdown_headings, rst_headings
+
+# A text file that is longer becomes several documents.
+LONGEST_DOCUMENT = 4 << 20  # characters
 
 Outline = Callable[[str], tuple[Heading, ...]]
 
@@ -83,14 +87,46 @@ def _text_items(raw: Raw, encoding: Encoding, suffix: str, columns: Columns) -> 
     elif suffix in _HTML:
         yield _document(documents.html("".join(chunks)), markdown_headings)
     else:
-        yield _document("".join(chunks), _OUTLINES[suffix])
+        yield from _documents(chunks, _OUTLINES[suffix])
 
 
 def _document(text: str, outline: Outline) -> Text:
     text = worded(text.replace("\r\n", "\n").replace("\r", "\n"), "the file")
-    if not any(map(str.isalpha, text)):
+    if not _has_words(text):
         raise Unusable("it holds no words")
     return Text(text, outline(text))
+
+
+def _documents(chunks: Iterator[str], outline: Outline) -> Iterator[Text]:
+    """One document, or several where it is so long that it is better not held in memory."""
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    waiting: list[str] = []
+    is_first = True
+    for chunk in chunks:
+        waiting.append(newlines.decode(chunk))
+        if sum(map(len, waiting)) > LONGEST_DOCUMENT:
+            text = "".join(waiting)
+            end = _last_paragraph(text)
+            waiting = [text[end:]]
+            if _has_words(text[:end]):
+                yield _document(text[:end], outline)
+                is_first = False
+    text = "".join(waiting) + newlines.decode("", final=True)
+    if is_first or _has_words(text):
+        yield _document(text, outline)
+
+
+def _has_words(text: str) -> bool:
+    return any(map(str.isalpha, text))
+
+
+def _last_paragraph(text: str) -> int:
+    """The last place behind a paragraph, else a line, else a word, else the end."""
+    for mark in ("\n\n", "\n", " "):
+        found = text.rfind(mark, len(text) // 2)
+        if found >= 0:
+            return found + len(mark)
+    return len(text)
 
 
 def _records(rows: Iterator[tables.Row], columns: Columns) -> Iterator[Item]:

@@ -3,73 +3,173 @@
 Exact copies, white space aside, are dropped of every kind. Near copies are looked for among
 documents only, by the share of five-word runs that two of them have in common (MinHash, Broder
 1997): two questions that differ in one number are two questions.
+
+An example is known by its print: 16 bytes, and 512 more for a document, which stay on disk.
 """
 
-from enum import Enum
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 
-from trainer.corpus.examples import Example, Text, digest
+import numpy as np
+import numpy.typing as npt
+
+from trainer.corpus.examples import Example
 
 NEAR = 0.85  # of the five-word runs of both; two unrelated documents share none
 LEAST_WORDS = 50
+PERMUTATIONS = 128
 
 _RUN_WORDS = 5
 _COMPARED_CHARS = 400_000
-_PERMUTATIONS = 128
 _BANDS = 16  # candidates are those that agree in one band of 8: 99 of 100 that share 0.85
+_ROWS_AT_ONCE = 1 << 14
+_MOST_COMPARED = 256  # of those that agree in a band: pages of one template are all candidates
+
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
 
 
-class Copy(Enum):
+class Copy(IntEnum):
     """Whether an example was there before."""
 
-    NO = "no"
-    EXACT = "exact"
-    NEAR = "near"
+    NO = 0
+    EXACT = 1
+    NEAR = 2
 
 
-class Seen:
-    """Examples that were already taken."""
+@dataclass(frozen=True)
+class Prints:
+    """What is kept of n examples, m of them documents long enough to be compared.
 
-    def __init__(self) -> None:
-        self._exact: set[str] = set()
-        self._near: _NearCopies | None = None
+    `exact` is [n, 2], `chars` [n]; `documents` [m] has the ascending numbers of those with
+    `sketches` [m, 128].
+    """
 
-    def add(self, example: Example) -> Copy:
-        """Whether `example` is a copy; it is remembered if it is none."""
-        key = digest(tuple(" ".join(part.split()) for part in example.parts))
-        if key in self._exact:
-            return Copy.EXACT
-        self._exact.add(key)
-        if isinstance(example, Text):
-            self._near = self._near or _NearCopies()
-            if self._near.holds_or_adds(example.text):
-                return Copy.NEAR
-        return Copy.NO
+    exact: U64
+    chars: npt.NDArray[np.uint32]
+    documents: npt.NDArray[np.int64]
+    sketches: U32
 
 
-class _NearCopies:
-    def __init__(self) -> None:
-        from rensa import RMinHashLSH
+def exact_print(example: Example) -> bytes:
+    """16 bytes that two examples share if they differ in white space only."""
+    parts = [" ".join(part.split()) for part in example.parts]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
-        self._index = RMinHashLSH(NEAR, _PERMUTATIONS, _BANDS)
-        self._documents: list[tuple[object, int]] = []
 
-    def holds_or_adds(self, text: str) -> bool:
-        from rensa import RMinHash
+def sketches(texts: Sequence[str]) -> tuple[list[int], U32]:
+    """(which of `texts` are long enough, MinHash of the five-word runs of each [m, 128])."""
+    from rensa import RMinHash
 
+    found, runs = [], []
+    for at, text in enumerate(texts):
         words = text[:_COMPARED_CHARS].casefold().split()
-        if len(words) < LEAST_WORDS:
+        if len(words) >= LEAST_WORDS:
+            found.append(at)
+            shifted = (words[start:] for start in range(_RUN_WORDS))
+            runs.append([" ".join(run) for run in zip(*shifted, strict=False)])
+    if not found:
+        return [], np.empty((0, PERMUTATIONS), np.uint32)
+    rows = RMinHash.digest_matrix_from_token_sets(runs, PERMUTATIONS, 42).to_rows()
+    return found, np.array(rows, np.uint32)
+
+
+def copies(prints: Prints, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """A `Copy` for each example [n]. Of several that are alike the first is none."""
+    found = np.full(len(prints.exact), Copy.NO, np.uint8)
+    found[_exact_copies(prints.exact, usable)] = Copy.EXACT
+    found[_near_copies(prints, usable & (found == Copy.NO))] = Copy.NEAR
+    return found
+
+
+def _exact_copies(exact: U64, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    numbers = np.flatnonzero(usable)
+    order = numbers[np.argsort(exact[numbers, 0], kind="stable")]
+    same = (exact[order[1:]] == exact[order[:-1]]).all(axis=1)
+    copied: npt.NDArray[np.int64] = order[1:][same]
+    return copied
+
+
+def shared(prints: Prints, others: Prints) -> npt.NDArray[np.bool_]:
+    """Which of `others` [n] are copies or near copies of something in `prints`."""
+    found = np.isin(others.exact[:, 0], prints.exact[:, 0])
+    index = _Index(prints)
+    wanted = _all_bands(others.sketches, np.arange(len(others.sketches)))
+    for start in range(0, len(prints.sketches), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(prints.sketches)))
+        bands = _bands(prints.sketches[rows])
+        pairs = zip(bands.T, wanted.T, strict=True)
+        agree = np.any([np.isin(mine, theirs) for mine, theirs in pairs], axis=0)
+        for row in rows[agree].tolist():
+            index.add(row)
+    for row, number in enumerate(others.documents.tolist()):
+        if index.holds_near(np.array(others.sketches[row]), int(others.chars[number])):
+            found[number] = True
+    return found
+
+
+def _near_copies(prints: Prints, usable: npt.NDArray[np.bool_]) -> list[int]:
+    """Documents that are close to an earlier one which is no near copy itself.
+
+    Only those that agree with another in a whole band are looked at one by one: few are.
+    """
+    rows = np.flatnonzero(usable[prints.documents])
+    bands = _all_bands(prints.sketches, rows)
+    agree = np.zeros(len(rows), bool)
+    for band in bands.T:
+        ordered = np.sort(band)
+        agree |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
+    index = _Index(prints)
+    found = []
+    for row in rows[agree].tolist():
+        number = int(prints.documents[row])
+        if index.holds_near(np.array(prints.sketches[row]), int(prints.chars[number])):
+            found.append(number)
+        else:
+            index.add(row)
+    return found
+
+
+class _Index:
+    """Documents by the bands of their sketches."""
+
+    def __init__(self, prints: Prints) -> None:
+        self._prints = prints
+        self._rows: list[dict[int, list[int]]] = [{} for _ in range(_BANDS)]
+
+    def add(self, row: int) -> None:
+        """The document with the sketch `row`."""
+        for at, band in enumerate(_bands(self._prints.sketches[row][None])[0].tolist()):
+            alike = self._rows[at].setdefault(band, [])
+            if len(alike) < _MOST_COMPARED:
+                alike.append(row)
+
+    def holds_near(self, sketch: U32, chars: int) -> bool:
+        """Whether a document with this `sketch` [128] and length nearly repeats one of these."""
+        bands = enumerate(_bands(sketch[None])[0].tolist())
+        rows = sorted({row for at, band in bands for row in self._rows[at].get(band, ())})
+        if not rows:
             return False
-        runs = zip(*(words[start:] for start in range(_RUN_WORDS)), strict=False)
-        sketch = RMinHash(num_perm=_PERMUTATIONS, seed=42)
-        sketch.update([" ".join(run) for run in runs])
-        for at in self._index.query(sketch):
-            other, length = self._documents[at]
-            if _alike(len(text), length) and sketch.jaccard(other) >= NEAR:
-                return True
-        self._index.insert(len(self._documents), sketch)
-        self._documents.append((sketch, len(text)))
-        return False
+        shared = (self._prints.sketches[rows] == sketch).mean(axis=1)
+        lengths = self._prints.chars[self._prints.documents[rows]].astype(np.float64)
+        alike = np.minimum(lengths, chars) >= NEAR * np.maximum(lengths, chars)
+        return bool(((shared >= NEAR) & alike).any())
 
 
-def _alike(length: int, other: int) -> bool:
-    return min(length, other) >= NEAR * max(length, other)
+def _all_bands(sketches: U32, rows: npt.NDArray[np.int64]) -> U64:
+    bands = np.empty((len(rows), _BANDS), np.uint64)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        bands[start : start + _ROWS_AT_ONCE] = _bands(sketches[rows[start : start + _ROWS_AT_ONCE]])
+    return bands
+
+
+def _bands(sketches: U32) -> U64:
+    """A hash of each band of each sketch [m, 16] (FNV-1a over its 8 words)."""
+    words = sketches.reshape(len(sketches), _BANDS, -1).astype(np.uint64)
+    found = np.full(words.shape[:2], 0xCBF29CE484222325, np.uint64)
+    for word in np.moveaxis(words, 2, 0):
+        found = (found ^ word) * np.uint64(0x100000001B3)
+    return found

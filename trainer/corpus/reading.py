@@ -1,19 +1,18 @@
-"""All files of a corpus -> its examples, without copies, and what was left out."""
+"""All files of a corpus -> its examples, one after the other, and what was left out."""
 
 import stat
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.corpus import formats
 from trainer.corpus.examples import Example, Item, Notice, Refused, Unusable, shown
 from trainer.corpus.formats import SUFFIXES, Format, format_of
-from trainer.corpus.quality import Copy, Seen
 from trainer.corpus.records import Columns
 from trainer.corpus.sandbox import Limits, Sandbox
 from trainer.errors import DataError
 
+NAMED = 20  # reasons and notices that are kept
 _QUOTED_REASONS = 3
 
 
@@ -29,94 +28,120 @@ class Source:
     size: int | None = None
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file, or one record of it, that was left out. `reason` begins with the name."""
-
-    name: str
-    reason: str
-
-
 @dataclass
-class Corpus:
-    """What the sources hold, in their order, without copies.
+class Tally:
+    """What a reading came upon, JSON-ready; complete once its last example has been taken.
 
-    `near_duplicates` are documents that another one nearly repeats; `notices` name files that
-    were read on an assumption.
+    `files` are those of an accepted suffix and `foreign` the others: an image beside a README is
+    normal. `void` are the numbers [first, behind the last) of examples that do not count, because
+    their file turned out to be unusable further on. Only the first NAMED reasons are kept: why
+    something was `skipped` (names first), of which file what was assumed (`notices`).
     """
 
-    examples: list[Example] = field(default_factory=list)
     files: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    duplicates: int = 0
-    near_duplicates: int = 0
+    foreign: int = 0
+    examples: int = 0
+    void: list[tuple[int, int]] = field(default_factory=list)
+    unusable: int = 0
+    skipped: list[str] = field(default_factory=list)
+    unusable_first: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
     @property
-    def kinds(self) -> dict[str, int]:
-        """Number of examples of each kind: text, completion, conversation."""
-        return dict(Counter(type(example).__name__.lower() for example in self.examples))
+    def usable(self) -> int:
+        return self.examples - sum(end - start for start, end in self.void)
+
+    def check(self, max_skipped_share: float) -> None:
+        """Raise DataError when too little is left to train on."""
+        if not self.files:
+            found = f"only {_quoted(self.skipped, self.foreign)}" if self.foreign else "no files"
+            raise DataError(f"the data holds {found}; it needs {', '.join(SUFFIXES)} files")
+        total = self.usable + self.unusable
+        if self.unusable > max_skipped_share * total or not self.usable:
+            raise DataError(
+                f"{self.unusable} of {total} files and records cannot be used "
+                f"({self.unusable / total:.0%}, the limit is {max_skipped_share:.0%}): "
+                f"{_quoted(self.unusable_first, self.unusable)}; repair or remove them"
+            )
 
 
-def read_corpus(
-    sources: Iterable[Source],
-    *,
-    max_skipped_share: float = 0.1,
-    columns: Columns | None = None,
-    limits: Limits | None = None,
-) -> Corpus:
-    """Read all `sources`; drop copies and count them.
+class Reader:
+    """Iterate over it once: (number of the source, example) in order, then `tally` is complete.
 
-    `files` counts the files of an accepted suffix. A file of another suffix is listed in
-    `skipped` but does not count towards `max_skipped_share`, the largest acceptable share of
-    skipped files and records: an image beside a README is normal.
-
-    Raises DataError when a file cannot be opened or changes meanwhile, when nothing usable is
-    there, and when more than the share was skipped.
+    Raises DataError when a file cannot be opened or changes meanwhile. Large files are read a
+    piece at a time.
     """
-    corpus = Corpus()
-    seen = Seen()
-    unusable: list[Skipped] = []
-    with Sandbox(limits) as sandbox:
-        for source in sources:
-            form = format_of(source.name)
-            if not form.is_accepted:
-                kind = str(form) or "file without a suffix"
-                corpus.skipped.append(_skipped(source, f"unsupported {kind}"))
-                continue
-            corpus.files += 1
-            for item in _items(source, form, columns or Columns(), sandbox):
-                if isinstance(item, Notice):
-                    corpus.notices.append(f"{shown(source.name)}: {item.words}")
-                elif isinstance(item, Refused):
-                    unusable.append(_skipped(source, item.reason, item.where))
-                    corpus.skipped.append(unusable[-1])
+
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        *,
+        columns: Columns | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.tally = Tally()
+        self._sources = sources
+        self._columns = columns or Columns()
+        self._limits = limits
+
+    def __iter__(self) -> Iterator[tuple[int, Example]]:
+        with Sandbox(self._limits) as sandbox:
+            for number, source in enumerate(self._sources):
+                form = format_of(source.name)
+                if form.is_accepted:
+                    self.tally.files += 1
+                    for example in self._examples(source, form, sandbox):
+                        self.tally.examples += 1
+                        yield number, example
                 else:
-                    _take(item, seen, corpus)
-    _check_share(corpus, unusable, max_skipped_share)
-    return corpus
+                    self.tally.foreign += 1
+                    kind = str(form) or "file without a suffix"
+                    self._keep(self.tally.skipped, source, f"unsupported {kind}")
+
+    def _examples(self, source: Source, form: Format, sandbox: Sandbox) -> Iterator[Example]:
+        """Of one file. When it turns out to be unusable none of them counts, nor what was said
+        about them: what precedes a broken byte is in doubt too."""
+        tally = self.tally
+        first, unusable = tally.examples, tally.unusable
+        said = [
+            (names, len(names)) for names in (tally.skipped, tally.unusable_first, tally.notices)
+        ]
+        try:
+            for item in _items(source, form, self._columns, sandbox):
+                if isinstance(item, Notice):
+                    self._keep(tally.notices, source, item.words)
+                elif isinstance(item, Refused):
+                    self._refuse(source, item.reason, item.where)
+                else:
+                    yield item
+        except Unusable as refused:
+            if tally.examples > first:
+                tally.void.append((first, tally.examples))
+            tally.unusable = unusable
+            for names, length in said:
+                del names[length:]
+            self._refuse(source, str(refused))
+
+    def _refuse(self, source: Source, reason: str, where: str = "") -> None:
+        self.tally.unusable += 1
+        self._keep(self.tally.skipped, source, reason, where)
+        self._keep(self.tally.unusable_first, source, reason, where)
+
+    def _keep(self, names: list[str], source: Source, words: str, where: str = "") -> None:
+        if len(names) < NAMED:
+            names.append(f"{shown(source.name)}{f' {where}' if where else ''}: {words}")
 
 
-def _take(example: Example, seen: Seen, corpus: Corpus) -> None:
-    match seen.add(example):
-        case Copy.NO:
-            corpus.examples.append(example)
-        case Copy.EXACT:
-            corpus.duplicates += 1
-        case Copy.NEAR:
-            corpus.near_duplicates += 1
-
-
-def _items(source: Source, form: Format, columns: Columns, sandbox: Sandbox) -> list[Item]:
-    """All of a file. One that turns out to be unusable gives no example at all: what precedes
-    a broken byte is in doubt too."""
+def _items(source: Source, form: Format, columns: Columns, sandbox: Sandbox) -> Iterator[Item]:
+    """All of a file. Raises Unusable, also late, and DataError."""
     read = sandbox.read if form.needs_limits else formats.read
+    unusable = None
     try:
         before = _state(source)
         try:
-            items: list[Item] = list(read(source.path, form, columns))
+            yield from read(source.path, form, columns)
         except Unusable as refused:
-            items = [Refused("", str(refused))]
+            unusable = refused
         changed = _state(source) != before or source.size not in (None, before[0])
     except OSError as error:
         raise DataError(
@@ -127,7 +152,8 @@ def _items(source: Source, form: Format, columns: Columns, sandbox: Sandbox) -> 
         raise DataError(
             f"{shown(source.name)} changed while it was read; start again once nothing writes to it"
         )
-    return items
+    if unusable is not None:
+        raise unusable
 
 
 def _state(source: Source) -> tuple[int, int]:
@@ -139,28 +165,6 @@ def _state(source: Source) -> tuple[int, int]:
         return found.st_size, found.st_mtime_ns
 
 
-def _check_share(corpus: Corpus, unusable: list[Skipped], max_skipped_share: float) -> None:
-    """Raise DataError when too little is left to train on."""
-    if not corpus.files:
-        found = f"only {_quoted(corpus.skipped)}" if corpus.skipped else "no files"
-        raise DataError(f"the data holds {found}; it needs {', '.join(SUFFIXES)} files")
-    copies = corpus.duplicates + corpus.near_duplicates
-    total = len(corpus.examples) + copies + len(unusable)
-    share = len(unusable) / total
-    if share > max_skipped_share or not corpus.examples:
-        raise DataError(
-            f"{len(unusable)} of {total} files and records cannot be used "
-            f"({share:.0%}, the limit is {max_skipped_share:.0%}): {_quoted(unusable)}; "
-            "repair or remove them"
-        )
-
-
-def _quoted(skipped: list[Skipped]) -> str:
-    more = len(skipped) - _QUOTED_REASONS
-    first = "; ".join(skip.reason for skip in skipped[:_QUOTED_REASONS])
-    return first + (f"; and {more} more" if more > 0 else "")
-
-
-def _skipped(source: Source, reason: str, where: str = "") -> Skipped:
-    name = shown(source.name) + (f" {where}" if where else "")
-    return Skipped(source.name, f"{name}: {reason}")
+def _quoted(reasons: list[str], count: int) -> str:
+    more = count - _QUOTED_REASONS
+    return "; ".join(reasons[:_QUOTED_REASONS]) + (f"; and {more} more" if more > 0 else "")
