@@ -16,3 +16,8 @@ def test_every_undamaged_seed_is_read(tmp_path: Path) -> None:
         for name, content in fuzz.SEEDS.items():
             (tmp_path / name).write_bytes(content)
             assert fuzz.outcome(tmp_path / name, sandbox) == "read", name
+
+
+def test_what_the_coverage_guided_runs_kept_is_read_or_refused(tmp_path: Path) -> None:
+    found = fuzz.replay_kept(tmp_path)
+    assert found.total() > 100 and found["read"] and found["refused"]
