@@ -470,7 +470,8 @@ def races(soak: "Soak", count: int) -> None:
             else:
                 right = codes == ((0, 2) if kind == "must" else (0, 0)) and len(ours) == 1
                 right &= len(found) == (2 if kind == "seed" else 1)
-            soak.tally.must(right, f"race {pair}, {kind}: exits {codes}, {[*found]}, ours {ours}")
+            what = f"race {pair}, {kind}: exits {codes}, {[*found]}, ours {ours}"
+            soak.tally.must(right, f"{what}: {place.said()}")
 
 
 def spoil_weights() -> None:
