@@ -3,13 +3,13 @@
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.settings import publishable_uri
-from trainer.storage import disk, failures
-from trainer.storage.digests import SWITCH, EtagCheck
+from trainer.storage import digests, disk, failures
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
 from trainer.storage.store import DamagedError, Stored, WrongContentError
 
@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 PART_BYTES = 16 << 20
 MOST_RACES = 100
+CHECKSUMS = {f"Checksum{kind}" for kind in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")}
 
 
 class BucketStore:
@@ -68,29 +69,23 @@ class BucketStore:
         for data, is_digest in in_order(lambda part: self._fetch_part(stored, part), parts):
             if check is None:
                 version = stored.version if is_digest else ""
-                check = EtagCheck(version, stored.size, lambda: self._first_part_bytes(stored))
+                check = digests.EtagCheck(
+                    version, stored.size, lambda: self._first_part_bytes(stored)
+                )
             check.update(data)
             yield data
         if check is not None and not check.holds():
             raise DamagedError(
                 f"{shown(self.uri, stored.name)}: its bytes are not those of its ETag; store it "
-                f"again, or set {SWITCH}=when_required if this server's ETags are no digests"
+                f"again, or set {digests.SWITCH}=when_required if its ETags are no digests"
             )
 
     def upload(self, path: Path, name: str) -> None:
-        """As in Store. Each part of a big file and each small file carries a checksum."""
-        from boto3.s3.transfer import TransferConfig
-
-        # Threads of its own would keep an interrupted process alive until its parts are sent.
-        config = TransferConfig(
-            multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, use_threads=False
-        )
-
-        def send() -> None:
-            with disk.disk_errors(path):
-                self._client.upload_file(str(path), Config=config, **self._at(name))
-
-        self._try(name, send, missing_bucket=SettingsError)
+        """As in Store. Every part carries a checksum that the server compares."""
+        with disk.disk_errors(path):
+            size = path.stat().st_size
+        send = self._send_in_parts if size > PART_BYTES else self._send
+        self._try(name, lambda: send(path, name, size), missing_bucket=SettingsError)
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         return self._write(name, data, {"IfNoneMatch": "*"} if only_if_absent else {})
@@ -200,6 +195,42 @@ class BucketStore:
 
         return self._try(stored.name, ask)
 
+    def _send(self, path: Path, name: str, size: int) -> None:
+        self._client.put_object(**self._at(name), Body=_bytes_of(path, range(size)))
+
+    def _send_in_parts(self, path: Path, name: str, size: int) -> None:
+        """Several at once. One that fails is sent again; an upload that is gone starts over."""
+        step = max(PART_BYTES, -(-size // digests.MOST_PARTS))
+        parts = [range(start, min(start + step, size)) for start in range(0, size, step)]
+        upload = self._client.create_multipart_upload(**self._at(name))["UploadId"]
+        at = {**self._at(name), "UploadId": upload}
+
+        def send(number: int) -> dict[str, Any]:
+            data = _bytes_of(path, parts[number - 1])
+            answer = self._client.upload_part(**at, PartNumber=number, Body=data)
+            sums = {key: value for key, value in answer.items() if key in CHECKSUMS}
+            return {"PartNumber": number, "ETag": answer["ETag"], **sums}
+
+        try:
+            sent = in_parallel(
+                lambda number: self._try_part(name, lambda: send(number)), range(1, len(parts) + 1)
+            )
+            done = {"MultipartUpload": {"Parts": sent}}
+            self._try_part(name, lambda: self._client.complete_multipart_upload(**at, **done))
+        except Exception:
+            with suppress(Exception):
+                self._client.abort_multipart_upload(**at)
+            raise
+
+    def _try_part(self, name: str, action: Callable[[], Result]) -> Result:
+        def explain(error: Exception) -> failures.Failure | None:
+            response = getattr(error, "response", None)
+            if response and failures.code_of(response) == "NoSuchUpload":
+                return None  # aborted as stale by another pod, or complete and its answer lost
+            return failures.explain(error, self._endpoint, SettingsError)
+
+        return failures.retry(action, explain, shown(self.uri, name), self._retry_minutes)
+
     def _write(
         self, name: str, data: bytes, condition: dict[str, str], *, or_plainly: bool = False
     ) -> bool:
@@ -283,6 +314,12 @@ def _whole_length(answer: Any, unknown: int) -> int:
     """The length of the whole object, of which `answer` may hold a part."""
     whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
     return int(whole) if whole.isdigit() else int(answer.get("ContentLength", unknown))
+
+
+def _bytes_of(path: Path, part: range) -> bytes:
+    with disk.disk_errors(path), path.open("rb") as file:
+        file.seek(part.start)
+        return file.read(len(part))
 
 
 def _not_as_listed(uri: str, stored: Stored, fact: str) -> WrongContentError:

@@ -111,7 +111,7 @@ def publish(
     if not files:
         raise DataError(f"{folder}: holds no files; there is nothing to publish")
     store.abort_stale_uploads(f"{under}/")
-    in_parallel(lambda file: store.upload(local.path(file.name), f"{under}/{file.name}"), files)
+    _at_once(lambda file: store.upload(local.path(file.name), f"{under}/{file.name}"), files)
     objects = {file.name: Content(file.size, file.version) for file in files}
     uploaded()
     if store.write(f"{under}/{MANIFEST}", _manifest(objects), only_if_absent=True):
