@@ -296,5 +296,5 @@ def _log_data(tally: corpus.Tally, counts: dict[str, Any]) -> None:
     if set(kinds) == {"text"}:
         log.info(
             "the data is prose only: it teaches style and vocabulary; question/answer records "
-            "teach answering, and `prepare` makes them from documents"
+            "teach answering"
         )
