@@ -13,7 +13,7 @@ from trainer.errors import DoesNotFitError
 
 # Bytes of a value: 16-bit activations, float32 gradients and masters.
 HALF, FULL = 2, 4
-ADAPTER = 2 * FULL + HALF + 2  # value, gradient, 16-bit copy, two 8-bit optimizer states
+ADAPTER = 2 * FULL + HALF + 2 + 8  # value, gradient, 16-bit copy, 8-bit states, float64 sum
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 SLACK = 0.03  # what the allocator's fragments take beside what is counted
