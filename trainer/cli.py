@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import click
 
 from trainer import __version__, log, stopping
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
+from trainer.redaction import redact
 from trainer.settings import Settings, options
 from trainer.workers import Workers
 
@@ -34,7 +36,9 @@ def main() -> None:
     except stopping.Stopped:
         _end(stopping.interruption())
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        click.echo(redact(usage.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except Exception as error:
         import logging
@@ -228,7 +232,7 @@ def _unexpected(error: Exception) -> JobError:
 
 def _end(error: JobError) -> None:
     """One sentence to stderr and to Kubernetes, then the exit code."""
-    sentence = log.redact(str(error))
+    sentence = redact(str(error))
     click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
     with contextlib.suppress(OSError):
         # Of several workers in a pod one fails, and the others, stopped then, keep its word.

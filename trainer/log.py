@@ -1,27 +1,27 @@
 """How the run speaks: readable lines on a terminal, one JSON object a line elsewhere.
 
-Every record passes one redacting filter: no secret of the environment reaches a log line,
-whichever library wrote it.
+Every record passes one redacting filter when it is made, so that no secret reaches a line,
+whichever library wrote it to whichever handler.
 """
 
 import json
 import logging
 import os
-import re
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Mapping
 from typing import Any, TextIO
 
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|API_KEY|ACCESS_KEY")
-_USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
-_SHORTEST_SECRET = 6  # shorter values would blank out ordinary words
+from trainer.redaction import redact
+
 FIELDS = "fields"  # the attribute of a log record that holds its figures
 
 
 def set_up(log_format: str, level: str, stream: TextIO | None = None) -> None:
     """Send every logger of the process through one handler, on stdout unless that is a result."""
+    logging.setLogRecordFactory(_RedactedRecord)
+    threading.excepthook = _log_ended_thread
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_TextFormatter() if wants_text(log_format) else _JsonFormatter())
     logging.basicConfig(level=_level_for_libraries(level), handlers=[handler], force=True)
@@ -41,15 +41,6 @@ def figures(**values: Any) -> dict[str, Any]:
     The message says in words what a person needs of them.
     """
     return {FIELDS: values}
-
-
-def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`text` without user:password in URLs and without any secret value of the environment."""
-    text = _USER_INFO.sub("***@", text)
-    for name, value in environ.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name.upper()):
-            text = text.replace(value, "***")
-    return text
 
 
 def _quieten_libraries() -> None:
@@ -72,14 +63,30 @@ def _level_for_libraries(level: str) -> str:
     return level if level in ("DEBUG", "ERROR") else "WARNING"
 
 
+class _RedactedRecord(logging.LogRecord):
+    """No handler gets at a secret: transformers and others write with ones of their own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            self.exc_text = redact(logging.Formatter().formatException(self.exc_info))
+
+    def getMessage(self) -> str:
+        return redact(super().getMessage())
+
+
+def _log_ended_thread(ended: threading.ExceptHookArgs) -> None:
+    """Python would print it past every filter."""
+    if ended.exc_value is not None and ended.exc_type is not SystemExit:
+        found = (ended.exc_type, ended.exc_value, ended.exc_traceback)
+        logging.getLogger(__name__).error("a thread ended", exc_info=found)
+
+
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         mark = "" if record.levelno < logging.WARNING else record.levelname.lower() + ": "
         text = f"{time.strftime('%H:%M:%S')}  {mark}{record.getMessage()}"
-        return redact(text + self._traceback(record))
-
-    def _traceback(self, record: logging.LogRecord) -> str:
-        return "\n" + self.formatException(record.exc_info) if record.exc_info else ""
+        return text + ("\n" + record.exc_text if record.exc_text else "")
 
 
 class _JsonFormatter(logging.Formatter):
@@ -90,6 +97,6 @@ class _JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         line |= getattr(record, FIELDS, {})
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["traceback"] = record.exc_text
         return redact(json.dumps(line, default=str))

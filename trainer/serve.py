@@ -21,7 +21,7 @@ import click
 
 from trainer.ask import Bot
 from trainer.errors import JobError, SettingsError
-from trainer.log import redact
+from trainer.redaction import redact
 from trainer.stopping import Stopped
 
 PAGE = Path(__file__).with_name("page.html")

@@ -435,7 +435,8 @@ def _uri_faults(source: str, uri: str) -> Iterator[str]:
     if scheme != "s3":
         yield f"{source}={publishable_uri(uri)}: only folders and s3:// are supported"
     elif not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", rest.split("/")[0]):
-        yield f"{source}={publishable_uri(uri)}: {rest.split('/')[0]!r} is not a bucket name"
+        bucket = rest.split("/")[0].rpartition("@")[2]
+        yield f"{source}={publishable_uri(uri)}: {bucket!r} is not a bucket name"
 
 
 def _base_model_faults(base_model: str) -> Iterator[str]:
