@@ -173,6 +173,22 @@ def test_a_hostile_key_is_named_and_nothing_is_written(
 
 
 @over_http
+@pytest.mark.parametrize("link", ["deep", "deep/file"])
+def test_a_link_in_the_target_folder_is_not_followed_out_of_it(
+    bucket: Any, tmp_path: Path, link: str
+) -> None:
+    put(bucket, "deep/file", b"from the bucket")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"mine")
+    (tmp_path / "into" / link).parent.mkdir(parents=True)
+    (tmp_path / "into" / link).symlink_to(outside / link.removeprefix("deep").lstrip("/"))
+    with pytest.raises(DataError, match=r"deep/file: leads out of .*into; replace the link"):
+        fetch(f"s3://{bucket.name}/", tmp_path / "into", retry_minutes=0)
+    assert files(outside) == {"file": b"mine"}
+
+
+@over_http
 @pytest.mark.parametrize("pair", [("a", "A"), ("\u00e9", "e\u0301"), ("a", "a/b")])
 def test_keys_that_would_be_one_file_are_refused(
     bucket: Any, tmp_path: Path, pair: tuple[str, str]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import digests, disk, failures
+from trainer.storage.keys import shown
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
 from trainer.storage.store import DamagedError, Stored, WrongContentError
 
@@ -302,12 +303,6 @@ class BucketStore:
             where=shown(self.uri, name),
             minutes=self._retry_minutes,
         )
-
-
-def shown(uri: str, name: str) -> str:
-    """An object in a message, on one line whatever its key holds."""
-    text = uri + name
-    return text if text.isprintable() else repr(text)
 
 
 def _whole_length(answer: Any, unknown: int) -> int:

@@ -97,7 +97,8 @@ class FolderStore:
         keys.refuse_unsafe([name], self.uri)
         path = self._root / name
         if not _real(path).is_relative_to(_real(self._root)):
-            raise DataError(f"{path}: leads out of {self._root}; replace the link by its target")
+            where = keys.shown(self.uri, name)
+            raise DataError(f"{where}: leads out of {self._root}; replace the link by its target")
         return path
 
     def _files(self, prefix: str) -> Iterator[Path]:

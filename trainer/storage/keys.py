@@ -42,6 +42,12 @@ def fault(name: str) -> str:
     return ""
 
 
+def shown(uri: str, name: str) -> str:
+    """An object in a message, on one line whatever its key holds."""
+    text = uri + name
+    return text if text.isprintable() else repr(text)
+
+
 def _collisions(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     seen: dict[str, str] = {}
     for name in names:

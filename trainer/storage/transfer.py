@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from trainer.errors import DataError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import disk, keys
-from trainer.storage.bucket import PART_BYTES, BucketStore, shown
+from trainer.storage.bucket import PART_BYTES, BucketStore
 from trainer.storage.folder import FolderStore
+from trainer.storage.keys import shown
 from trainer.storage.parallel import in_parallel
 from trainer.storage.store import Store, Stored, WrongContentError
 
@@ -195,7 +196,7 @@ def _in_place(path: Path) -> list[Fetched]:
 
 
 def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fetched:
-    path = into / stored.name
+    path = FolderStore(into).path(stored.name)
     sha256 = index.sha256(stored)
     if not (sha256 and disk.holds(path, stored.size, sha256)):
         sha256 = store.download(stored, path)
@@ -211,7 +212,7 @@ def _at_once(action: Callable[[Stored], Result], wanted: list[Stored]) -> list[R
 
 
 def _fetch_exactly(store: Store, name: str, into: Path, content: Stored) -> None:
-    path = into / content.name
+    path = FolderStore(into).path(content.name)
     if disk.holds(path, content.size, content.version):
         return
     for _ in range(2):  # once more, for damage on the way
@@ -274,4 +275,4 @@ class _Index:
         for name in self._known.keys() - set(names):
             if not keys.fault(name):
                 with disk.disk_errors(self._folder):
-                    (self._folder / name).unlink(missing_ok=True)
+                    FolderStore(self._folder).path(name).unlink(missing_ok=True)
