@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trainer.errors import NotAllowedError, SettingsError, UnreachableError
+from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.failures import Failure, retry
 
 
@@ -11,7 +12,9 @@ def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes
 
     Raises SettingsError, NotAllowedError or UnreachableError.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+
+    refuse_link_local("HF_ENDPOINT", constants.ENDPOINT)
 
     def download() -> Path:
         return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
@@ -38,7 +41,9 @@ def push(folder: Path, repo: str, title: str, *, retry_minutes: float) -> str:
     A repository that does not exist yet is made, private. What is there already is left as it is.
     Raises NotAllowedError or UnreachableError.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
+
+    refuse_link_local("HF_ENDPOINT", constants.ENDPOINT)
 
     def send() -> str:
         api = HfApi()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import digests, disk, failures
+from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.keys import shown
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
 from trainer.storage.store import DamagedError, Stored, WrongContentError
@@ -33,6 +34,7 @@ class BucketStore:
         self._retry_minutes = retry_minutes
         self.uri = f"s3://{bucket}/{self._root}"
         self._client = _client(self.uri)
+        refuse_link_local("AWS_ENDPOINT_URL_S3", self._client.meta.endpoint_url)
         self._endpoint = publishable_uri(self._client.meta.endpoint_url)
         # A page can look like an empty bucket or, after boto3's own handler, like error 500;
         # the wildcard puts this handler in front of that one.
