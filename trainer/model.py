@@ -75,7 +75,19 @@ class Base:
     def config(self) -> Any:
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        try:
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        except ValueError as error:
+            raise SettingsError(f"{self.name}: {self._why_unknown(error)}") from error
+
+    def _why_unknown(self, error: ValueError) -> str:
+        config = json.loads((self.folder / "config.json").read_text())
+        if "auto_map" in config:
+            fact = "needs code of its own, which is never run"
+        else:
+            kind = config.get("model_type")
+            fact = f"{kind!r} is no model that transformers knows ({str(error).split('.')[0]})"
+        return f"{fact}; choose another QLORA_BASE_MODEL"
 
     @property
     def is_quantised(self) -> bool:
