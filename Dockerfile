@@ -33,7 +33,7 @@ COPY examples /build/examples
 RUN chmod -R a+rX /app && mkdir /pycache && head -n 4 /build/examples/heldout/questions.jsonl >/build/few.jsonl \
  && export PYTHONPYCACHEPREFIX=/pycache HF_HUB_OFFLINE=1 NVIDIA_VISIBLE_DEVICES=void \
       QLORA_BASE_MODEL=builtin:tiny QLORA_DATA_URI=/build/examples/data QLORA_EVAL_URI=/build/few.jsonl \
-      QLORA_OUTPUT_URI=/build/out QLORA_MAX_STEPS=2 QLORA_MAX_LENGTH=64 QLORA_EFFECTIVE_BATCH_SIZE=1 \
+      QLORA_OUTPUT_URI=/build/out QLORA_MAX_LOSS_RATIO=2 QLORA_MAX_STEPS=2 QLORA_MAX_LENGTH=64 QLORA_EFFECTIVE_BATCH_SIZE=1 \
  && /venv/bin/python entrypoint.py \
  && /venv/bin/python -c "import boto3; boto3.client('s3', region_name='us-east-1')" \
  && test -s /build/out/*/manifest.json
