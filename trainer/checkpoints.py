@@ -40,7 +40,7 @@ def only_process(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("another process works in %s; waiting for it", folder)
+            log.info("another process works in %s; waiting for it", folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
