@@ -257,6 +257,27 @@ def test_a_delete_takes_the_emptied_folders_along(store: FolderStore) -> None:
     assert [path.name for path in Path(store.uri).rglob("*")] == ["run", "c"]
 
 
+def test_a_folder_may_be_removed_whenever_it_is_empty(store: FolderStore, run: Path) -> None:
+    stop = threading.Event()
+
+    def remove() -> None:
+        while not stop.is_set():
+            store.delete(["run/step/a"])
+
+    def sweep() -> None:
+        while not stop.is_set():
+            store.abort_stale_uploads("run/step/")
+
+    with ThreadPoolExecutor() as others:
+        ended = [others.submit(work) for work in (remove, remove, sweep)]
+        try:
+            for _ in range(100):
+                store.upload(run / "report.html", "run/step/a")
+        finally:
+            stop.set()
+    assert [other.result() for other in ended] == [None, None, None]
+
+
 def test_a_probe_leaves_nothing(store: FolderStore) -> None:
     store.probe()
     assert list(Path(store.uri).iterdir()) == []

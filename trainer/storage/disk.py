@@ -18,6 +18,7 @@ PART = ".part-"
 CHUNK_BYTES = 1 << 20
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 LOCK_S = 30.0  # a holder that is frozen for longer is not waited for
+MOST_RACES = 100
 
 
 @contextmanager
@@ -25,9 +26,9 @@ def staged(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at `path` complete and synced, or not at all."""
     part = _part_of(path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _new(part)
         try:
-            with part.open("xb") as file:
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -100,10 +101,12 @@ def holds(path: Path, size: int, sha256: str) -> bool:
 def sweep(folder: Path, older_than_s: float = 0) -> None:
     """Remove the parts that killed writers left; another process may own the fresh ones."""
     now = time.time()
-    for part in folder.rglob(f"{PART}*"):
-        with suppress(OSError):
-            if now - part.stat().st_mtime >= older_than_s:
-                part.unlink()
+    # Not rglob: it fails where another process removes a folder under it.
+    for inside, _, names in os.walk(folder):
+        for part in (Path(inside, name) for name in names if name.startswith(PART)):
+            with suppress(OSError):
+                if now - part.stat().st_mtime >= older_than_s:
+                    part.unlink()
 
 
 @contextmanager
@@ -138,6 +141,16 @@ def _free_bytes(path: Path) -> int:
 
 def _part_of(path: Path) -> Path:
     return path.with_name(PART + secrets.token_hex(8))
+
+
+def _new(path: Path) -> BinaryIO:
+    """A new file, in a folder that another process may remove while it is empty."""
+    for _ in range(MOST_RACES):
+        with suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("xb")
 
 
 @contextmanager
@@ -182,7 +195,10 @@ def _create_in_place(path: Path, data: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # another process removed what was in it, and it
+        return
     try:
         with suppress(OSError):  # some network file systems cannot sync a folder
             os.fsync(descriptor)
