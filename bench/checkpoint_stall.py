@@ -62,7 +62,7 @@ def operations_per_s(seconds: float, until: Any = lambda: False) -> tuple[int, f
 def measure(uri: str, trainer: Any) -> str:
     from trainer.checkpoints import Checkpoints
     from trainer.storage import open_store
-    from trainer.train import _ResumableTrainer
+    from trainer.train.resumable import ResumableTrainer
 
     save_s, push_s, slowed = [], [], []
     done, seconds = operations_per_s(3)
@@ -72,7 +72,7 @@ def measure(uri: str, trainer: Any) -> str:
         checkpoints = Checkpoints(Path(scratch), store, "bench/checkpoints", "{}")
         for step in range(1, SAVES + 1):
             started = time.perf_counter()
-            path = checkpoints.save(step, lambda f: _ResumableTrainer.save_state(trainer, f))
+            path = checkpoints.save(step, lambda f: ResumableTrainer.save_state(trainer, f))
             save_s.append(time.perf_counter() - started)
             size_mib = sum(file.stat().st_size for file in path.iterdir()) / 2**20
             pushed = threading.Thread(target=checkpoints.finish)

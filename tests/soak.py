@@ -279,11 +279,11 @@ def kill_at_operation(number: int, folders: tuple[str, ...], of_save: bool) -> N
     sys.addaudithook(hook)
     if not of_save:
         return
-    from trainer import train
     from trainer.checkpoints import Checkpoints
+    from trainer.train import resumable
 
     os.fsync = first(os.fsync)
-    train.save_file = first(train.save_file)
+    resumable.save_file = first(resumable.save_file)
     save = Checkpoints.save
 
     def save_and_push(self: Checkpoints, step: int, write: Callable[[Path], None]) -> Path:

@@ -81,12 +81,12 @@ def test_a_step_that_would_outlive_the_grace_period_is_given_up_and_the_next_sta
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainer import stopping
-    from trainer.train import _ResumableTrainer
+    from trainer.train.resumable import ResumableTrainer
 
     settings = {"BATCH_SIZE": "1", "EFFECTIVE_BATCH_SIZE": "4", "CHECKPOINT_EVERY": "60m"}
     whole = adapter_bytes(run_here(tmp_path / "whole", **settings))
     done = 0
-    training_step = _ResumableTrainer.training_step
+    training_step = ResumableTrainer.training_step
 
     def signalled_in_the_third_step(*arguments: Any) -> Any:
         nonlocal done
@@ -95,7 +95,7 @@ def test_a_step_that_would_outlive_the_grace_period_is_given_up_and_the_next_sta
             stopping._handle(signal.SIGTERM, None)
         return training_step(*arguments)
 
-    monkeypatch.setattr(_ResumableTrainer, "training_step", signalled_in_the_third_step)
+    monkeypatch.setattr(ResumableTrainer, "training_step", signalled_in_the_third_step)
     monkeypatch.setattr(stopping, "_requested", None)
     monkeypatch.setattr(stopping, "GRACE_S", 0.0)
     with pytest.raises(Interrupted):

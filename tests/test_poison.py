@@ -123,10 +123,10 @@ def test_a_model_runs_no_code(poison: Poison, refusal: str, tmp_path: Path) -> N
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a checkpoint of its third step, on this disk only."""
     from trainer import stopping
-    from trainer.train import _ResumableTrainer
+    from trainer.train.resumable import ResumableTrainer
 
     folder = tmp_path_factory.mktemp("stopped")
-    step, done = _ResumableTrainer.training_step, []
+    step, done = ResumableTrainer.training_step, []
 
     def signalled(*arguments: Any) -> Any:
         done.append(1)
@@ -135,7 +135,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return step(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ResumableTrainer, "training_step", signalled)
+        patch.setattr(ResumableTrainer, "training_step", signalled)
         patch.setattr(stopping, "_requested", None)
         with pytest.raises(Interrupted):
             run_here(folder, CHECKPOINT_EVERY="60m")

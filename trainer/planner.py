@@ -1,7 +1,7 @@
 """How to spend the memory of a device: micro-batch, layers that keep activations, chunks.
 
 Everything follows from the model's sizes and the bytes that are free; nothing is tried out. The
-accounting mirrors `engine.py` buffer by buffer: whoever changes what a layer saves changes it here.
+accounting mirrors `engine/` buffer by buffer: whoever changes what a layer saves changes it here.
 """
 
 from collections.abc import Iterator

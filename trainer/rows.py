@@ -39,5 +39,10 @@ def best_held_out(rows: Iterable[Row]) -> Row | None:
     return min(measured, key=lambda row: float(row["held_out_loss"]), default=None)
 
 
+def seconds_of(history: list[Row]) -> float:
+    """Training time up to the last row that says so."""
+    return next((row["seconds"] for row in reversed(history) if "seconds" in row), 0.0)
+
+
 def _plain(value: Any) -> Any:
     return value if not isinstance(value, float) or math.isfinite(value) else None

@@ -1,0 +1,9 @@
+"""The training run: SFTTrainer on packed blocks, resumable to the bit, stopped when it diverges.
+
+`run` is the story; `making` sets trl's trainer up, `resumable` is that trainer with our engine and
+without pickles, `watch` looks at each step, `state` is what a checkpoint holds.
+"""
+
+from trainer.train.run import Trained, train
+
+__all__ = ["Trained", "train"]
