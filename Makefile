@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python scripts/demo.py
 
+# The tests of one file share what is costly to make, so they run in one process, two files at once.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The cases of tests/test_kubernetes.py on the cluster of KUBECONFIG, in its current namespace. The
 # S3 server in AWS_* has to answer from here and from its pods; QLORA_TEST_IMAGE is the CPU image.

@@ -19,6 +19,9 @@ import pytest
 
 # As the command does it, before anything imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes side by side, and products too small to be worth a second thread.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidiactl").exists():
     # Before anything imports Triton: its interpreter runs the kernels on a CPU.
     os.environ.setdefault("TRITON_INTERPRET", "1")
