@@ -30,11 +30,11 @@ if not Path("/dev/nvidiactl").exists():
 @pytest.fixture(params=["http", "tls"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty boto3 Bucket, reached over HTTP and then over TLS; removed afterwards."""
-    _needs("AWS_ENDPOINT_URL_S3")
+    needs("AWS_ENDPOINT_URL_S3")
     if request.param == "tls":
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", _needs("S3_TLS_ENDPOINT_URL"))
-        monkeypatch.setenv("AWS_CA_BUNDLE", _needs("S3_TLS_CA_BUNDLE"))
-    with _fresh_bucket() as fresh:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", needs("S3_TLS_ENDPOINT_URL"))
+        monkeypatch.setenv("AWS_CA_BUNDLE", needs("S3_TLS_CA_BUNDLE"))
+    with fresh_bucket() as fresh:
         yield fresh
 
 
@@ -58,12 +58,12 @@ class Faults:
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     """The environment points at a fault proxy in front of the server."""
-    proxy = _needs("S3_FAULT_PROXY")
-    upstream = urlsplit(_needs("AWS_ENDPOINT_URL_S3")).port
+    proxy = needs("S3_FAULT_PROXY")
+    upstream = urlsplit(needs("AWS_ENDPOINT_URL_S3")).port
     port = unused_port()
     process = subprocess.Popen([sys.executable, proxy, str(port), str(upstream)])
     try:
-        with _fresh_bucket() as fresh:
+        with fresh_bucket() as fresh:
             wait_until_open(port)
             monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://localhost:{port}")
             yield Faults(fresh, port)
@@ -90,14 +90,14 @@ def unused_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _needs(variable: str) -> str:
+def needs(variable: str) -> str:
     if not os.environ.get(variable):
         pytest.skip(f"{variable} is not set")
     return os.environ[variable]
 
 
 @contextmanager
-def _fresh_bucket() -> Iterator[Any]:
+def fresh_bucket() -> Iterator[Any]:
     import boto3
 
     fresh = (

@@ -1,6 +1,6 @@
 """Every fault a network and a server can have, many times over, with the figures at the end.
 
-    python tests/soak_storage.py [TRIES]        needs the S3 server of AWS_ENDPOINT_URL_S3
+    python tests/soak_storage.py [TRIES [SCHEME...]]      needs the S3 server of AWS_ENDPOINT_URL_S3
 
 Twelve faults, three sizes, both ways, over HTTP and TLS. A fault that passes has to be waited out
 with the right bytes at the end; one that stays has to end with the right error. Anything else is
@@ -29,6 +29,7 @@ from trainer.storage import BucketStore
 from trainer.storage import bucket as bucket_room
 
 SIZES = (1_000, 1_000_000, bucket_room.PART_BYTES + 1_000_000)
+TIMEOUT_S = 3
 FOREVER = 10**6
 # kind of spoiling, how many requests, and the error it must end with (None: the right bytes).
 FAULTS: dict[str, tuple[str, int, type[JobError] | None]] = {
@@ -48,121 +49,148 @@ FAULTS: dict[str, tuple[str, int, type[JobError] | None]] = {
 UNKNOWN_CA = "TLS with an unknown CA"
 
 
-def trial(
-    spoiler: Spoiler, store: BucketStore, fault: str, size: int, way: str, folder: Path
-) -> str:
-    """`right`, `silent`, or what was wrong."""
-    kind, times, wanted = FAULTS[fault]
-    name, data = secrets.token_hex(8), secrets.token_bytes(size)
-    up, down = folder / "up", folder / "down"
-    up.write_bytes(data)
-    down.unlink(missing_ok=True)
-    method = "GET" if way == "down" else ("POST" if kind == "200 error" else "P")
-    when = lambda line: line.startswith(method) and name in line and "uploads " not in line  # noqa: E731
-    if way == "down":
-        store.upload(up, name)
-        (listed,) = store.list(name)
-    spoiler.spoil(kind, times, when)
-    try:
+class Place:
+    """A bucket reached directly and, as `store`, through a spoiler."""
+
+    def __init__(self, bucket: str, scheme: str, folder: Path) -> None:
+        self._bucket = bucket
+        self._scheme = scheme
+        self._up, self._down = folder / "up", folder / "down"
+        self._direct = BucketStore(bucket, "soak", retry_minutes=2)
+        self._certificate = _certificate(folder) if scheme == "https" else ""
+        self._spoiler = Spoiler(
+            urlsplit(os.environ["AWS_ENDPOINT_URL_S3"]).port or 80, self._certificate
+        )
+
+    def trial(self, fault: str, size: int, way: str) -> str:
+        """`right`, `silent`, or what was wrong."""
+        kind, times, wanted = FAULTS[fault]
+        self.last_error = ""
+        name, data = secrets.token_hex(8), secrets.token_bytes(size)
+        self._up.write_bytes(data)
+        self._down.unlink(missing_ok=True)
+        method = "GET" if way == "down" else ("POST" if kind == "200 error" else "P")
         if way == "down":
-            store.download(listed, down)
-        else:
-            store.upload(up, name)
-        outcome = None
-    except JobError as error:
-        outcome = type(error)
-    finally:
-        spoiler.spoil("", 0, when)
-    if outcome is None and way == "up":
-        (listed,) = store.list(name)
-        store.download(listed, down)
-    store.delete([name])
-    if outcome is None and down.read_bytes() != data:
-        return "silent"
-    return "right" if outcome is wanted else f"ended with {outcome and outcome.__name__}"
+            self._direct.upload(self._up, name)
+        # The whole retry time passes only where the fault does not.
+        store = self._spoiled(0.02 if wanted is UnreachableError else 2)
+        meant = lambda line: line.startswith(method) and name in line and "uploads " not in line  # noqa: E731
+        self._spoiler.spoil(kind, times, meant)
+        outcome = self._ended(store, name, way)
+        self._spoiler.spoil("", 0, bool)
+        if outcome is None and way == "up":
+            self._download(self._direct, name)
+        self._direct.delete([name])
+        if outcome is None and self._down.read_bytes() != data:
+            return "silent"
+        return "right" if outcome is wanted else self.last_error or "no error"
 
-
-@contextmanager
-def certificate() -> Iterator[Path]:
-    """A certificate for localhost and its key in one file; its own CA."""
-    with tempfile.TemporaryDirectory() as folder:
-        key, pem = Path(folder, "key"), Path(folder, "pem")
-        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-        subprocess.run([*make, "-keyout", key, "-out", pem], check=True, capture_output=True)
-        pem.write_text(pem.read_text() + key.read_text())
-        yield pem
-
-
-@contextmanager
-def spoiled(scheme: str, upstream: int, bucket: str) -> Iterator[tuple[Spoiler, BucketStore]]:
-    """The bucket behind a spoiler, reached as the environment then says."""
-    before = dict(os.environ)
-    with certificate() as pem:
-        spoiler = Spoiler(upstream, str(pem) if scheme == "https" else "")
-        os.environ["AWS_ENDPOINT_URL_S3"] = f"{scheme}://localhost:{spoiler.port}"
-        os.environ["AWS_CA_BUNDLE"] = str(pem)
+    def unknown_ca(self) -> str:
         try:
-            yield spoiler, BucketStore(bucket, "soak", retry_minutes=0.3)
-        finally:
-            spoiler.close()
-            os.environ.clear()
-            os.environ.update(before)
+            self._spoiled(2, ca="").list()
+        except UnreachableError as error:
+            return "right" if "TLS" in str(error) else str(error)
+        return "silent"
+
+    def close(self) -> None:
+        self._spoiler.close()
+
+    def _ended(self, store: BucketStore, name: str, way: str) -> type[JobError] | None:
+        try:
+            if way == "down":
+                self._download(store, name)
+            else:
+                store.upload(self._up, name)
+        except JobError as error:
+            self.last_error = str(error)
+            return type(error)
+        return None
+
+    def _download(self, store: BucketStore, name: str) -> None:
+        (listed,) = self._direct.list(name)
+        store.download(listed, self._down)
+
+    def _spoiled(self, minutes: float, ca: str | None = None) -> BucketStore:
+        changed = {"AWS_ENDPOINT_URL_S3": f"{self._scheme}://localhost:{self._spoiler.port}"}
+        if ca := self._certificate if ca is None else ca:
+            changed["AWS_CA_BUNDLE"] = ca
+        with _environment(changed):
+            return BucketStore(self._bucket, "soak", retry_minutes=minutes)
 
 
-def unknown_ca(spoiler: Spoiler, bucket: str) -> str:
-    os.environ["AWS_ENDPOINT_URL_S3"] = f"https://localhost:{spoiler.port}"
-    del os.environ["AWS_CA_BUNDLE"]
+def _certificate(folder: Path) -> str:
+    """A certificate for localhost and its key in one file; its own CA."""
+    key, pem = folder / "key", folder / "pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*make, "-keyout", key, "-out", pem], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + key.read_text())
+    return str(pem)
+
+
+@contextmanager
+def _environment(changed: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.pop("AWS_CA_BUNDLE", None)
+    os.environ.update(changed)
+    was, bucket_room.READ_TIMEOUT_S = bucket_room.READ_TIMEOUT_S, TIMEOUT_S
     try:
-        BucketStore(bucket, retry_minutes=0.3).list()
-    except UnreachableError as error:
-        return "right" if "TLS" in str(error) else str(error)
-    return "silent"
+        yield
+    finally:
+        bucket_room.READ_TIMEOUT_S = was
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def matrix(
-    bucket: str, schemes: tuple[str, ...], sizes: tuple[int, ...], tries: int
-) -> Counter[Any]:
-    """How each trial ended: (scheme, fault, way, size, outcome) with its count."""
-    bucket_room.READ_TIMEOUT_S = 3
-    upstream = urlsplit(os.environ["AWS_ENDPOINT_URL_S3"]).port or 80
-    found: Counter[Any] = Counter()
+@contextmanager
+def at(bucket: str, scheme: str) -> Iterator[Place]:
     with tempfile.TemporaryDirectory() as folder:
-        for scheme in schemes:
-            for fault in FAULTS:
-                with spoiled(scheme, upstream, bucket) as (spoiler, store):
-                    # A fault that stays costs its whole retry time.
-                    store._retry_minutes = 0.02 if FAULTS[fault][1] == FOREVER else 0.3
-                    for size in sizes:
-                        for way in ("up", "down"):
-                            for _ in range(tries):
-                                outcome = trial(spoiler, store, fault, size, way, Path(folder))
-                                found[scheme, fault, way, size, outcome] += 1
-            with spoiled(scheme, upstream, bucket) as (spoiler, _):
-                found[scheme, UNKNOWN_CA, "", 0, unknown_ca(spoiler, bucket)] += 1
+        place = Place(bucket, scheme, Path(folder))
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+def matrix(bucket: str, scheme: str, tries: int) -> Counter[Any]:
+    """How each trial ended: (scheme, fault, way, size, outcome) with its count."""
+    found: Counter[Any] = Counter()
+    with at(bucket, scheme) as place:
+        for fault in FAULTS:
+            for size in SIZES:
+                for way in ("up", "down"):
+                    for _ in range(tries):
+                        found[scheme, fault, way, size, place.trial(fault, size, way)] += 1
+        if scheme == "https":
+            found[scheme, UNKNOWN_CA, "", 0, place.unknown_ca()] += 1
     return found
+
+
+def show(found: Counter[Any], seconds: float) -> int:
+    """How many were wrong."""
+    for (scheme, fault, way, size, outcome), count in found.items():
+        if outcome != "right":
+            print(f"WRONG {scheme} {fault}, {way}, {size} bytes: {outcome} ({count} times)")
+    for fault in dict.fromkeys(key[1] for key in found):
+        right = sum(n for key, n in found.items() if key[1] == fault and key[4] == "right")
+        print(f"{fault}: {right} of {sum(n for key, n in found.items() if key[1] == fault)} right")
+    silent = sum(n for key, n in found.items() if key[4] == "silent")
+    wrong = sum(n for key, n in found.items() if key[4] != "right")
+    print(f"{sum(found.values())} trials in {seconds:.0f} s, {wrong} wrong, {silent} silent")
+    return wrong
 
 
 def main() -> None:
     import boto3
 
-    tries = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    bucket = f"soak-{secrets.token_hex(6)}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    started = time.monotonic()
-    found = matrix(bucket, ("http", "https"), SIZES, tries)
-    for (scheme, fault, way, size, outcome), count in found.items():
-        if outcome != "right":
-            print(f"WRONG {scheme} {fault}, {way}, {size} bytes: {outcome} ({count} times)")
-    for fault in [*FAULTS, UNKNOWN_CA]:
-        right = sum(n for key, n in found.items() if key[1] == fault and key[4] == "right")
-        print(f"{fault}: {right} of {sum(n for key, n in found.items() if key[1] == fault)} right")
-    silent = sum(n for key, n in found.items() if key[4] == "silent")
-    wrong = sum(n for key, n in found.items() if key[4] != "right")
-    seconds = time.monotonic() - started
-    print(f"{sum(found.values())} trials in {seconds:.0f} s, {wrong} wrong, {silent} silent")
-    boto3.resource("s3").Bucket(bucket).objects.all().delete()
-    boto3.client("s3").delete_bucket(Bucket=bucket)
+    tries, *schemes = sys.argv[1:] or ["5"]
+    bucket = boto3.resource("s3").create_bucket(Bucket=f"soak-{secrets.token_hex(6)}")
+    started, found = time.monotonic(), Counter[Any]()
+    for scheme in schemes or ("http", "https"):
+        found += matrix(bucket.name, scheme, int(tries))
+    wrong = show(found, time.monotonic() - started)
+    bucket.objects.all().delete()
+    bucket.delete()
     sys.exit(bool(wrong))
 
 

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from typing import BinaryIO
 
 ANSWERS = {
     "503": ("503 Slow Down", "SlowDown", ""),
@@ -16,6 +17,7 @@ ANSWERS = {
     "skew": ("403 Forbidden", "RequestTimeTooSkewed", ""),
     "200 error": ("200 OK", "InternalError", ""),
 }
+HANG_S = 8
 
 
 class Spoiler:
@@ -49,8 +51,9 @@ class Spoiler:
         with contextlib.suppress(OSError, ValueError):
             if self._context:
                 client = self._context.wrap_socket(client, server_side=True)
-            while self._one_request(client):
-                pass
+            with client.makefile("rb") as reader:
+                while self._one_request(client, reader):
+                    pass
         with contextlib.suppress(OSError):
             client.close()
 
@@ -62,46 +65,38 @@ class Spoiler:
             self._rule = (kind, times - 1, when)
             return kind
 
-    def _one_request(self, client: socket.socket) -> bool:
+    def _one_request(self, client: socket.socket, reader: BinaryIO) -> bool:
         """Answer one request; whether the connection goes on."""
-        head = b""
-        while b"\r\n\r\n" not in head:
-            piece = client.recv(65536)
-            if not piece:
-                return False
-            head += piece
-        head, _, body = head.partition(b"\r\n\r\n")
-        line, *fields = head.decode("latin-1").split("\r\n")
-        headers = dict(field.split(": ", 1) for field in fields)
+        line, headers = _head(reader)
+        if not line:
+            return False
         lower = {name.lower(): value for name, value in headers.items()}
-        if lower.get("expect") == "100-continue" and not body:
-            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        length = int(lower.get("content-length", 0))
-        while len(body) < length:
-            piece = client.recv(1 << 20)
-            if not piece:
-                return False
-            body += piece
-        kind = self._taken(line)
         method, target, _ = line.split(" ")
+        is_read = method in ("GET", "HEAD")
+        kind = self._taken(line)
+        if lower.get("expect") == "100-continue":
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if kind == "reset" and not is_read:  # with most of the body on its way
+            _reset(client)
+            return False
+        body = _body(reader, lower)
         if kind == "hang":
-            time.sleep(8)
+            time.sleep(HANG_S)
             return False
         if kind in ANSWERS:
             client.sendall(_refusal(kind, method))
             return True
-        is_read = method in ("GET", "HEAD")
         if kind == "flip" and not is_read:
-            body = _flipped(body)
-        status, answer, data = self._ask(method, target, headers, body)
+            kind, body = "", _flipped(body)
+        answer, data = self._ask(method, target, headers, body)
         if method == "HEAD":
             client.sendall(answer + b"\r\n")
             return True
-        return _give(client, kind if is_read or kind != "flip" else "", status, answer, data)
+        return _give(client, kind, answer, data)
 
     def _ask(
         self, method: str, target: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, bytes, bytes]:
+    ) -> tuple[bytes, bytes]:
         server = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=60)
         server.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers.items():
@@ -117,7 +112,39 @@ class Spoiler:
         else:
             lines.append(f"Content-Length: {reply.getheader('Content-Length', '0')}")
         server.close()
-        return reply.status, "\r\n".join(lines).encode("latin-1") + b"\r\n", data
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n", data
+
+
+def _head(reader: BinaryIO) -> tuple[str, dict[str, str]]:
+    line = reader.readline().decode("latin-1").strip()
+    headers: dict[str, str] = {}
+    while field := reader.readline().decode("latin-1").strip():
+        name, _, value = field.partition(":")
+        headers[name] = value.strip()
+    return line, headers
+
+
+def _body(reader: BinaryIO, lower: dict[str, str]) -> bytes:
+    """As it came, with the marks of its chunks."""
+    if lower.get("transfer-encoding") != "chunked":
+        return _exactly(reader, int(lower.get("content-length", 0)))
+    body = b""
+    while True:
+        size = reader.readline()
+        body += size + _exactly(reader, int(size.split(b";")[0], 16) + len("\r\n"))
+        if int(size.split(b";")[0], 16) == 0:
+            return body
+
+
+def _exactly(reader: BinaryIO, size: int) -> bytes:
+    data = reader.read(size)
+    if len(data) < size:
+        raise ConnectionResetError
+    return data
+
+
+def _reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 _HOP = ("connection", "keep-alive", "content-length", "transfer-encoding")
@@ -137,7 +164,7 @@ def _flipped(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _give(client: socket.socket, kind: str, status: int, head: bytes, data: bytes) -> bool:
+def _give(client: socket.socket, kind: str, head: bytes, data: bytes) -> bool:
     half = data[: len(data) // 2]
     if kind == "flip":
         data = _flipped(data)
@@ -148,7 +175,7 @@ def _give(client: socket.socket, kind: str, status: int, head: bytes, data: byte
     if kind in ("truncate", "reset"):
         client.sendall(head + b"\r\n" + half)
         if kind == "reset":
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            _reset(client)
         return False
     if kind == "slow":
         client.sendall(head + b"\r\n")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import secrets
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soak_storage
+from conftest import fresh_bucket, needs
 
 from trainer.errors import (
     DataError,
@@ -390,6 +393,16 @@ def test_publishing_aborts_the_stale_uploads_of_its_run_only(
 
 
 # A server in trouble
+
+
+@pytest.mark.parametrize("fault", soak_storage.FAULTS)
+def test_a_fault_is_waited_out_or_named_and_no_byte_is_wrong(fault: str) -> None:
+    """One of each, drawn by its name; `make soak` has all sizes, both ways, many times."""
+    needs("AWS_ENDPOINT_URL_S3")
+    draw = random.Random(fault)
+    scheme, way = draw.choice(["http", "https"]), draw.choice(["up", "down"])
+    with fresh_bucket() as fresh, soak_storage.at(fresh.name, scheme) as place:
+        assert place.trial(fault, draw.choice(soak_storage.SIZES), way) == "right"
 
 
 @pytest.fixture

@@ -39,6 +39,9 @@ PASSING = {
     "SlowDown",
 }
 
+# Of a connection that was fine: cut, or damaged on the way. Whatever else TLS refuses stays so.
+BROKEN_TLS = re.compile("EOF occurred|UNEXPECTED_EOF|BAD_RECORD_MAC")
+
 
 class TruncatedError(Exception):
     """A body ended early without an error."""
@@ -114,7 +117,7 @@ def explain(error: Exception, endpoint: str, missing_bucket: type[JobError]) -> 
     if isinstance(error, boto.ClientError):
         return _of_answer(error.response, endpoint, missing_bucket)
     if isinstance(error, boto.SSLError):
-        return _of_tls(str(error), endpoint)
+        return _of_tls(str(error.kwargs["error"]), endpoint)
     credentials = (
         boto.NoCredentialsError,
         boto.PartialCredentialsError,
@@ -192,11 +195,11 @@ def _region(response: Any) -> str:
 
 
 def _of_tls(text: str, endpoint: str) -> Failure:
-    found = re.search(r"\[((?:SSL|X509): \w+|Errno \d+)\]", text)
-    reason = found[1] if found else "no reason given"
+    found = re.search(r"\[((?:SSL|X509): \w+|Errno \d+)\]", text) or BROKEN_TLS.search(text)
+    reason = found[found.lastindex or 0] if found else "no reason given"
     step = "check AWS_CA_BUNDLE and the scheme of AWS_ENDPOINT_URL_S3"
     fact = f"TLS with {endpoint} failed ({reason})"
-    return Failure(UnreachableError, fact, step, passing="EOF" in reason)
+    return Failure(UnreachableError, fact, step, passing=bool(BROKEN_TLS.search(text)))
 
 
 def _unreachable(error: Exception, endpoint: str) -> Failure:
