@@ -99,6 +99,7 @@ def write_checkpoint(config: LlamaConfig, folder: Path, dtype: torch.dtype) -> N
         shutil.copy(BUILTIN / name, folder / name)
     with torch.device("meta"):
         shapes = {n: p.shape for n, p in LlamaForCausalLM(config).named_parameters()}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     weight_map: dict[str, str] = {}
     names = list(shapes)
     for number, first in enumerate(range(0, len(names), 60)):
@@ -106,7 +107,7 @@ def write_checkpoint(config: LlamaConfig, folder: Path, dtype: torch.dtype) -> N
             name: (
                 torch.ones(shapes[name], dtype=dtype)
                 if len(shapes[name]) == 1
-                else torch.empty(shapes[name], dtype=dtype, device="cuda").normal_(0, SPREAD).cpu()
+                else torch.empty(shapes[name], dtype=dtype, device=device).normal_(0, SPREAD).cpu()
             )
             for name in names[first : first + 60]
         }

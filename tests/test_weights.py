@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from trainer import model
 from trainer.device import Precision, find_device
 from trainer.errors import DataError, SettingsError
 from trainer.settings import Settings
+from trainer.storage.disk import sha256_of
 from trainer.weights import Shard, tensors
 
+ON_GPU = torch.cuda.is_available()
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 64,
@@ -55,7 +58,7 @@ def load(settings: Settings, precision: str = "fp32") -> Any:
 
 def stock(folder: Path, precision: str = "fp32") -> Any:
     base = model.Base(folder, "base", "none")
-    place = "cuda:0" if torch.cuda.is_available() else "cpu"
+    place = "cuda:0" if ON_GPU else "cpu"
     return model._stock(base, Precision(precision, "a test").dtype, torch.device(place))
 
 
@@ -71,7 +74,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("source", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *(["fp16"] if ON_GPU else [])])
 def test_it_is_bit_identical_to_transformers_loader(
     tmp_path: Path, source: torch.dtype, precision: str
 ) -> None:
@@ -189,6 +192,68 @@ def test_a_kept_base_is_not_taken_for_another_dtype(llama: Path, tmp_path: Path)
     settings = settings_for(llama, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
     load(settings, "fp32")
     assert_same(load(settings, "bf16"), stock(llama, "bf16"))
+
+
+@pytest.mark.skipif(ON_GPU, reason="a GPU adds in the same order whatever the threads")
+def test_a_kept_base_is_not_taken_with_other_threads_whose_sums_differ(
+    llama: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(llama, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    try:
+        for number in (threads, threads + 1, threads):
+            torch.set_num_threads(number)
+            load(settings)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_kept_base_that_lacks_a_weight_is_made_again(
+    llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(llama, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
+    load(settings)
+    (kept,) = (tmp_path / "cache").iterdir()
+    (weights,) = kept.glob("*.safetensors")
+    some = load_file(weights)
+    del some["model.norm.weight"]
+    save_file(some, weights)
+    content = {"size": weights.stat().st_size, "sha256": sha256_of(weights)}
+    (kept / "manifest.json").write_text(json.dumps({"objects": {weights.name: content}}))
+    assert_same(load(settings), stock(llama))
+    assert "its files have no model.norm.weight; quantising the base again" in caplog.text
+    assert "model.norm.weight" in load_file(weights)
+
+
+def test_transformers_sets_no_memory_aside_for_weights_that_are_there(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("it would hold the base twice")
+
+    monkeypatch.setattr("transformers.modeling_utils.caching_allocator_warmup", refuse)
+    load(settings_for(llama, tmp_path / "scratch"))
+    with pytest.raises(AssertionError):
+        stock(llama)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+def test_a_gpu_holds_little_more_than_the_quantised_weights_while_they_are_made(
+    tmp_path: Path,
+) -> None:
+    from transformers import LlamaConfig
+
+    sizes = SIZES | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    folder = write_base(tmp_path / "base", LlamaConfig(**sizes), torch.bfloat16)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    made = load(settings_for(folder, tmp_path / "scratch"), "fp16")
+    quantised = sum(tensor.nbytes for tensor in made.state_dict().values())
+    widest = 1024 * 4096 * 2
+    # A matrix as it came and cast; the allocator's blocks of 20 MiB.
+    assert torch.cuda.max_memory_reserved() - before < quantised + 2 * widest + (60 << 20)
 
 
 @pytest.mark.s3

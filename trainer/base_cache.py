@@ -17,18 +17,20 @@ from trainer import weights
 from trainer.errors import DataError, JobError
 from trainer.settings import Settings
 from trainer.storage import DamagedError, Stored, open_store, publish, read_manifest
+from trainer.storage.disk import only_process
+from trainer.weights import Target, UnknownLayoutError
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-FILE_BYTES = 1 << 30
+FILE_BYTES = 512 << 20  # as much is copied to host memory while it is written
 SOURCE = "source.json"
 
 
 class BaseCache:
-    """The place of one base, quantised for one dtype on one kind of device."""
+    """The place of one base, quantised for one dtype on one device."""
 
     def __init__(
         self,
@@ -46,24 +48,25 @@ class BaseCache:
             "revision": revision,
             "quantisation": "NF4 in blocks of 64, double quantisation in blocks of 256",
             "dtype": str(dtype),
-            "device": place.type,
+            "device": _device(place),
             "bitsandbytes": version("bitsandbytes"),
+            "torch": version("torch"),
         }
         self._source = json.dumps(source, indent=1, sort_keys=True)
         self._under = f"nf4-{hashlib.sha256(self._source.encode()).hexdigest()[:16]}"
         self._place = place
-        self._folder = settings.scratch_dir / "base-cache" / self._under
+        self._scratch = settings.scratch_dir / "base-cache"
         minutes = settings.storage_retry_minutes
         self._store = open_store(settings.base_cache_uri, retry_minutes=minutes)
 
-    def bring(self) -> dict[str, "torch.Tensor"] | None:
-        """The quantised weights; None when there are none. A damaged entry is removed."""
+    def bring(self, target: Target) -> dict[str, "torch.Tensor"] | None:
+        """The quantised weights; None when there are none. An entry of no use is removed."""
         try:
             manifest = read_manifest(self._store, self._under)
             if manifest is None:
                 return None
-            tensors = weights.bring(self._shards(manifest["objects"]), self._place)
-        except DataError as error:
+            tensors = weights.bring(self._shards(manifest["objects"]), target, self._place)
+        except (DataError, UnknownLayoutError) as error:
             log.warning("%s; quantising the base again", error)
             self._store.delete([f"{self._under}/manifest.json"])
             return None
@@ -73,15 +76,22 @@ class BaseCache:
     def keep(self, tensors: dict[str, "torch.Tensor"]) -> None:
         """Store the quantised weights. That it fails does not end the run."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _write(tensors, self._folder)
-            (self._folder / SOURCE).write_text(self._source)
-            publish(self._folder, self._store, self._under)
-            log.info("the quantised base is kept at %s%s", self._store.uri, self._under)
+            with only_process(self._scratch):  # another worker's base is the same
+                if read_manifest(self._store, self._under) is None:
+                    self._publish(tensors, self._scratch / self._under)
         except (JobError, OSError) as error:
             log.warning("the quantised base is not kept: %s", error)
+
+    def _publish(self, tensors: dict[str, "torch.Tensor"], folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        folder.mkdir()
+        try:
+            _write(tensors, folder)
+            (folder / SOURCE).write_text(self._source)
+            publish(folder, self._store, self._under)
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        log.info("the quantised base is kept at %s%s", self._store.uri, self._under)
 
     def _shards(self, objects: dict[str, Any]) -> list[weights.Shard]:
         return [
@@ -103,6 +113,16 @@ class BaseCache:
             raise DamagedError(f"{self._store.uri}{name}: is not what its manifest lists")
 
 
+def _device(place: "torch.device") -> str:
+    """What decides the order in which numbers are added: the mean behind the second quantisation
+    is a sum, and its last bit differs between GPUs and with the number of CPU threads."""
+    import torch
+
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"{place.type}, {torch.get_num_threads()} threads"
+
+
 def _write(tensors: dict[str, "torch.Tensor"], folder: Path) -> None:
     from safetensors.torch import save_file
 
@@ -113,6 +133,6 @@ def _write(tensors: dict[str, "torch.Tensor"], folder: Path) -> None:
             save_file(part, folder / f"weights-{number:05d}.safetensors")
             part, size, number = {}, 0, number + 1
         # A copy: bitsandbytes shares its tables between weights, and safetensors refuses that.
-        part[name] = tensor.detach().cpu().clone().contiguous()
+        part[name] = tensor.detach().to("cpu", copy=True).contiguous()
         size += tensor.nbytes
     save_file(part, folder / f"weights-{number:05d}.safetensors")

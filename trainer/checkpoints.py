@@ -5,7 +5,6 @@ place; then a background thread pushes it while training goes on, manifest last.
 it is safetensors or JSON, so that reading one executes nothing.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -13,8 +12,7 @@ import queue
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +28,6 @@ ROWS = "metrics.jsonl"
 KEPT = 2  # never fewer valid ones than this
 _NAME = re.compile(r"step-(\d{6,})")
 Parts = tuple[Any, dict[str, Any]]
-
-
-@contextmanager
-def only_process(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; a second one waits. The lock dies with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process works in %s; waiting for it", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class Checkpoints:

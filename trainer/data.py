@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer import blocks, corpus, evaluate, shelf
-from trainer.checkpoints import only_process
 from trainer.corpus import Copy, Text
 from trainer.errors import DataError
 from trainer.identity import digest, slug
@@ -22,6 +21,7 @@ from trainer.prompts import RecordTokenizer
 from trainer.settings import Settings
 from trainer.shelf import Shelf
 from trainer.storage import Fetched, fetch
+from trainer.storage.disk import only_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,7 +20,7 @@ from trainer import (
     selftest,
     tracking,
 )
-from trainer.checkpoints import Checkpoints, only_process
+from trainer.checkpoints import Checkpoints
 from trainer.device import (
     Device,
     Precision,
@@ -32,6 +32,7 @@ from trainer.metrics import Metrics
 from trainer.publication import finished_at, move_latest, owner_of, publish_run, reject_run
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
+from trainer.storage.disk import only_process
 from trainer.workers import Workers
 
 log = logging.getLogger(__name__)

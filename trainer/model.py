@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property, partial
@@ -247,27 +249,42 @@ def _from_tensors(base: Base, settings: Settings, dtype: "torch.dtype", place: A
 
     target = _target(base, dtype)
     cache = _cache(base, settings, dtype, place)
-    tensors = cache.bring() if cache else None
+    tensors = cache.bring(target) if cache else None
     if tensors is None:
         tensors = quantise(_shards(base, settings), target, place)
         if cache:
             cache.keep(tensors)
     config = deepcopy(base.config)
     config.quantization_config = _nf4(dtype).to_dict()
-    model = type(base.skeleton).from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        dtype=dtype,
-        device_map={"": place},
-        attn_implementation=base.attention,
-    )
+    with _nothing_set_aside():
+        model = type(base.skeleton).from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            device_map={"": place},
+            attn_implementation=base.attention,
+        )
     model.name_or_path = model.config.name_or_path = str(base.folder)
     if (base.folder / "generation_config.json").is_file():
         from transformers import GenerationConfig
 
         model.generation_config = GenerationConfig.from_pretrained(base.folder)
     return model
+
+
+@contextmanager
+def _nothing_set_aside() -> Iterator[None]:
+    """Keep transformers from reserving a GPU's memory for weights that lie there already: a base
+    of more than half of that memory would not fit."""
+    from transformers import modeling_utils
+
+    reserve = modeling_utils.caching_allocator_warmup
+    modeling_utils.caching_allocator_warmup = lambda *_: None
+    try:
+        yield
+    finally:
+        modeling_utils.caching_allocator_warmup = reserve
 
 
 def _cache(base: Base, settings: Settings, dtype: "torch.dtype", place: Any) -> BaseCache | None:

@@ -13,7 +13,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.errors import DataError
 from trainer.storage import DamagedError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 READ_AHEAD_BYTES = 256 << 20
 LONGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
@@ -81,29 +83,38 @@ def quantise(
                 found |= _placed(name, tensor, target, device)
         return found
 
-    found = _of_all(shards, placed)
-    missing = target.expected.keys() - target.tied - found.keys()
-    if missing:
-        raise UnknownLayoutError(f"its files have no {min(missing)}")
-    return found
+    return _of_all(shards, placed, target)
 
 
-def bring(shards: list[Shard], device: "torch.device") -> dict[str, "torch.Tensor"]:
-    """Weights that were quantised before, as they are, on `device`."""
-    return _of_all(shards, lambda shard: {n: tensor.to(device) for n, tensor in tensors(shard)})
+def bring(shards: list[Shard], target: Target, device: "torch.device") -> dict[str, "torch.Tensor"]:
+    """Weights that were quantised before, as they are, on `device`. Raises as `quantise`."""
+
+    def placed(shard: Shard) -> dict[str, "torch.Tensor"]:
+        return {name: tensor.to(device) for name, tensor in tensors(shard)}
+
+    return _of_all(shards, placed, target)
+
+
+def again_if_damaged(read: Callable[[], Result]) -> Result:
+    """What `read` returns; when its bytes arrived damaged, it is called once more."""
+    try:
+        return read()
+    except DamagedError as error:
+        log.warning("%s; reading it again", error)
+    # Outside of the except block: what the failed try had already placed is let go.
+    return read()
 
 
 def _of_all(
-    shards: list[Shard], placed: Callable[[Shard], dict[str, "torch.Tensor"]]
+    shards: list[Shard], placed: Callable[[Shard], dict[str, "torch.Tensor"]], target: Target
 ) -> dict[str, "torch.Tensor"]:
-    """What `placed` makes of each file; of one that arrived damaged, once more."""
+    """What `placed` makes of each file, all that the model needs."""
     found: dict[str, torch.Tensor] = {}
     for shard in shards:
-        try:
-            found |= placed(shard)
-        except DamagedError as error:
-            log.warning("%s; reading it again", error)
-            found |= placed(shard)
+        found |= again_if_damaged(partial(placed, shard))
+    missing = target.expected.keys() - target.tied - found.keys()
+    if missing:
+        raise UnknownLayoutError(f"its files have no {min(missing)}")
     return found
 
 
@@ -140,12 +151,12 @@ def tensors(
 def _placed(
     name: str, tensor: "torch.Tensor", target: Target, device: "torch.device"
 ) -> dict[str, "torch.Tensor"]:
-    """As transformers does it: on the device first, then in the compute dtype, then NF4."""
+    """As transformers does it, in the compute dtype and then NF4; all of it on the device."""
     import torch
     from bitsandbytes.functional import quantize_4bit
 
     dtype, _ = target.expected[name]
-    on_device = tensor.to(device=device, dtype=dtype)
+    on_device = tensor.to(device).to(dtype)  # in one step torch would cast on the CPU
     if name not in target.quantised:
         return {name: on_device}
     packed, state = quantize_4bit(

@@ -1,0 +1,199 @@
+"""A base in a bucket: seconds to the first step, from where, and how much host memory that takes.
+
+    python bench/base.py s3://BUCKET/PREFIX/ [--gb 1] [--hidden 2048]
+
+Writes a Llama with random weights there, and then, each in a process of its own: fetches it and
+keeps nothing, quantises it from this disk, and starts the job up to its first step with the
+built-in model (what any start takes), from this disk, from the bucket, from there again while it
+fills QLORA_BASE_CACHE_URI, and from that. `load` is the part of it in `model.load`. Memory is the
+most that the process had resident, libraries and all, without the quantised weights where those
+lie in host memory too.
+"""
+
+import argparse
+import json
+import os
+import resource
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+HEADS_OF = 128  # values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("uri")
+    parser.add_argument("--gb", type=float, default=1, help="size of the 16-bit checkpoint")
+    parser.add_argument(
+        "--hidden", type=int, default=2048, help="4096 has the layers of a 7B model"
+    )
+    arguments = parser.parse_args()
+    bucket = arguments.uri.rstrip("/") + "/" + secrets.token_hex(4)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        written = run("write", folder, gb=arguments.gb, hidden=arguments.hidden, bucket=bucket)
+        print(f"{written['bytes'] / 1e9:.2f} GB, {written['parameters']:,} parameters")
+        local, base, cache = str(folder / "model"), f"{bucket}/model/", f"{bucket}/cache/"
+        rows = {
+            "transfer alone": run("transfer", folder, base=base),
+            "quantising alone, from disk": run("quantise", folder, base=local),
+            "job, built-in model": run("job", folder, base="builtin:tiny"),
+            "job, from disk": run("job", folder, base=local),
+            "job, from the bucket": run("job", folder, base=base),
+            "job, fills the cache": run("job", folder, base=base, cache=cache),
+            "job, from the cache": run("job", folder, base=base, cache=cache),
+        }
+        run("clear", folder, bucket=bucket)
+    print(
+        "|  | seconds | of them load | CPU seconds | MiB above the quantised weights |\n|-|-|-|-|-|"
+    )
+    for name, row in rows.items():
+        load = f"{row['load']:.1f}" if "load" in row else ""
+        above = row["peak_mib"] - row.get("quantised_mib", 0)
+        print(f"| {name} | {row['seconds']:.1f} | {load} | {row['cpu']:.1f} | {above:,} |")
+
+
+def run(what: str, folder: Path, **given: Any) -> dict[str, Any]:
+    """What `what` measured in a process of its own; `seconds` from that process' start."""
+    command = [sys.executable, "-c", "import base; base.child()", what, str(folder)]
+    command += [json.dumps(given), str(time.time())]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "bench")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def child() -> None:
+    what, folder, given, started = sys.argv[1:]
+    doing = {
+        "write": write,
+        "transfer": transfer,
+        "quantise": quantise,
+        "job": first_step,
+        "clear": clear,
+    }
+    found = doing[what](Path(folder), **json.loads(given))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    found |= {
+        "seconds": time.time() - float(started),
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss >> 10,
+    }
+    print(json.dumps(found), flush=True)
+    os._exit(0)  # what a stopped job still has in hand does not matter
+
+
+def write(folder: Path, gb: float, hidden: int, bucket: str) -> dict[str, Any]:
+    """The checkpoint, on this disk and in the bucket, and data to train on."""
+    import torch
+    from models import write_checkpoint
+    from transformers import LlamaConfig
+
+    from trainer.storage import open_store
+
+    config = LlamaConfig(
+        vocab_size=3072,
+        hidden_size=hidden,
+        intermediate_size=hidden * 11 // 4,
+        num_attention_heads=hidden // HEADS_OF,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    )
+    layer = 4 * hidden**2 + 3 * hidden * config.intermediate_size
+    config.num_hidden_layers = max(1, round((gb * 1e9 / 2 - 2 * 3072 * hidden) / layer))
+    write_checkpoint(config, folder / "model", torch.bfloat16)
+    store = open_store(bucket, retry_minutes=1)
+    for path in (folder / "model").iterdir():
+        store.upload(path, f"model/{path.name}")
+    rows = [{"question": f"Part {n}?", "answer": f"HG-{n * 37 % 1000:04}"} for n in range(40)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    size = sum(p.stat().st_size for p in (folder / "model").glob("*.safetensors"))
+    return {"bytes": size, "parameters": size // 2}
+
+
+def transfer(folder: Path, base: str) -> dict[str, Any]:
+    from trainer.storage import objects_at
+
+    store, found = objects_at(base, retry_minutes=1)
+    return {"bytes": sum(len(chunk) for stored in found for chunk in store.chunks(stored))}
+
+
+def quantise(folder: Path, base: str) -> dict[str, Any]:
+    from trainer import model
+    from trainer.device import choose_precision, find_device
+
+    given = settings(folder, base)
+    located, device = model.locate(given), find_device()
+    return loaded(model.load, located, given, choose_precision("auto", device), device)[1]
+
+
+def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
+    """The job as the command runs it, up to where its first step would begin."""
+    from trainer import job, log, train
+
+    class Reached(BaseException):
+        pass
+
+    def step(*_: Any, **__: Any) -> None:
+        raise Reached
+
+    def load(*arguments: Any) -> Any:
+        made, figures = loaded(real, *arguments)
+        found.update(figures)
+        return made
+
+    found: dict[str, Any] = {}
+    real = job.model.load
+    job.model.load, train._ResumableTrainer.training_step = load, step
+    given = settings(folder, base, cache)
+    log.set_up("json", "WARNING")
+    try:
+        job.run(given)
+    except Reached:
+        return found
+    raise AssertionError("it trained")
+
+
+def loaded(load: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
+    begin = time.monotonic()
+    made = load(*arguments)
+    seconds = time.monotonic() - begin
+    values = [t for t in made.state_dict().values() if t.device.type == "cpu"]
+    return made, {"load": seconds, "quantised_mib": sum(t.nbytes for t in values) >> 20}
+
+
+def settings(folder: Path, base: str, cache: str = "") -> Any:
+    from trainer.settings import Settings
+
+    given = {
+        "BASE_MODEL": base,
+        "BASE_CACHE_URI": cache,
+        "DATA_URI": str(folder / "data.jsonl"),
+        "OUTPUT_URI": str(folder / "out"),
+        "SCRATCH_DIR": tempfile.mkdtemp(dir=folder),
+        "RUN_ID": f"run-{secrets.token_hex(4)}",
+        "MAX_LENGTH": "64",
+        "EFFECTIVE_BATCH_SIZE": "1",
+    }
+    return Settings.read({}, {f"QLORA_{name}": value for name, value in given.items() if value})
+
+
+def clear(folder: Path, bucket: str) -> dict[str, Any]:
+    from trainer.storage import open_store
+
+    store = open_store(bucket, retry_minutes=1)
+    store.delete([stored.name for stored in store.list()])
+    return {}
+
+
+if __name__ == "__main__":
+    main()
