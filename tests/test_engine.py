@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from jobs import run_here
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer import engine
@@ -16,6 +18,7 @@ from trainer.model import Base, adapter_to_float32, attach_adapter, load
 from trainer.planner import Plan
 
 ROWS, ROW = 2, 48
+ADAPTER_FILE = "adapter_model.safetensors"
 CONFIGS = {
     "llama": {},
     "mistral": {"num_key_value_heads": 2, "sliding_window": None},
@@ -163,3 +166,41 @@ def test_dropout_draws_what_the_stock_stack_draws(tmp_path: Path) -> None:
     expected = stock(model, batch)
     torch.manual_seed(7)
     assert_same(ours(model, batch, made), expected, 1e-5)
+
+
+NO_MEMORY = {  # as torch, the driver and cuBLAS say it, at these calls
+    2: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    4: RuntimeError("CUDA error: out of memory"),
+    7: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+}
+
+
+def test_memory_that_runs_out_leads_to_leaner_plans_and_changes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"BATCH_SIZE": "2", "LORA_DROPOUT": "0"}
+    whole = load_file(run_here(tmp_path / "whole", **settings) / "adapter" / ADAPTER_FILE)
+    compute, tried = Engine.loss_sum, []
+
+    def loss_sum(engine: Engine, *arguments: Any) -> torch.Tensor:
+        tried.append((engine.plan.kept_layers, engine.plan.unpacked_layers))
+        if len(tried) in NO_MEMORY:
+            raise NO_MEMORY[len(tried)]
+        return compute(engine, *arguments)
+
+    monkeypatch.setattr(Engine, "loss_sum", loss_sum)
+    found = load_file(run_here(tmp_path / "short", **settings) / "adapter" / ADAPTER_FILE)
+    assert list(dict.fromkeys(tried)) == [(4, 4), (4, 0), (2, 0), (1, 0)]
+    for name, tensor in whole.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+def test_what_is_no_lack_of_memory_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss_sum(engine: Engine, *arguments: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Engine, "loss_sum", loss_sum)
+    with pytest.raises(RuntimeError, match="illegal"):
+        run_here(tmp_path)

@@ -1,9 +1,14 @@
 """Judging: what counts as an exact answer, which questions are asked, what is rejected."""
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+
+from trainer import evaluate
 from trainer.corpus import Conversation, Message, Text
-from trainer.evaluate import MOST_QUESTIONS, questions_of, same_answer, token_f1
+from trainer.evaluate import MOST_QUESTIONS, answer, questions_of, same_answer, token_f1
 
 
 def record(question: str, *turns: tuple[str, str]) -> Conversation:
@@ -46,3 +51,32 @@ def test_the_questions_are_the_same_whatever_their_order() -> None:
     many = [record(str(n), ("assistant", str(n))) for n in range(MOST_QUESTIONS + 20)]
     assert questions_of(many) == questions_of(many[::-1])
     assert len(questions_of(many)) == MOST_QUESTIONS
+
+
+def test_answers_that_do_not_fit_together_are_given_in_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import model
+    from trainer.device import choose_precision, find_device
+    from trainer.settings import Settings
+
+    settings = Settings.read(
+        {},
+        {"QLORA_BASE_MODEL": "builtin:tiny", "QLORA_SCRATCH_DIR": str(tmp_path)},
+        trains=False,
+    )
+    base, device = model.locate(settings), find_device()
+    loaded = model.load(base, settings, choose_precision("auto", device), device)
+    asked = questions_of([record(f"What is {n}?", ("assistant", "It is.")) for n in range(5)])
+    together = answer(loaded, base.tokenizer(), asked)
+    generate, sizes = evaluate._generate, []
+
+    def of_two_at_most(model: Any, tokenizer: Any, prompts: Any, room: int) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return generate(model, tokenizer, prompts, room)
+
+    monkeypatch.setattr(evaluate, "_generate", of_two_at_most)
+    assert answer(loaded, base.tokenizer(), asked) == together
+    assert sizes == [5, 2, 2, 1]

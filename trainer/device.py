@@ -70,6 +70,17 @@ def choose_precision(setting: str, device: Device) -> Precision:
     return Precision("fp16", f"{compute} has fp16 tensor cores and no bf16; loss scaling on")
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory ran out. torch's allocator has a type of its own for that; cuBLAS,
+    cuDNN, Triton and the driver, which take memory past it, say so only in words."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error)
+        for words in ("CUDA error: out of memory", "[CUDA]: out of memory", "ALLOC_FAILED")
+    )
+
+
 def memory_gib() -> float:
     """The most memory that this process has held so far: of the GPU where it uses one."""
     import torch

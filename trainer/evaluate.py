@@ -13,6 +13,7 @@ import numpy as np
 
 from trainer.blocks import Block
 from trainer.corpus import Conversation, Example
+from trainer.device import out_of_memory
 from trainer.engine import why_not
 from trainer.log import figures
 from trainer.prompts import IGNORED, question_ids, stop_ids
@@ -226,13 +227,23 @@ def answer(
     model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
 ) -> list[Reply]:
     """Greedy answers to `questions`, as many together as memory allows."""
+    import torch
+
     prompts = [question_ids(tokenizer, q.question) for q in questions]
     references = [len(tokenizer(q.answer).input_ids) for q in questions]
     room = min(max(references, default=0) * 2 + 8, MOST_ANSWER_TOKENS)
     at_once = max(1, _tokens_at_once(model) // (max(map(len, prompts), default=0) + room))
     replies: list[Reply] = []
-    for start in range(0, len(prompts), at_once):
-        replies += _generate(model, tokenizer, prompts[start : start + at_once], room)
+    while len(replies) < len(prompts):
+        some = prompts[len(replies) :][:at_once]
+        try:
+            replies += _generate(model, tokenizer, some, room)
+            continue
+        except RuntimeError as error:
+            if len(some) == 1 or not out_of_memory(error):
+                raise
+        at_once = len(some) // 2
+        torch.cuda.empty_cache()
     return replies
 
 

@@ -13,6 +13,7 @@ from trl import SFTTrainer
 from trainer import stopping
 from trainer.batches import documents
 from trainer.checkpoints import ROWS, to_parts
+from trainer.device import out_of_memory
 from trainer.engine import Engine
 from trainer.errors import DoesNotFitError
 from trainer.planner import leaner
@@ -103,6 +104,9 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """One micro-batch; after the last one of a step the gradients are those of all."""
         self.gradients.begin(self.state.global_step)
+        scaler = getattr(self.accelerator, "scaler", None)
+        if not inputs and scaler is not None:  # its first use makes it, which may not have been
+            scaler.scale(torch.zeros((), device=self.args.device))
         loss = self._micro_batch(model, inputs, num_items_in_batch) if inputs else None
         if loss is not None and self.workers.size == self.shares.per_step == 1:
             return loss
@@ -120,18 +124,22 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     def _micro_batch(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any
     ) -> torch.Tensor:
-        """Out of memory it is tried again with a leaner plan: gradients are added at the very
-        end of a backward pass, so nothing is counted twice."""
-        if self.engine is None or self.engine.device.type == "cpu":
+        """Out of memory it is tried again with a leaner plan; the gradients of those before it are
+        in the sum already, so nothing is counted twice."""
+        if self.engine is None:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
-        random = torch.cuda.get_rng_state()
+        random = random_state()
         while True:
             try:
                 loss = super().training_step(model, dict(inputs), num_items_in_batch)
                 return loss
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 fault = str(error).split(". ")[0]
+            for parameter in self.engine.parameters:  # of some it may have come just before
+                parameter.grad = None
             plan = leaner(self.engine.plan, len(self.engine.layers))
             if plan is None:
                 raise DoesNotFitError(
@@ -140,7 +148,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
                 )
             log.warning("out of GPU memory; going on with %s", plan)
             self.engine.change(plan)
-            torch.cuda.set_rng_state(random)
+            set_random_state(random)
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         limit = self.args.max_grad_norm
