@@ -17,8 +17,7 @@ from trainer.corpus import (
     Source,
     Text,
     copies,
-    exact_print,
-    sketches,
+    prints,
 )
 from trainer.corpus.sandbox import Limits
 from trainer.prompts import RecordTokenizer
@@ -69,15 +68,7 @@ def read_corpus(
 
 
 def prints_of(examples: Sequence[Example]) -> Prints:
-    texts = [(at, e.text) for at, e in enumerate(examples) if isinstance(e, Text)]
-    compared, found = sketches([text for _, text in texts])
-    exact = b"".join(map(exact_print, examples))
-    return Prints(
-        exact=np.frombuffer(exact, "<u8").reshape(-1, 2),
-        chars=np.array([sequences.chars_of(e) for e in examples], np.uint32),
-        documents=np.array([texts[at][0] for at in compared], np.int64),
-        sketches=found,
-    )
+    return prints(examples, [sequences.chars_of(example) for example in examples])
 
 
 @dataclass(frozen=True)

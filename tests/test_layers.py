@@ -15,6 +15,7 @@ ROOMS = [
     "workers",
     "storage",
     "corpus",
+    "wordwise",
     "prompts",
     "cuts",
     "sequences",

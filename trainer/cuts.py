@@ -3,7 +3,8 @@
 A word that is longer than a whole sequence is cut between two characters.
 """
 
-from bisect import bisect_left
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from trainer.corpus import Outline
@@ -13,8 +14,11 @@ from trainer.corpus import Outline
 _NEAR_SECTION = 1 / 8
 _NEAR = 1 / 16
 
+_PARAGRAPH, _LINE = re.compile(r"\n\n(?!\n)"), re.compile(r"\n(?!\n)")
 _STOPS = (".", "!", "?", "\N{HORIZONTAL ELLIPSIS}")
 _STOPS_WITHOUT_SPACE = ("\N{IDEOGRAPHIC FULL STOP}", "\uff01", "\uff1f")  # full-width ! and ?
+_STOP = re.compile(f"[{re.escape(''.join(_STOPS + _STOPS_WITHOUT_SPACE))}]")
+_REACH = 8  # a sentence starts at most so many characters behind the stop before it
 _CLOSING = "\"')]\u2019\u201d"
 
 
@@ -43,15 +47,15 @@ def best_cut(
     section = _section_cut(starts, low, high, outline, offset)
     if section is not None:
         return section
-    for begins, share in (
-        (_paragraph, _NEAR),
-        (_line, _NEAR),
-        (_sentence, _NEAR),
-        (_word, 1),
-        (_character, 1),
-    ):
-        for at in range(high, _near(low, high, share), -1):
-            if starts[at] > starts[at - 1] and begins(text, starts[at]):
+    near = _near(low, high, _NEAR)
+    for begins in (_PARAGRAPH, _LINE):
+        if (cut := _last_match(begins, text, starts, near, high)) is not None:
+            return cut
+    if (cut := _last_sentence(text, starts, near, high)) is not None:
+        return cut
+    for is_cut in (_word, _character):
+        for at in range(high, low, -1):
+            if starts[at] > starts[at - 1] and is_cut(text, starts[at]):
                 return at
     return high
 
@@ -71,16 +75,33 @@ def _section_cut(
     return at if at <= high and starts[at] == found - offset else None
 
 
-def _paragraph(text: str, at: int) -> bool:
-    return text[at - 2 : at] == "\n\n" and text[at : at + 1] != "\n"
+def _last_match(
+    begins: re.Pattern[str], text: str, starts: Sequence[int], low: int, high: int
+) -> int | None:
+    """The last token in (low, high] that starts where a match of `begins` ends."""
+    found = begins.finditer(text, max(starts[low] - 1, 0), starts[high] + 1)
+    for place in reversed([match.end() for match in found]):
+        at = bisect_left(starts, place)
+        if low < at <= high and starts[at] == place:
+            return at
+    return None
 
 
-def _line(text: str, at: int) -> bool:
-    return text[at - 1] == "\n" and text[at : at + 1] != "\n"
+def _last_sentence(text: str, starts: Sequence[int], low: int, high: int) -> int | None:
+    """The last token in (low, high] that starts a sentence, looked for behind full stops only."""
+    found = _STOP.finditer(text, max(starts[low] - _REACH, 0), starts[high])
+    for stop in reversed([match.start() for match in found]):
+        behind = min(bisect_right(starts, stop + _REACH) - 1, high)
+        for at in range(behind, low, -1):
+            if starts[at] <= stop:
+                break
+            if starts[at] > starts[at - 1] and _sentence(text, starts[at]):
+                return at
+    return None
 
 
 def _sentence(text: str, at: int) -> bool:
-    before = text[max(at - 8, 0) : at]
+    before = text[max(at - _REACH, 0) : at]
     if not _word(text, at):
         return before.endswith(_STOPS_WITHOUT_SPACE)
     return before.rstrip().rstrip(_CLOSING).endswith(_STOPS)

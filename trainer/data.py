@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _NAMED_FILES = 3
 # What decides how files become tokens: another version of it tokenises again.
-_CODE = ("corpus/*.py", "prompts.py", "cuts.py", "sequences.py", "shelf.py")
+_CODE = ("corpus/*.py", "prompts.py", "wordwise.py", "cuts.py", "sequences.py", "shelf.py")
 
 Mask = npt.NDArray[np.bool_]
 

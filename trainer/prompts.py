@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.corpus import Completion, Conversation, Message
 from trainer.errors import DataError, SettingsError
+from trainer.wordwise import Found, Wordwise
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -132,6 +133,7 @@ class RecordTokenizer:
         self.bos_ids: list[int] = own_start if own_start == [tokenizer.bos_token_id] else []
         self._newline_ids = self._plain(["\n"])[0]
         self._lead = self._leads()
+        self._wordwise = Wordwise(self._as_text, self._fast)
 
     # -- a record as spans ----------------------------------------------------------------
 
@@ -311,11 +313,9 @@ class RecordTokenizer:
             return []
         return [found.ids for found in self._as_text(texts)]
 
-    def offsets(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        """(ids, character at which each token starts) of whole documents, without bos and eos."""
-        return [
-            (found.ids, [start for start, _ in found.offsets]) for found in self._as_text(texts)
-        ]
+    def running(self, texts: list[str]) -> list[Found]:
+        """Tokens of documents or stretches of them, without bos and eos."""
+        return self._wordwise(texts)
 
     def _as_text(self, texts: list[str]) -> "list[Encoding]":
         """Not through transformers, which sets the tokenizer's options at each call and therefore

@@ -140,55 +140,59 @@ def _encode_slices(
     if not slices:
         return
     context = _Context(words, max_length)
-    found = words.offsets([piece.text for piece in slices])
-    for piece, (ids, starts) in zip(slices, found, strict=True):
-        end = [words.eos_id] if piece.is_last else []
-        body = np.array(ids + end, np.int32)
+    found = words.running([piece.text for piece in slices])
+    for piece, tokens in zip(slices, found, strict=True):
+        end = np.array([words.eos_id] if piece.is_last else [], np.int32)
+        body = np.concatenate([tokens.ids, end])
+        starts = memoryview(tokens.starts)  # type: ignore[arg-type]  # numpy's stubs before 3.12
         sequences = [
-            np.concatenate([~np.array(words.bos_ids + above, np.int32), body[begin:stop]])
+            np.concatenate([above, body[begin:stop]])
             for above, begin, stop in _cuts(piece, starts, context, len(end))
+            if stop > begin
         ]
-        yield [sequence for sequence in sequences if trained(sequence)]
+        yield [sequence for sequence in sequences if len(sequence) > 1]
 
 
 class _Context:
-    """Tokens of the headings above a place; keeps those it has made."""
+    """What stands before a sequence, untrained: bos and the headings above it. Keeps those it has
+    made."""
 
     def __init__(self, words: RecordTokenizer, max_length: int) -> None:
         self._words = words
         self._most = int(max_length * _CONTEXT)
-        self._known: dict[tuple[str, ...], list[int]] = {(): []}
-        self.room = max_length - len(words.bos_ids)
+        self._bos = ~np.array(words.bos_ids, np.int32)
+        self._known: dict[tuple[str, ...], Tokens] = {(): self._bos}
+        self.max_length = max_length
 
-    def above(self, piece: _Slice, at: int) -> list[int]:
+    def above(self, piece: _Slice, at: int) -> Tokens:
         """`Guide > Install` and an empty line; without outer headings where it gets too long."""
         while piece.text[at : at + 1].isspace():
             at += 1
         path = piece.outline.path(piece.start + at)
         if path not in self._known:
-            self._known[path] = self._tokens(path)
+            self._known[path] = np.concatenate([self._bos, self._tokens(path)])
         return self._known[path]
 
-    def _tokens(self, path: tuple[str, ...]) -> list[int]:
+    def _tokens(self, path: tuple[str, ...]) -> Tokens:
         while path:
-            ((ids, _),) = self._words.offsets([" > ".join(path) + "\n\n"])
-            if len(ids) <= self._most:
-                return ids
+            (found,) = self._words.running([" > ".join(path) + "\n\n"])
+            if len(found.ids) <= self._most:
+                return ~found.ids
             path = path[1:]
-        return []
+        return np.empty(0, np.int32)
 
 
 def _cuts(
     piece: _Slice, starts: Sequence[int], context: _Context, end_tokens: int
-) -> Iterator[tuple[list[int], int, int]]:
-    """(context tokens, first token, token behind the last) of each sequence of a slice.
+) -> Iterator[tuple[Tokens, int, int]]:
+    """(what stands before it, first token, token behind the last) of each sequence of a slice.
 
     `starts` is the character at which each token starts; `end_tokens` still follow the last.
     """
     begin = 0
     while True:
-        above = context.above(piece, starts[begin]) if starts else []
-        room = context.room - len(above)
+        above = context.above(piece, starts[begin] if starts else 0)
+        room = context.max_length - len(above)
         if len(starts) + end_tokens - begin <= room:
             yield above, begin, len(starts) + end_tokens
             return

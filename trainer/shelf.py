@@ -25,7 +25,7 @@ import numpy.typing as npt
 from trainer import corpus
 from trainer.corpus import Completion, Conversation, Example, Message, Prints, Tally, Text
 from trainer.prompts import RecordTokenizer
-from trainer.sequences import chars_of, encode, trained
+from trainer.sequences import Tokens, chars_of, encode
 
 log = logging.getLogger(__name__)
 
@@ -244,32 +244,40 @@ def _part(batch: list[tuple[int, Example]], words: RecordTokenizer, max_length: 
     examples = [example for _, example in batch]
     encoded = encode(examples, words, max_length)
     sequences = [tokens for example in encoded for tokens in example.sequences]
-    texts = [(at, e.text) for at, e in enumerate(examples) if isinstance(e, Text)]
-    compared, sketches = corpus.sketches([text for _, text in texts])
+    prints = corpus.prints(examples, [chars_of(example) for example in examples])
     rows = np.zeros(len(batch), _ROW)
-    for at, (source, example) in enumerate(batch):
-        mine = encoded[at]
-        rows[at] = (
-            int(example.key[:16], 16),
-            tuple(np.frombuffer(corpus.exact_print(example), "<u8")),
-            source,
-            chars_of(example),
-            KINDS.index(type(example)),
-            mine.truncated,
-            mine.prompt_tokens,
-            len(mine.sequences),
-            sum(map(len, mine.sequences)),
-            sum(map(trained, mine.sequences)),
-            sum(int(np.isin(tokens[1:], words.stop_ids).sum()) for tokens in mine.sequences),
-        )
+    rows["key"] = [int(example.key[:16], 16) for example in examples]
+    rows["exact"], rows["chars"] = prints.exact, prints.chars
+    rows["source"] = [source for source, _ in batch]
+    rows["kind"] = [KINDS.index(type(example)) for example in examples]
+    rows["truncated"] = [example.truncated for example in encoded]
+    rows["prompt"] = [example.prompt_tokens for example in encoded]
+    rows["sequences"] = [len(example.sequences) for example in encoded]
+    lengths = np.array([len(tokens) for tokens in sequences], np.int32)
+    tokens = np.concatenate([np.empty(0, np.int32), *sequences])
+    owner = np.repeat(np.arange(len(batch)), rows["sequences"])
+    _count(rows, tokens, lengths, np.repeat(owner, lengths), words.stop_ids)
     columns = {
         "rows": rows,
-        "lengths": np.array([len(tokens) for tokens in sequences], np.int32),
-        "tokens": np.concatenate([np.empty(0, np.int32), *sequences]),
-        "documents": np.array([texts[at][0] for at in compared], np.int64),
-        "sketches": sketches,
+        "lengths": lengths,
+        "tokens": tokens,
+        "documents": prints.documents,
+        "sketches": prints.sketches,
     }
     return _Part(columns, _single_turns(examples))
+
+
+def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: list[int]) -> None:
+    """Fill in what each example has of `tokens`; `owner` is the example of each token."""
+    # The first token of a sequence is never predicted.
+    trained = tokens >= 0
+    trained[np.cumsum(lengths) - lengths] = False
+    for name, counted in (
+        ("tokens", slice(None)),
+        ("trained", trained),
+        ("ends", trained & np.isin(tokens, stop_ids)),
+    ):
+        rows[name] = np.bincount(owner[counted], minlength=len(rows))
 
 
 def _single_turns(examples: list[Example]) -> list[tuple[int, int, Conversation]]:

@@ -15,7 +15,7 @@ from trainer.corpus.examples import (
     shown,
 )
 from trainer.corpus.formats import SUFFIXES
-from trainer.corpus.quality import PERMUTATIONS, Copy, Prints, copies, exact_print, shared, sketches
+from trainer.corpus.quality import PERMUTATIONS, Copy, Prints, copies, prints, shared
 from trainer.corpus.reading import Reader, Source, Tally
 from trainer.corpus.records import Columns
 from trainer.corpus.structure import Outline
@@ -38,8 +38,7 @@ __all__ = [
     "Tally",
     "Text",
     "copies",
-    "exact_print",
+    "prints",
     "shared",
     "shown",
-    "sketches",
 ]

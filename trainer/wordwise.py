@@ -1,0 +1,210 @@
+"""Tokens of running text from a table of the words that were seen before.
+
+Most tokenizers never make a token that reaches over the border between a word and the space behind
+it. For those a text's tokens are those of its words, end to end, and a table of words is several
+times as fast as the tokenizer. Whether it holds for a tokenizer is tried out when one is opened,
+on every pair of kinds of characters around a border and on every entry of its vocabulary that
+reaches over one; for one that fails, texts are tokenised whole.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+Int32 = npt.NDArray[np.int32]
+Encode = Callable[[list[str]], "list[Encoding]"]
+
+# A word is what follows white space, with it. SentencePiece writes a space as \u2581.
+_GAP, _SOLID = "[\\s\u2581]", "[^\\s\u2581]"
+_WORDS = (
+    # behind a border stands any white space
+    re.compile(f"{_GAP}*{_SOLID}+|{_GAP}+"),
+    # only a space: some tokenizers join punctuation with the line break behind it
+    re.compile(f"{_GAP}*{_SOLID}+(?:(?! ){_GAP}+(?:{_SOLID}+|$))*|{_GAP}+"),
+)
+_KINDS = (
+    *("a", "Z", "on't", "'", "'s", "1", "12", "123", "1234", "a1", ".", "...", "!?", ",", ":", "#"),
+    *("##", '"', ")", "(", "]", "{", "-", "--", "_", "__", "/", "\\", "$", "\u20ac", "\u00e9"),
+    *("e\u0301", "\u0301", "\u4e2d", "\u3042\u3044", "\ud55c", "\u0434", "\u0e01", "\u0937\u093f"),
+    *("\U0001f600", "\u200b", "\u200d", "\ufeff", "\u00ad", "\u2019", "\u2026", "\x7f", "\x1b"),
+    *("\u00b2", "\u2167", "\ufb01", "\u0130", "\u03a3", "\ufffd", "=>", "a.", "1.", "a_", "a-"),
+)
+_MAIN_KINDS = ("a", "1", ".", "'s", '"', "_", "\u00e9", "\u4e2d", "\U0001f600")
+_GAPS = (
+    " ",
+    "  ",
+    "    ",
+    "\n",
+    "\n\n",
+    " \n",
+    "\n ",
+    "\t",
+    "\r\n",
+    "\n\n\n  ",
+    "\u00a0",
+    " \u3000",
+)
+_WORTH_IT_CHARS = 1 << 20  # trying a tokenizer out takes as long as some MiB of text
+_MOST_CHARS = 4 << 20  # of the table, `_ENTRY_CHARS` counted for each word
+_ENTRY_CHARS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Of one text: its tokens, and the character at which each starts. Both [T]."""
+
+    ids: Int32
+    starts: Int32
+
+
+class Wordwise:
+    """Tokenises texts; several threads may use it together.
+
+    `encode` gives the tokens of whole texts, nothing added, by `tokenizer`.
+    """
+
+    def __init__(self, encode: Encode, tokenizer: "Tokenizer") -> None:
+        self._encode = encode
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._chars = 0
+        self._table = _Table()
+
+    def __call__(self, texts: list[str]) -> list[Found]:
+        self._chars += sum(map(len, texts))
+        pattern = self.pattern if self._chars > _WORTH_IT_CHARS else None
+        if pattern is None:
+            return [_whole(encoding) for encoding in self._encode(texts)]
+        return self._from_words(texts, pattern)
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """What the words of a text are; None where only the whole will do."""
+        vocabulary = _vocabulary(self._tokenizer)
+        return next((p for p in _WORDS if self._holds(p, vocabulary)), None)
+
+    @property
+    def known_chars(self) -> int:
+        """Of the table, as they are counted for its limit."""
+        return self._table.chars
+
+    def _from_words(self, texts: list[str], pattern: re.Pattern[str]) -> list[Found]:
+        words = [pattern.findall(text) for text in texts]
+        with self._lock:
+            if self._table.chars > _MOST_CHARS:
+                self._table = _Table()
+            table = self._table
+            numbers = [np.fromiter(map(table.__getitem__, w), np.int64, len(w)) for w in words]
+            if table.unknown:
+                table.learn(self._encode(table.unknown))
+            tokens = table.tokens
+        return [tokens.joined(number) for number in numbers]
+
+    def _holds(self, pattern: re.Pattern[str], vocabulary: Sequence[str]) -> bool:
+        """Whether texts are their words end to end."""
+        sides = [*product(_KINDS, _MAIN_KINDS), *product(_MAIN_KINDS, _KINDS)]
+        probes = [f"{before}{gap}{behind}" for (before, behind), gap in product(sides, _GAPS)]
+        probes += [f"x{gap}" for gap in _GAPS] + [f"{gap}x" for gap in _GAPS]
+        probes += [entry for entry in vocabulary if len(pattern.findall(entry)) > 1]
+        words = [pattern.findall(probe) for probe in probes]
+        distinct = list(dict.fromkeys(word for found in words for word in found))
+        alone = dict(zip(distinct, map(_tokens, self._encode(distinct)), strict=True))
+        return all(
+            _tokens(whole) == _end_to_end([(word, *alone[word]) for word in found])
+            for found, whole in zip(words, self._encode(probes), strict=True)
+        )
+
+
+def _vocabulary(tokenizer: "Tokenizer") -> list[str]:
+    """What each entry looks like as text, byte-level or SentencePiece's: their decoder drops the
+    spaces of a token that stands alone. Added ones may take the white space beside them."""
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    entries = tokenizer.get_vocab()
+    decoded = tokenizer.decode_batch([[n] for n in entries.values()], skip_special_tokens=False)
+    return [
+        *decoded,
+        *(entry.replace("\u2581", " ") for entry in entries),
+        *(f"a {token} {token} a" for token in added),
+    ]
+
+
+def _tokens(encoding: "Encoding") -> tuple[list[int], list[int]]:
+    """(ids, the character at which each starts)."""
+    return encoding.ids, [start for start, _ in encoding.offsets]
+
+
+def _end_to_end(words: list[tuple[str, list[int], list[int]]]) -> tuple[list[int], list[int]]:
+    joined: tuple[list[int], list[int]] = [], []
+    at = 0
+    for word, ids, starts in words:
+        joined[0].extend(ids)
+        joined[1].extend(at + start for start in starts)
+        at += len(word)
+    return joined
+
+
+def _whole(encoding: "Encoding") -> Found:
+    return Found(*(np.array(column, np.int32) for column in _tokens(encoding)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokens:
+    """Tokens of all words of a table: word n is `chars[n]` long and has those from `first[n]` on,
+    `count[n]` of them. `starts` counts from the start of the word.
+    """
+
+    ids: Int32
+    starts: Int32
+    first: npt.NDArray[np.int64]
+    count: npt.NDArray[np.int64]
+    chars: npt.NDArray[np.int64]
+
+    def joined(self, numbers: npt.NDArray[np.int64]) -> Found:
+        """Of the words with these `numbers` [W], end to end."""
+        count, chars = self.count[numbers], self.chars[numbers]
+        before = np.cumsum(count) - count
+        at = np.arange(int(count.sum())) + np.repeat(self.first[numbers] - before, count)
+        offsets = np.repeat((np.cumsum(chars) - chars).astype(np.int32), count)
+        return Found(self.ids[at], self.starts[at] + offsets)
+
+
+class _Table(dict[str, int]):
+    """Word -> its number. One that is asked for the first time waits in `unknown`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        none = np.empty(0, np.int32)
+        self.tokens = _Tokens(none, none, *(none.astype(np.int64) for _ in range(3)))
+        self.unknown: list[str] = []
+        self.chars = 0
+
+    def __missing__(self, word: str) -> int:
+        number = len(self)
+        self[word] = number
+        self.unknown.append(word)
+        return number
+
+    def learn(self, encodings: "Sequence[Encoding]") -> None:
+        """Those of `unknown`, in order."""
+        known = self.tokens
+        found = [_whole(encoding) for encoding in encodings]
+        count = np.array([len(word.ids) for word in found], np.int64)
+        self.tokens = _Tokens(
+            np.concatenate([known.ids, *(word.ids for word in found)]),
+            np.concatenate([known.starts, *(word.starts for word in found)]),
+            np.concatenate([known.first, len(known.ids) + np.cumsum(count) - count]),
+            np.concatenate([known.count, count]),
+            np.concatenate([known.chars, list(map(len, self.unknown))]),
+        )
+        self.chars += sum(map(len, self.unknown)) + _ENTRY_CHARS * len(self.unknown)
+        self.unknown = []
