@@ -172,9 +172,7 @@ def locate(settings: Settings) -> Base:
         return _local(Path(name), Path(name).resolve().name)
     if name.startswith((".", "/", "~")):
         raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
-    folder = _snapshot(name, settings.base_revision, CONFIG_FILES, settings)
-    # The hub's cache names a snapshot's folder by its commit.
-    return Base(folder, name, revision=folder.name, is_from_hub=True)
+    return _on_hub(name, settings)
 
 
 def check(base: Base, settings: Settings) -> None:
@@ -210,12 +208,17 @@ def trainable_parameters(base: Base, settings: Settings) -> int:
 def weights(base: Base, settings: Settings) -> list[Path]:
     """Every file of the base's weights, brought to local disk. Raises as `locate` does."""
     names = _weight_files(base)
+    minutes = settings.storage_retry_minutes
     if base.is_from_hub:
-        _snapshot(base.name, base.revision, names, settings)
+        hub.snapshot(base.name, base.revision, names, retry_minutes=minutes)
+        hub.check(base.folder, names, base.name, retry_minutes=minutes)
     if base.bucket_uri:
-        minutes = settings.storage_retry_minutes
         kept = {*names, *(path.name for path in base.folder.iterdir())}
         fetch(base.bucket_uri, base.folder, retry_minutes=minutes, wanted=kept.__contains__)
+    return _on_disk(base, names)
+
+
+def _on_disk(base: Base, names: list[str]) -> list[Path]:
     missing = [name for name in names if not (base.folder / name).is_file()]
     if missing:
         raise _no_weights(base, missing[0])
@@ -348,11 +351,13 @@ def _target(base: Base, dtype: "torch.dtype") -> Target:
 
 def _shards(base: Base, settings: Settings) -> list[Shard]:
     """The base's weights as streams; of a bucket they are never written to this disk."""
+    names, minutes = _weight_files(base), settings.storage_retry_minutes
+    if base.is_from_hub:
+        hub.snapshot(base.name, base.revision, names, retry_minutes=minutes)
     if not base.bucket_uri:
-        return [_shard(path, base) for path in weights(base, settings)]
-    store, _ = objects_at(base.bucket_uri, retry_minutes=settings.storage_retry_minutes)
+        return [_shard(base, path, minutes) for path in _on_disk(base, names)]
+    store, _ = objects_at(base.bucket_uri, retry_minutes=minutes)
     stored = {one.name: one for one in base.stored}
-    names = _weight_files(base)
     missing = [name for name in names if name not in stored]
     if missing:
         raise _no_weights(base, missing[0])
@@ -362,8 +367,11 @@ def _shards(base: Base, settings: Settings) -> list[Shard]:
     ]
 
 
-def _shard(path: Path, base: Base) -> Shard:
-    return Shard(str(path), path.stat().st_size, partial(chunks_of, path))
+def _shard(base: Base, path: Path, minutes: float) -> Shard:
+    read = partial(chunks_of, path)
+    if base.is_from_hub:
+        read = partial(hub.read, base.folder, path.name, base.name, retry_minutes=minutes)
+    return Shard(str(path), path.stat().st_size, read)
 
 
 def _weight_files(base: Base) -> list[str]:
@@ -416,6 +424,16 @@ def adapter_to_float32(model: Any) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
+def _on_hub(name: str, settings: Settings) -> Base:
+    minutes = settings.storage_retry_minutes
+    folder = hub.snapshot(name, settings.base_revision, CONFIG_FILES, retry_minutes=minutes)
+    configs = [path.name for path in folder.glob("*") if _is_config(path.name)]
+    hub.check(folder, configs, name, retry_minutes=minutes)
+    _check_config(folder, name)
+    # The hub's cache names a snapshot's folder by its commit.
+    return Base(folder, name, revision=folder.name, is_from_hub=True)
+
+
 def _in_bucket(uri: str, settings: Settings) -> Base:
     """A model below a prefix; its revision is the digest of the names and ETags of its files."""
     minutes = settings.storage_retry_minutes
@@ -460,8 +478,3 @@ def _check_config(folder: Path, name: str) -> None:
         json.loads(config.read_text())
     except ValueError as error:
         raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None
-
-
-def _snapshot(model_id: str, revision: str, patterns: list[str], settings: Settings) -> Path:
-    minutes = settings.storage_retry_minutes
-    return hub.snapshot(model_id, revision, patterns, retry_minutes=minutes)

@@ -6,7 +6,6 @@ so that transformers takes it for a checkpoint that was quantised before.
 """
 
 import json
-import logging
 import math
 import queue
 import re
@@ -14,16 +13,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
-from trainer.storage import DamagedError
+from trainer.storage import again_if_damaged
 
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 READ_AHEAD_BYTES = 256 << 20
 LONGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
@@ -93,16 +90,6 @@ def bring(shards: list[Shard], target: Target, device: "torch.device") -> dict[s
         return {name: tensor.to(device) for name, tensor in tensors(shard)}
 
     return _of_all(shards, placed, target)
-
-
-def again_if_damaged(read: Callable[[], Result]) -> Result:
-    """What `read` returns; when its bytes arrived damaged, it is called once more."""
-    try:
-        return read()
-    except DamagedError as error:
-        log.warning("%s; reading it again", error)
-    # Outside of the except block: what the failed try had already placed is let go.
-    return read()
 
 
 def _of_all(

@@ -6,7 +6,7 @@ Credentials, endpoint, region and CA come from the standard `AWS_*` variables an
 
 from trainer.storage.bucket import BucketStore
 from trainer.storage.folder import FolderStore
-from trainer.storage.store import DamagedError, Store, Stored
+from trainer.storage.store import DamagedError, Store, Stored, again_if_damaged
 from trainer.storage.transfer import (
     Fetched,
     Published,
@@ -26,6 +26,7 @@ __all__ = [
     "Published",
     "Store",
     "Stored",
+    "again_if_damaged",
     "fetch",
     "fetch_verified",
     "objects_at",

@@ -1,11 +1,15 @@
 """What a folder and a bucket have in common."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from trainer.errors import DataError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,16 @@ class WrongContentError(DataError):
 
 class DamagedError(WrongContentError):
     """The bytes that arrived are not those that were stored; another try may bring them."""
+
+
+def again_if_damaged(read: Callable[[], Result]) -> Result:
+    """What `read` returns; when its bytes arrived damaged, it is called once more."""
+    try:
+        return read()
+    except DamagedError as error:
+        log.warning("%s; reading it again", error)
+    # Outside of the except block: what the failed try had already placed is let go.
+    return read()
 
 
 class Store(Protocol):
