@@ -8,6 +8,7 @@ import pytest
 TRAINER = Path(__file__).parent.parent / "trainer"
 ROOMS = [
     "errors",
+    "lean",
     "settings",
     "redaction",
     "log",

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer import adapters, device, model
+from trainer import adapters, device, lean, model
 from trainer.errors import DataError
 from trainer.evaluate import compute_precision
 from trainer.prompts import question_ids, stop_ids
@@ -86,6 +86,7 @@ class Bot:
 
 def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
     """The adapter at `where` on its base, as `adapters.find` finds them, ready to answer."""
+    lean.import_bitsandbytes()
     from peft import PeftModel
 
     adapter = adapters.find(where, settings, base_model)

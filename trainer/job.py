@@ -14,6 +14,7 @@ from trainer import (
     evaluate,
     hub,
     identity,
+    lean,
     model,
     planner,
     prompts,
@@ -134,7 +135,8 @@ def _train_and_publish(
     tracker: tracking.Tracking,
     workers: Workers,
 ) -> None:
-    with contextlib.redirect_stdout(None):  # transformers greets W&B's offline mode there
+    # transformers greets W&B's offline mode on stdout
+    with contextlib.redirect_stdout(None), lean.without_wandb():
         from trainer.train import train
 
     tokenizer = job.base.tokenizer()

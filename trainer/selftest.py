@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer import lean
 from trainer.device import GIB
 from trainer.errors import DoesNotFitError
 
@@ -100,6 +101,7 @@ def free_host_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
 def errors_of_4bit(kind: str) -> tuple[float, float]:
     """Relative errors of a 4-bit product: against the plain matrix, and against the
     dequantised one."""
+    lean.import_bitsandbytes()
     import torch
     from bitsandbytes import functional, matmul_4bit
     from bitsandbytes.cextension import lib
