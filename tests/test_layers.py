@@ -57,6 +57,7 @@ ROOMS = [
     "judge",
     "conversation",
     "serve",
+    "questions",
     "merge",
     "export",
     "outlook",

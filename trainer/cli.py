@@ -106,6 +106,20 @@ def train(**flags: str | None) -> None:
 
 @cli.command()
 @_with_settings
+def prepare(**flags: str | None) -> None:
+    """Have the base model make question/answer records of documents. Trains nothing.
+
+    Passages of DATA_URI become OUTPUT_URI/questions.jsonl, which `train` reads as it is.
+    """
+    settings = Settings.read(flags, os.environ)
+    log.set_up(settings.log_format, settings.log_level)
+    from trainer import questions
+
+    questions.make(settings)
+
+
+@cli.command()
+@_with_settings
 @click.option("--gpu", help="Plan for t4, l4, a10g, a100, h100 or h200 instead of this machine.")
 def plan(gpu: str | None, **flags: str | None) -> None:
     """Say how a run would use the GPU: memory, micro-batch, speed. Trains nothing."""

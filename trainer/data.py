@@ -117,6 +117,15 @@ def prepare_held_out(
     return packed, judged.questions(held)
 
 
+def reader_of(settings: Settings, files: list[Fetched]) -> corpus.Reader:
+    columns = corpus.Columns(
+        question=settings.question_column,
+        answer=settings.answer_column,
+        text=settings.text_column,
+    )
+    return corpus.Reader([corpus.Source(f.name, f.path, f.size) for f in files], columns=columns)
+
+
 class _Shelved:
     """The tokenised form of some files, and which of its examples are kept."""
 
@@ -132,14 +141,7 @@ class _Shelved:
         self.kept: Mask = self.shelf.usable & (self.copies == Copy.NO)
 
     def _reader(self) -> corpus.Reader:
-        columns = corpus.Columns(
-            question=self._settings.question_column,
-            answer=self._settings.answer_column,
-            text=self._settings.text_column,
-        )
-        return corpus.Reader(
-            [corpus.Source(f.name, f.path, f.size) for f in self._files], columns=columns
-        )
+        return reader_of(self._settings, self._files)
 
     def _open(self, part: str, examples: Any, tally: corpus.Tally | None = None) -> Shelf:
         folder = self._settings.scratch_dir / "tokens"
@@ -296,5 +298,5 @@ def _log_data(tally: corpus.Tally, counts: dict[str, Any]) -> None:
     if set(kinds) == {"text"}:
         log.info(
             "the data is prose only: it teaches style and vocabulary; question/answer records "
-            "teach answering"
+            "teach answering, and `entrypoint.py prepare` makes some of documents"
         )

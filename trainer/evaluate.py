@@ -226,12 +226,19 @@ class Reply:
 def answer(
     model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
 ) -> list[Reply]:
-    """Greedy answers to `questions`, as many together as memory allows."""
-    import torch
-
-    prompts = [question_ids(tokenizer, q.question) for q in questions]
+    """Greedy answers to `questions`, at most twice as long as the longest reference."""
     references = [len(tokenizer(q.answer).input_ids) for q in questions]
     room = min(max(references, default=0) * 2 + 8, MOST_ANSWER_TOKENS)
+    return replies_to(model, tokenizer, [q.question for q in questions], room)
+
+
+def replies_to(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], room: int
+) -> list[Reply]:
+    """Greedy answers of at most `room` tokens, as many together as memory allows."""
+    import torch
+
+    prompts = [question_ids(tokenizer, question) for question in questions]
     at_once = max(1, _tokens_at_once(model) // (max(map(len, prompts), default=0) + room))
     replies: list[Reply] = []
     while len(replies) < len(prompts):
