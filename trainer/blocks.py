@@ -37,11 +37,11 @@ class Blocks(Sequence[Block]):
     """Blocks that are put together from their sequences when they are asked for.
 
     `tokens` may be larger than memory: it is mapped from a file. Sequence i of it is
-    `tokens[starts[i] : starts[i] + lengths[i]]`, all int64 [sequences].
+    `tokens[starts[i] : starts[i] + lengths[i]]`, both [sequences].
     """
 
     def __init__(
-        self, tokens: Tokens, starts: Int64, lengths: Int64, max_length: int, pad_id: int
+        self, tokens: Tokens, starts: Int64, lengths: Tokens, max_length: int, pad_id: int
     ) -> None:
         order, self._bounds = pack(lengths, max_length)
         self._tokens, self._starts, self._lengths = tokens, starts[order], lengths[order]
@@ -139,7 +139,7 @@ class _Shelves:
         self.blocks[room].append(block)
 
 
-def pack(lengths: Int64, max_length: int) -> tuple[Int64, Int64]:
+def pack(lengths: Tokens | Int64, max_length: int) -> tuple[Int64, Int64]:
     """Best-fit decreasing: longest sequence first, each into the fullest block that takes it.
 
     (numbers of the sequences in the order of the blocks, where each block begins among them and
@@ -154,7 +154,7 @@ def pack(lengths: Int64, max_length: int) -> tuple[Int64, Int64]:
     return np.concatenate(orders), np.cumsum(np.concatenate(sizes))
 
 
-def _packed(lengths: Int64, max_length: int) -> list[list[int]]:
+def _packed(lengths: Tokens | Int64, max_length: int) -> list[list[int]]:
     contents: list[list[int]] = []
     shelves = _Shelves()
     sizes = lengths.tolist()

@@ -131,9 +131,9 @@ class RecordTokenizer:
         self.eos_id: int = self._tokenizer.eos_token_id
         own_start = self._tokenizer("a")["input_ids"][:1]
         self.bos_ids: list[int] = own_start if own_start == [tokenizer.bos_token_id] else []
+        self._wordwise = Wordwise(self._as_text, self._fast)
         self._newline_ids = self._plain(["\n"])[0]
         self._lead = self._leads()
-        self._wordwise = Wordwise(self._as_text, self._fast)
 
     # -- a record as spans ----------------------------------------------------------------
 
@@ -311,7 +311,7 @@ class RecordTokenizer:
         """Ids of ordinary text: nothing in it becomes a special token."""
         if not texts:
             return []
-        return [found.ids for found in self._as_text(texts)]
+        return [found.ids.tolist() for found in self._wordwise(texts)]
 
     def running(self, texts: list[str]) -> list[Found]:
         """Tokens of documents or stretches of them, without bos and eos."""

@@ -81,9 +81,10 @@ class Shelf:
         return self._column("rows")
 
     @cached_property
-    def lengths(self) -> npt.NDArray[np.int64]:
+    def lengths(self) -> npt.NDArray[np.int32]:
         """Tokens of each sequence."""
-        return np.array(self._column("lengths"), np.int64)
+        lengths: npt.NDArray[np.int32] = self._column("lengths")
+        return lengths
 
     @cached_property
     def tokens(self) -> npt.NDArray[np.int32]:
@@ -110,10 +111,12 @@ class Shelf:
 
     def sequences(
         self, chosen: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
         """(start in `tokens`, length) of the sequences of the `chosen` examples, in order."""
         mine = np.repeat(chosen, self.rows["sequences"])
-        return (np.cumsum(self.lengths) - self.lengths)[mine], self.lengths[mine]
+        starts = np.cumsum(self.lengths, dtype=np.int64)
+        starts -= self.lengths
+        return starts[mine], np.array(self.lengths[mine])
 
 
 def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:

@@ -8,10 +8,12 @@ An example is known by its print: 16 bytes, and 512 more for a document, which s
 """
 
 import hashlib
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +28,10 @@ _RUN_WORDS = 5
 _COMPARED_BYTES = 400_000
 _BASE = 0x9E3779B97F4A7C15
 _MIX = np.uint64(0xD6E8FEB86659FD93)
-_BANDS = 16  # candidates are those that agree in one band of 8: 99 of 100 that share 0.85
+_BANDS, _BAND_WORDS = (
+    16,
+    PERMUTATIONS // 16,
+)  # candidates are those that agree in one band of 8: 99 of 100 that share 0.85
 _ROWS_AT_ONCE = 1 << 14
 _MOST_COMPARED = 256  # of those that agree in a band: pages of one template are all candidates
 
@@ -158,9 +163,9 @@ def _near_copies(prints: Prints, usable: npt.NDArray[np.bool_]) -> list[int]:
     Only those that agree with another in a whole band are looked at one by one: few are.
     """
     rows = np.flatnonzero(usable[prints.documents])
-    bands = _all_bands(prints.sketches, rows)
     agree = np.zeros(len(rows), bool)
-    for band in bands.T:
+    for at in range(_BANDS):
+        band = _band_of_all(prints.sketches, rows, at)
         ordered = np.sort(band)
         agree |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
     index = _Index(prints)
@@ -207,10 +212,34 @@ def _all_bands(sketches: U32, rows: npt.NDArray[np.int64]) -> U64:
     return bands
 
 
+def _band_of_all(sketches: U32, rows: npt.NDArray[np.int64], at: int) -> U64:
+    """Band `at` of the sketches `rows` [m]."""
+    words = slice(at * _BAND_WORDS, (at + 1) * _BAND_WORDS)
+    found = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        found[start : start + len(some)] = _hashed(sketches[some, words])
+        _let_go(sketches)
+    return found
+
+
+def _let_go(array: npt.NDArray[Any]) -> None:
+    """What is mapped from a file counts as memory of this process once it was looked at."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def _bands(sketches: U32) -> U64:
-    """A hash of each band of each sketch [m, 16] (FNV-1a over its 8 words)."""
-    words = sketches.reshape(len(sketches), _BANDS, -1).astype(np.uint64)
-    found = np.full(words.shape[:2], 0xCBF29CE484222325, np.uint64)
-    for word in np.moveaxis(words, 2, 0):
+    """A hash of each band of each sketch [m, 16]."""
+    return _hashed(sketches.reshape(len(sketches), _BANDS, _BAND_WORDS))
+
+
+def _hashed(words: U32) -> U64:
+    """FNV-1a over the last axis of `words`."""
+    found = np.full(words.shape[:-1], 0xCBF29CE484222325, np.uint64)
+    for word in np.moveaxis(words, -1, 0):
         found = (found ^ word) * np.uint64(0x100000001B3)
     return found

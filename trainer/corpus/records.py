@@ -10,7 +10,7 @@ around them; `GUESSES` has other names that published data sets use for the same
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from trainer.corpus.examples import (
@@ -49,7 +49,7 @@ class Columns:
 
     def named(self, role: str) -> tuple[str, ...]:
         """Names that the column of `role` may have."""
-        given = getattr(self, role) if role in {f.name for f in fields(self)} else ""
+        given = getattr(self, role, "")
         return (_folded(given),) if given else GUESSES[role]
 
 
