@@ -1,9 +1,9 @@
-"""Compile every Triton kernel for one compute capability, on a machine that needs no GPU.
+"""Compile every Triton kernel for compute capabilities, on a machine that needs no GPU.
 
-    python tests/compile_kernels.py 75
+    python tests/compile_kernels.py 75 80 90
 
-Prints the names of those that compiled; fails on one that does not, and on bf16 in code for a
-GPU that has none.
+Prints capability and name of those that compiled; fails on one that does not, and on bf16 in code
+for a GPU that has none.
 """
 
 import sys
@@ -86,8 +86,9 @@ def main(capability: int) -> None:
             sys.exit(f"{name}: not compiled for sm_{capability}")
         if capability < 80 and "bf16" in ptx:
             sys.exit(f"{name}: uses bf16, which sm_{capability} does not have")
-        print(name)
+        print(capability, name)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    for argument in sys.argv[1:]:
+        main(int(argument))
