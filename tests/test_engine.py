@@ -1,7 +1,6 @@
 """The hand-written forward and backward pass gives what the stock stack gives."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from trainer.engine import Engine
 from trainer.kernels.attention import Documents
 from trainer.model import Base, adapter_to_float32, attach_adapter, load
 from trainer.planner import Plan
+from trainer.settings import Settings
 
 ROWS, ROW = 2, 48
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -35,7 +35,14 @@ PLANS = {
 }
 
 
-def tuned_model(family: str, folder: Path, targets: str, dropout: float = 0.0) -> Any:
+def tuned_model(
+    family: str,
+    folder: Path,
+    targets: str,
+    dropout: float = 0.0,
+    precision: str = "fp32",
+    kind: str = "cpu",
+) -> Any:
     """A small random model of `family` in NF4 with an adapter that is not zero."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(
@@ -52,22 +59,25 @@ def tuned_model(family: str, folder: Path, targets: str, dropout: float = 0.0) -
     for name, parameter in made.named_parameters():
         if "bias" in name or "norm" in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
+        parameter.data = parameter.data.bfloat16().float()  # quantised alike from any precision
     made.save_pretrained(folder)
-    settings: Any = SimpleNamespace(
-        seed=1,
-        base_cache_uri="",
-        lora_r=4,
-        lora_alpha=8,
-        lora_dropout=dropout,
-        target_modules=tuple(targets.split(",")),
-    )
+    given = {
+        "SEED": 1,
+        "LORA_R": 4,
+        "LORA_ALPHA": 8,
+        "LORA_DROPOUT": dropout,
+        "TARGET_MODULES": targets,
+        "SCRATCH_DIR": folder / "scratch",
+    }
+    variables = {f"QLORA_{name}": str(value) for name, value in given.items()}
+    settings = Settings.read({}, variables, trains=False)
     base = Base(folder, family, "none")
-    model = load(base, settings, Precision("fp32", "test"), Device("cpu", "CPU", None, 0))
+    model = load(base, settings, Precision(precision, "test"), Device(kind, kind, None, 0))
     model = attach_adapter(model, settings)
     adapter_to_float32(model)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data = 0.05 * torch.randn_like(parameter)
+            parameter.data = 0.05 * torch.randn(parameter.shape).to(parameter)
     model.train()
     return model
 
@@ -128,6 +138,18 @@ def assert_same(found: Any, expected: Any, tolerance: float) -> None:
     for name, gradient in expected[1].items():
         off = (found[1][name] - gradient).norm() / gradient.norm()
         assert off < tolerance, name
+
+
+def test_it_trains_in_16_bits_on_a_gpu_and_in_32_on_a_cpu() -> None:
+    config = AutoConfig.for_model("llama")
+    gpu, cpu = Device("cuda", "Tesla T4", (7, 5), 2**34), Device("cpu", "CPU", None, 0)
+    settings = Settings.read({}, {}, trains=False)
+
+    def reason(precision: str, device: Device) -> str | None:
+        return engine.why_stock(settings, config, Precision(precision, "as set"), device)
+
+    assert reason("fp16", gpu) is reason("bf16", gpu) is reason("fp32", cpu) is None
+    assert reason("fp32", gpu) == "a GPU's attention kernels take 16 bits"
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -73,6 +73,7 @@ def assert_same(one: Any, other: Any) -> None:
     assert (one.is_loaded_in_4bit, one.training) == (other.is_loaded_in_4bit, other.training)
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("source", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", *(["fp16"] if ON_GPU else [])])
 def test_it_is_bit_identical_to_transformers_loader(

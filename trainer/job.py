@@ -253,11 +253,9 @@ def _fit(job: Job, workers: Workers) -> Fit:
 
 def _has_engine(job: Job) -> bool:
     """Whether our engine trains this model; says so where it does not."""
-    from trainer.engine import why_not
+    from trainer.engine import why_stock
 
-    if job.settings.engine == "stock":
-        return False
-    reason = why_not(job.base.config)
+    reason = why_stock(job.settings, job.base.config, job.precision, job.device)
     if reason is not None:
         log.info("%s trains on the stock path: %s", job.base.name, reason)
     return reason is None

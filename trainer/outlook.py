@@ -2,7 +2,7 @@
 
 from trainer import model, planner, selftest
 from trainer.device import GIB, Device, choose_precision, find_device
-from trainer.engine import why_not
+from trainer.engine import why_stock
 from trainer.settings import Settings
 
 
@@ -16,7 +16,7 @@ def outlook(settings: Settings, gpu: str | None) -> str:
     device = find_device() if gpu is None else _named(gpu)
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), model.trainable_parameters(base, settings)
-    reason = "it was switched off" if settings.engine == "stock" else why_not(base.config)
+    reason = why_stock(settings, base.config, precision, device)
     choice = planner.choose(
         device,
         shape,

@@ -16,6 +16,6 @@ Weights are [out, in] as in torch.nn.Linear.
 """
 
 from trainer.engine.decoder import Engine
-from trainer.engine.support import FAMILIES, why_not
+from trainer.engine.support import why_not, why_stock
 
-__all__ = ["FAMILIES", "Engine", "why_not"]
+__all__ = ["Engine", "why_not", "why_stock"]

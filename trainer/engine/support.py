@@ -1,6 +1,9 @@
-"""Which models the engine can train."""
+"""Which models the engine can train, and which runs it does."""
 
 from typing import Any
+
+from trainer.device import Device, Precision
+from trainer.settings import Settings
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -18,3 +21,12 @@ def why_not(config: Any) -> str | None:
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "it attends in a sliding window"
     return None
+
+
+def why_stock(settings: Settings, config: Any, precision: Precision, device: Device) -> str | None:
+    """Why a run takes the stock path; None where the engine trains."""
+    if settings.engine == "stock":
+        return "it was switched off"
+    if device.kind == "cuda" and precision.name == "fp32":
+        return "a GPU's attention kernels take 16 bits"
+    return why_not(config)
