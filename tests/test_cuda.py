@@ -294,4 +294,4 @@ def test_the_losses_of_a_run_are_those_of_the_stock_path(precision: str, tmp_pat
         [row["loss"] for row in rows_of(run_here(tmp_path / engine, ENGINE=engine, **settings))]
         for engine in ("auto", "stock")
     )
-    assert ours == pytest.approx(stock, rel=1e-2)
+    assert ours == pytest.approx(stock, rel=3e-2)
