@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-k8s soak check clean
+.PHONY: demo test test-kernels test-k8s soak check clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/demo.py
@@ -10,6 +10,13 @@ demo: .venv/ready
 # The tests of one file share what is costly to make, so they run in one process, two files at once.
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The Triton kernels on a machine without a GPU: run in its interpreter, and compiled for three GPUs.
+# The CPU's torch comes without Triton (0.7 GB), so nobody else pays for it.
+test-kernels: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $$(grep -o '^triton==[0-9.]*' docker/requirements-cu130.lock)
+	$(BIN)/python -m pytest tests/test_kernels.py
 
 # The cases of tests/test_kubernetes.py on the cluster of KUBECONFIG, in its current namespace. The
 # S3 server in AWS_* has to answer from here and from its pods; QLORA_TEST_IMAGE is the CPU image.

@@ -6,13 +6,14 @@ python -m pytest -m cuda        all of it, with the kernels and the loader, in a
 import json
 import signal
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
-from test_engine import CONFIGS, packed_batch, trainable, tuned_model
+from test_engine import packed_batch, trainable, tuned_model
 from test_interruption import only_run, wait_for_step
 
 from trainer.batches import collate_for_engine, documents
@@ -103,8 +104,10 @@ def by_name(model: Any, engine: Engine) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(
+    ("family", "plan"),
+    [*product(["llama", "qwen3"], PLANS), ("mistral", "graph"), ("qwen2", "graph")],
+)
 def test_gradients_are_those_of_float32_on_a_cpu(
     family: str, plan: str, precision: str, tmp_path: Path
 ) -> None:
