@@ -111,12 +111,13 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
     )
     if variant.startswith("trl"):
         return _plain_trl(variant, base, settings, blocks, choice.blocks)
+    from trainer.sharding import WholeBase
     from trainer.train.making import make_trainer
     from trainer.workers import Workers
 
     tuned = model.attach_adapter(model.load(base, settings, precision, device), settings)
     return make_trainer(
-        tuned, base.tokenizer(), blocks, settings, precision, device, choice, Workers()
+        tuned, base.tokenizer(), blocks, settings, precision, device, choice, Workers(), WholeBase()
     )
 
 

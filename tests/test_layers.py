@@ -25,6 +25,7 @@ ROOMS = [
     "device",
     "kernels",
     "planner",
+    "sharding",
     "engine",
     "batches",
     "selftest",

@@ -6,9 +6,18 @@ from typing import Any
 import pytest
 from test_device import A10, CPU, LLAMA_2_7B, T4
 
-from trainer.device import GIB, Device
+from trainer.device import GIB, NF4_BYTES, Device
 from trainer.errors import DoesNotFitError
-from trainer.planner import GPUS, Plan, choose, leaner, peak_bytes, stock_peak_bytes, tokens_per_s
+from trainer.planner import (
+    GPUS,
+    Plan,
+    choose,
+    choose_for,
+    leaner,
+    peak_bytes,
+    stock_peak_bytes,
+    tokens_per_s,
+)
 
 TRAINABLE = 4_194_304  # r=8 on q and v
 LEAN = Plan(0, offload=True, mlp_rows=2048, logit_rows=512, host_ends=True)
@@ -101,6 +110,33 @@ def test_a_block_of_65536_tokens_trains_on_a_t4() -> None:
 def test_host_memory_that_is_not_there_is_not_used() -> None:
     with pytest.raises(DoesNotFitError, match=r"14\.7 GiB free.*needs about"):
         chosen(T4, block_tokens=65536, effective=1, host_bytes=GIB)
+
+
+def test_the_base_is_in_parts_only_where_it_does_not_fit_whole() -> None:
+    def plan(sharding: str, workers: int, gib: float) -> Plan:
+        device = replace(T4, free_bytes=int(gib * GIB))
+        asked: Any = {"trainable": TRAINABLE, "effective": 8, "block_tokens": 512}
+        choice = choose_for(workers, sharding, device, LLAMA_2_7B, **asked)
+        assert choice.plan is not None
+        return choice.plan
+
+    assert plan("auto", 4, 14.7).parts == 1
+    assert plan("auto", 4, 3.5).parts == 4
+    assert plan("fsdp", 4, 14.7).parts == 4
+    assert plan("fsdp", 1, 14.7).parts == 1
+    for sharding, workers in (("ddp", 4), ("auto", 1)):
+        with pytest.raises(DoesNotFitError, match=r"3\.5 GiB free"):
+            plan(sharding, workers, 3.5)
+    with pytest.raises(DoesNotFitError, match=r"the base in 2 parts; lower QLORA_MAX_LENGTH"):
+        plan("auto", 2, 1.5)
+
+
+def test_a_part_of_the_base_takes_its_share_and_two_layers() -> None:
+    def weights(parts: int) -> int:
+        return peak_bytes(LLAMA_2_7B, Plan(32, parts=parts), 4, 512, TRAINABLE)
+
+    base = LLAMA_2_7B.linear_parameters * NF4_BYTES
+    assert weights(1) - weights(4) == pytest.approx(base * (3 / 4 - 2 / 32), rel=1e-6)
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_size_it_needs() -> None:

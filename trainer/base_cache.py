@@ -59,13 +59,15 @@ class BaseCache:
         minutes = settings.storage_retry_minutes
         self._store = open_store(settings.base_cache_uri, retry_minutes=minutes)
 
-    def bring(self, target: Target) -> dict[str, "torch.Tensor"] | None:
-        """The quantised weights; None when there are none. An entry of no use is removed."""
+    def bring(self, target: Target, take: weights.Take) -> dict[str, "torch.Tensor"] | None:
+        """What `take` makes of the quantised weights; None when there are none. An entry of no use
+        is removed."""
         try:
             manifest = read_manifest(self._store, self._under)
             if manifest is None:
                 return None
-            tensors = weights.bring(self._shards(manifest["objects"]), target, self._place)
+            shards = self._shards(manifest["objects"])
+            tensors = weights.bring(shards, target, self._place, take)
         except (DataError, UnknownLayoutError) as error:
             log.warning("%s; quantising the base again", error)
             self._store.delete([f"{self._under}/manifest.json"])

@@ -1,6 +1,7 @@
 """The story of one run: settings in, published adapter out."""
 
 import contextlib
+import json
 import logging
 import shutil
 import time
@@ -28,6 +29,7 @@ from trainer.device import (
     choose_precision,
     find_device,
 )
+from trainer.errors import SettingsError
 from trainer.log import figures
 from trainer.metrics import Metrics
 from trainer.publication import finished_at, move_latest, owner_of, publish_run, reject_run
@@ -135,6 +137,8 @@ def _train_and_publish(
     tracker: tracking.Tracking,
     workers: Workers,
 ) -> None:
+    from trainer.sharding import ShardedBase, WholeBase
+
     # transformers greets W&B's offline mode on stdout
     with contextlib.redirect_stdout(None), lean.without_wandb():
         from trainer.train import train
@@ -144,7 +148,8 @@ def _train_and_publish(
         log.info("%s", reason)
     blocks = data.prepare(job.settings, job.inputs, tokenizer)
     fit = _fit(job, workers)
-    quantised = model.load(job.base, job.settings, job.precision, job.device)
+    frozen = ShardedBase(workers) if fit.is_sharded else WholeBase()
+    quantised = model.load(job.base, job.settings, job.precision, job.device, frozen)
     tuned = model.attach_adapter(quantised, job.settings)
     trained = train(
         tuned,
@@ -161,23 +166,26 @@ def _train_and_publish(
         metrics=metrics,
         tracking=tracker,
         workers=workers,
+        frozen=frozen,
     )
     if not workers.first:
+        frozen.lend()
         return
-    evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
     artifacts.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
-    faults = acceptance.faults(
-        folder / "adapter",
-        tuned,
-        job.base,
-        evaluation,
-        train=blocks.train,
-        held_out=blocks.held_out,
-        ends=prompts.stop_ids(tokenizer),
-        max_loss_ratio=job.settings.max_loss_ratio,
-    )
+    with frozen.lent(tuned):
+        evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
+        faults = acceptance.faults(
+            folder / "adapter",
+            tuned,
+            job.base,
+            evaluation,
+            train=blocks.train,
+            held_out=blocks.held_out,
+            ends=prompts.stop_ids(tokenizer),
+            max_loss_ratio=job.settings.max_loss_ratio,
+        )
     tracker.finish(evaluation.figures())
     if (scratch / TENSORBOARD).is_dir():
         shutil.copytree(scratch / TENSORBOARD, folder / TENSORBOARD)
@@ -216,20 +224,33 @@ class Fit:
     total_parameters: int
     warnings: list[str]
 
+    @property
+    def is_sharded(self) -> bool:
+        return self.choice.plan is not None and self.choice.plan.parts > 1
+
 
 def _fit(job: Job, workers: Workers) -> Fit:
     """Raises DoesNotFitError when not even one block fits."""
     shape = job.base.shape()
     trainable = model.trainable_parameters(job.base, job.settings)
-    choice = planner.choose(
-        job.device,
+    has_engine = _has_engine(job)
+    if job.settings.sharding == "fsdp" and not has_engine:
+        raise SettingsError(
+            f"QLORA_SHARDING=fsdp: {job.base.name} trains on the stock path, which holds the base "
+            "whole; use QLORA_SHARDING=auto"
+        )
+    device, host_bytes = _weakest(job.device, workers)
+    choice = planner.choose_for(
+        workers.size,
+        job.settings.sharding,
+        device,
         shape,
         trainable=trainable,
         effective=-(-job.settings.effective_batch_size // workers.size),
         block_tokens=job.settings.max_length,
         micro_batch=job.settings.batch_size,
-        engine=_has_engine(job),
-        host_bytes=selftest.free_host_bytes(),
+        engine=has_engine,
+        host_bytes=host_bytes,
     )
     log.info("%s: %s (%s)", job.device.name, job.precision.name, job.precision.reason)
     log.info(
@@ -249,6 +270,16 @@ def _fit(job: Job, workers: Workers) -> Fit:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
     return Fit(choice, trainable, shape.parameters, warnings)
+
+
+def _weakest(device: Device, workers: Workers) -> tuple[Device, int]:
+    """The first worker's device and free host memory, with the least that any of them has: all
+    plan the same, for micro-batches of different sizes would be other blocks."""
+    free, host_bytes = workers.least(device.free_bytes, selftest.free_host_bytes())
+    kind, name, capability = json.loads(
+        workers.said_by_first(json.dumps([device.kind, device.name, device.capability]).encode())
+    )
+    return Device(kind, name, capability and (capability[0], capability[1]), free), host_bytes
 
 
 def _has_engine(job: Job) -> bool:

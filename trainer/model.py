@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import hub
 from trainer.base_cache import BaseCache
-from trainer.errors import DataError, SettingsError
+from trainer.errors import DataError, DoesNotFitError, SettingsError
 from trainer.settings import Settings, publishable_uri
 from trainer.storage import Stored, fetch, objects_at
 from trainer.storage.disk import chunks_of, sha256_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from trainer.device import Device, Precision
+    from trainer.sharding import WholeBase
 
 log = logging.getLogger(__name__)
 
@@ -225,19 +226,33 @@ def _on_disk(base: Base, names: list[str]) -> list[Path]:
     return [base.folder / name for name in names]
 
 
-def load(base: Base, settings: Settings, precision: "Precision", device: "Device") -> Any:
+def load(
+    base: Base,
+    settings: Settings,
+    precision: "Precision",
+    device: "Device",
+    frozen: "WholeBase | None" = None,
+) -> Any:
     """The base model, its linear layers quantised to NF4 with double quantisation, frozen.
 
     Embedding, head and norms stay in the compute dtype: the usual cast to float32 costs 0.5 GiB
     on a 7B model and slows each step. The weights come from QLORA_BASE_CACHE_URI if they are
-    there; otherwise they are quantised as they are read, and kept there.
+    there; otherwise they are quantised as they are read, and kept there. `frozen` says what of
+    them this worker holds.
     """
     import torch
 
+    from trainer.sharding import WholeBase
+
     place = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
+    frozen = frozen or WholeBase()
     try:
-        model = _from_tensors(base, settings, precision.dtype, place)
+        model = _from_tensors(base, settings, precision.dtype, place, frozen)
     except UnknownLayoutError as error:
+        if frozen.is_sharded:
+            raise DoesNotFitError(
+                f"{base.name} cannot be held in parts: {error}; use QLORA_SHARDING=ddp"
+            ) from error
         log.info("%s is read by transformers' own loader: %s", base.name, error)
         weights(base, settings)
         model = _stock(base, precision.dtype, place)
@@ -246,16 +261,19 @@ def load(base: Base, settings: Settings, precision: "Precision", device: "Device
     return model
 
 
-def _from_tensors(base: Base, settings: Settings, dtype: "torch.dtype", place: Any) -> Any:
+def _from_tensors(
+    base: Base, settings: Settings, dtype: "torch.dtype", place: Any, frozen: "WholeBase"
+) -> Any:
     """The same bits as `_stock`, without its need of memory and without the files on this disk."""
     from copy import deepcopy
 
     target = _target(base, dtype)
+    frozen.expect({name: target.expected[name][1] for name in target.quantised}, place)
     cache = _cache(base, settings, dtype, place)
-    tensors = cache.bring(target) if cache else None
+    tensors = cache.bring(target, frozen.take) if cache else None
     if tensors is None:
-        tensors = quantise(_shards(base, settings), target, place)
-        if cache:
+        tensors = quantise(_shards(base, settings), target, place, frozen.take)
+        if cache and not frozen.is_sharded:  # no worker has all of it
             cache.keep(tensors)
     config = deepcopy(base.config)
     config.quantization_config = _nf4(dtype).to_dict()
@@ -268,6 +286,7 @@ def _from_tensors(base: Base, settings: Settings, dtype: "torch.dtype", place: A
             device_map={"": place},
             attn_implementation=base.attention,
         )
+    frozen.attach(model)
     model.name_or_path = model.config.name_or_path = str(base.folder)
     if (base.folder / "generation_config.json").is_file():
         from transformers import GenerationConfig

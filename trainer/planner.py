@@ -36,7 +36,8 @@ class Plan:
     of which a micro-batch reads a few rows, and the head, needed for a moment, in pinned host
     memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute dtype
     too: the same numbers, without dequantising them twice a micro-batch. `graph` captures both
-    passes as CUDA graphs, so that starting kernels takes no time.
+    passes as CUDA graphs, so that starting kernels takes no time. `parts` is how many workers hold
+    the base together, each its part and at most two whole layers.
     """
 
     kept_layers: int
@@ -47,6 +48,7 @@ class Plan:
     host_ends: bool = False
     unpacked_layers: int = 0
     graph: bool = False
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,22 @@ def speed_of(device_name: str) -> Speed:
     return next((s for s in GPUS.values() if s.name.split()[-1] in device_name), UNKNOWN)
 
 
+def choose_for(
+    workers: int, sharding: str, device: Device, shape: Any, *, engine: bool = True, **asked: Any
+) -> Choice:
+    """`choose` for each of so many workers that are alike. `sharding` is the setting: with `auto`
+    the base is in parts only where it does not fit whole."""
+    can_share = engine and workers > 1
+    if sharding == "fsdp" and can_share:
+        return choose(device, shape, engine=engine, parts=workers, **asked)
+    try:
+        return choose(device, shape, engine=engine, **asked)
+    except DoesNotFitError:
+        if sharding == "ddp" or not can_share:
+            raise
+    return choose(device, shape, engine=engine, parts=workers, **asked)
+
+
 def choose(
     device: Device,
     shape: Any,
@@ -107,25 +125,27 @@ def choose(
     micro_batch: int | None = None,
     engine: bool = True,
     host_bytes: int = 0,
+    parts: int = 1,
 ) -> Choice:
     """The spending that is predicted to be fastest among those that fit.
 
     `shape` is a `model.Shape`; `micro_batch` fixes the blocks, otherwise any divisor of
-    `effective` may be chosen; `host_bytes` of host memory may be used. Raises DoesNotFitError
-    that says what the leanest spending needs.
+    `effective` may be chosen; `host_bytes` of host memory may be used; `parts` workers hold the
+    base together. Raises DoesNotFitError that says what the leanest spending needs.
     """
     divisors = [b for b in range(1, effective + 1) if effective % b == 0]
     sizes = divisors if micro_batch is None else [micro_batch]
     if device.kind == "cpu":
         blocks = max(b for b in sizes if micro_batch is not None or b <= CPU_MICRO_BATCH)
-        unpack = shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
-        plan = Plan(shape.layers, unpacked_layers=unpack * shape.layers) if engine else None
-        return Choice(blocks, plan, "as set" if micro_batch else "a CPU gains nothing from more")
+        unpack = parts == 1 and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
+        plan = Plan(shape.layers, unpacked_layers=unpack * shape.layers, parts=parts)
+        reason = "as set" if micro_batch else "a CPU gains nothing from more"
+        return Choice(blocks, plan if engine else None, reason + _in_parts(parts))
     found = [
         _predicted(blocks, plan, device, shape, trainable, block_tokens)
         for blocks in sizes
         for plan in (
-            _plans(device, shape, trainable, blocks * block_tokens, block_tokens, host_bytes)
+            _plans(device, shape, trainable, blocks * block_tokens, block_tokens, host_bytes, parts)
             if engine
             else [None]
         )
@@ -136,7 +156,8 @@ def choose(
         raise DoesNotFitError(
             f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the leanest way to "
             f"train blocks of {block_tokens} tokens needs about "
-            f"{leanest.peak_bytes * (1 + SLACK) / GIB:.1f} GiB; lower QLORA_MAX_LENGTH"
+            f"{leanest.peak_bytes * (1 + SLACK) / GIB:.1f} GiB{_in_parts(parts)}; "
+            "lower QLORA_MAX_LENGTH"
             f"{' or QLORA_BATCH_SIZE' if (micro_batch or 1) > 1 else ''} or use a smaller model"
         )
     best = max(fitting, key=lambda c: (c.tokens_per_s, -c.peak_bytes))
@@ -154,23 +175,38 @@ def leaner(plan: Plan, layers: int) -> Plan | None:
 
 
 def _plans(
-    device: Device, shape: Any, trainable: int, tokens: int, block_tokens: int, host_bytes: int
+    device: Device,
+    shape: Any,
+    trainable: int,
+    tokens: int,
+    block_tokens: int,
+    host_bytes: int,
+    parts: int,
 ) -> Iterator[Plan]:
+    if parts > 1:
+        yield Plan(shape.layers, parts=parts)
+    else:
+        yield _everything(device, shape, trainable, tokens, block_tokens)
+    yield from (Plan(kept, parts=parts) for kept in range(shape.layers - 1, -1, -1))
+    long = block_tokens > LONG
+    lean = Plan(0, long, offload=True, mlp_rows=2048, logit_rows=512, parts=parts)
+    for plan in (lean, replace(lean, host_ends=True)):
+        if host_bytes_needed(shape, plan, tokens) <= host_bytes:
+            yield plan
+
+
+def _everything(device: Device, shape: Any, trainable: int, tokens: int, block_tokens: int) -> Plan:
+    """Nothing is computed again, and memory that is left holds unpacked weights and graphs."""
     has_graphs = device.capability is not None and device.capability >= (8, 0)
     everything = Plan(shape.layers)
     peak = peak_bytes(shape, everything, tokens // block_tokens, block_tokens, trainable)
     spare = int(device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
     unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
-    yield replace(
+    return replace(
         everything,
         unpacked_layers=min(max(unpacked, 0), shape.layers),
         graph=has_graphs and spare >= 0,
     )
-    yield from (Plan(kept) for kept in range(shape.layers - 1, -1, -1))
-    lean = Plan(0, block_tokens > LONG, offload=True, mlp_rows=2048, logit_rows=512)
-    for plan in (lean, replace(lean, host_ends=True)):
-        if host_bytes_needed(shape, plan, tokens) <= host_bytes:
-            yield plan
 
 
 def host_bytes_needed(shape: Any, plan: Plan, tokens: int) -> int:
@@ -197,12 +233,17 @@ def _why(choice: Choice, device: Device, shape: Any) -> str:
     fact = f"{choice.peak_bytes / GIB:.1f} of {device.free_bytes / GIB:.1f} GiB predicted"
     if choice.plan is None:
         return f"{fact}, every layer computed again"
+    fact += _in_parts(choice.plan.parts)
     kept, unpacked = choice.plan.kept_layers, choice.plan.unpacked_layers
     if kept == shape.layers:
         beside = f", {unpacked} of them unpacked" if unpacked else ""
         return f"{fact}, no layer computed again{beside}"
     where = " from host memory" if choice.plan.offload else ""
     return f"{fact}, {shape.layers - kept} of {shape.layers} layers computed again{where}"
+
+
+def _in_parts(parts: int) -> str:
+    return f", the base in {parts} parts" if parts > 1 else ""
 
 
 def peak_bytes(shape: Any, plan: Plan, blocks: int, block_tokens: int, trainable: int) -> int:
@@ -212,7 +253,8 @@ def peak_bytes(shape: Any, plan: Plan, blocks: int, block_tokens: int, trainable
     """
     s, tokens = shape, blocks * block_tokens
     dropped = s.layers - plan.kept_layers
-    weights = s.linear_parameters * NF4_BYTES + s.other_parameters * HALF
+    in_layers = min(1, 1 / plan.parts + (2 / s.layers if plan.parts > 1 else 0))
+    weights = s.linear_parameters * NF4_BYTES * in_layers + s.other_parameters * HALF
     weights += s.linear_parameters * HALF * plan.unpacked_layers / s.layers
     if plan.host_ends:
         weights -= s.ends_parameters * HALF

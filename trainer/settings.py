@@ -207,6 +207,13 @@ class Settings:
         "all with transformers and peft alone",
         choices=("auto", "stock"),
     )
+    sharding: str = _option(
+        "auto",
+        "several workers hold the base whole each (`ddp`) or in parts together (`fsdp`); `auto` in "
+        "parts only where it does not fit whole",
+        choices=("auto", "ddp", "fsdp"),
+        changes_result=False,
+    )
     checkpoint_every: Interval = _option(
         "10m",
         "minutes (`10m`) or optimizer steps (`200`) between checkpoints",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 
+# What is kept of some tensors as soon as they are there.
+Take = Callable[[dict[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
+
 READ_AHEAD_BYTES = 256 << 20
 LONGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 DTYPES = {
@@ -66,9 +69,9 @@ class Target:
 
 
 def quantise(
-    shards: list[Shard], target: Target, device: "torch.device"
+    shards: list[Shard], target: Target, device: "torch.device", take: Take
 ) -> dict[str, "torch.Tensor"]:
-    """The weights of `shards` on `device`, those of `target.quantised` as NF4.
+    """What `take` makes of the weights of `shards` on `device`, those of `target.quantised` as NF4.
 
     Raises UnknownLayoutError, DataError for a file that is damaged, and what reading raises.
     """
@@ -77,17 +80,22 @@ def quantise(
         found: dict[str, torch.Tensor] = {}
         for name, tensor in tensors(shard, lambda header: _refuse_misfits(header, target)):
             if name in target.expected:
-                found |= _placed(name, tensor, target, device)
+                found |= take(_placed(name, tensor, target, device))
         return found
 
     return _of_all(shards, placed, target)
 
 
-def bring(shards: list[Shard], target: Target, device: "torch.device") -> dict[str, "torch.Tensor"]:
-    """Weights that were quantised before, as they are, on `device`. Raises as `quantise`."""
+def bring(
+    shards: list[Shard], target: Target, device: "torch.device", take: Take
+) -> dict[str, "torch.Tensor"]:
+    """What `take` makes of weights quantised before, on `device`. Raises as `quantise`."""
 
     def placed(shard: Shard) -> dict[str, "torch.Tensor"]:
-        return {name: tensor.to(device) for name, tensor in tensors(shard)}
+        found: dict[str, torch.Tensor] = {}
+        for name, tensor in tensors(shard):
+            found |= take({name: tensor.to(device)})
+        return found
 
     return _of_all(shards, placed, target)
 

@@ -109,7 +109,7 @@ class Workers:
         import torch
 
         total = torch.tensor(values, dtype=torch.float64)
-        with self._talking():
+        with self.talking():
             torch.distributed.all_reduce(total)
         added: list[float] = total.tolist()
         return added
@@ -120,9 +120,48 @@ class Workers:
             return
         import torch
 
-        with self._talking():
+        with self.talking():
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
+
+    def least(self, *values: int) -> list[int]:
+        """The smallest of all workers' for each value."""
+        if self.size == 1:
+            return list(values)
+        import torch
+
+        smallest = torch.tensor(values, dtype=torch.int64)
+        with self.talking():
+            torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
+        found: list[int] = smallest.tolist()
+        return found
+
+    def word(self, number: int = 0) -> int:
+        """The first worker's `number`, on all of them at the same time."""
+        import torch
+
+        said = torch.tensor(number)
+        with self.talking():
+            torch.distributed.broadcast(said, src=0)
+        return int(said)
+
+    def mark(self, key: str) -> None:
+        """The others, in `wait_for`, go on."""
+        with self.talking():
+            self._store.set(key, "1")
+
+    def wait_for(self, key: str) -> None:
+        """Until the first worker has marked `key`. Not a barrier: what it does before that may
+        take longer than those wait."""
+        with self.talking():
+            while not self._ask(lambda: self._store.check([key]), self._patience_s):
+                if self._ask(lambda: self._store.check([FAILURE]), self._patience_s):
+                    raise RuntimeError("it failed")
+                time.sleep(POLL_S)
+
+    def said_by_first(self, content: bytes) -> bytes:
+        """The first worker's `content`, on all of them."""
+        return content if self.size == 1 else self._broadcast(content)
 
     def hand_out(self, folder: Path | None, into: Path) -> Path | None:
         """The first worker's `folder`: itself there, a copy of its files in `into` elsewhere."""
@@ -149,7 +188,7 @@ class Workers:
             return b""
         shape = torch.zeros(int(size), dtype=torch.uint8)
         payload = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.first else shape
-        with self._talking():
+        with self.talking():
             torch.distributed.broadcast(payload, src=0)
         return payload.numpy().tobytes()
 
@@ -172,7 +211,7 @@ class Workers:
                 f"({_line(error)}); check that all of them run and reach MASTER_ADDR, then start "
                 "again"
             ) from error
-        with self._talking():
+        with self.talking():
             asked = self._store.compare_set(RUN, "", run).decode()
         if asked != run:
             raise SettingsError(
@@ -181,7 +220,8 @@ class Workers:
             )
 
     @contextlib.contextmanager
-    def _talking(self) -> Iterator[None]:
+    def talking(self) -> Iterator[None]:
+        """Around whatever torch.distributed does for all: raises why another worker is gone."""
         try:
             yield
         except RuntimeError as error:  # all that torch.distributed raises
@@ -253,12 +293,8 @@ class Workers:
                 left = self._store.add(LEFT, 0)
 
     def _wait_for_first(self) -> None:
-        """Until the run is published. Not a barrier: evaluation may take longer than those wait."""
-        with self._talking():
-            while not self._ask(lambda: self._store.check([DONE]), self._patience_s):
-                if self._ask(lambda: self._store.check([FAILURE]), self._patience_s):
-                    raise RuntimeError("it failed")
-                time.sleep(POLL_S)
+        """Until the run is published."""
+        self.wait_for(DONE)
         self._leave()
 
 

@@ -16,6 +16,7 @@ from trainer.engine.state import Batch, Passed, Saved
 from trainer.kernels import Kernels, choose, choose_attention
 from trainer.kernels.attention import Attention, Documents
 from trainer.planner import Plan
+from trainer.sharding import WholeBase
 
 
 class Engine:
@@ -35,8 +36,10 @@ class Engine:
         row_tokens: int,
         kernels: Kernels | None = None,
         attention: Attention | None = None,
+        frozen: WholeBase | None = None,
     ) -> None:
         """`model` is a PeftModel for whose config `why_not` gives None; rows have `row_tokens`."""
+        self._frozen = frozen or WholeBase()
         base = model.get_base_model()
         self.layers = list(layers_of(model))
         self.dtype = dtype
@@ -131,8 +134,8 @@ class Engine:
         """
         batch = self._batch(position_ids_BT, where, drops=False)
         x = self._k.embedding(input_ids_BT.flatten(), self._embedding.data, self.dtype)
-        for layer in self.layers:
-            x, _ = self._layer.forward(layer, x, batch, keep=False)
+        for number in self._frozen.use(range(len(self.layers))):
+            x, _ = self._layer.forward(self.layers[number], x, batch, keep=False)
         return self._end.loss(x, labels_BT)[0]
 
     def forward(self, inputs: Inputs) -> Passed:
@@ -140,7 +143,8 @@ class Engine:
         x = self._k.embedding(inputs.input_ids_BT.flatten(), self._embedding.data, self.dtype)
         saved = []
         first_kept = len(self.layers) - self.plan.kept_layers
-        for number, layer in enumerate(self.layers):
+        for number in self._frozen.use(range(len(self.layers))):
+            layer = self.layers[number]
             out, state = self._layer.forward(layer, x, batch, keep=number >= first_kept)
             if self._host is not None and number < first_kept:
                 self._host.store(number, state)
@@ -154,7 +158,7 @@ class Engine:
         batch, saved = passed.batch, passed.saved
         grad = self._end.backward(passed.grad_MH, passed.x_MH, grad_loss)
         passed.grad_MH = passed.x_MH = torch.empty(0)
-        for number in range(len(self.layers) - 1, -1, -1):
+        for number in self._frozen.use(reversed(range(len(self.layers)))):
             if self._host is not None:
                 self._host.fetch(number, saved)
             grad = self._layer.backward(
@@ -164,6 +168,12 @@ class Engine:
         found = [[batch.gradients[id(p)] for p in group] for group in (self._joined, self._apart)]
         joined = [torch.cat([g.flatten() for g in found[0]])] if found[0] else []
         return [*joined, *found[1]]
+
+    def stand_by(self) -> None:
+        """What others' micro-batch needs of this worker, which has none of its own."""
+        for order in (range(len(self.layers)), reversed(range(len(self.layers)))):
+            for _ in self._frozen.use(order):
+                pass
 
     def _batch(self, position_ids_BT: torch.Tensor, where: Documents, *, drops: bool) -> Batch:
         like = torch.empty(0, dtype=self.dtype, device=self.device)

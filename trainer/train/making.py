@@ -14,6 +14,7 @@ from trainer.engine import Engine
 from trainer.model import adapter_to_float32
 from trainer.planner import Choice
 from trainer.settings import Settings
+from trainer.sharding import WholeBase
 from trainer.shares import GradientSum, Shares
 from trainer.train.resumable import ResumableTrainer
 from trainer.workers import Workers
@@ -34,6 +35,7 @@ def make_trainer(
     device: Device,
     choice: Choice,
     workers: Workers,
+    frozen: WholeBase,
 ) -> "ResumableTrainer":
     on_gpu = device.kind == "cuda"
     shares = Shares(
@@ -82,12 +84,16 @@ def make_trainer(
         processing_class=tokenizer,
         data_collator=_Numbered(blocks, collate if choice.plan is None else collate_for_engine),
     )
-    trainer.shares, trainer.workers = shares, workers
+    trainer.shares, trainer.workers, trainer.frozen = shares, workers, frozen
     trainer.gradients = GradientSum(settings.seed, workers)
     adapter_to_float32(model)
     if choice.plan is not None:
         trainer.engine = Engine(
-            model, dtype=precision.dtype, plan=choice.plan, row_tokens=settings.max_length
+            model,
+            dtype=precision.dtype,
+            plan=choice.plan,
+            row_tokens=settings.max_length,
+            frozen=frozen,
         )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -18,6 +18,7 @@ from trainer.engine import Engine
 from trainer.errors import DoesNotFitError
 from trainer.planner import leaner
 from trainer.rows import as_lines, rows_of
+from trainer.sharding import WholeBase
 from trainer.shares import GradientSum, Shares
 from trainer.train.state import (
     ADAPTER,
@@ -42,6 +43,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     engine: Engine | None = None
+    frozen: WholeBase
     workers: Workers
     shares: Shares
     gradients: GradientSum
@@ -107,7 +109,11 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         scaler = getattr(self.accelerator, "scaler", None)
         if not inputs and scaler is not None:  # its first use makes it, which may not have been
             scaler.scale(torch.zeros((), device=self.args.device))
-        loss = self._micro_batch(model, inputs, num_items_in_batch) if inputs else None
+        loss = None
+        if inputs:
+            loss = self._micro_batch(model, inputs, num_items_in_batch)
+        elif self.engine is not None:
+            self.engine.stand_by()
         if loss is not None and self.workers.size == self.shares.per_step == 1:
             return loss
         self.gradients.add(self._trained(), loss)
@@ -140,10 +146,12 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
                 fault = str(error).split(". ")[0]
             for parameter in self.engine.parameters:  # of some it may have come just before
                 parameter.grad = None
-            plan = leaner(self.engine.plan, len(self.engine.layers))
+            # With the base in parts no worker can do a micro-batch again alone.
+            is_alone = not self.frozen.is_sharded
+            plan = leaner(self.engine.plan, len(self.engine.layers)) if is_alone else None
             if plan is None:
                 raise DoesNotFitError(
-                    f"out of GPU memory even with the leanest plan ({fault}); lower "
+                    f"out of GPU memory and no leaner plan is left ({fault}); lower "
                     "QLORA_MAX_LENGTH or QLORA_BATCH_SIZE, or end what else uses the GPU"
                 )
             log.warning("out of GPU memory; going on with %s", plan)

@@ -18,6 +18,7 @@ from trainer.metrics import Metrics
 from trainer.planner import Choice
 from trainer.rows import Row, best_held_out, rows_of, seconds_of
 from trainer.settings import Settings
+from trainer.sharding import WholeBase
 from trainer.tracking import Tracking
 from trainer.train.making import make_trainer
 from trainer.train.watch import StepGivenUp, Watch
@@ -71,6 +72,7 @@ def train(
     metrics: Metrics,
     tracking: Tracking,
     workers: Workers,
+    frozen: WholeBase,
 ) -> Trained:
     """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
 
@@ -79,7 +81,9 @@ def train(
     """
     start = _start(settings, checkpoints) if workers.first else None
     start = workers.hand_out(start, settings.scratch_dir / workers.own("handed-out"))
-    trainer = make_trainer(model, tokenizer, blocks, settings, precision, device, choice, workers)
+    trainer = make_trainer(
+        model, tokenizer, blocks, settings, precision, device, choice, workers, frozen
+    )
     watch = Watch(trainer, settings, checkpoints, metrics, tracking, held_out)
     trainer.add_callback(watch)
     if start is not None:

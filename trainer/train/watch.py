@@ -86,9 +86,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             parameter.grad = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._trainer.stops or (self._trainer.workers.size == 1 and stopping.requested()):
+        if self._stops():
             control.should_training_stop = True
         control.should_log = True
+
+    def _stops(self) -> bool:
+        """Of several workers all stop after the same step."""
+        is_alone = self._trainer.workers.size == 1
+        return self._trainer.stops or (is_alone and stopping.requested())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" not in logs:
@@ -118,11 +123,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return blocks * self._block_tokens
 
     def _measure_held_out(self, step: int, row: Row) -> None:
-        """Between two steps, and outside the training time. Not when there is little time left."""
-        if not self._trainer.workers.first or stopping.requested() or not self._held_out.due(step):
+        """Between two steps, and outside the training time. Not when there is little time left.
+
+        Workers that hold the base in parts measure together: each layer needs all of them.
+        """
+        trainer = self._trainer
+        measures = trainer.workers.first or trainer.frozen.is_sharded
+        if not measures or self._stops() or not self._held_out.due(step):
             return
         begin = time.monotonic()
-        trainer = self._trainer
         row["held_out_loss"] = self._held_out.loss(
             trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
         )
