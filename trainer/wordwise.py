@@ -41,18 +41,8 @@ _KINDS = (
 )
 _MAIN_KINDS = ("a", "1", ".", "'s", '"', "_", "\u00e9", "\u4e2d", "\U0001f600")
 _GAPS = (
-    " ",
-    "  ",
-    "    ",
-    "\n",
-    "\n\n",
-    " \n",
-    "\n ",
-    "\t",
-    "\r\n",
-    "\n\n\n  ",
-    "\u00a0",
-    " \u3000",
+    *(" ", "  ", "    ", "\n", "\n\n", " \n", "\n ", "\t", "\r\n", "\n\n\n  "),
+    *("\u00a0", " \u3000"),
 )
 _WORTH_IT_CHARS = 1 << 20  # trying a tokenizer out takes as long as some MiB of text
 _MOST_CHARS = 4 << 20  # of the table, `_ENTRY_CHARS` counted for each word
@@ -81,8 +71,9 @@ class Wordwise:
         self._table = _Table()
 
     def __call__(self, texts: list[str]) -> list[Found]:
-        self._chars += sum(map(len, texts))
-        pattern = self.pattern if self._chars > _WORTH_IT_CHARS else None
+        with self._lock:
+            self._chars += sum(map(len, texts))
+            pattern = self.pattern if self._chars > _WORTH_IT_CHARS else None
         if pattern is None:
             return [_whole(encoding) for encoding in self._encode(texts)]
         return self._from_words(texts, pattern)
