@@ -1,11 +1,12 @@
 """Tokens a second from files to packed blocks, beside the plain way, on the same files in one run.
 
-    python bench/data.py FOLDER [BLOCK_TOKENS]
+    python bench/text.py FOLDER 100 && python bench/data.py FOLDER [BLOCK_TOKENS]
 
-The plain way is `load_dataset("text", sample_by="document")`, `map(tokenize)` and trl's packing.
-Ours also decodes strictly, looks for copies and cuts at structure. Each runs in a fresh process.
-Only the .txt and .md files of FOLDER are read. `TOKENIZER` names another tokenizer than that of
-the built-in model; a real one is needed for figures that mean something.
+The plain way is `load_dataset("text", sample_by="document")`, `map(tokenize)` and trl's packing,
+each with a process for every core. Ours also decodes strictly, looks for copies and cuts at
+structure. Each runs in a fresh process. Only the .txt and .md files of FOLDER are read. `TOKENIZER`
+names another tokenizer than that of the built-in model; a real one is needed for figures that mean
+something.
 """
 
 import json

@@ -191,3 +191,37 @@ def test_blocks_are_read_from_the_disk_and_not_from_memory(tmp_path: Path, token
     assert isinstance(found.train._tokens, np.memmap)  # type: ignore[attr-defined]
     sizes = json.loads(index.read_text())["sizes"]
     assert sizes["tokens"] == 4 * found.train._tokens.size  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("harm", ["none", "cut off", "half a mark"])
+def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    write_prose(tmp_path, 30, near=prose(3).replace(VOCABULARY[3], "other"))
+    write_records(tmp_path / "data" / "a.jsonl")
+    (tmp_path / "data" / "005.csv").write_text('question,answer\nWhy?,So\n"open')
+    (tmp_path / "data" / "photo.png").write_bytes(b"\x89PNG")
+    whole = prepare(tmp_path, tokenizer, SCRATCH_DIR=str(tmp_path / "other"))
+    monkeypatch.setattr(shelf, "_MARK_BYTES", 20_000)
+    monkeypatch.setattr(shelf, "_BATCH_CHARS", 5_000)
+    read, was_read = [], formats.read
+
+    def until_killed(path: Path, *how: Any) -> Any:
+        read.append(path.name)
+        if path.name == "020.md" and read.count(path.name) == 1:
+            raise KeyboardInterrupt
+        return was_read(path, *how)
+
+    monkeypatch.setattr(formats, "read", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path, tokenizer)
+    (mark,) = (tmp_path / "scratch" / "tokens").glob("*/mark.json")
+    if harm == "cut off":
+        with (mark.parent / "rows").open("r+b") as file:
+            file.truncate(65)
+    elif harm == "half a mark":
+        mark.write_text(mark.read_text()[:50])
+    again = prepare(tmp_path, tokenizer)
+    assert content(again) == content(whole) and again.counts == whole.counts
+    assert [q.question for q in again.questions] == [q.question for q in whole.questions]
+    assert (read.count("000.md") == 1) == (harm == "none") and read.count("020.md") == 2

@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,7 @@ class _Shelved:
         self._settings, self._files, self._tokenizer = settings, files, tokenizer
         self._words = RecordTokenizer(tokenizer)
         self._is_divided = False
-        self.shelf = self._open("whole", self._reader())
+        self.shelf = self._open("whole", self._reader().by_source)
         self.shelf.tally.check(settings.max_skipped_share)
         self.copies = corpus.copies(self.shelf.prints, self.shelf.usable)
         self.kept: Mask = self.shelf.usable & (self.copies == Copy.NO)
@@ -143,15 +143,13 @@ class _Shelved:
     def _reader(self) -> corpus.Reader:
         return reader_of(self._settings, self._files)
 
-    def _open(self, part: str, examples: Any, tally: corpus.Tally | None = None) -> Shelf:
+    def _open(self, part: str, start: Callable[[int, corpus.Tally], shelf.BySource]) -> Shelf:
         folder = self._settings.scratch_dir / "tokens"
         name = _shelf_name(self._settings, self._files, self._tokenizer, part)
         with only_process(folder):
             return shelf.open_shelf(
                 folder / name,
-                lambda into: shelf.write(
-                    examples, tally or examples.tally, self._words, self._settings.max_length, into
-                ),
+                lambda into: shelf.write(start, self._words, self._settings.max_length, into),
             )
 
     def divided(self) -> "_Shelved":
@@ -163,8 +161,8 @@ class _Shelved:
         assert isinstance(document, Text)
         halves = blocks.divide(document)
         if halves is not None:
-            tally = corpus.Tally(**asdict(self.shelf.tally) | {"examples": 2, "void": []})
-            self.shelf = self._open("divided", [(0, half) for half in halves], tally)
+            tally = replace(self.shelf.tally, examples=2, void=[])
+            self.shelf = replace(self._open("divided", lambda *_: [(0, halves)]), tally=tally)
             self.copies = np.zeros(2, np.uint8)
             self.kept = np.ones(2, bool)
             self._is_divided = True

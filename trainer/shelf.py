@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,13 +29,18 @@ from trainer.sequences import Tokens, chars_of, encode
 
 log = logging.getLogger(__name__)
 
+Batch = list[tuple[int, Example]]  # with the number of its source
+BySource = Iterable[tuple[int, Iterable[Example]]]
+
 KINDS = (Text, Completion, Conversation)
 KEPT_CONVERSATIONS = 256  # those with the smallest keys, whole: what is held out has small keys
 KEPT_SHELVES = 4  # in one folder; the ones that were not used for longest go
 
 _BATCH_CHARS = 1 << 20
 _SAY_AFTER_S = 30.0
+_MARK_BYTES = 64 << 20  # of tokens: what a start after a kill may have to do again
 _INDEX = "shelf.json"
+_MARK = "mark.json"
 _ROW = np.dtype(
     [
         ("key", "<u8"),
@@ -120,27 +125,23 @@ class Shelf:
 
 
 def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:
-    """What lies in `folder`; where it is not complete, `fill` makes it.
+    """What lies in `folder`; where it is not complete, `fill` makes it, or goes on making it.
 
     Only one process at a time may do this with the folders beside it.
     """
     if not _is_complete(folder):
         partial = folder.with_name(folder.name + ".partial")
-        for leftover in (folder, partial):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=True)
         fill(partial)
         partial.rename(folder)
     else:
         log.info("the data was tokenised by an earlier start")
     os.utime(folder)
     _forget_old(folder.parent)
-    index = json.loads((folder / _INDEX).read_text())
-    conversations = [
-        (number, Conversation(tuple(Message(*turn) for turn in turns)))
-        for number, turns in index["conversations"]
-    ]
-    return Shelf(folder, Tally(**index["tally"]), conversations)
+    index = _mark_of(json.loads((folder / _INDEX).read_text()))
+    conversations = [(number, example) for _, number, example in index.conversations]
+    return Shelf(folder, index.tally, conversations)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -164,41 +165,151 @@ def _forget_old(folder: Path) -> None:
 
 
 def write(
-    examples: Iterable[tuple[int, Example]],
-    tally: Tally,
-    words: RecordTokenizer,
-    max_length: int,
-    folder: Path,
+    start: Callable[[int, Tally], BySource], words: RecordTokenizer, max_length: int, folder: Path
 ) -> None:
-    """Tokenise (number of its source, example) into `folder`; `tally` is complete by the end."""
-    files = {name: (folder / name).open("wb") for name in _COLUMNS}
-    conversations: list[tuple[int, int, Conversation]] = []
-    number, said = 0, time.monotonic()
+    """Tokenise into `folder`, from where a start before this one was stopped.
+
+    `start` gives the sources from the one of this number on, and counts them into the tally.
+    """
+    writer = _Writer(folder)
+    under_way = _UnderWay(writer, lambda batch: _part(batch, words, max_length))
     try:
-        for part in _encoded(examples, words, max_length):
-            part.columns["documents"] += number
-            for name, file in files.items():
-                part.columns[name].tofile(file)
-            found = [(-key, number + at, example) for key, at, example in part.conversations]
-            conversations = heapq.nlargest(
-                KEPT_CONVERSATIONS, conversations + found, key=lambda kept: kept[:2]
-            )
-            number += len(part.columns["rows"])
-            if time.monotonic() - said > _SAY_AFTER_S:
-                said = time.monotonic()
-                log.info("tokenised %s tokens", f"{files['tokens'].tell() // 4:,}")
+        for source, examples in start(writer.mark.source, writer.mark.tally):
+            for example in examples:
+                under_way.add(source, example)
+            if writer.is_mark_due:
+                under_way.finish()
+                writer.save(source + 1)
+        under_way.finish()
     finally:
-        for file in files.values():
+        under_way.close()
+        writer.close()
+    writer.index()
+
+
+class _UnderWay:
+    """Batches of examples on their way through the threads to the writer, in order."""
+
+    def __init__(self, writer: "_Writer", tokenise: Callable[[Batch], "_Part"]) -> None:
+        self._writer, self._tokenise = writer, tokenise
+        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._waiting: deque[Future[_Part]] = deque()
+        self._batch: Batch = []
+        self._chars = 0
+
+    def add(self, source: int, example: Example) -> None:
+        self._batch.append((source, example))
+        self._chars += chars_of(example)
+        if self._chars >= _BATCH_CHARS:
+            self._send()
+
+    def _send(self) -> None:
+        self._waiting.append(self._pool.submit(self._tokenise, self._batch))
+        self._batch, self._chars = [], 0
+        while len(self._waiting) > self._threads:
+            self._writer.add(self._waiting.popleft().result())
+
+    def finish(self) -> None:
+        """All that was added is written."""
+        if self._batch:
+            self._send()
+        while self._waiting:
+            self._writer.add(self._waiting.popleft().result())
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class _Mark:
+    """What is known when all sources before `source` are written: `sizes` of the files in bytes."""
+
+    source: int
+    tally: Tally
+    sizes: dict[str, int]
+    conversations: list[tuple[int, int, Conversation]]
+    """(minus its key, number, itself) of those that are kept"""
+
+    def as_json(self) -> dict[str, Any]:
+        """As `_mark_of` reads it."""
+        kept = [
+            (key, number, [(m.role, m.content) for m in example.messages])
+            for key, number, example in self.conversations
+        ]
+        return asdict(self) | {"conversations": kept}
+
+
+def _mark_of(found: dict[str, Any]) -> _Mark:
+    kept = [
+        (key, number, Conversation(tuple(Message(*turn) for turn in turns)))
+        for key, number, turns in found["conversations"]
+    ]
+    return _Mark(found["source"], Tally(**found["tally"]), found["sizes"], kept)
+
+
+class _Writer:
+    """The files of a shelf that is being written, and the last mark that was saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.mark = self._resumed() or _Mark(0, Tally(), dict.fromkeys(_COLUMNS, 0), [])
+        self._files = {name: (folder / name).open("ab") for name in _COLUMNS}
+        for name, file in self._files.items():
+            file.truncate(self.mark.sizes[name])
+            file.seek(0, os.SEEK_END)
+        self._marked_bytes = self._files["tokens"].tell()
+        self._said = time.monotonic()
+        if self.mark.source:
+            log.info("tokenising goes on with file %d", self.mark.source + 1)
+
+    def _resumed(self) -> _Mark | None:
+        """None where there is no mark, or where files are shorter than it says."""
+        try:
+            mark = _mark_of(json.loads((self._folder / _MARK).read_text()))
+            enough = all((self._folder / n).stat().st_size >= mark.sizes[n] for n in _COLUMNS)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return mark if enough else None
+
+    @property
+    def is_mark_due(self) -> bool:
+        return self._files["tokens"].tell() - self._marked_bytes > _MARK_BYTES
+
+    def add(self, part: "_Part") -> None:
+        number = self._files["rows"].tell() // _ROW.itemsize
+        part.columns["documents"] += number
+        for name, file in self._files.items():
+            part.columns[name].tofile(file)
+        found = [(-key, number + at, example) for key, at, example in part.conversations]
+        self.mark.conversations = heapq.nlargest(
+            KEPT_CONVERSATIONS, self.mark.conversations + found, key=lambda kept: kept[:2]
+        )
+        if time.monotonic() - self._said > _SAY_AFTER_S:
+            self._said = time.monotonic()
+            log.info("tokenised %s tokens", f"{self._files['tokens'].tell() // 4:,}")
+
+    def save(self, source: int) -> None:
+        """All before `source` is written and on the disk."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        self.mark.source = source
+        self.mark.sizes = {name: file.tell() for name, file in self._files.items()}
+        self._marked_bytes = self.mark.sizes["tokens"]
+        new = self._folder / (_MARK + ".new")
+        new.write_text(json.dumps(self.mark.as_json()))
+        new.rename(self._folder / _MARK)
+
+    def close(self) -> None:
+        for file in self._files.values():
             file.close()
-    index = {
-        "sizes": {name: (folder / name).stat().st_size for name in _COLUMNS},
-        "tally": asdict(tally),
-        "conversations": [
-            (number, [(m.role, m.content) for m in example.messages])
-            for _, number, example in conversations
-        ],
-    }
-    (folder / _INDEX).write_text(json.dumps(index))
+
+    def index(self) -> None:
+        """All is written."""
+        self.mark.sizes = {name: (self._folder / name).stat().st_size for name in _COLUMNS}
+        (self._folder / _INDEX).write_text(json.dumps(self.mark.as_json()))
+        (self._folder / _MARK).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -210,40 +321,7 @@ class _Part:
     """(key, number in the batch, itself) of those of one question and one answer"""
 
 
-def _encoded(
-    examples: Iterable[tuple[int, Example]], words: RecordTokenizer, max_length: int
-) -> Iterator[_Part]:
-    """All examples, in order, a few batches ahead of whoever takes them."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    waiting: deque[Future[_Part]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for batch in _batches(examples):
-            waiting.append(pool.submit(_part, batch, words, max_length))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _batches(
-    examples: Iterable[tuple[int, Example]],
-) -> Iterator[list[tuple[int, Example]]]:
-    batch: list[tuple[int, Example]] = []
-    chars = 0
-    for source, example in examples:
-        batch.append((source, example))
-        chars += chars_of(example)
-        if chars >= _BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
-
-
-def _part(batch: list[tuple[int, Example]], words: RecordTokenizer, max_length: int) -> _Part:
+def _part(batch: Batch, words: RecordTokenizer, max_length: int) -> _Part:
     examples = [example for _, example in batch]
     encoded = encode(examples, words, max_length)
     sequences = [tokens for example in encoded for tokens in example.sequences]

@@ -85,18 +85,35 @@ class Reader:
         self._limits = limits
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
+        for number, examples in self.by_source():
+            for example in examples:
+                yield number, example
+
+    def by_source(
+        self, first: int = 0, tally: Tally | None = None
+    ) -> Iterator[tuple[int, Iterator[Example]]]:
+        """From the source `first` on, with the `tally` of those before it: (number, examples).
+
+        Take the examples of one before the next. Between two sources the tally is that of all
+        before.
+        """
+        self.tally = tally or self.tally
         with Sandbox(self._limits) as sandbox:
             for number, source in enumerate(self._sources):
-                form = format_of(source.name)
-                if form.is_accepted:
-                    self.tally.files += 1
-                    for example in self._examples(source, form, sandbox):
-                        self.tally.examples += 1
-                        yield number, example
-                else:
-                    self.tally.foreign += 1
-                    kind = str(form) or "file without a suffix"
-                    self._keep(self.tally.skipped, source, f"unsupported {kind}")
+                if number >= first:
+                    yield number, self._counted(source, sandbox)
+
+    def _counted(self, source: Source, sandbox: Sandbox) -> Iterator[Example]:
+        form = format_of(source.name)
+        if form.is_accepted:
+            self.tally.files += 1
+            for example in self._examples(source, form, sandbox):
+                self.tally.examples += 1
+                yield example
+        else:
+            self.tally.foreign += 1
+            kind = str(form) or "file without a suffix"
+            self._keep(self.tally.skipped, source, f"unsupported {kind}")
 
     def _examples(self, source: Source, form: Format, sandbox: Sandbox) -> Iterator[Example]:
         """Of one file. When it turns out to be unusable none of them counts, nor what was said
