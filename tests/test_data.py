@@ -11,7 +11,7 @@ import pytest
 from jobs import QUESTIONS, ROOT, write_records
 from transformers import AutoTokenizer
 
-from trainer import data, shelf
+from trainer import data, shelf, shelving
 from trainer.corpus import decoding, formats
 from trainer.errors import DataError
 from trainer.prompts import ensure_chat_template
@@ -65,7 +65,7 @@ def test_a_second_start_tokenises_nothing_and_finds_the_same(
     def never(*_: Any) -> None:
         raise AssertionError("it tokenises again")
 
-    monkeypatch.setattr(shelf, "write", never)
+    monkeypatch.setattr(shelving, "write", never)
     second = prepare(tmp_path, tokenizer)
     assert content(second) == content(first)
     assert second.counts == first.counts
@@ -113,8 +113,8 @@ def test_many_small_batches_on_many_threads_give_the_same(
     write_prose(tmp_path, 25)
     write_records(tmp_path / "data" / "a.jsonl")
     first = prepare(tmp_path, tokenizer)
-    monkeypatch.setattr(shelf, "_BATCH_CHARS", 500)
-    monkeypatch.setattr(shelf.os, "sched_getaffinity", lambda _: range(7), raising=False)
+    monkeypatch.setattr(shelving, "_BATCH_CHARS", 500)
+    monkeypatch.setattr(shelving.os, "sched_getaffinity", lambda _: range(7), raising=False)
     second = prepare(tmp_path, tokenizer, SCRATCH_DIR=str(tmp_path / "other"))
     assert content(second) == content(first)
     assert [q.question for q in second.questions] == [q.question for q in first.questions]
@@ -202,8 +202,8 @@ def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
     (tmp_path / "data" / "005.csv").write_text('question,answer\nWhy?,So\n"open')
     (tmp_path / "data" / "photo.png").write_bytes(b"\x89PNG")
     whole = prepare(tmp_path, tokenizer, SCRATCH_DIR=str(tmp_path / "other"))
-    monkeypatch.setattr(shelf, "_MARK_BYTES", 20_000)
-    monkeypatch.setattr(shelf, "_BATCH_CHARS", 5_000)
+    monkeypatch.setattr(shelving, "_MARK_BYTES", 20_000)
+    monkeypatch.setattr(shelving, "_BATCH_CHARS", 5_000)
     read, was_read = [], formats.read
 
     def until_killed(path: Path, *how: Any) -> Any:

@@ -21,6 +21,7 @@ ROOMS = [
     "cuts",
     "sequences",
     "shelf",
+    "shelving",
     "blocks",
     "device",
     "kernels",

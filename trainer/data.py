@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer import blocks, corpus, evaluate, shelf
+from trainer import blocks, corpus, evaluate, shelf, shelving
 from trainer.corpus import Copy, Text
 from trainer.errors import DataError
 from trainer.identity import digest, slug
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _NAMED_FILES = 3
 # What decides how files become tokens: another version of it tokenises again.
-_CODE = ("corpus/*.py", "prompts.py", "wordwise.py", "cuts.py", "sequences.py", "shelf.py")
+_CODE = ("corpus/*.py", "prompts.py", "wordwise.py", "cuts.py", "sequences.py", "shel*.py")
 
 Mask = npt.NDArray[np.bool_]
 
@@ -143,13 +143,13 @@ class _Shelved:
     def _reader(self) -> corpus.Reader:
         return reader_of(self._settings, self._files)
 
-    def _open(self, part: str, start: Callable[[int, corpus.Tally], shelf.BySource]) -> Shelf:
+    def _open(self, part: str, start: Callable[[int, corpus.Tally], shelving.BySource]) -> Shelf:
         folder = self._settings.scratch_dir / "tokens"
         name = _shelf_name(self._settings, self._files, self._tokenizer, part)
         with only_process(folder):
             return shelf.open_shelf(
                 folder / name,
-                lambda into: shelf.write(start, self._words, self._settings.max_length, into),
+                lambda into: shelving.write(start, self._words, self._settings.max_length, into),
             )
 
     def divided(self) -> "_Shelved":
