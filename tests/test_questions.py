@@ -167,6 +167,22 @@ def test_a_later_start_asks_about_new_passages_only_and_ends_the_same(
     assert make(tmp_path)[: len(records)] == records and len(asked) == 8 + 13 + 1
 
 
+@pytest.mark.s3
+@pytest.mark.parametrize("bucket", ["http"], indirect=True)
+def test_documents_and_records_may_be_in_a_bucket(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_by(monkeypatch, lambda _: REPLY)
+    bucket.put_object(Key="corpus/manual.txt", Body=PASSAGE.encode())
+    uri = f"s3://{bucket.name}/"
+    settings = Settings.read(
+        {}, variables(tmp_path, DATA_URI=f"{uri}corpus/", OUTPUT_URI=f"{uri}asked/")
+    )
+    assert questions.make(settings) == 2
+    lines = bucket.Object("asked/questions.jsonl").get()["Body"].read().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == ["manual.txt"] * 2
+
+
 def test_records_alone_are_nothing_to_ask_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

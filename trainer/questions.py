@@ -101,7 +101,8 @@ def make(settings: Settings) -> int:
         records = folder / OUTPUT
         records.write_text("".join(json.dumps(record) + "\n" for record in found.records))
         output.upload(records, OUTPUT)
-    log.info("published %s/%s", output.uri.rstrip("/"), OUTPUT, extra=figures(**found.counts))
+    counts = {reason.replace(" ", "_"): number for reason, number in found.counts.items()}
+    log.info("published %s/%s", output.uri.rstrip("/"), OUTPUT, extra=figures(**counts))
     return len(found.records)
 
 
