@@ -26,6 +26,7 @@ ROOMS = [
     "device",
     "kernels",
     "planner",
+    "crew",
     "sharding",
     "engine",
     "batches",

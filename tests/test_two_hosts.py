@@ -4,6 +4,7 @@ The hosts are network namespaces with addresses of their own and a virtual cable
 root and iproute2.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,10 @@ from pathlib import Path
 import pytest
 from jobs import ROOT, adapter_bytes, start, variables
 from test_workers import ONE_THREAD, SETTINGS, Processes, ends, wait_for_step
+from transformers import LlamaConfig
+
+from trainer.crew import Crew
+from trainer.planner import Choice, Plan
 
 HOSTS = {"qlora-a": "10.77.0.1", "qlora-b": "10.77.0.2"}
 STEPS = "40"
@@ -80,7 +85,21 @@ def start_on_hosts(folder: Path, **changes: str) -> Processes:
     return workers
 
 
+def sent_bytes(host: str) -> int:
+    said = subprocess.check_output(["ip", "-n", host, "-s", "-j", "link", "show", "eth0"])
+    return int(json.loads(said)[0]["stats64"]["tx"]["bytes"])
+
+
+def gradient_bytes() -> float:
+    """What `plan` says that one of two workers sends in each step."""
+    shape = LlamaConfig.from_pretrained(ROOT / "trainer/builtin/tiny")
+    on_q_and_v = shape.num_hidden_layers * 2 * 8 * 2 * shape.hidden_size
+    choice = Choice(1, Plan(0), "")
+    return Crew(choice, 2, 4, 64, on_q_and_v, 0, 0).gradient_bytes
+
+
 def test_a_link_that_is_cut_for_a_while_changes_no_byte(hosts: None, tmp_path: Path) -> None:
+    """And what goes over it is what `plan` says, with the headers of its packets."""
     workers = start_on_hosts(tmp_path, MAX_STEPS=STEPS)
     wait_for_step(workers[0], 5)
     link("down")
@@ -88,6 +107,8 @@ def test_a_link_that_is_cut_for_a_while_changes_no_byte(hosts: None, tmp_path: P
     assert [worker.poll() for worker in workers] == [None, None]
     link("up")
     assert ends(workers) == [0, 0], workers[0].stderr.read()
+    for host in HOSTS:
+        assert 1 < sent_bytes(host) / (int(STEPS) * gradient_bytes()) < 1.15
     alone = start(tmp_path / "alone", environment=ONE_THREAD, **SETTINGS | {"MAX_STEPS": STEPS})
     assert ends([alone]) == [0]
     together, single = (
@@ -97,7 +118,9 @@ def test_a_link_that_is_cut_for_a_while_changes_no_byte(hosts: None, tmp_path: P
 
 
 def test_a_link_that_stays_cut_ends_both_in_time(hosts: None, tmp_path: Path) -> None:
-    workers = start_on_hosts(tmp_path, MAX_STEPS="1000", STORAGE_RETRY_MINUTES="0.25")
+    """With the base in parts, so that a worker waits for the other in the middle of a step."""
+    changes = {"MAX_STEPS": "1000", "STORAGE_RETRY_MINUTES": "0.25", "SHARDING": "fsdp"}
+    workers = start_on_hosts(tmp_path, **changes)
     wait_for_step(workers[0], 5)
     link("down")
     began = time.monotonic()

@@ -121,16 +121,21 @@ def prepare(**flags: str | None) -> None:
 @cli.command()
 @_with_settings
 @click.option("--gpu", help="Plan for t4, l4, a10g, a100, h100 or h200 instead of this machine.")
-def plan(gpu: str | None, **flags: str | None) -> None:
-    """Say how a run would use the GPU: memory, micro-batch, speed. Trains nothing."""
+@click.option("--workers", type=click.IntRange(1), default=1, help="GPUs that train together.")
+@click.option("--tokens", type=click.IntRange(1), default=10**6, help="Tokens to be trained.")
+@click.option("--price", type=click.FloatRange(0), help="Of one GPU for an hour.")
+def plan(
+    gpu: str | None, workers: int, tokens: int, price: float | None, **flags: str | None
+) -> None:
+    """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
     settings = Settings.read(flags, os.environ, trains=False)
     log.set_up("text", "WARNING")
     from trainer import planner
-    from trainer.outlook import outlook
+    from trainer.outlook import Question, outlook
 
     if gpu is not None and gpu.lower() not in planner.GPUS:
         raise SettingsError(f"--gpu {gpu}: known are {', '.join(planner.GPUS)}")
-    click.echo(outlook(settings, gpu and gpu.lower()))
+    click.echo(outlook(settings, Question(gpu and gpu.lower(), workers, tokens, price)))
 
 
 @cli.command()
