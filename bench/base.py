@@ -138,7 +138,8 @@ def quantise(folder: Path, base: str) -> dict[str, Any]:
 
 def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
     """The job as the command runs it, up to where its first step would begin."""
-    from trainer import job, log, train
+    from trainer import job, log
+    from trainer.train.resumable import ResumableTrainer
 
     class Reached(BaseException):
         pass
@@ -153,7 +154,7 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     real = job.model.load
-    job.model.load, train._ResumableTrainer.training_step = load, step
+    job.model.load, ResumableTrainer.training_step = load, step
     given = settings(folder, base, cache)
     log.set_up("json", "WARNING")
     try:

@@ -23,8 +23,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 from models import llama_2_7b, random_llama, with_adapter
 
+from trainer.batches import collate_for_engine, documents
 from trainer.engine import Engine
-from trainer.kernels.attention import Documents
 from trainer.planner import Plan
 
 ROWS, ROW, STEPS = 4, 512, 50
@@ -73,19 +73,16 @@ def relative(found: torch.Tensor, truth: torch.Tensor) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
-def batch(seed: int) -> dict[str, torch.Tensor]:
+def batch(seed: int) -> dict[str, Any]:
+    """A micro-batch on the GPU, as a step of training is given it."""
     noise = torch.Generator().manual_seed(seed)
     ids = torch.randint(32000, (ROWS, ROW), generator=noise)
     positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in LENGTHS])
     labels = ids.masked_fill(torch.rand(ids.shape, generator=noise) < 0.2, -100)
-    made = {"input_ids": ids, "labels": labels.masked_fill(positions == 0, -100)}
-    return {n: x.cuda() for n, x in (made | {"position_ids": positions}).items()}
-
-
-def documents(positions: torch.Tensor) -> Documents:
-    starts = (positions.flatten() == 0).nonzero().flatten()
-    bounds = torch.cat([starts, starts.new_tensor([positions.numel()])]).int()
-    return Documents(bounds, int(bounds.diff().max()))
+    labels = labels.masked_fill(positions == 0, -100)
+    columns = {"input_ids": ids, "labels": labels, "position_ids": positions}
+    made = collate_for_engine([{n: x[row] for n, x in columns.items()} for row in range(ROWS)])
+    return {n: x.cuda() if isinstance(x, torch.Tensor) else x for n, x in made.items()}
 
 
 def model_of(layers: int, dtype: torch.dtype) -> Any:
@@ -105,16 +102,17 @@ def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
-def stock_loss(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+def stock_loss(model: Any, given: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
     """The mean over trained tokens, as trl would take it."""
+    columns = {name: given[name] for name in ("input_ids", "labels", "position_ids")}
     with torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32):
-        loss: torch.Tensor = model(**given, use_cache=False).loss
+        loss: torch.Tensor = model(**columns, use_cache=False).loss
     return loss
 
 
-def our_loss(made: Engine, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    where = documents(given["position_ids"])
-    total = made.loss_sum(given["input_ids"], given["labels"], given["position_ids"], where)
+def our_loss(made: Engine, given: dict[str, Any]) -> torch.Tensor:
+    columns = given["input_ids"], given["labels"], given["position_ids"]
+    total = made.loss_sum(*columns, documents(given))
     return total / given["labels"][:, 1:].ne(-100).sum()
 
 

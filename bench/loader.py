@@ -1,0 +1,102 @@
+"""Time and host memory of bringing a 7B base to NF4, on a machine without an S3 server.
+
+    python bench/loader.py [--layers 32] FOLDER
+
+A Llama-2-7B with random weights is written to FOLDER (13 GB) unless it is there. Ours and
+transformers' own loader run in a process each. Memory is what the process had anonymously at most
+above what it had before, without the quantised weights where those lie in host memory too.
+`bench/base.py` does it from a bucket, up to a job's first step.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+LOADERS = {"ours": "ours, tensor by tensor", "stock": "transformers' own"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--loader", choices=LOADERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.loader:
+        print(json.dumps(measure(arguments.loader, arguments.folder)))
+        return
+    if not (arguments.folder / "model.safetensors.index.json").exists():
+        write(arguments.folder, arguments.layers)
+    for loader, name in LOADERS.items():
+        command = [sys.executable, __file__, str(arguments.folder), "--loader", loader]
+        out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        row = json.loads(out.splitlines()[-1])
+        print(f"{name:<25} {row['seconds']:6.1f} s   {row['host_gib']:5.2f} GiB", flush=True)
+
+
+def write(folder: Path, layers: int) -> None:
+    import torch
+    from models import llama_2_7b, write_checkpoint
+
+    write_checkpoint(llama_2_7b(layers), folder, torch.float16)
+
+
+def measure(loader: str, folder: Path) -> dict[str, float]:
+    import bitsandbytes  # noqa: F401
+    import torch
+
+    from trainer import model
+    from trainer.device import choose_precision, find_device
+    from trainer.settings import Settings
+
+    device = find_device()
+    torch.zeros(1, device=device.kind)  # a GPU's context is no loader's memory
+    precision = choose_precision("fp16" if device.kind == "cuda" else "auto", device)
+    given = {"QLORA_BASE_MODEL": str(folder), "QLORA_SCRATCH_DIR": tempfile.mkdtemp()}
+    settings = Settings.read({}, given, trains=False)
+    base = model.locate(settings)
+    with Watch() as watch:
+        if loader == "ours":
+            made = model.load(base, settings, precision, device)
+        else:
+            made = model._stock(base, precision.dtype, torch.device(device.kind))
+        if device.kind == "cuda":
+            torch.cuda.synchronize()
+    here = sum(t.nbytes for t in made.state_dict().values() if t.device.type == "cpu")
+    return {"seconds": watch.seconds, "host_gib": (watch.most_bytes - here) / 2**30}
+
+
+class Watch:
+    """Seconds, and the most anonymous memory of this process above what it had at the beginning."""
+
+    def __enter__(self) -> "Watch":
+        self._before, self.most_bytes, self._over = anonymous_bytes(), 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.01):
+            self.most_bytes = max(self.most_bytes, anonymous_bytes() - self._before)
+
+
+def anonymous_bytes() -> int:
+    (kib,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kib) * 1024
+
+
+if __name__ == "__main__":
+    main()
