@@ -166,6 +166,11 @@ def test_running_out_of_memory_leads_to_the_leanest_plan_and_then_to_none() -> N
     assert len(seen) > 3
 
 
+def test_workers_that_hold_the_base_together_try_nothing_again() -> None:
+    """Each gathers a layer when all do: one that went back to the first would be given others."""
+    assert leaner(Plan(32, parts=2), 32) is None
+
+
 @pytest.mark.parametrize(
     ("plan", "blocks", "tokens", "measured"),
     [

@@ -165,7 +165,10 @@ def choose(
 
 
 def leaner(plan: Plan, layers: int) -> Plan | None:
-    """The next plan to try when memory ran out at run time; None below the leanest."""
+    """The next plan to try when memory ran out at run time; None below the leanest, and where
+    workers hold the base together: what one of them does again the others do not."""
+    if plan.parts > 1:
+        return None
     if plan.unpacked_layers:
         return replace(plan, unpacked_layers=0, graph=False)
     if plan.kept_layers:
