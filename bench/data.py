@@ -90,9 +90,13 @@ def main(arguments: list[str]) -> None:
         start = time.monotonic()
         tokens = {"ours": ours, "plain": plain}[arguments[2]](files, block_tokens)
         seconds = time.monotonic() - start
+        cpu = sum(
+            used.ru_utime + used.ru_stime
+            for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        )
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         anonymous_mib = max(ANONYMOUS_MIB, default=0)
-        found = {"tokens": tokens, "seconds": seconds, "peak_mib": peak_mib}
+        found = {"tokens": tokens, "seconds": seconds, "cpu": cpu, "peak_mib": peak_mib}
         print(json.dumps(found | {"anonymous_mib": anonymous_mib}))
         return
     print(f"{len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB")
@@ -103,7 +107,7 @@ def main(arguments: list[str]) -> None:
         rate = found["tokens"] / found["seconds"]
         print(
             f"{way:>5}: {found['tokens']:,} tokens in {found['seconds']:.1f} s, "
-            f"{rate:,.0f} tokens/s, peak {found['peak_mib']:,} MiB, "
+            f"{rate:,.0f} tokens/s, {found['cpu']:.1f} s of CPU, peak {found['peak_mib']:,} MiB, "
             f"{found['anonymous_mib']:,} of it at once not mapped from files"
         )
 

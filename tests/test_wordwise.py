@@ -145,7 +145,7 @@ def test_words_end_to_end_are_the_text_for_usual_tokenizers(
     assert words.pattern is not None
     assert_same(words, tokenizer, ["", " ", PROSE, CODE, PROSE + " ", f" {CODE}\n\n"])
 
-    @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(st.lists(TEXTS, max_size=4))
     def on(texts: list[str]) -> None:
         assert_same(words, tokenizer, texts)
