@@ -1,6 +1,6 @@
 """Writes any amount of varied English text, for bench/data.py; one seed always gives the same.
 
-    python bench/text.py FOLDER MEGABYTES [SEED]
+    python bench/text.py FOLDER MEGABYTES [SEED [DOCUMENTS_IN_FILE]]
 
 Its sentences are walks through Python's own language reference: each next word has followed the
 last two there. Names and numbers are made up, so that the vocabulary grows with the text, as a real
@@ -11,6 +11,7 @@ one does, and sentences are dealt anew for each document, so that no two are nea
 import random
 import sys
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -70,12 +71,13 @@ def _name(chance: random.Random) -> str:
     return "".join(chance.choices(_SYLLABLES, k=1 + int(drawn * 4))).capitalize()
 
 
-def write(folder: Path, size: int, seed: int) -> None:
+def write(folder: Path, size: int, seed: int, in_file: int) -> None:
     """About `size` bytes; those of a smaller `size` are the first of them."""
-    written = 0
-    for number, text in enumerate(documents(seed)):
+    written, found = 0, documents(seed)
+    for number in count():
         if written >= size:
             return
+        text = "".join(islice(found, in_file))
         into = folder / f"{number // _FILES_IN_FOLDER:04}"
         into.mkdir(parents=True, exist_ok=True)
         suffix = ".md" if number % 2 else ".txt"
@@ -84,4 +86,5 @@ def write(folder: Path, size: int, seed: int) -> None:
 
 if __name__ == "__main__":
     given = [int(argument) for argument in sys.argv[2:]]
-    write(Path(sys.argv[1]), given[0] * 10**6, *(given[1:] or [1]))
+    seed, in_file = (*given[1:], *(1, 1)[len(given) - 1 :])
+    write(Path(sys.argv[1]), given[0] * 10**6, seed, in_file)

@@ -123,7 +123,8 @@ def reader_of(settings: Settings, files: list[Fetched]) -> corpus.Reader:
         answer=settings.answer_column,
         text=settings.text_column,
     )
-    return corpus.Reader([corpus.Source(f.name, f.path, f.size) for f in files], columns=columns)
+    sources = (corpus.Source(f.name, f.path, f.size) for f in files)
+    return corpus.Reader(sources, columns=columns)
 
 
 class _Shelved:
