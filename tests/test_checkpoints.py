@@ -14,7 +14,7 @@ import torch
 from trainer import stopping
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
 from trainer.errors import JobError, UnreachableError
-from trainer.storage import FolderStore
+from trainer.storage import Content, FolderStore
 
 FILES = ("adapter.safetensors", "state.json", "fingerprint.json", "manifest.json")
 
@@ -122,9 +122,9 @@ def test_a_slow_store_gets_the_newest_and_misses_only_what_was_retired(tmp_path:
     saved_all = threading.Event()
 
     class SlowStore(FolderStore):
-        def upload(self, path: Path, name: str) -> None:
+        def upload(self, path: Path, name: str) -> Content:
             saved_all.wait(10)
-            super().upload(path, name)
+            return super().upload(path, name)
 
     store = SlowStore(tmp_path / "store")
     checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine")
@@ -151,11 +151,11 @@ def test_after_a_signal_a_store_that_hangs_is_waited_for_no_longer_than_the_grac
     answers = threading.Event()
 
     class HangingStore(FolderStore):
-        def upload(self, path: Path, name: str) -> None:
+        def upload(self, path: Path, name: str) -> Content:
             monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
             monkeypatch.setattr(stopping, "_requested_at", time.monotonic())
             answers.wait(60)
-            super().upload(path, name)
+            return super().upload(path, name)
 
     monkeypatch.setattr(stopping, "_requested", None)
     monkeypatch.setattr(stopping, "GRACE_S", 0.5)

@@ -15,7 +15,7 @@ from jobs import ROOT
 from trainer import publication, stopping
 from trainer.errors import Interrupted, RejectedError
 from trainer.publication import LATEST, LEASE, move_latest, owner_of, publish_run
-from trainer.storage import FolderStore, Published, fetch_verified
+from trainer.storage import Content, FolderStore, Published, fetch_verified
 
 
 def result(folder: Path, weights: str, report: str) -> Path:
@@ -75,9 +75,9 @@ def test_a_signal_during_the_uploads_publishes_nothing_and_a_later_one_is_too_la
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class SignalledStore(FolderStore):
-        def upload(self, path: Path, name: str) -> None:
+        def upload(self, path: Path, name: str) -> Content:
             monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
-            super().upload(path, name)
+            return super().upload(path, name)
 
         def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
             if name == "late/manifest.json":

@@ -416,7 +416,7 @@ def test_a_truncated_download_is_taken_again(
 ) -> None:
     body = secrets.token_bytes(300_000)
     put(faults.bucket, "out/a", body)
-    faults.add(f"GET /{faults.bucket.name}/out/a", "truncate", times=2, after=100_000)
+    faults.add(f"GET /{faults.bucket.name}/out/a", "truncate", times=4, after=100_000)
     (stored,) = spoiled.list()
     spoiled.download(stored, tmp_path / "a")
     assert files(tmp_path) == {"a": body}
@@ -481,7 +481,7 @@ def test_an_upload_that_hangs_is_taken_again(
 
 
 def test_publishing_that_breaks_off_leaves_no_finished_run(faults: Any, run: Path) -> None:
-    faults.add(f"PUT /{faults.bucket.name}/id/report.html", "slowdown", times=2)
+    faults.add(f"PUT /{faults.bucket.name}/id/report.html", "slowdown", times=3)
     store = BucketStore(faults.bucket.name, retry_minutes=0)
     with pytest.raises(UnreachableError, match=r"id/report\.html: .* answered SlowDown"):
         publish(run, store, "id")

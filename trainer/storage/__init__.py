@@ -6,7 +6,7 @@ Credentials, endpoint, region and CA come from the standard `AWS_*` variables an
 
 from trainer.storage.bucket import BucketStore
 from trainer.storage.folder import FolderStore
-from trainer.storage.store import DamagedError, Store, Stored, again_if_damaged
+from trainer.storage.store import Content, DamagedError, Store, Stored, again_if_damaged
 from trainer.storage.transfer import (
     Fetched,
     Published,
@@ -20,6 +20,7 @@ from trainer.storage.transfer import (
 
 __all__ = [
     "BucketStore",
+    "Content",
     "DamagedError",
     "Fetched",
     "FolderStore",

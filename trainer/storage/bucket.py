@@ -1,5 +1,6 @@
 """A prefix of an S3 bucket as a store."""
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -13,14 +14,16 @@ from trainer.storage import digests, disk, failures
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.keys import shown
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
-from trainer.storage.store import DamagedError, Stored, WrongContentError
+from trainer.storage.store import Content, DamagedError, Stored, WrongContentError
+from trainer.storage.wire import open_wire
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
-PART_BYTES = 16 << 20
+PART_BYTES = 8 << 20
+PARTS_AHEAD = 8  # of one object in memory, beside the one that is looked at
 MOST_RACES = 100
 CHECKSUMS = {f"Checksum{kind}" for kind in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")}
 
@@ -33,9 +36,10 @@ class BucketStore:
         self._root = root.rstrip("/") + "/" if root.strip("/") else ""
         self._retry_minutes = retry_minutes
         self.uri = f"s3://{bucket}/{self._root}"
-        self._client = _client(self.uri)
+        session, self._client = _client(self.uri)
         refuse_link_local("AWS_ENDPOINT_URL_S3", self._client.meta.endpoint_url)
         self._endpoint = publishable_uri(self._client.meta.endpoint_url)
+        self._wire = open_wire(session, self._client, bucket, READ_TIMEOUT_S)
         # A page can look like an empty bucket or, after boto3's own handler, like error 500;
         # the wildcard puts this handler in front of that one.
         self._client.meta.events.register("before-parse.*.ListObjectsV2", self._refuse_web_page)
@@ -54,7 +58,7 @@ class BucketStore:
     def download(self, stored: Stored, path: Path) -> str:
         for attempt in (1, 2):  # once more, for damage on the way
             try:
-                with disk.staged(path) as file:
+                with disk.staged(path, synced=False) as file:
                     return disk.copy(self.chunks(stored), file)[1]
             except DamagedError as error:
                 if attempt == 2:
@@ -69,7 +73,9 @@ class BucketStore:
             for start in range(0, max(stored.size, 1), PART_BYTES)
         ]
         check = None
-        for data, is_digest in in_order(lambda part: self._fetch_part(stored, part), parts):
+        for data, is_digest in in_order(
+            lambda part: self._fetch_part(stored, part), parts, ahead=PARTS_AHEAD
+        ):
             if check is None:
                 version = stored.version if is_digest else ""
                 check = digests.EtagCheck(
@@ -83,12 +89,12 @@ class BucketStore:
                 f"again, or set {digests.SWITCH}=when_required if its ETags are no digests"
             )
 
-    def upload(self, path: Path, name: str) -> None:
+    def upload(self, path: Path, name: str) -> Content:
         """As in Store. Every part carries a checksum that the server compares."""
         with disk.disk_errors(path):
             size = path.stat().st_size
         send = self._send_in_parts if size > PART_BYTES else self._send
-        self._try(name, lambda: send(path, name, size), missing_bucket=SettingsError)
+        return self._try(name, lambda: send(path, name, size), missing_bucket=SettingsError)
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         return self._write(name, data, {"IfNoneMatch": "*"} if only_if_absent else {})
@@ -155,19 +161,39 @@ class BucketStore:
 
     def _part(self, stored: Stored, part: range) -> tuple[bytes, bool]:
         """Those bytes of the object, and whether its ETag can be a digest of it."""
-        answer = self._open(stored, part)
+        wanted = {"IfMatch": stored.version} if stored.version else {}
+        if len(part) != stored.size:
+            wanted["Range"] = f"bytes={part.start}-{part.stop - 1}"
+        if (found := self._part_by_wire(stored, len(part), wanted)) is not None:
+            return found, True
+        answer = self._open(stored, wanted)
         data = bytes(answer["Body"].read())
         if len(data) != len(part):
             raise failures.TruncatedError
         secret = answer.get("ServerSideEncryption", "").startswith("aws:kms")
         return data, not secret and "SSECustomerAlgorithm" not in answer
 
-    def _open(self, stored: Stored, part: range) -> Any:
+    def _part_by_wire(self, stored: Stored, size: int, wanted: dict[str, str]) -> bytes | None:
+        """None when it has to come by boto3: also when only that one checks its bytes."""
+        if self._wire is None or not digests.is_possible(stored.version):
+            return None
+        headers = {"If-Match": f'"{stored.version}"'}
+        if "Range" in wanted:
+            headers["Range"] = wanted["Range"]
+        found = self._wire.get(self._root + stored.name, size, headers)
+        if found is None:
+            return None
+        data, head = found
+        has_digest = head.get("ETag", "").strip('"') == stored.version and not (
+            head.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+            or "x-amz-server-side-encryption-customer-algorithm" in head
+        )
+        whole = head.get("Content-Range", f"/{size}").rpartition("/")[2] == str(stored.size)
+        return data if has_digest and whole else None
+
+    def _open(self, stored: Stored, wanted: dict[str, str]) -> Any:
         from botocore.exceptions import ClientError
 
-        wanted = {"IfMatch": stored.version} if stored.version else {}
-        if len(part) != stored.size:
-            wanted["Range"] = f"bytes={part.start}-{part.stop - 1}"
         try:
             answer = self._client.get_object(**self._at(stored.name), **wanted)
         except ClientError as error:
@@ -200,32 +226,41 @@ class BucketStore:
 
         return self._try(stored.name, ask)
 
-    def _send(self, path: Path, name: str, size: int) -> None:
-        self._client.put_object(**self._at(name), Body=_bytes_of(path, range(size)))
+    def _send(self, path: Path, name: str, size: int) -> Content:
+        data = _bytes_of(path, range(size))
+        sha256 = hashlib.sha256(data).hexdigest()
+        if self._wire is None or not self._wire.put(self._root + name, data, sha256, {}):
+            self._client.put_object(**self._at(name), Body=data)
+        return Content(len(data), sha256)
 
-    def _send_in_parts(self, path: Path, name: str, size: int) -> None:
+    def _send_in_parts(self, path: Path, name: str, size: int) -> Content:
         """Several at once. One that fails is sent again; an upload that is gone starts over."""
         step = max(PART_BYTES, -(-size // digests.MOST_PARTS))
         parts = [range(start, min(start + step, size)) for start in range(0, size, step)]
         upload = self._client.create_multipart_upload(**self._at(name))["UploadId"]
         at = {**self._at(name), "UploadId": upload}
 
-        def send(number: int) -> dict[str, Any]:
+        def send(number: int) -> tuple[bytes, dict[str, Any]]:
             data = _bytes_of(path, parts[number - 1])
-            answer = self._client.upload_part(**at, PartNumber=number, Body=data)
-            sums = {key: value for key, value in answer.items() if key in CHECKSUMS}
-            return {"PartNumber": number, "ETag": answer["ETag"], **sums}
-
-        try:
-            sent = in_parallel(
-                lambda number: self._try_part(name, lambda: send(number)), range(1, len(parts) + 1)
+            answer = self._try_part(
+                name, lambda: self._client.upload_part(**at, PartNumber=number, Body=data)
             )
+            sums = {key: value for key, value in answer.items() if key in CHECKSUMS}
+            return data, {"PartNumber": number, "ETag": answer["ETag"], **sums}
+
+        digest, sent, length = hashlib.sha256(), [], 0
+        try:
+            for data, part in in_order(send, range(1, len(parts) + 1), ahead=PARTS_AHEAD):
+                digest.update(data)
+                length += len(data)
+                sent.append(part)
             done = {"MultipartUpload": {"Parts": sent}}
             self._try_part(name, lambda: self._client.complete_multipart_upload(**at, **done))
         except Exception:
             with suppress(Exception):
                 self._client.abort_multipart_upload(**at)
             raise
+        return Content(length, digest.hexdigest())
 
     def _try_part(self, name: str, action: Callable[[], Result]) -> Result:
         def explain(error: Exception) -> failures.Failure | None:
@@ -329,7 +364,9 @@ def _not_as_listed(uri: str, stored: Stored, fact: str) -> WrongContentError:
 
 
 def _client(where: str) -> Any:
+    """botocore's session and client."""
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     config = Config(
@@ -345,6 +382,8 @@ def _client(where: str) -> Any:
             return failures.Failure(SettingsError, "AWS_ENDPOINT_URL_S3 is not a URL", step)
         return failures.explain(error, "boto3", SettingsError)
 
-    return failures.retry(
-        lambda: boto3.session.Session().client("s3", config=config), explain, where, minutes=0
-    )
+    def make() -> Any:
+        session = botocore.session.get_session()
+        return session, boto3.session.Session(botocore_session=session).client("s3", config=config)
+
+    return failures.retry(make, explain, where, minutes=0)

@@ -10,6 +10,14 @@ SWITCH = "AWS_RESPONSE_CHECKSUM_VALIDATION"
 MOST_PARTS = 10_000
 
 
+_SHAPE = re.compile(r"([0-9a-f]{32})(?:-(\d{1,5}))?")
+
+
+def is_possible(etag: str) -> bool:
+    """Whether an ETag of this shape is to be taken for a digest."""
+    return _SHAPE.fullmatch(etag) is not None and os.environ.get(SWITCH) != "when_required"
+
+
 class EtagCheck:
     """Feed it an object's bytes in order, then ask whether they are those of its ETag.
 
@@ -19,8 +27,8 @@ class EtagCheck:
     """
 
     def __init__(self, etag: str, size: int, first_part: Callable[[], int]) -> None:
-        found = re.fullmatch(r"([0-9a-f]{32})(?:-(\d{1,5}))?", etag)
-        self._wanted = found[1] if found and os.environ.get(SWITCH) != "when_required" else ""
+        found = _SHAPE.fullmatch(etag) if is_possible(etag) else None
+        self._wanted = found[1] if found else ""
         parts = int(found[2]) if found and found[2] else 0
         self._part_bytes = size
         if self._wanted and parts:
@@ -31,10 +39,6 @@ class EtagCheck:
         self._md5 = _md5()
         self._in_part = 0
         self._parts: list[bytes] = []
-
-    @property
-    def is_possible(self) -> bool:
-        return bool(self._wanted)
 
     def update(self, data: bytes) -> None:
         if not self._wanted:

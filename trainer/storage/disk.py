@@ -25,8 +25,11 @@ MOST_RACES = 100
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` complete and synced, or not at all."""
+def staged(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
+    """A file that appears at `path` complete and synced, or not at all.
+
+    Not `synced` is for what is compared with its digest before it is used again.
+    """
     part = _part_of(path)
     with disk_errors(path):
         file = _new(part)
@@ -34,9 +37,11 @@ def staged(path: Path) -> Iterator[BinaryIO]:
             with file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if synced:
+                    os.fsync(file.fileno())
             part.replace(path)
-            _sync_folder(path.parent)
+            if synced:
+                _sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
 

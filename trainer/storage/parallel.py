@@ -56,38 +56,41 @@ class _Crew:
 
     def results(self) -> Iterator[Any]:
         for index in range(len(self._items)):
-            with self._changed:
-                while index not in self._done and self._failure is None:
-                    self._changed.wait()
-                if self._failure is not None:
-                    break
-                result = self._done.pop(index)
-                self._taken = index + 1
-                self._changed.notify_all()
-            yield result
-        if self._failure is not None:
-            for worker in self._workers:
-                worker.join()
-            raise self._failure
+            yield self._take(index)
 
     def stop(self) -> None:
         with self._changed:
             self._stop.set()
             self._changed.notify_all()
 
+    # A method each for take and make: a name in a loop would hold a big result while it waits.
+
+    def _take(self, index: int) -> Any:
+        with self._changed:
+            self._changed.wait_for(lambda: index in self._done or self._failure is not None)
+            if self._failure is None:
+                self._taken = index + 1
+                self._changed.notify_all()
+                return self._done.pop(index)
+        for worker in self._workers:
+            worker.join()
+        raise self._failure
+
     def _work(self) -> None:
         stopping.set(self._stop)
-        while (index := self._next()) is not None:
-            try:
-                result = self._action(self._items[index])
-            except BaseException as error:
-                with self._changed:
-                    self._failure = self._failure or error
-                self.stop()
-                return
+        try:
+            while (index := self._next()) is not None:
+                self._make(index)
+        except BaseException as error:
             with self._changed:
-                self._done[index] = result
-                self._changed.notify_all()
+                self._failure = self._failure or error
+            self.stop()
+
+    def _make(self, index: int) -> None:
+        result = self._action(self._items[index])
+        with self._changed:
+            self._done[index] = result
+            self._changed.notify_all()
 
     def _next(self) -> int | None:
         with self._changed:

@@ -24,6 +24,14 @@ class Stored:
     """changes with the content: ETag in a bucket, SHA-256 in a folder; "" accepts any"""
 
 
+@dataclass(frozen=True)
+class Content:
+    """What an object has to be."""
+
+    size: int
+    sha256: str
+
+
 class WrongContentError(DataError):
     """An object is not the one that was listed."""
 
@@ -61,7 +69,9 @@ class Store(Protocol):
         """The whole of a small object; None when it is absent."""
 
     def download(self, stored: Stored, path: Path) -> str:
-        """Put the object at `path`, complete and synced or not at all; its SHA-256.
+        """Put the object at `path`, complete or not at all; its SHA-256.
+
+        It is not synced: whoever finds it after a crash compares it with its digest.
 
         Raises WrongContentError, a DataError, when size or version is not as listed.
         """
@@ -73,8 +83,8 @@ class Store(Protocol):
         given are not the object's.
         """
 
-    def upload(self, path: Path, name: str) -> None:
-        """Store the file at `path` as `name`, complete or not at all."""
+    def upload(self, path: Path, name: str) -> Content:
+        """Store the file at `path` as `name`, complete or not at all; what was stored."""
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Store `data`; False when `only_if_absent` and the name was taken.

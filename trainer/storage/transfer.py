@@ -17,7 +17,7 @@ from trainer.storage.bucket import PART_BYTES, BucketStore
 from trainer.storage.folder import FolderStore
 from trainer.storage.keys import shown
 from trainer.storage.parallel import in_parallel
-from trainer.storage.store import Store, Stored, WrongContentError
+from trainer.storage.store import Content, Store, Stored, WrongContentError
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,6 @@ class Fetched:
 
     name: str
     path: Path
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Content:
-    """What an object has to be."""
-
     size: int
     sha256: str
 
@@ -108,12 +100,15 @@ def publish(
     if finished is not None:
         return Published(_contents(finished), is_ours=False)
     local = FolderStore(folder)
-    files = [stored for stored in local.list() if stored.name != MANIFEST]
+    files = [stored for stored in local.unread() if stored.name != MANIFEST]
     if not files:
         raise DataError(f"{folder}: holds no files; there is nothing to publish")
     store.abort_stale_uploads(f"{under}/")
-    _at_once(lambda file: store.upload(local.path(file.name), f"{under}/{file.name}"), files)
-    objects = {file.name: Content(file.size, file.version) for file in files}
+
+    def upload(file: Stored) -> tuple[str, Content]:
+        return file.name, store.upload(local.path(file.name), f"{under}/{file.name}")
+
+    objects = dict(_at_once(upload, files))
     uploaded()
     if store.write(f"{under}/{MANIFEST}", _manifest(objects), only_if_absent=True):
         return Published(objects, is_ours=True)
