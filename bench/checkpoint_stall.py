@@ -29,6 +29,8 @@ def training_state() -> Any:
     from bitsandbytes.optim import PagedAdamW8bit
     from transformers import TrainerState, get_cosine_schedule_with_warmup
 
+    from trainer.planner import Choice
+
     model = torch.nn.Module()
     for layer in range(LAYERS):
         for target in ("q_proj", "v_proj"):
@@ -44,6 +46,7 @@ def training_state() -> Any:
         lr_scheduler=get_cosine_schedule_with_warmup(optimizer, 10, 1000),
         accelerator=SimpleNamespace(scaler=None),
         state=TrainerState(),
+        choice=lambda: Choice(1, None, ""),
     )
 
 

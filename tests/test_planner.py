@@ -10,7 +10,9 @@ from trainer.device import GIB, NF4_BYTES, Device
 from trainer.errors import DoesNotFitError
 from trainer.planner import (
     GPUS,
+    Choice,
     Plan,
+    again,
     choose,
     choose_for,
     leaner,
@@ -148,6 +150,52 @@ def test_a_model_that_does_not_fit_is_refused_with_the_size_it_needs() -> None:
 def test_a_micro_batch_that_was_set_is_used() -> None:
     assert chosen(T4, micro_batch=2).blocks == 2
     assert chosen(CPU, micro_batch=2).blocks == 2
+
+
+def gone_on(begun: Choice, device: Device, **changes: Any) -> Choice:
+    asked: dict[str, Any] = {
+        "trainable": TRAINABLE, "effective": 16, "block_tokens": 512, "host_bytes": 8 * GIB
+    }  # fmt: skip
+    return again(begun, device, LLAMA_2_7B, **(asked | changes))
+
+
+@pytest.mark.parametrize("gib", [6, 10, 14.7, 24, 40, 80, 139])
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_a_run_goes_on_as_it_began_where_as_much_or_more_is_free(
+    gib: float, capability: tuple[int, int]
+) -> None:
+    device = Device("cuda", "a GPU", capability, int(gib * GIB))
+    begun = chosen(device)
+    for more in (0, 1, 20):
+        assert gone_on(begun, replace(device, free_bytes=device.free_bytes + more * GIB)) == begun
+
+
+def test_where_less_is_free_it_goes_on_with_the_micro_batch_at_least() -> None:
+    begun = chosen(H200)
+    less = gone_on(begun, replace(H200, free_bytes=20 * GIB))
+    assert less.blocks == begun.blocks
+    assert less.plan != begun.plan
+    assert less.peak_bytes <= 20 * GIB
+
+
+@pytest.mark.parametrize(
+    ("begun", "device", "changes"),
+    [
+        (Choice(16, Plan(32), ""), T4, {}),
+        (Choice(1, Plan(32, graph=True), ""), T4, {}),
+        (Choice(1, Plan(32, graph=True), ""), CPU, {}),
+        (Choice(16, Plan(32), ""), H200, {"effective": 8}),
+        (Choice(1, LEAN, ""), H200, {"host_bytes": 0}),
+        (Choice(1, Plan(32, graph=True), ""), H200, {"parts": 2}),
+        (Choice(1, None, ""), H200, {}),
+        (Choice(1, Plan(32), ""), H200, {"engine": False}),
+    ],
+    ids=["memory", "no graphs", "a CPU", "workers", "host memory", "parts", "engine", "no engine"],
+)
+def test_what_is_not_possible_any_more_is_chosen_anew(
+    begun: Choice, device: Device, changes: dict[str, Any]
+) -> None:
+    assert not gone_on(begun, device, **changes).is_as(begun)
 
 
 def test_the_optimizer_step_is_always_whole_micro_batches() -> None:

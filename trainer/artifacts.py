@@ -68,7 +68,7 @@ class Run:
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
         training = asdict(self.trained) | {"loss": self.trained.loss}
-        del training["history"]
+        del training["history"], training["choice"]
         best = self.trained.best
         return {
             "run_id": self.run_id,

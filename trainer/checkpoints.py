@@ -74,14 +74,18 @@ class Checkpoints:
             shutil.rmtree(staging, ignore_errors=True)
         _sync_folder(self._folder)
 
-    def newest(self) -> Path | None:
-        """The newest valid checkpoint, brought to disk; invalid ones are named and skipped."""
+    def newest(self, unusable: Callable[[Path], str | None] = lambda _: None) -> Path | None:
+        """The newest valid checkpoint, brought to disk; invalid ones are named and skipped.
+
+        `unusable` says what is wrong with the content of one that is what its manifest says: a
+        manifest can be written by anybody.
+        """
         local = {_step(path.name): path for path in self._folder.iterdir() if _step(path.name)}
         stored = self._stored()
         for step in sorted({*local, *stored}, reverse=True):
             path = self._folder / f"step-{step:06d}"
             if step in local:
-                fault = self._fault(path)
+                fault = self._fault(path) or unusable(path)
                 if fault is None:
                     if not self._has_all(step, stored.get(step, {})):
                         if MANIFEST in stored.get(step, {}):  # it would stand in the way
@@ -90,8 +94,10 @@ class Checkpoints:
                     return path
                 log.warning("checkpoint %s is invalid and is not used: %s", path.name, fault)
                 shutil.rmtree(path)
-            if MANIFEST in stored.get(step, {}) and self._bring(path, step):
+            if MANIFEST in stored.get(step, {}) and self._bring(path, step, unusable):
                 return path
+        if local or any(MANIFEST in sizes for sizes in stored.values()):
+            log.warning("no checkpoint of this run can be used; it starts from its first step")
         return None
 
     def discard(self) -> None:
@@ -190,15 +196,19 @@ class Checkpoints:
     def _name(self, step: int) -> str:
         return f"{self._under}/step-{step:06d}"
 
-    def _bring(self, path: Path, step: int) -> bool:
+    def _bring(self, path: Path, step: int, unusable: Callable[[Path], str | None]) -> bool:
         """Download the stored checkpoint of this name; False, with the fault logged, if invalid."""
         staging = path.with_suffix(".partial")
+        damage = None
         try:
             fetch_verified(self._store, self._name(step), staging)
             _seal(staging)
             fault = self._fault(staging)
+            if fault is None:
+                fault = damage = unusable(staging)
         except DataError as error:
-            fault = str(error)
+            fault = damage = str(error)
+        if damage is not None:
             self._delete_stored(step)  # it would stand in the way of a good one of this step
         if fault is not None:
             log.warning("stored checkpoint %s is invalid and is not used: %s", path.name, fault)

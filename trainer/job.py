@@ -5,8 +5,11 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from trainer import (
     acceptance,
@@ -160,6 +163,7 @@ def _train_and_publish(
         precision=job.precision,
         device=job.device,
         choice=fit.choice,
+        again=fit.again,
         checkpoints=Checkpoints(
             scratch / "checkpoints", job.output, f"{run_id}/checkpoints", job.fingerprint
         ),
@@ -198,7 +202,7 @@ def _train_and_publish(
             data=blocks.counts,
             device=job.device,
             precision=job.precision,
-            micro_batch=fit.choice,
+            micro_batch=trained.choice,
             trainable_parameters=fit.trainable_parameters,
             total_parameters=fit.total_parameters,
             trained=trained,
@@ -220,6 +224,8 @@ class Fit:
     """How the model and its adapter fit the device."""
 
     choice: planner.Choice
+    again: Callable[[planner.Choice], planner.Choice]
+    """how to go on with a run that began with this choice"""
     trainable_parameters: int
     total_parameters: int
     warnings: list[str]
@@ -240,18 +246,15 @@ def _fit(job: Job, workers: Workers) -> Fit:
             "whole; use QLORA_SHARDING=auto"
         )
     device, host_bytes = _weakest(job.device, workers)
-    choice = planner.choose_for(
-        workers.size,
-        job.settings.sharding,
-        device,
-        shape,
-        trainable=trainable,
-        effective=-(-job.settings.effective_batch_size // workers.size),
-        block_tokens=job.settings.max_length,
-        micro_batch=job.settings.batch_size,
-        engine=has_engine,
-        host_bytes=host_bytes,
-    )
+    asked: dict[str, Any] = {
+        "trainable": trainable,
+        "effective": -(-job.settings.effective_batch_size // workers.size),
+        "block_tokens": job.settings.max_length,
+        "micro_batch": job.settings.batch_size,
+        "engine": has_engine,
+        "host_bytes": host_bytes,
+    }
+    choice = planner.choose_for(workers.size, job.settings.sharding, device, shape, **asked)
     log.info("%s: %s (%s)", job.device.name, job.precision.name, job.precision.reason)
     log.info(
         "adapter of %s parameters, %.3f %% of %s",
@@ -259,17 +262,14 @@ def _fit(job: Job, workers: Workers) -> Fit:
         100 * trainable / shape.parameters,
         f"{shape.parameters:,}",
     )
-    log.info(
-        "micro-batch of %d blocks (%s)",
-        choice.blocks,
-        choice.reason,
-        extra=figures(plan=choice.figures()),
-    )
+    planner.tell(choice)
     warnings = []
     if job.device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
-    return Fit(choice, trainable, shape.parameters, warnings)
+    parts = 1 if choice.plan is None else choice.plan.parts
+    again = partial(planner.again, device=device, shape=shape, parts=parts, **asked)
+    return Fit(choice, again, trainable, shape.parameters, warnings)
 
 
 def _weakest(device: Device, workers: Workers) -> tuple[Device, int]:

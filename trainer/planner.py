@@ -4,12 +4,17 @@ Everything follows from the model's sizes and the bytes that are free; nothing i
 accounting mirrors `engine/` buffer by buffer: whoever changes what a layer saves changes it here.
 """
 
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.device import GIB, NF4_BYTES, Device
 from trainer.errors import DoesNotFitError
+from trainer.log import figures
+
+log = logging.getLogger(__name__)
 
 # Bytes of a value: 16-bit activations, float32 gradients and masters.
 HALF, FULL = 2, 4
@@ -66,6 +71,14 @@ class Choice:
 
     def figures(self) -> dict[str, Any]:
         return asdict(self)
+
+    def is_as(self, other: "Choice") -> bool:
+        """Whether both end in the same bits: who holds the base does not show in them."""
+
+        def decisive(choice: Choice) -> tuple[int, Plan | None]:
+            return choice.blocks, choice.plan and replace(choice.plan, parts=1)
+
+        return decisive(self) == decisive(other)
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,83 @@ def choose(
     return replace(best, reason=_why(best, device, shape))
 
 
+def again(
+    begun: Choice,
+    device: Device,
+    shape: Any,
+    *,
+    trainable: int,
+    effective: int,
+    block_tokens: int,
+    micro_batch: int | None = None,
+    engine: bool = True,
+    host_bytes: int = 0,
+    parts: int = 1,
+) -> Choice:
+    """How a run goes on that began with `begun`: the same, if it fits what is free now, or else as
+    like it as possible. Arguments and errors are those of `choose`."""
+    sizes = trainable, block_tokens
+    if begun.plan is not None:  # by now there may be another number of workers
+        begun = replace(begun, plan=replace(begun.plan, parts=parts))
+    if _still_fits(begun, device, shape, *sizes, effective, engine, host_bytes):
+        return begun
+
+    def anew(blocks: int | None) -> Choice:
+        return choose(
+            device,
+            shape,
+            trainable=trainable,
+            effective=effective,
+            block_tokens=block_tokens,
+            micro_batch=blocks,
+            engine=engine,
+            host_bytes=host_bytes,
+            parts=parts,
+        )
+
+    if begun.blocks <= effective:
+        with suppress(DoesNotFitError):
+            return anew(begun.blocks)
+    return anew(micro_batch)
+
+
+def _still_fits(
+    begun: Choice,
+    device: Device,
+    shape: Any,
+    trainable: int,
+    block_tokens: int,
+    effective: int,
+    engine: bool,
+    host_bytes: int,
+) -> bool:
+    plan, tokens = begun.plan, begun.blocks * block_tokens
+    if begun.blocks > effective or (plan is not None) != engine:
+        return False
+    if plan is not None and plan.parts > 1 and (plan.graph or plan.unpacked_layers):
+        return False
+    if device.kind == "cpu":
+        return plan is None or not (plan.graph or plan.offload or plan.host_ends)
+    if plan is not None and plan.graph and not _has_graphs(device):
+        return False
+    if plan is not None and host_bytes_needed(shape, plan, tokens) > host_bytes:
+        return False
+    reserve = SLACK
+    if plan is not None and (plan.graph or plan.unpacked_layers):
+        reserve = GRAPHS if plan.graph else SPARE
+    peak = _predicted(begun.blocks, plan, device, shape, trainable, block_tokens).peak_bytes
+    return peak * (1 + reserve) <= device.free_bytes
+
+
+def tell(choice: Choice) -> None:
+    log.info(
+        "micro-batch of %d blocks (%s)",
+        choice.blocks,
+        choice.reason,
+        extra=figures(plan=choice.figures()),
+    )
+
+
 def leaner(plan: Plan, layers: int) -> Plan | None:
     """The next plan to try when memory ran out at run time; None below the leanest, and where
     workers hold the base together: what one of them does again the others do not."""
@@ -200,7 +290,7 @@ def _plans(
 
 def _everything(device: Device, shape: Any, trainable: int, tokens: int, block_tokens: int) -> Plan:
     """Nothing is computed again, and memory that is left holds unpacked weights and graphs."""
-    has_graphs = device.capability is not None and device.capability >= (8, 0)
+    has_graphs = _has_graphs(device)
     everything = Plan(shape.layers)
     peak = peak_bytes(shape, everything, tokens // block_tokens, block_tokens, trainable)
     spare = int(device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
@@ -210,6 +300,10 @@ def _everything(device: Device, shape: Any, trainable: int, tokens: int, block_t
         unpacked_layers=min(max(unpacked, 0), shape.layers),
         graph=has_graphs and spare >= 0,
     )
+
+
+def _has_graphs(device: Device) -> bool:
+    return device.capability is not None and device.capability >= (8, 0)
 
 
 def host_bytes_needed(shape: Any, plan: Plan, tokens: int) -> int:

@@ -16,10 +16,11 @@ from trainer.checkpoints import ROWS, to_parts
 from trainer.device import out_of_memory
 from trainer.engine import Engine
 from trainer.errors import DoesNotFitError
-from trainer.planner import leaner
+from trainer.planner import Choice, leaner
 from trainer.rows import as_lines, rows_of
 from trainer.sharding import WholeBase
 from trainer.shares import GradientSum, Shares
+from trainer.train.soundness import fault
 from trainer.train.state import (
     ADAPTER,
     STATE,
@@ -30,6 +31,7 @@ from trainer.train.state import (
     set_random_state,
     trainable,
     without_functions,
+    write_plan,
 )
 from trainer.workers import Workers
 
@@ -177,10 +179,34 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             "rng": rng or random_state(),
         }
         (folder / STATE).write_text(json.dumps(to_parts(state, tensors)))
+        write_plan(self.choice(), folder)
         save_file(tensors, folder / TENSORS)
         save_file(trainable(self.model), folder / ADAPTER)
         self.state.save_to_json(str(folder / TRAINER_STATE))
         (folder / ROWS).write_text(as_lines(rows_of(self.state.log_history)))
+
+    def choice(self) -> Choice:
+        """How memory is spent at this moment."""
+        plan = None if self.engine is None else self.engine.plan
+        return Choice(self.args.per_device_train_batch_size, plan, reason="")
+
+    def unusable(self, folder: Path) -> str | None:
+        """Why this trainer cannot go on from the checkpoint in `folder`; None when it can."""
+        return fault(folder, trainable(self.model), self._filled_optimizer())
+
+    def _filled_optimizer(self) -> dict[str, Any]:
+        """The state of an optimizer like ours after a step; on the CPU, where it costs nothing."""
+        kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        groups = [
+            group | {"params": [torch.nn.Parameter(torch.empty(p.shape)) for p in group["params"]]}
+            for group in self.create_optimizer().param_groups
+        ]
+        filled = kind(groups, **arguments)
+        for number, group in enumerate(filled.param_groups):
+            for at, parameter in enumerate(group["params"]):
+                filled.init_state(group, parameter, number, at)
+        state: dict[str, Any] = filled.state_dict()
+        return state
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / ADAPTER)

@@ -2,14 +2,14 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer import stopping
+from trainer import planner, stopping
 from trainer.blocks import Block
 from trainer.checkpoints import Checkpoints
 from trainer.device import Device, Precision
@@ -21,6 +21,8 @@ from trainer.settings import Settings
 from trainer.sharding import WholeBase
 from trainer.tracking import Tracking
 from trainer.train.making import make_trainer
+from trainer.train.resumable import ResumableTrainer
+from trainer.train.state import read_plan
 from trainer.train.watch import StepGivenUp, Watch
 from trainer.workers import OtherFailed, Workers
 
@@ -43,6 +45,7 @@ class Trained:
     seconds: float
     tokens_per_s: float
     vram_peak_gib: float | None
+    choice: Choice
     history: list[Row]
 
     @property
@@ -68,6 +71,7 @@ def train(
     precision: Precision,
     device: Device,
     choice: Choice,
+    again: Callable[[Choice], Choice],
     checkpoints: Checkpoints,
     metrics: Metrics,
     tracking: Tracking,
@@ -76,14 +80,25 @@ def train(
 ) -> Trained:
     """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
 
+    Memory is spent as in `choice`, or as in the checkpoint where `again` finds that it still fits.
     Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's push
     failed with.
     """
-    start = _start(settings, checkpoints) if workers.first else None
+
+    def made(choice: Choice) -> ResumableTrainer:
+        return make_trainer(
+            model, tokenizer, blocks, settings, precision, device, choice, workers, frozen
+        )
+
+    trainer = made(choice)
+    start = _start(settings, checkpoints, trainer) if workers.first else None
     start = workers.hand_out(start, settings.scratch_dir / workers.own("handed-out"))
-    trainer = make_trainer(
-        model, tokenizer, blocks, settings, precision, device, choice, workers, frozen
-    )
+    begun = read_plan(start) if start is not None else None
+    if begun is not None and not begun.is_as(choice):
+        choice = _as_begun(begun, again)
+        if trainer.engine is not None:
+            trainer.engine.close()
+        trainer = made(choice)
     watch = Watch(trainer, settings, checkpoints, metrics, tracking, held_out)
     trainer.add_callback(watch)
     if start is not None:
@@ -117,16 +132,30 @@ def train(
         vram_peak_gib=(
             max(row["memory_gib"] for row in history) if device.kind == "cuda" else None
         ),
+        choice=choice,
         history=history,
     )
 
 
-def _start(settings: Settings, checkpoints: Checkpoints) -> Path | None:
+def _as_begun(begun: Choice, again: Callable[[Choice], Choice]) -> Choice:
+    """Memory may have become less, or more, since the run began."""
+    choice = again(begun)
+    if not choice.is_as(begun):
+        log.warning(
+            "the run began with micro-batches of %d blocks, in a way that does not fit any more: "
+            "it will end in other last bits than a run that was never stopped",
+            begun.blocks,
+        )
+    planner.tell(choice)
+    return choice
+
+
+def _start(settings: Settings, checkpoints: Checkpoints, trainer: ResumableTrainer) -> Path | None:
     """The checkpoint to go on from."""
     if settings.resume == "never":
         checkpoints.discard()
         return None
-    start = checkpoints.newest()
+    start = checkpoints.newest(trainer.unusable)
     if start is None and settings.resume == "must":
         raise SettingsError(
             "QLORA_RESUME=must: this run has no valid checkpoint; use QLORA_RESUME=auto to start it"

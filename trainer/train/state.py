@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from trainer.checkpoints import from_parts
+from trainer.planner import Choice, Plan
 
+PLAN = "plan.json"  # another one ends in other last bits
 STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name under which transformers looks for its own
 
@@ -23,6 +26,20 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     parts = json.loads((checkpoint / STATE).read_text())
     state: dict[str, Any] = from_parts(parts, load_file(checkpoint / TENSORS))
     return state
+
+
+def write_plan(choice: Choice, folder: Path) -> None:
+    plan = choice.plan and asdict(choice.plan)
+    (folder / PLAN).write_text(json.dumps({"blocks": choice.blocks, "plan": plan}))
+
+
+def read_plan(checkpoint: Path) -> Choice | None:
+    """How memory was spent up to this checkpoint; None for one from before that was recorded."""
+    if not (checkpoint / PLAN).exists():
+        return None
+    said = json.loads((checkpoint / PLAN).read_text())
+    plan = said["plan"] and Plan(**said["plan"])
+    return Choice(said["blocks"], plan, "as the run began")
 
 
 def without_functions(state: dict[str, Any]) -> dict[str, Any]:
