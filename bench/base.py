@@ -12,6 +12,7 @@ lie in host memory too.
 
 import argparse
 import json
+import math
 import os
 import resource
 import secrets
@@ -42,23 +43,24 @@ def main() -> None:
         written = run("write", folder, gb=arguments.gb, hidden=arguments.hidden, bucket=bucket)
         print(f"{written['bytes'] / 1e9:.2f} GB, {written['parameters']:,} parameters")
         local, base, cache = str(folder / "model"), f"{bucket}/model/", f"{bucket}/cache/"
-        rows = {
-            "transfer alone": run("transfer", folder, base=base),
-            "quantising alone, from disk": run("quantise", folder, base=local),
-            "job, built-in model": run("job", folder, base="builtin:tiny"),
-            "job, from disk": run("job", folder, base=local),
-            "job, from the bucket": run("job", folder, base=base),
-            "job, fills the cache": run("job", folder, base=base, cache=cache),
-            "job, from the cache": run("job", folder, base=base, cache=cache),
+        measured = {
+            "transfer alone": ("transfer", {"base": base}),
+            "quantising alone, from disk": ("quantise", {"base": local}),
+            "job, built-in model": ("job", {"base": "builtin:tiny"}),
+            "job, from disk": ("job", {"base": local}),
+            "job, from the bucket": ("job", {"base": base}),
+            "job, fills the cache": ("job", {"base": base, "cache": cache}),
+            "job, from the cache": ("job", {"base": base, "cache": cache}),
         }
+        print("|  | seconds | of them load | CPU seconds | MiB above the quantised weights |")
+        print("|-|-|-|-|-|", flush=True)
+        for name, (what, given) in measured.items():
+            row = run(what, folder, **given)
+            load = f"{row['load']:.1f}" if "load" in row else ""
+            above = row["peak_mib"] - row.get("quantised_mib", 0)
+            figures = f"{row['seconds']:.1f} | {load} | {row['cpu']:.1f} | {above:,}"
+            print(f"| {name} | {figures} |", flush=True)
         run("clear", folder, bucket=bucket)
-    print(
-        "|  | seconds | of them load | CPU seconds | MiB above the quantised weights |\n|-|-|-|-|-|"
-    )
-    for name, row in rows.items():
-        load = f"{row['load']:.1f}" if "load" in row else ""
-        above = row["peak_mib"] - row.get("quantised_mib", 0)
-        print(f"| {name} | {row['seconds']:.1f} | {load} | {row['cpu']:.1f} | {above:,} |")
 
 
 def run(what: str, folder: Path, **given: Any) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def write(folder: Path, gb: float, hidden: int, bucket: str) -> dict[str, Any]:
         tie_word_embeddings=False,
     )
     layer = 4 * hidden**2 + 3 * hidden * config.intermediate_size
-    config.num_hidden_layers = max(1, round((gb * 1e9 / 2 - 2 * 3072 * hidden) / layer))
+    config.num_hidden_layers = max(1, math.ceil((gb * 1e9 / 2 - 2 * 3072 * hidden) / layer))
     write_checkpoint(config, folder / "model", torch.bfloat16)
     store = open_store(bucket, retry_minutes=1)
     for path in (folder / "model").iterdir():
@@ -138,8 +140,9 @@ def quantise(folder: Path, base: str) -> dict[str, Any]:
 
 def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
     """The job as the command runs it, up to where its first step would begin."""
+    from transformers.trainer_callback import CallbackHandler
+
     from trainer import job, log
-    from trainer.train.resumable import ResumableTrainer
 
     class Reached(BaseException):
         pass
@@ -154,7 +157,7 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     real = job.model.load
-    job.model.load, ResumableTrainer.training_step = load, step
+    job.model.load, CallbackHandler.on_step_begin = load, step
     given = settings(folder, base, cache)
     log.set_up("json", "WARNING")
     try:
