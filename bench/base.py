@@ -6,8 +6,8 @@ Writes a Llama with random weights there, and then, each in a process of its own
 keeps nothing, quantises it from this disk, and starts the job up to its first step with the
 built-in model (what any start takes), from this disk, from the bucket, from there again while it
 fills QLORA_BASE_CACHE_URI, and from that. `load` is the part of it in `model.load`. Memory is the
-most that the process had resident, libraries and all, without the quantised weights where those
-lie in host memory too.
+most that the process had resident up to then, libraries and all, without the quantised weights
+where those lie in host memory too.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
         for name, (what, given) in measured.items():
             row = run(what, folder, **given)
             load = f"{row['load']:.1f}" if "load" in row else ""
-            above = row["peak_mib"] - row.get("quantised_mib", 0)
+            above = row.get("above_mib", row["peak_mib"])
             figures = f"{row['seconds']:.1f} | {load} | {row['cpu']:.1f} | {above:,}"
             print(f"| {name} | {figures} |", flush=True)
         run("clear", folder, bucket=bucket)
@@ -171,8 +171,10 @@ def loaded(load: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
     begin = time.monotonic()
     made = load(*arguments)
     seconds = time.monotonic() - begin
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     values = [t for t in made.state_dict().values() if t.device.type == "cpu"]
-    return made, {"load": seconds, "quantised_mib": sum(t.nbytes for t in values) >> 20}
+    quantised_mib = sum(t.nbytes for t in values) >> 20
+    return made, {"load": seconds, "above_mib": peak_mib - quantised_mib}
 
 
 def settings(folder: Path, base: str, cache: str = "") -> Any:

@@ -15,7 +15,7 @@ from trainer.device import Precision, find_device
 from trainer.errors import DataError, SettingsError
 from trainer.settings import Settings
 from trainer.storage.disk import sha256_of
-from trainer.weights import Shard, tensors
+from trainer.weights import SLICE_VALUES, Shard, _nf4, _nf4_in_slices, tensors
 
 ON_GPU = torch.cuda.is_available()
 SIZES: dict[str, Any] = {
@@ -123,6 +123,19 @@ def test_an_index_that_leads_elsewhere_is_refused(llama: Path, tmp_path: Path, i
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(DataError, match=r"model\.safetensors\.index\.json is broken"):
         load(settings_for(folder, tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (1031, 1000), (3, 5), (1, SLICE_VALUES + 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_matrix_in_slices_is_quantised_to_the_same_bits(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    (packed, state), (wanted, plain) = _nf4_in_slices(values, dtype), _nf4(values, dtype)
+    assert torch.equal(packed, wanted)
+    ours, theirs = state.as_dict(packed=True), plain.as_dict(packed=True)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def file_of(header: Any, data: bytes = b"") -> bytes:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Take = Callable[[dict[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
 
 READ_AHEAD_BYTES = 256 << 20
+SLICE_VALUES = 1 << 19  # whole blocks, 2 MiB of float32
 LONGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 DTYPES = {
     "F64": "float64",
@@ -147,22 +148,51 @@ def _placed(
     name: str, tensor: "torch.Tensor", target: Target, device: "torch.device"
 ) -> dict[str, "torch.Tensor"]:
     """As transformers does it, in the compute dtype and then NF4; all of it on the device."""
+    dtype, _ = target.expected[name]
+    if name not in target.quantised:
+        return {name: tensor.to(device).to(dtype)}  # in one step torch would cast on the CPU
+    packed, state = (_nf4_in_slices if device.type == "cpu" else _nf4)(tensor.to(device), dtype)
+    parts = state.as_dict(packed=True)
+    return {name: packed} | {f"{name}.{part}": value.to(device) for part, value in parts.items()}
+
+
+def _nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
     import torch
     from bitsandbytes.functional import quantize_4bit
 
-    dtype, _ = target.expected[name]
-    on_device = tensor.to(device).to(dtype)  # in one step torch would cast on the CPU
-    if name not in target.quantised:
-        return {name: on_device}
-    packed, state = quantize_4bit(
-        on_device,
+    made: tuple[torch.Tensor, Any] = quantize_4bit(
+        values.to(dtype),
         blocksize=64,
         compress_statistics=True,
         quant_type="nf4",
         quant_storage=torch.uint8,
     )
-    parts = state.as_dict(packed=True)
-    return {name: packed} | {f"{name}.{part}": value.to(device) for part, value in parts.items()}
+    return made
+
+
+def _nf4_in_slices(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
+    """The same bits as `_nf4`: on a CPU, where bitsandbytes makes several float32 copies of a whole
+    matrix, a slice at a time stays in the processor's cache."""
+    import torch
+    from bitsandbytes import functional
+
+    quantise = torch.ops.bitsandbytes.quantize_4bit.default
+    slices = values.reshape(-1).split(SLICE_VALUES)
+    made = [quantise(part.to(dtype), 64, "nf4", torch.uint8) for part in slices]
+    absmax = torch.cat([maxima for _, maxima in made])
+    offset = absmax.mean()
+    absmax, second = functional.quantize_blockwise(absmax - offset, blocksize=256)
+    state = functional.QuantState(
+        absmax=absmax,
+        shape=values.shape,
+        dtype=dtype,
+        blocksize=64,
+        code=functional.get_4bit_type("nf4", device=values.device),
+        quant_type="nf4",
+        offset=offset,
+        state2=second,
+    )
+    return torch.cat([packed for packed, _ in made]), state
 
 
 def _refuse_misfits(header: dict[str, Any], target: Target) -> None:
