@@ -45,7 +45,7 @@ _GAPS = (
     *("\u00a0", " \u3000"),
 )
 _WORTH_IT_CHARS = 1 << 20  # trying a tokenizer out takes as long as some MiB of text
-_MOST_CHARS = 4 << 20  # of the table, `_ENTRY_CHARS` counted for each word
+_MOST_CHARS = 2 << 20  # of the table, `_ENTRY_CHARS` counted for each word
 _ENTRY_CHARS = 24
 
 
