@@ -8,11 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import unused_port
-from jobs import ROOT
+from jobs import ROOT, run_here
+from test_weights import settings_for, write_base
+
+from trainer import model
+from trainer.device import Precision, find_device
+from trainer.errors import DoesNotFitError, SettingsError
+from trainer.sharding import ShardedBase
+from trainer.workers import Workers
 
 # Loads the base whole, then in parts, then evaluates as the first worker does, once with the other
 # worker and once when that is gone. Prints what it found.
@@ -125,3 +134,20 @@ def test_workers_plan_for_the_one_with_least_memory(workers: Any) -> None:
     agreed = [found(worker)["agreed"] for worker in workers]
     assert agreed[0] == agreed[1]
     assert "GPU 0" in agreed[0] and "free_bytes=100" in agreed[0]
+
+
+def test_the_stock_path_holds_no_base_in_parts(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match="QLORA_SHARDING=fsdp: builtin:tiny trains on the stock"
+    ):
+        run_here(tmp_path, ENGINE="stock", SHARDING="fsdp")
+
+
+def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_path: Path) -> None:
+    from transformers import GPT2Config
+
+    config = GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=2, n_positions=64)
+    settings = settings_for(write_base(tmp_path / "base", config, torch.float32), tmp_path)
+    base, precision = model.locate(settings), Precision("fp32", "a test")
+    with pytest.raises(DoesNotFitError, match="transposed; use QLORA_SHARDING=ddp"):
+        model.load(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))

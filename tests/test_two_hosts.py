@@ -108,7 +108,7 @@ def test_a_link_that_is_cut_for_a_while_changes_no_byte(hosts: None, tmp_path: P
     link("up")
     assert ends(workers) == [0, 0], workers[0].stderr.read()
     for host in HOSTS:
-        assert 1 < sent_bytes(host) / (int(STEPS) * gradient_bytes()) < 1.15
+        assert 1 < sent_bytes(host) / (int(STEPS) * gradient_bytes()) < 1.5
     alone = start(tmp_path / "alone", environment=ONE_THREAD, **SETTINGS | {"MAX_STEPS": STEPS})
     assert ends([alone]) == [0]
     together, single = (
