@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import evaluate
+from trainer import answers
+from trainer.answers import MOST_QUESTIONS, answer, questions_of, same_answer, token_f1
 from trainer.corpus import Conversation, Message, Text
-from trainer.evaluate import MOST_QUESTIONS, answer, questions_of, same_answer, token_f1
 
 
 def record(question: str, *turns: tuple[str, str]) -> Conversation:
@@ -69,7 +69,7 @@ def test_answers_that_do_not_fit_together_are_given_in_halves(
     loaded = model.load(base, settings, choose_precision("auto", device), device)
     asked = questions_of([record(f"What is {n}?", ("assistant", "It is.")) for n in range(5)])
     together = answer(loaded, base.tokenizer(), asked)
-    generate, sizes = evaluate._generate, []
+    generate, sizes = answers._generate, []
 
     def of_two_at_most(model: Any, tokenizer: Any, prompts: Any, room: int) -> Any:
         sizes.append(len(prompts))
@@ -77,6 +77,6 @@ def test_answers_that_do_not_fit_together_are_given_in_halves(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return generate(model, tokenizer, prompts, room)
 
-    monkeypatch.setattr(evaluate, "_generate", of_two_at_most)
+    monkeypatch.setattr(answers, "_generate", of_two_at_most)
     assert answer(loaded, base.tokenizer(), asked) == together
     assert sizes == [5, 2, 2, 1]

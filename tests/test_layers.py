@@ -39,6 +39,8 @@ ROOMS = [
     "progress",
     "checkpoints",
     "publication",
+    "losses",
+    "answers",
     "evaluate",
     "acceptance",
     "heldout",

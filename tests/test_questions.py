@@ -10,8 +10,8 @@ import pytest
 from jobs import run_command, variables, write_records
 
 from trainer import data, questions
+from trainer.answers import Reply
 from trainer.errors import DataError
-from trainer.evaluate import Reply
 from trainer.questions import Pair
 from trainer.settings import Settings
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.blocks import Block, trains_ends
-from trainer.evaluate import Evaluation, finite, held_out_loss
+from trainer.evaluate import Evaluation, finite
+from trainer.losses import held_out_loss
 
 if TYPE_CHECKING:
     from trainer.model import Base

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import adapters, device, lean, model
 from trainer.errors import DataError
-from trainer.evaluate import compute_precision
+from trainer.losses import compute_precision
 from trainer.prompts import question_ids, stop_ids
 from trainer.settings import Settings
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer import blocks, corpus, evaluate, shelf, shelving
+from trainer import answers, blocks, corpus, shelf, shelving
 from trainer.corpus import Copy, Text
 from trainer.errors import DataError
 from trainer.identity import digest, slug
@@ -56,7 +56,7 @@ class Data:
 
     train: Sequence[blocks.Block]
     held_out: Sequence[blocks.Block]
-    questions: list[evaluate.Question]
+    questions: list[answers.Question]
     counts: dict[str, Any]
 
 
@@ -102,7 +102,7 @@ def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerB
 
 def prepare_held_out(
     settings: Settings, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[Sequence[blocks.Block], list[evaluate.Question]]:
+) -> tuple[Sequence[blocks.Block], list[answers.Question]]:
     """What a run with these settings is judged by: EVAL_URI, or what it holds out of DATA_URI."""
     inputs = fetch_inputs(settings)
     if inputs.evaluation:
@@ -184,8 +184,8 @@ class _Shelved:
             int(self._tokenizer.pad_token_id),
         )
 
-    def questions(self, chosen: Mask) -> list[evaluate.Question]:
-        return evaluate.questions_of(
+    def questions(self, chosen: Mask) -> list[answers.Question]:
+        return answers.questions_of(
             [example for number, example in self.shelf.conversations if chosen[number]]
         )
 

@@ -9,7 +9,7 @@ import torch
 from trainer.batches import collate_for_engine, documents
 from trainer.blocks import Block
 from trainer.engine import Engine
-from trainer.evaluate import held_out_loss
+from trainer.losses import held_out_loss
 from trainer.prompts import IGNORED
 
 POINTS = 20  # of the curve

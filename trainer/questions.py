@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
-from trainer import corpus, data, evaluate, model
+from trainer import answers, corpus, data, model
+from trainer.answers import Reply
 from trainer.corpus import Outline, Text
 from trainer.cuts import text_boundary
 from trainer.device import choose_precision, find_device
 from trainer.errors import DataError
-from trainer.evaluate import Reply
 from trainer.identity import digest
 from trainer.log import figures
 from trainer.prompts import ensure_chat_template
@@ -113,7 +113,7 @@ def _asker(base: model.Base, settings: Settings) -> Ask:
     tokenizer = base.tokenizer()
     ensure_chat_template(tokenizer)
     loaded = model.load(base, settings, precision, device).eval()
-    return lambda requests: evaluate.replies_to(loaded, tokenizer, requests, _REPLY_TOKENS)
+    return lambda requests: answers.replies_to(loaded, tokenizer, requests, _REPLY_TOKENS)
 
 
 # -- passages -----------------------------------------------------------------------------

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from trainer.answers import same_answer
 from trainer.charts import Chart, Line, Point, smoothed, svg
-from trainer.evaluate import same_answer
 from trainer.rows import Row
 from trainer.style import STYLE
 
