@@ -476,17 +476,17 @@ def races(soak: "Soak", count: int) -> None:
 
 def spoil_weights() -> None:
     """Let this process end in other weights, as another kind of device might."""
-    from trainer import evaluate
+    from trainer import artifacts
 
-    compare = evaluate.compare
+    save = artifacts.save_adapter
 
-    def spoil_and_compare(model: Any, *arguments: Any) -> Any:
+    def spoil_and_save(model: Any, *arguments: Any) -> None:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.data *= 1.001  # another adapter, as good as the first
-        return compare(model, *arguments)
+        save(model, *arguments)
 
-    evaluate.compare = spoil_and_compare
+    artifacts.save_adapter = spoil_and_save
 
 
 def disks(soak: "Soak", count: int) -> None:
