@@ -41,7 +41,7 @@ class Browser:
     def _call(self, method: str, path: str, **body: Any) -> Any:
         data = json.dumps(body).encode() if method == "POST" else None
         request = urllib.request.Request(self._url + path, data, method=method)
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             return json.load(response)["value"]
 
     def devtools(self, command: str, **parameters: Any) -> Any:
@@ -75,7 +75,7 @@ class Browser:
             )
         )
 
-    def wait_for(self, true: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait_for(self, true: Callable[[], Any], seconds: float = 300) -> Any:
         """What `true()` gives once that is true."""
         until = time.monotonic() + seconds
         while not (found := true()):

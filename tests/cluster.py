@@ -132,6 +132,12 @@ class Local:
             return self._outcome("FailedIndexes" if any(ends) else None)
         return self._outcome(next(filter(None, ends), None))
 
+    def pass_time(self, seconds: float) -> None:
+        """As if `seconds` had gone by for the Job's deadline."""
+        self._deadline -= seconds
+        if time.monotonic() >= self._deadline:
+            self._stop_all()
+
     def _outcome(self, reason: str | None) -> Outcome:
         condition = "Failed" if reason else "Complete"
         return Outcome(condition, reason or "CompletionsReached", self._failed, self._pods)
@@ -162,6 +168,9 @@ class Local:
     def _end_all(self) -> None:
         """The Job has failed: no pod of it goes on."""
         self._over = True
+        self._stop_all()
+
+    def _stop_all(self) -> None:
         for pod in self._pods:
             if pod.process.poll() is None:
                 pod.stop()

@@ -1,5 +1,6 @@
 """A fresh bucket on a real S3 server, and a proxy that spoils what passes to it."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -85,9 +86,12 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Below those that the system hands out: no connection takes it before it is listened on."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def needs(variable: str) -> str:
@@ -114,7 +118,7 @@ def fresh_bucket() -> Iterator[Any]:
 
 
 def wait_until_open(port: int) -> None:
-    for _ in range(200):
+    for _ in range(2400):
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -83,7 +83,7 @@ class Terminal:
         os.set_blocking(self._main, False)
         self.screen = ""
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 300) -> str:
         """What came until `text`, which is taken from the screen."""
         until = time.monotonic() + seconds
         while text not in self.screen:
@@ -112,7 +112,7 @@ def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(run: Path
     terminal.type("word " * 700 + "\n")  # of which the terminal shows a part
     terminal.wait_for("more than the model reads; shorten it\n\n> ")
     terminal.type("\x04")
-    assert terminal.process.wait(30) == 0
+    assert terminal.process.wait(120) == 0
 
 
 def test_ctrl_c_ends_an_answer_and_then_the_conversation(run: Path) -> None:
@@ -124,4 +124,4 @@ def test_ctrl_c_ends_an_answer_and_then_the_conversation(run: Path) -> None:
     terminal.wait_for("…")
     terminal.wait_for("\n> ")
     terminal.process.send_signal(signal.SIGINT)
-    assert terminal.process.wait(30) == 0
+    assert terminal.process.wait(120) == 0

@@ -41,7 +41,7 @@ def test_each_pod_has_fresh_volumes_and_what_configmap_and_image_say(tmp_path: P
 
 
 def test_an_eviction_terminates_and_kills_after_the_grace_period(tmp_path: Path) -> None:
-    documents = job('trap "" TERM; echo ready; sleep 30; sleep 30')
+    documents = job('trap "" TERM; echo ready; sleep 300; sleep 300')
     spec = find(documents, "Job")["spec"]
     spec["backoffLimit"] = 0
     spec["template"]["spec"]["terminationGracePeriodSeconds"] = 1
@@ -57,11 +57,11 @@ def test_an_eviction_terminates_and_kills_after_the_grace_period(tmp_path: Path)
     outcome = Local(tmp_path).run(documents, evict)
     assert [pod.exit_code for pod in outcome.pods] == [137, 0]
     assert (outcome.condition, outcome.failed) == ("Complete", 0)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 120
 
 
 def test_a_deadline_ends_the_pod_and_the_job(tmp_path: Path) -> None:
-    documents = job("exec sleep 30")
+    documents = job("exec sleep 300")
     find(documents, "Job")["spec"]["activeDeadlineSeconds"] = 1
     outcome = run(documents, tmp_path)
     assert [pod.exit_code for pod in outcome.pods] == [143]

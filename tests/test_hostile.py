@@ -23,7 +23,7 @@ from trainer.errors import DataError
 from trainer.storage import fetch, keys
 
 Maker = Callable[[Path], object]
-LIMITS = Limits(memory_bytes=1 << 30, seconds=20)
+LIMITS = Limits(memory_bytes=1 << 30, seconds=120)
 NOISE = random.Random(7).randbytes(5000)
 GOOD = makers.jsonl(*({"text": f"record {number}"} for number in range(40)))
 PROSE = b"A paragraph of ordinary words, which says nothing much. " * 20

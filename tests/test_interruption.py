@@ -1,5 +1,6 @@
 """Killed at some instant and started again, a run ends in the same bytes as an undisturbed one."""
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -21,10 +22,9 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
     wait_for(process, f'"step": {step},')
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
+def wait_for(process: subprocess.Popen[str], text: str, where: str = "stdout") -> None:
     """Until it prints a line with `text`."""
-    assert process.stdout is not None
-    for line in process.stdout:
+    for line in getattr(process, where):
         if text in line:
             return
     raise AssertionError(f"ended before {text}: {process.communicate()[1]}")
@@ -42,7 +42,7 @@ def test_a_signal_saves_publishes_nothing_and_the_next_start_ends_the_same(
     process = start(tmp_path, CHECKPOINT_EVERY="60m")
     wait_for_step(process, 3)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 33
     assert f"{number.name} stopped the run" in errors
     assert not (only_run(tmp_path) / "manifest.json").exists()
@@ -71,7 +71,7 @@ def test_a_fresh_node_resumes_from_what_was_pushed(tmp_path: Path, undisturbed: 
     process = start(tmp_path)
     wait_for_step(process, 5)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     resumed = run_command(tmp_path, SCRATCH_DIR=str(tmp_path / "another-node"))
     assert "resuming from checkpoint step-00000" in resumed.stdout
     assert adapter_bytes(only_run(tmp_path)) == undisturbed
@@ -131,14 +131,12 @@ def wait_for_handler(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("after_s", [0, 0.3, 1.5, 4])
-def test_a_signal_before_training_ends_with_33_and_a_sentence(
-    after_s: float, tmp_path: Path
-) -> None:
-    process = start(tmp_path)
+def test_a_signal_at_any_time_ends_with_33_and_a_sentence(after_s: float, tmp_path: Path) -> None:
+    process = start(tmp_path, MAX_STEPS="100000")  # however fast the machine is
     wait_for_handler(process)
     time.sleep(after_s)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 33, errors
     assert errors.startswith("stopped: ")
     assert "Traceback" not in errors
@@ -147,14 +145,18 @@ def test_a_signal_before_training_ends_with_33_and_a_sentence(
 def test_a_second_signal_stops_at_once_where_the_first_waits_for_the_step(tmp_path: Path) -> None:
     many = [{"question": f"Which part is {n}?", "answer": f"HG-{n * n}"} for n in range(9000)]
     write_records(tmp_path / "data" / "many.jsonl", many)
-    process = start(tmp_path, MAX_LENGTH="256", EFFECTIVE_BATCH_SIZE="512", BATCH_SIZE="512")
-    wait_for(process, "micro-batch of")
-    time.sleep(4)  # in the first step, which takes a minute
+    large = {"MAX_LENGTH": "256", "EFFECTIVE_BATCH_SIZE": "512", "BATCH_SIZE": "512"}
+    process = start(tmp_path, environment={"TRANSFORMERS_VERBOSITY": "info"}, **large)
+    wait_for(process, "Running training", "stderr")  # the first step takes a minute
     process.terminate()
-    time.sleep(2)
-    assert process.poll() is None
-    process.terminate()
-    assert process.wait(timeout=3) == 33
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    while process.poll() is None:  # two that come before Python looks are one
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+    assert process.returncode == 33
+    assert '"step": 1,' not in process.communicate()[0]
 
 
 @pytest.mark.parametrize("line", ["fine-tuning", "micro-batch of", f'"step": {STEPS},'])
@@ -164,7 +166,7 @@ def test_a_signal_while_checking_loading_or_evaluating_publishes_nothing(
     process = start(tmp_path)
     wait_for(process, line)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 33, errors
     assert not list((tmp_path / "out").glob("*/manifest.json"))
     assert not (tmp_path / "out" / "latest.json").exists()

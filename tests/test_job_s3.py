@@ -49,11 +49,11 @@ def test_a_fresh_node_resumes_from_the_bucket_and_ends_the_same(
     process = start(tmp_path / "one", **places)
     wait_for_step(process, 5)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 33, errors
     assert not any(key.endswith("adapter_model.safetensors") for key in keys(bucket))
     process = start(tmp_path / "two", **places)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "resuming from checkpoint step-00000" in output
     weights = [key for key in keys(bucket) if key.endswith("adapter_model.safetensors")]
@@ -126,13 +126,13 @@ def test_a_signal_while_the_bucket_refuses_ends_with_33_and_the_next_start_pushe
     wait_for_step(process, 3)
     signalled = time.monotonic()
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 33, errors
     assert time.monotonic() - signalled < 29  # Kubernetes waits 30 s
     assert not any("checkpoints" in key for key in keys(faults.bucket))
     faults.add("nothing", "slowdown")  # replaces the rule
     process = start(tmp_path, **places)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "resuming from checkpoint step-00000" in output
     published = faults.bucket.Object("models/mine/adapter/adapter_model.safetensors")

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +127,10 @@ def test_evictions_are_not_counted_and_change_no_byte(
     assert published(bucket) == adapter_bytes(run_here(tmp_path / "undisturbed", **changes))
 
     again = type(runner)() if ON_A_CLUSTER else Local(tmp_path / "again")
-    started = time.monotonic()
     outcome = again.run(documents)
     (pod,) = outcome.pods
     assert (outcome.condition, pod.exit_code, steps(pod)) == ("Complete", 0, 0)
     assert any("already finished" in line for line in pod.lines)
-    assert time.monotonic() - started < 60
 
 
 @over_http
@@ -142,8 +139,13 @@ def test_a_deadline_ends_the_run_with_its_state_saved(
 ) -> None:
     changes = {"MAX_STEPS": "100000", "CHECKPOINT_EVERY": "60m"}
     documents = configured(bucket, tmp_path, load(JOB), **changes)
-    find(documents, "Job")["spec"]["activeDeadlineSeconds"] = 90 if ON_A_CLUSTER else 20
-    outcome = runner.run(documents)
+    find(documents, "Job")["spec"]["activeDeadlineSeconds"] = 90 if ON_A_CLUSTER else 3600
+
+    def pass_time(pod: Pod, _line: str) -> None:
+        if not ON_A_CLUSTER and steps(pod) == 2:
+            runner.pass_time(3600)
+
+    outcome = runner.run(documents, pass_time)
     (pod,) = outcome.pods
     assert (outcome.condition, outcome.reason) == ("Failed", "DeadlineExceeded")
     assert pod.exit_code in (33, None)
@@ -181,7 +183,7 @@ def test_an_indexed_job_of_two_workers_ends_in_the_weights_of_one(
     assert [pod.exit_code for pod in outcome.pods] == [0, 0], outcome.pods[-1].message
     assert outcome.condition == "Complete"
     alone = start(tmp_path / "alone", environment={"OMP_NUM_THREADS": "1"}, **changes)
-    assert alone.wait(timeout=120) == 0
+    assert alone.wait(timeout=600) == 0
     (run,) = (path.parent for path in (tmp_path / "alone").glob("out/*/manifest.json"))
     assert published(bucket) == adapter_bytes(run)
 

@@ -28,7 +28,7 @@ ON_A_CPU = {  # a GPU adds qlora_gpu_memory_bytes
 
 def scrape(port: int) -> dict[str, Any]:
     """Each sample of /metrics by its name."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
         text = answer.read().decode()
     families = text_string_to_metric_families(text)
     return {sample.name: sample for family in families for sample in family.samples}

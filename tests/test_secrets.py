@@ -104,7 +104,7 @@ def run_job(
         env=environment | variables(folder, STORAGE_RETRY_MINUTES="0", **changes),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

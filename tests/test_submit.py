@@ -162,11 +162,14 @@ def test_an_overlay_that_cannot_be_followed_is_refused(
 
 def test_following_ends_when_the_job_is_deleted(terminal: Terminal) -> None:
     manifest = terminal.here / "k8s/base/job.yaml"
-    waiting = "image: qlora-job:cu130\n          command: [sh, -c, 'echo; exec sleep 3']"
+    deleted = terminal.here / "deleted"
+    script = f"echo; for n in $(seq 3000); do test -e {deleted} && exit; sleep .1; done"
+    waiting = f"image: qlora-job:cu130\n          command: [sh, -c, '{script}']"
     manifest.write_text(manifest.read_text().replace("image: qlora-job:cu130", waiting))
-    delete = """
+    delete = f"""
         until grep -q '"logs"' "$STAND_IN/calls"; do sleep .1; done 2>/dev/null
         kubectl delete job "$(cd "$STAND_IN" && ls Job-x-* | sed 's/Job-//; s/.json//')"
+        touch {deleted}
     """
     done = terminal.type(f"({delete}) & k8s/submit x")
     assert done.returncode == 1, done.stderr

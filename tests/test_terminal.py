@@ -30,7 +30,7 @@ class Terminal:
             os.execve(sys.executable, [sys.executable, "entrypoint.py"], environment)
         self.seen = ""
 
-    def read(self, until: str | None = None, timeout_s: float = 120) -> str:
+    def read(self, until: str | None = None, timeout_s: float = 300) -> str:
         """Everything so far, once it matches `until` or the command has ended."""
         end = time.monotonic() + timeout_s
         while until is None or not re.search(until, self.seen):

@@ -1,8 +1,10 @@
 """Several workers train as one: the same weights, one end for all, resumable by any number."""
 
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from trainer.workers import Workers
 Processes = list["subprocess.Popen[str]"]
 # With one core for each, sums inside a matrix product have one order.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-SETTINGS = {"BATCH_SIZE": "1", "CHECKPOINT_EVERY": "60m"}
+# Enough steps that a signal comes before the last.
+SETTINGS = {"BATCH_SIZE": "1", "CHECKPOINT_EVERY": "60m", "MAX_STEPS": "16"}
 
 
 def start_workers(folder: Path, size: int, **changes: str) -> Processes:
@@ -37,7 +40,7 @@ def start_workers(folder: Path, size: int, **changes: str) -> Processes:
 
 def ends(processes: Processes) -> list[int]:
     """Exit codes, once all have ended by themselves."""
-    return [process.wait(timeout=120) for process in processes]
+    return [process.wait(timeout=600) for process in processes]
 
 
 def wait_for_step(process: "subprocess.Popen[str]", step: int) -> list[str]:
@@ -49,6 +52,10 @@ def wait_for_step(process: "subprocess.Popen[str]", step: int) -> list[str]:
         if f'"step": {step},' in line:
             return lines
     pytest.fail("".join(lines) + process.stderr.read())
+
+
+def steps(lines: Iterable[str]) -> list[int]:
+    return [int(n) for line in lines for n in re.findall(r'"step": (\d+),', line)]
 
 
 def weights(folder: Path) -> bytes:
@@ -83,16 +90,19 @@ def test_workers_that_are_stopped_and_killed_resume_in_any_number(
     workers[1].send_signal(signal.SIGTERM)  # a spot node goes away
     assert ends(workers) == [33, 33]
 
+    stopped = steps(workers[0].stdout)[-1:] or [2]
+
     workers = start_workers(tmp_path, 2, SHARDING="fsdp")
-    lines = wait_for_step(workers[0], 4)
+    lines = wait_for_step(workers[0], stopped[0] + 2)
     assert any("resuming from checkpoint step-00000" in line for line in lines)
     workers[1].kill()
     assert ends(workers) == [12, -signal.SIGKILL]
     assert "another worker ended or cannot be reached" in workers[0].stderr.read()
+    killed = steps([*lines, *workers[0].stdout])[-1]
 
     workers = start_workers(tmp_path, 2)
-    lines = wait_for_step(workers[0], 5)  # nothing was lost: the first worker saved step 4
-    assert not any('"step": 4,' in line for line in lines)
+    lines = wait_for_step(workers[0], killed + 1)
+    assert steps(lines) == [killed + 1]  # nothing was lost: the first worker saved its last step
     workers[0].kill()
     assert ends(workers) == [-signal.SIGKILL, 12]
 

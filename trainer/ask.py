@@ -89,6 +89,7 @@ def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
     lean.import_bitsandbytes()
     from peft import PeftModel
 
+    lean.collect_as_usual()
     adapter = adapters.find(where, settings, base_model)
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)

@@ -145,6 +145,7 @@ def _train_and_publish(
     # transformers greets W&B's offline mode on stdout
     with contextlib.redirect_stdout(None), lean.without_wandb():
         from trainer.train import train
+    lean.collect_as_usual()
 
     tokenizer = job.base.tokenizer()
     if (reason := prompts.ensure_chat_template(tokenizer)) is not None:

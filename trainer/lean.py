@@ -5,13 +5,17 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+_USUAL = gc.get_threshold()
+
 
 def collect_rarely() -> None:
-    """What imports make stays; the collector looks through it again and again, for 0.7 s.
-
-    Tensors are freed when their last reference goes, not by the collector.
-    """
+    """While libraries are imported: what that makes stays, and looking through it is 0.7 s."""
     gc.set_threshold(100_000, 10, 10)
+
+
+def collect_as_usual() -> None:
+    """Before anything is on a GPU that the collector might have to free."""
+    gc.set_threshold(*_USUAL)
 
 
 def import_bitsandbytes() -> None:

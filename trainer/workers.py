@@ -213,10 +213,11 @@ class Workers:
             ) from error
         with self.talking():
             asked = self._store.compare_set(RUN, "", run).decode()
-        if asked != run:
+        # Asked of all before anyone goes on: who starts to load is not there to hear of it.
+        if self.sums(asked != run) != [0]:
             raise SettingsError(
-                f"worker {self.rank} has other settings or data than the worker that came first; "
-                "start all workers with the same"
+                f"worker {self.rank} has other settings or data than another worker; start all "
+                "workers with the same"
             )
 
     @contextlib.contextmanager
