@@ -100,7 +100,7 @@ def workers() -> list[tuple[int, list[str], str]]:
         )
         for rank in (0, 1)
     ]
-    said = [process.communicate(timeout=300) for process in started]
+    said = [process.communicate(timeout=600) for process in started]
     return [
         (process.returncode, out.splitlines(), err)
         for process, (out, err) in zip(started, said, strict=True)
