@@ -151,3 +151,8 @@ def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_p
     base, precision = model.locate(settings), Precision("fp32", "a test")
     with pytest.raises(DoesNotFitError, match="transposed; use QLORA_SHARDING=ddp"):
         model.load(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))
+
+
+def test_a_worker_s_own_lack_of_memory_is_not_taken_for_another_s_failure() -> None:
+    with pytest.raises(torch.OutOfMemoryError), Workers(0, 2).talking():
+        raise torch.OutOfMemoryError("CUDA out of memory")

@@ -223,8 +223,12 @@ class Workers:
     @contextlib.contextmanager
     def talking(self) -> Iterator[None]:
         """Around whatever torch.distributed does for all: raises why another worker is gone."""
+        import torch
+
         try:
             yield
+        except torch.OutOfMemoryError:  # this worker's own, while it made room
+            raise
         except RuntimeError as error:  # all that torch.distributed raises
             raise self._reason(error) from error
 
