@@ -9,7 +9,7 @@ demo: .venv/ready
 
 # The tests of one file share what is costly to make, so they run in one process, two files at once.
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2
 
 # The Triton kernels on a machine without a GPU: run in its interpreter, and compiled for three GPUs.
 # The CPU's torch comes without Triton (0.7 GB), so nobody else pays for it.

@@ -28,6 +28,15 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# The files that start most jobs; begun last, one of them would run alone at the end.
+LONGEST = ("test_interruption", "test_workers", "test_job", "test_kubernetes", "test_readme")
+LONGEST += ("test_two_hosts", "test_hub_push", "test_job_s3", "test_acceptance", "test_secrets")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(params=["http", "tls"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty boto3 Bucket, reached over HTTP and then over TLS; removed afterwards."""
