@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
+from hashlib import md5, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 
 from trainer.errors import (
     DataError,
+    DoesNotFitError,
     JobError,
     NotAllowedError,
     SettingsError,
@@ -34,6 +35,7 @@ from trainer.storage import (
     open_store,
     publish,
     read_manifest,
+    terms,
 )
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.parallel import in_parallel
@@ -577,6 +579,46 @@ def test_checksums_can_be_left_out_for_old_servers(
     open_store("s3://data/", retry_minutes=0).write("a", b"hello")
     sent = [any("checksum-crc" in name.lower() for name in seen) for seen in answer["seen"]]
     assert sent == [True, False]
+
+
+def test_who_pays_and_the_key_stand_in_every_request_that_takes_them(
+    answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(terms, "_agreed", terms.Terms(requester_pays=True, kms_key="alias/ours"))
+    (tmp_path / "up").write_bytes(b"hello")
+    etag = md5(b"hello").hexdigest()
+    answer.update(headers={"ETag": f'"{etag}"'})
+    store = open_store("s3://data/", retry_minutes=0)
+    store.upload(tmp_path / "up", "a")  # on a connection of our own
+    store.write("a", b"hello")  # by boto3
+    answer.update(body=b"hello")
+    store.download(Stored("a", 5, etag), tmp_path / "down")
+    store.read("a")
+    seen = [{name.lower(): value for name, value in one.items()} for one in answer["seen"]]
+    assert len(seen) == 4
+    assert {one.get("x-amz-request-payer") for one in seen} == {"requester"}
+    key = "x-amz-server-side-encryption-aws-kms-key-id"
+    assert [one.get(key) for one in seen] == ["alias/ours"] * 2 + [None] * 2
+    assert all("x-amz-request-payer" in one["authorization"] for one in seen)
+
+
+def test_an_etag_under_sse_kms_is_no_digest(answer: dict[str, Any], tmp_path: Path) -> None:
+    etag = md5(b"something else").hexdigest()
+    answer.update(body=b"hello", headers={"ETag": etag, "x-amz-server-side-encryption": "aws:kms"})
+    store = open_store("s3://data/", retry_minutes=0)
+    for _ in range(2):
+        assert store.download(Stored("a", 5, etag), tmp_path / "down") == HELLO
+    assert len(answer["seen"]) == 3  # one more for finding out
+
+
+def test_a_run_that_does_not_fit_the_disk_is_refused_before_it_is_fetched(
+    store: FolderStore, run: Path, tiny_disk: Path
+) -> None:
+    (run / "adapter" / "weights").write_bytes(bytes(1 << 20))
+    publish(run, store, "id")
+    with pytest.raises(DoesNotFitError, match=r"id: 1\.0 MiB are to be fetched"):
+        fetch_verified(store, "id", tiny_disk / "back")
+    assert list(tiny_disk.iterdir()) == []
 
 
 def test_an_endpoint_that_is_away_is_tried_until_the_time_is_over_and_keeps_its_password(

@@ -20,6 +20,7 @@ from conftest import fresh_bucket, needs
 
 from trainer.errors import (
     DataError,
+    DoesNotFitError,
     JobError,
     NotAllowedError,
     SettingsError,
@@ -227,6 +228,22 @@ def test_a_full_disk_is_named_with_its_free_space(store: BucketStore, tiny_disk:
         store.download(store.list()[0], tiny_disk / "a")
     assert caught.value.exit_code == 1
     assert list(tiny_disk.iterdir()) == []
+
+
+@over_http
+def test_data_that_does_not_fit_the_disk_is_refused_before_it_is_fetched(
+    bucket: Any, store: BucketStore, tiny_disk: Path
+) -> None:
+    store.write("big", bytes(1 << 20))
+    store.write("small", bytes(1 << 15))
+    uri, into = f"s3://{bucket.name}/out/", tiny_disk / "into"
+    with pytest.raises(DoesNotFitError, match=f"{uri}: 1.0 MiB .* QLORA_SCRATCH_DIR") as caught:
+        fetch(uri, into, retry_minutes=0)
+    assert caught.value.exit_code == 13
+    assert list(tiny_disk.iterdir()) == []
+    store.delete(["big"])
+    for _ in range(2):  # what is there already needs no room: 32 KiB are left, less than another
+        assert [found.name for found in fetch(uri, into, retry_minutes=0)] == ["small"]
 
 
 # A bucket as a store

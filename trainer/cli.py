@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from trainer import __version__, lean, log, stopping
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
 from trainer.redaction import redact
 from trainer.settings import Settings, options
+from trainer.storage import terms
 from trainer.workers import Workers
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
@@ -81,6 +82,12 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settings:
+    settings = Settings.read(flags, os.environ, trains=trains)
+    terms.agree(terms.Terms(settings.s3_requester_pays == "yes", settings.s3_kms_key))
+    return settings
+
+
 def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give `command` the two options that say which adapter, on which base."""
     command = click.option(
@@ -97,7 +104,7 @@ def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
 def train(**flags: str | None) -> None:
     """Fine-tune, evaluate and publish an adapter."""
     workers = Workers.of(os.environ)
-    settings = workers.quiet(Settings.read(flags, os.environ))
+    settings = workers.quiet(_settings(flags))
     log.set_up(settings.log_format, settings.log_level)
     from trainer.job import run
 
@@ -111,7 +118,7 @@ def prepare(**flags: str | None) -> None:
 
     Passages of DATA_URI become OUTPUT_URI/questions.jsonl, which `train` reads as it is.
     """
-    settings = Settings.read(flags, os.environ)
+    settings = _settings(flags)
     log.set_up(settings.log_format, settings.log_level)
     from trainer import questions
 
@@ -128,7 +135,7 @@ def plan(
     gpu: str | None, workers: int, tokens: int, price: float | None, **flags: str | None
 ) -> None:
     """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
-    settings = Settings.read(flags, os.environ, trains=False)
+    settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
     from trainer import planner
     from trainer.outlook import Question, outlook
@@ -156,7 +163,7 @@ def ask(
 
     On a terminal without QUESTION it is a conversation.
     """
-    settings = Settings.read({}, os.environ, trains=False)
+    settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
     from trainer import conversation
     from trainer.ask import load_bot
@@ -178,7 +185,7 @@ def ask(
 @click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
 def evaluate(adapter: str, **flags: str | None) -> None:
     """Compare a fine-tuned model with its base on EVAL_URI, or on what DATA_URI holds out."""
-    settings = Settings.read(flags, os.environ, trains=False)
+    settings = _settings(flags, trains=False)
     if not (settings.eval_uri or settings.data_uri):
         raise SettingsError("nothing to judge by: give --eval-uri (QLORA_EVAL_URI)")
     log.set_up("text", "WARNING", sys.stderr)
@@ -195,7 +202,7 @@ def evaluate(adapter: str, **flags: str | None) -> None:
 def merge(adapter: str, output: str, base_model: str | None) -> None:
     """Write base and adapter as one 16-bit model. Needs no GPU and little memory."""
     folder = _folder(output)
-    settings = Settings.read({}, os.environ, trains=False)
+    settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
     from trainer import adapters
     from trainer.merge import merge
@@ -220,7 +227,7 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
     One model, or the small adapter for a base that several adapters share.
     """
     folder = _folder(output)
-    settings = Settings.read({}, os.environ, trains=False)
+    settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
     from trainer import adapters
     from trainer.export import export

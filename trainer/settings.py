@@ -227,6 +227,18 @@ class Settings:
         least=0,
         changes_result=False,
     )
+    s3_requester_pays: str = _option(
+        "no",
+        "`yes` agrees to pay for what is fetched from buckets that ask for it",
+        choices=("no", "yes"),
+        changes_result=False,
+    )
+    s3_kms_key: str = _option(
+        "",
+        "key that S3 encrypts what is stored with (SSE-KMS): id, ARN or alias",
+        shown="as the bucket is set",
+        changes_result=False,
+    )
     scratch_dir: Path = _option(
         "",
         "local folder for downloads and checkpoints; keep it on a volume to survive a restart",

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.settings import publishable_uri
-from trainer.storage import digests, disk, failures
+from trainer.storage import digests, disk, failures, terms
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.keys import shown
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
-from trainer.storage.store import Content, DamagedError, Stored, WrongContentError
+from trainer.storage.store import Content, DamagedError, Stored, WrongContentError, again_if_damaged
 from trainer.storage.wire import open_wire
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class BucketStore:
         session, self._client = _client(self.uri)
         refuse_link_local("AWS_ENDPOINT_URL_S3", self._client.meta.endpoint_url)
         self._endpoint = publishable_uri(self._client.meta.endpoint_url)
+        self._terms = terms.agreed()
+        self._client.meta.events.register("provide-client-params.s3", self._terms.add_to)
         self._wire = open_wire(session, self._client, bucket, READ_TIMEOUT_S)
         # A page can look like an empty bucket or, after boto3's own handler, like error 500;
         # the wildcard puts this handler in front of that one.
@@ -56,15 +58,11 @@ class BucketStore:
         return self._try(name, lambda: self._get(name))[0]
 
     def download(self, stored: Stored, path: Path) -> str:
-        for attempt in (1, 2):  # once more, for damage on the way
-            try:
-                with disk.staged(path, synced=False) as file:
-                    return disk.copy(self.chunks(stored), file)[1]
-            except DamagedError as error:
-                if attempt == 2:
-                    raise
-                log.warning("%s; fetching it again", error)
-        raise AssertionError
+        def fetch() -> str:
+            with disk.staged(path, synced=False) as file:
+                return disk.copy(self.chunks(stored), file)[1]
+
+        return again_if_damaged(fetch)
 
     def chunks(self, stored: Stored) -> Iterator[bytes]:
         """As in Store: several parts are under way at once, each in one GET."""
@@ -175,21 +173,23 @@ class BucketStore:
 
     def _part_by_wire(self, stored: Stored, size: int, wanted: dict[str, str]) -> bytes | None:
         """None when it has to come by boto3: also when only that one checks its bytes."""
-        if self._wire is None or not digests.is_possible(stored.version):
+        if (wire := self._wire) is None or not digests.is_possible(stored.version):
             return None
-        headers = {"If-Match": f'"{stored.version}"'}
+        headers = {"If-Match": f'"{stored.version}"', **self._terms.headers(storing=False)}
         if "Range" in wanted:
             headers["Range"] = wanted["Range"]
-        found = self._wire.get(self._root + stored.name, size, headers)
+        found = wire.get(self._root + stored.name, size, headers)
         if found is None:
             return None
         data, head = found
-        has_digest = head.get("ETag", "").strip('"') == stored.version and not (
+        if (
             head.get("x-amz-server-side-encryption", "").startswith("aws:kms")
             or "x-amz-server-side-encryption-customer-algorithm" in head
-        )
+        ):
+            self._wire = None  # no ETag here is a digest, and boto3 knows other checksums
+            return None
         whole = head.get("Content-Range", f"/{size}").rpartition("/")[2] == str(stored.size)
-        return data if has_digest and whole else None
+        return data if whole and head.get("ETag", "").strip('"') == stored.version else None
 
     def _open(self, stored: Stored, wanted: dict[str, str]) -> Any:
         from botocore.exceptions import ClientError
@@ -229,7 +229,8 @@ class BucketStore:
     def _send(self, path: Path, name: str, size: int) -> Content:
         data = _bytes_of(path, range(size))
         sha256 = hashlib.sha256(data).hexdigest()
-        if self._wire is None or not self._wire.put(self._root + name, data, sha256, {}):
+        headers, wire = self._terms.headers(storing=True), self._wire
+        if wire is None or not wire.put(self._root + name, data, sha256, headers):
             self._client.put_object(**self._at(name), Body=data)
         return Content(len(data), sha256)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
+from trainer.errors import DataError, DoesNotFitError, JobError, NotAllowedError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,16 @@ def holds(path: Path, size: int, sha256: str) -> bool:
     """Whether `path` is a file of exactly this content."""
     with disk_errors(path):
         return path.is_file() and path.stat().st_size == size and sha256_of(path) == sha256
+
+
+def refuse_without_room(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raise DoesNotFitError when `folder` cannot take that many bytes more."""
+    free = _free_bytes(folder / "any")
+    if needed_bytes > free:
+        raise DoesNotFitError(
+            f"{what}: {needed_bytes / 2**20:,.1f} MiB are to be fetched and {folder} has "
+            f"{free / 2**20:,.1f} MiB free; make room or set QLORA_SCRATCH_DIR to a larger volume"
+        )
 
 
 def sweep(folder: Path, older_than_s: float = 0) -> None:

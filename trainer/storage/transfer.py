@@ -82,6 +82,7 @@ def fetch(
     disk.sweep(into)
     index = _Index(into)
     index.remove_all_but(names)
+    disk.refuse_without_room(into, _bytes_missing(listed, into), uri)
     fetched = _at_once(lambda stored: _fetch_one(store, stored, into, index), listed)
     fetched.sort(key=lambda file: file.name)
     log.info("fetched files=%d bytes=%d from %s", len(fetched), sum(f.size for f in fetched), uri)
@@ -152,6 +153,7 @@ def fetch_verified(store: Store, under: str, into: Path, *, only_prefix: str = "
     keys.refuse_collisions(contents, _run(store, under))
     disk.sweep(into)
     wanted = [Stored(name, content.size, content.sha256) for name, content in contents.items()]
+    disk.refuse_without_room(into, _bytes_missing(wanted, into), _run(store, under))
     _at_once(lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored), wanted)
 
 
@@ -197,6 +199,17 @@ def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fet
         sha256 = store.download(stored, path)
         index.add(stored, sha256)
     return Fetched(stored.name, path, stored.size, sha256)
+
+
+def _bytes_missing(listed: list[Stored], into: Path) -> int:
+    """What is still to be written, by size: a file of the right one is taken for the object."""
+
+    def is_there(stored: Stored) -> bool:
+        with suppress(OSError):
+            return (into / stored.name).stat().st_size == stored.size
+        return False
+
+    return sum(stored.size for stored in listed if not is_there(stored))
 
 
 def _at_once(action: Callable[[Stored], Result], wanted: list[Stored]) -> list[Result]:
