@@ -18,13 +18,16 @@
 S3_FAULT_PROXY, which takes its port and the server's. With `--s3` data, checkpoints and results are
 in a bucket (AWS_* name the server). The job's real code
 runs in processes forked from this one, which has imported everything and computed nothing: an
-attempt then costs seconds less. Exits with 1 if any run ended in a way it must not.
+attempt then costs seconds less. As many cases as there are cores run side by side. Exits with 1 if
+any run ended in a way it must not.
 """
 
 import argparse
 import contextlib
 import ctypes
+import gc
 import json
+import mmap
 import os
 import random
 import secrets
@@ -36,7 +39,8 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,7 +54,6 @@ DAMAGE = ("missing", "empty", "half", "flipped")
 CLONE_NEWPID = 0x20000000
 EVENTS = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "http.client.send"}
 WEIGHTS = "adapter/adapter_model.safetensors"
-SAVE_OPERATIONS = 70  # about; more in a bucket
 # The fifth step ends an epoch.
 SMALL = {"MAX_STEPS": "6", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
 
@@ -60,20 +63,38 @@ def preload() -> None:
     import boto3  # noqa: F401
 
     import trainer.job
-    import trainer.train  # noqa: F401
+    from trainer import lean
+
+    lean.import_bitsandbytes()
+    with lean.without_wandb():
+        import trainer.train  # noqa: F401
+    gc.collect()
+    gc.freeze()  # or each collection in a child copies all that is imported
+
+
+@lru_cache
+def bucket_in(name: str, _process: int) -> Any:
+    """A bucket as this process alone uses it: a fork would share its connections."""
+    import boto3
+
+    return boto3.session.Session().resource("s3").Bucket(name)
 
 
 class Place:
     """Where one series of attempts trains: its own scratch, output and run."""
 
-    def __init__(self, folder: Path, bucket: Any, **changes: str) -> None:
+    def __init__(self, folder: Path, bucket_name: str, **changes: str) -> None:
         self.folder = folder
-        self.bucket = bucket
+        self.bucket_name = bucket_name
         self.prefix = f"{folder.name}-{secrets.token_hex(4)}/"
-        if bucket is not None:
+        if bucket_name:
             places = {"OUTPUT_URI": self.prefix, "DATA_URI": "data/"}
-            changes = {n: f"s3://{bucket.name}/{p}" for n, p in places.items()} | changes
+            changes = {n: f"s3://{bucket_name}/{p}" for n, p in places.items()} | changes
         self.variables = variables(folder, **(SMALL | changes))
+
+    @property
+    def bucket(self) -> Any:
+        return bucket_in(self.bucket_name, os.getpid())
 
     def attempt(
         self,
@@ -87,8 +108,7 @@ class Place:
 
         def prepare() -> None:
             if kill_before is not None:
-                folders = (str(self.folder / "scratch"), str(self.folder / "out"))
-                kill_at_operation(kill_before, folders, of_save)
+                Operations(self).kill_before(kill_before, of_save)
 
         child = self.start(prepare)
         if kill_after_s is not None:
@@ -167,9 +187,10 @@ class Place:
             self.bucket.Object(self.prefix + name).put(Body=stored.get()["Body"].read())
 
     def damage(self, name: str, how: str) -> None:
-        """Spoil one of `files`; one in the bucket is then all there is, as on a fresh node."""
-        if name.startswith("s3:"):
+        """Spoil one of `files`; one in the output is then all there is, as on a fresh node."""
+        if name.startswith(("s3:", "out/")):
             shutil.rmtree(self.folder / "scratch", ignore_errors=True)
+        if name.startswith("s3:"):
             stored = self.bucket.Object(self.prefix + name.removeprefix("s3:"))
             data = spoilt(stored.get()["Body"].read(), how)
             stored.delete() if data is None else stored.put(Body=data)
@@ -179,7 +200,7 @@ class Place:
         path.unlink() if data is None else path.write_bytes(data)
 
     def _objects(self) -> list[tuple[str, Any]]:
-        if self.bucket is None:
+        if not self.bucket_name:
             return []
         listed = self.bucket.objects.filter(Prefix=self.prefix)
         return [(stored.key.removeprefix(self.prefix), stored.Object()) for stored in listed]
@@ -245,56 +266,76 @@ def run_and_exit(work: Callable[[], None]) -> None:
         os._exit(code)
 
 
-def kill_at_operation(number: int, folders: tuple[str, ...], of_save: bool) -> None:
-    """SIGKILL this process before its `number`-th file operation below `folders` or HTTP send.
+class Operations:
+    """Counts what this process does to the files of `place` and over HTTP, and may end it.
 
-    `of_save` counts only while the checkpoint of step 3 is saved and pushed and that of step 1
-    retired, and then the writes by native code and the fsyncs too.
+    `counted` is shared memory: all operations, and those of one save. The second are counted only
+    while the checkpoint of step 3 is saved and pushed and that of step 1 retired, and they include
+    the writes by native code and the fsyncs.
     """
-    seen = 0
-    counting = not of_save
 
-    def reached() -> None:
-        nonlocal seen
-        seen += counting
-        if seen == number:
+    def __init__(self, place: Place, counted: mmap.mmap | None = None) -> None:
+        self._folders = (str(place.folder / "scratch"), str(place.folder / "out"))
+        self._counted = counted
+        self._last, self._only_saves = 0, False
+        self._in_save = False
+        self._all = self._of_save = 0
+
+    def count(self) -> None:
+        self._watch()
+        self._watch_saves()
+
+    def kill_before(self, number: int, of_save: bool) -> None:
+        """SIGKILL this process before its `number`-th operation, or its `number`-th of the save."""
+        self._last, self._only_saves = number, of_save
+        self._watch()
+        if of_save:
+            self._watch_saves()
+
+    def _reached(self, *, only_in_save: bool = False) -> None:
+        self._all += not only_in_save
+        self._of_save += self._in_save
+        if self._counted is not None:
+            self._counted[:16] = self._all.to_bytes(8) + self._of_save.to_bytes(8)
+        if self._last and self._last == (self._of_save if self._only_saves else self._all):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in EVENTS:
-            return
-        reads = event == "open" and not (
-            isinstance(arguments[1], str) and set(arguments[1]) & {*"wax+"}
-        )
-        if event == "http.client.send" or (not reads and str(arguments[0]).startswith(folders)):
-            reached()
+    def _watch(self) -> None:
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event not in EVENTS:
+                return
+            reads = event == "open" and not (
+                isinstance(arguments[1], str) and set(arguments[1]) & {*"wax+"}
+            )
+            ours = not reads and str(arguments[0]).startswith(self._folders)
+            if event == "http.client.send" or ours:
+                self._reached()
 
-    def first(action: Callable[..., Any]) -> Callable[..., Any]:
-        def reached_first(*arguments: Any, **named: Any) -> Any:
-            reached()
-            return action(*arguments, **named)
+        sys.addaudithook(hook)
 
-        return reached_first
+    def _watch_saves(self) -> None:
+        from trainer.checkpoints import Checkpoints
+        from trainer.train import resumable
 
-    sys.addaudithook(hook)
-    if not of_save:
-        return
-    from trainer.checkpoints import Checkpoints
-    from trainer.train import resumable
+        def first(action: Callable[..., Any]) -> Callable[..., Any]:
+            def reached_first(*arguments: Any, **named: Any) -> Any:
+                self._reached(only_in_save=True)
+                return action(*arguments, **named)
 
-    os.fsync = first(os.fsync)
-    resumable.save_file = first(resumable.save_file)
-    save = Checkpoints.save
+            return reached_first
 
-    def save_and_push(self: Checkpoints, step: int, write: Callable[[Path], None]) -> Path:
-        nonlocal counting
-        counting = step == 3
-        saved = save(self, step, write)
-        self.finish()
-        counting = False
-        return saved
+        os.fsync = first(os.fsync)
+        resumable.save_file = first(resumable.save_file)
+        save = Checkpoints.save
 
-    Checkpoints.save = save_and_push  # type: ignore[method-assign]
+        def save_and_push(own: Checkpoints, step: int, write: Callable[[Path], None]) -> Path:
+            self._in_save = step == 3
+            saved = save(own, step, write)
+            own.finish()
+            self._in_save = False
+            return saved
+
+        Checkpoints.save = save_and_push  # type: ignore[method-assign]
 
 
 class Tally:
@@ -303,12 +344,18 @@ class Tally:
     def __init__(self) -> None:
         self.ended: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.slowest_s = 0.0
 
     def must(self, holds: bool, what: str) -> None:
         self.ended["right" if holds else "wrong"] += 1
         if not holds:
             self.wrong.append(what)
             print(f"  WRONG {what[:500]}", flush=True)
+
+    def add(self, other: "Tally") -> None:
+        self.ended += other.ended
+        self.wrong += other.wrong
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
 
 
 def finish(place: Place, tally: Tally, expected: bytes, what: str) -> None:
@@ -326,86 +373,128 @@ def finish(place: Place, tally: Tally, expected: bytes, what: str) -> None:
 
 def kills(soak: "Soak", count: int) -> None:
     """SIGKILL at random instants: each series is killed until it is done."""
-    while soak.tally.ended["killed"] < count:
-        with soak.place() as place:
-            for _ in range(MOST_ATTEMPTS):
-                at = soak.random.uniform(0, soak.duration_s * 1.1)
-                code = place.attempt(kill_after_s=at)
-                if code == 0 or soak.tally.ended["killed"] >= count:
-                    break
-                soak.tally.ended["killed"] += 1
-                if code not in RETRYABLE:
-                    soak.tally.must(False, f"killed after {at:.2f} s: exit {code}: {place.said()}")
-            finish(place, soak.tally, soak.expected, "after kills")
+
+    def series(kills: int) -> None:
+        while soak.tally.ended["killed"] < kills:
+            with soak.place() as place:
+                kill_until_done(soak, place, kills)
+                finish(place, soak.tally, soak.expected, "after kills")
+
+    shares = [len(range(first, count, soak.jobs)) for first in range(soak.jobs)]
+    soak.each(filter(None, shares), series)
+
+
+def kill_until_done(soak: "Soak", place: Place, kills: int) -> None:
+    for _ in range(MOST_ATTEMPTS):
+        at = soak.random.uniform(0, soak.duration_s * 1.1)
+        code = place.attempt(kill_after_s=at)
+        if code == 0 or soak.tally.ended["killed"] >= kills:
+            return
+        soak.tally.ended["killed"] += 1
+        if code not in RETRYABLE:
+            soak.tally.must(False, f"killed after {at:.2f} s: exit {code}: {place.said()}")
 
 
 def operations(soak: "Soak", count: int) -> None:
-    """SIGKILL before the 1st, 2nd, … file operation (and request), until one run is not reached."""
-    step = 1 if count == 0 else max(1, soak.operations() // count)
-    for number in range(1 + soak.random.randrange(step), 10_000, step):
+    """SIGKILL before every file operation and request of a run, or before about `count` of them."""
+
+    def one(number: int) -> None:
         with soak.place() as place:
-            code = place.attempt(kill_before=number)
-            if code == 0:
-                soak.tally.must(place.weights() == soak.expected, "undisturbed: other weights")
-                return
-            soak.tally.ended["killed"] += 1
-            finish(place, soak.tally, soak.expected, f"killed before operation {number}")
+            kill_before(soak, place, number, of_save=False)
+
+    soak.each(spread(soak, soak.operations, count), one)
 
 
 def saves(soak: "Soak", count: int) -> None:
-    """SIGKILL before the 1st, 2nd, … operation of one save, or before about `count` of them."""
-    step = max(1, SAVE_OPERATIONS // count) if count else 1
-    for number in range(1 + soak.random.randrange(step), 10_000, step):
+    """The same in one save, fsyncs and the writes by native code included."""
+
+    def one(number: int) -> None:
         with soak.place() as place:
-            code = place.attempt(kill_before=number, of_save=True)
-            if code == 0:
-                soak.tally.must(place.weights() == soak.expected, "undisturbed: other weights")
-                return
-            soak.tally.ended["killed"] += 1
-            if soak.random.random() < 0.5:  # as on a fresh node
-                shutil.rmtree(place.folder / "scratch", ignore_errors=True)
-            finish(place, soak.tally, soak.expected, f"killed before operation {number} of a save")
+            kill_before(soak, place, number, of_save=True)
+
+    soak.each(spread(soak, soak.operations_of_save, count), one)
+
+
+def spread(soak: "Soak", operations: int, count: int) -> Iterable[int]:
+    """`count` numbers of operations, or all of them and one that no run reaches."""
+    step = max(1, operations // count) if count else 1
+    last = operations if count else operations * 21 // 20 + 1  # not every run has equally many
+    return range(1 + soak.random.randrange(step), last + 1, step)
+
+
+def kill_before(soak: "Soak", place: Place, number: int, *, of_save: bool) -> None:
+    code = place.attempt(kill_before=number, of_save=of_save)
+    if code == 0:
+        soak.tally.must(place.weights() == soak.expected, "undisturbed: other weights")
+        return
+    soak.tally.ended["killed"] += 1
+    if of_save and soak.random.random() < 0.5:  # as on a fresh node
+        shutil.rmtree(place.folder / "scratch", ignore_errors=True)
+    what = f"killed before operation {number}{' of a save' * of_save}"
+    finish(place, soak.tally, soak.expected, what)
 
 
 def signals(soak: "Soak", count: int) -> None:
     """SIGTERM at random instants in a process that is PID 1 of its namespace."""
-    durations = {False: soak.duration_s, True: 0.0}
-    while soak.tally.ended["signalled"] < count:
-        from_the_start = soak.tally.ended["signalled"] % 5 == 4
-        if from_the_start and not durations[True]:
-            durations[True] = soak.duration_from_the_start_s()
+    durations = {False: soak.duration_s, True: soak.duration_from_the_start_s() if count > 4 else 0}
+
+    def one(number: int) -> None:
+        from_the_start = number % 5 == 4
         with soak.place() as place:
             at = soak.random.uniform(0.05, durations[from_the_start])
-            what = f"SIGTERM after {at:.2f} s{' from the start' * from_the_start}"
-            child = place.start(as_pid_1=True, from_the_start=from_the_start)
-            time.sleep(at)
-            if place.finished():
-                soak.tally.must(child.wait() == 0, f"{what}: too late: {place.said()}")
-                continue
-            signalled = time.monotonic()
-            child.signal(signal.SIGTERM)
-            code = child.wait()
-            took_s = time.monotonic() - signalled
-            soak.tally.ended["signalled"] += 1
-            soak.tally.ended[f"exit {code}"] += 1
-            soak.slowest_s = max(soak.slowest_s, took_s)
-            finished = place.weights() is not None
-            # One that came while the manifest was written is too late to stop anything; one that
-            # got lost would let the rest of the run follow.
-            end_s = 3 if from_the_start else 1
-            right = (code == 33 and not finished) or (code == 0 and finished and took_s < end_s)
-            soak.tally.must(right, f"{what}: exit {code} {took_s:.1f} s later, {finished=}")
-            finish(place, soak.tally, soak.expected, what)
-    print(f"  the slowest took {soak.slowest_s:.1f} s to stop", flush=True)
+            signal_after(soak, place, at, from_the_start)
+
+    soak.each(range(count), one)
+    print(f"  the slowest took {soak.tally.slowest_s:.1f} s to stop", flush=True)
+
+
+def signal_after(soak: "Soak", place: Place, at: float, from_the_start: bool) -> None:
+    what = f"SIGTERM after {at:.2f} s{' from the start' * from_the_start}"
+    held = place.folder / "held"
+    child = place.start(lambda: mark_hold(held), as_pid_1=True, from_the_start=from_the_start)
+    time.sleep(at)
+    if place.finished():
+        soak.tally.must(child.wait() == 0, f"{what}: too late: {place.said()}")
+        return
+    signalled = time.monotonic()
+    child.signal(signal.SIGTERM)
+    late = held.exists()
+    code = child.wait()
+    took_s = time.monotonic() - signalled
+    soak.tally.ended["signalled"] += 1
+    soak.tally.ended[f"exit {code}"] += 1
+    soak.tally.slowest_s = max(soak.tally.slowest_s, took_s)
+    finished = place.weights() is not None
+    # One that came while the manifest was written is too late to stop anything; one that got lost
+    # would let the rest of the run follow.
+    late |= took_s < (3 if from_the_start else 1)
+    right = (code == 33 and not finished) or (code == 0 and finished and late)
+    soak.tally.must(right, f"{what}: exit {code} {took_s:.1f} s later, {finished=}")
+    finish(place, soak.tally, soak.expected, what)
+
+
+def mark_hold(mark: Path) -> None:
+    """Leave `mark` once a signal comes too late to keep the run from being published."""
+    from trainer import stopping
+
+    hold = stopping.hold
+
+    def hold_and_mark() -> None:
+        hold()
+        mark.touch()
+
+    stopping.hold = hold_and_mark
 
 
 def damage(soak: "Soak", count: int) -> None:
-    """Damage each file of a stopped run, on disk and in the store, then start it again."""
+    """Damage each file of a stopped run, on disk and in the output, then start it again."""
     with soak.place() as origin:
-        origin.attempt(kill_before=soak.operations() * 2 // 3)
+        origin.attempt(kill_before=soak.operations * 2 // 3)
         cases = [(name, how) for name in origin.files() for how in DAMAGE]
         soak.random.shuffle(cases)
-        for name, how in cases[: count or None]:
+
+        def one(case: tuple[str, str]) -> None:
+            name, how = case
             with soak.place() as place:
                 place.copy(origin)
                 place.damage(name, how)
@@ -414,6 +503,8 @@ def damage(soak: "Soak", count: int) -> None:
                 same = code == 0 and place.weights() == soak.expected
                 loud = code not in (0, 98) and not place.published()
                 soak.tally.must(same or loud, f"{name} {how}: exit {code}: {place.said()}")
+
+        soak.each(cases[: count or None], one)
 
 
 def spoilt(data: bytes, how: str) -> bytes | None:
@@ -426,12 +517,11 @@ def spoilt(data: bytes, how: str) -> bytes | None:
 
 def publishing(soak: "Soak", count: int) -> None:
     """SIGKILL in the last operations; what a reader finds is nothing or everything."""
-    last = soak.operations()
-    for _ in range(count):
+
+    def one(_: int) -> None:
         with soak.place() as place:
-            number = last - soak.random.randrange(last // 3)
-            folders = (str(place.folder / "scratch"), str(place.folder / "out"))
-            child = place.start(lambda n=number, f=folders: kill_at_operation(n, f, False))
+            number = soak.operations - soak.random.randrange(soak.operations // 3)
+            child = place.start(lambda: Operations(place).kill_before(number, False))
             while not child.ended():
                 time.sleep(0.005)
                 soak.tally.ended["reads"] += 1
@@ -440,6 +530,8 @@ def publishing(soak: "Soak", count: int) -> None:
                     soak.tally.must(weights in (None, soak.expected), "a partial read")
             soak.tally.ended[f"exit {child.wait()}"] += 1
             finish(place, soak.tally, soak.expected, f"killed before operation {number}")
+
+    soak.each(range(count), one)
 
 
 def races(soak: "Soak", count: int) -> None:
@@ -450,7 +542,8 @@ def races(soak: "Soak", count: int) -> None:
     """
     kinds = ("same", "weights", "seed", "must")
     changes = {"seed": {"SEED": "7"}, "must": {"SEED": "7", "RESUME": "must"}}
-    for pair in range(count):
+
+    def one(pair: int) -> None:
         kind = kinds[pair % len(kinds)]
         with soak.place(RUN_ID="shared") as place:
             one = place.start()
@@ -473,6 +566,8 @@ def races(soak: "Soak", count: int) -> None:
             what = f"race {pair}, {kind}: exits {codes}, {[*found]}, ours {ours}"
             soak.tally.must(right, f"{what}: {place.said()}")
 
+    soak.each(range(count), one)
+
 
 def spoil_weights() -> None:
     """Let this process end in other weights, as another kind of device might."""
@@ -491,9 +586,10 @@ def spoil_weights() -> None:
 
 def disks(soak: "Soak", count: int) -> None:
     """Disks of many sizes for scratch and output, then read-only: the right code, and on after."""
-    for number in range(count):
+
+    def one(number: int) -> None:
         size_kib = 8 + round(2 ** (number / count * 12))
-        for name in ("scratch",) if soak.bucket else ("scratch", "out"):
+        for name in ("scratch",) if soak.bucket_name else ("scratch", "out"):
             with soak.place() as place, mounted(place.folder / name, size_kib) as remount:
                 what = f"{name} of {size_kib} KiB"
                 code = place.attempt()
@@ -506,6 +602,8 @@ def disks(soak: "Soak", count: int) -> None:
                 soak.tally.must(said, f"{what}, read-only: exit {code}: {place.said()}")
                 remount("rw")
                 finish(place, soak.tally, soak.expected, f"after {what}")
+
+    soak.each(range(count), one)
 
 
 @contextlib.contextmanager
@@ -547,32 +645,37 @@ def server(soak: "Soak", count: int) -> None:
 
 def faults(soak: "Soak", count: int) -> None:
     """A proxy spoils requests while a run is under way; some runs may retry, some may not."""
-    with fault_proxy() as (endpoint, set_rules):
-        for number in range(count):
-            minutes = ("0", "0.05", "3")[number % 3]
-            with soak.place(STORAGE_RETRY_MINUTES=minutes, RUN_ID="spoilt") as place:
-                rules = [random_rule(soak.random, place) for _ in range(soak.random.randint(3, 8))]
-                set_rules(rules)
-                direct = place.variables.copy()
-                place.variables["AWS_ENDPOINT_URL_S3"] = endpoint
-                code = place.start(shorten_timeouts).wait()
-                place.variables = direct
-                soak.tally.ended[f"retried for {minutes} min: exit {code}"] += 1
-                right = code == 0 or (code == 12 and minutes != "3")
-                soak.tally.must(right, f"exit {code}: {place.said()} with {rules}")
-                if soak.random.random() < 0.5:  # as on a fresh node
-                    shutil.rmtree(place.folder / "scratch", ignore_errors=True)
-                finish(place, soak.tally, soak.expected, f"after {rules}")
+
+    def one(number: int) -> None:
+        minutes = ("0", "0.05", "3")[number % 3]
+        with (
+            fault_proxy() as (endpoint, set_rules),
+            soak.place(STORAGE_RETRY_MINUTES=minutes, RUN_ID="spoilt") as place,
+        ):
+            rules = [random_rule(soak.random, place) for _ in range(soak.random.randint(3, 8))]
+            set_rules(rules)
+            direct = place.variables.copy()
+            place.variables["AWS_ENDPOINT_URL_S3"] = endpoint
+            code = place.start(shorten_timeouts).wait()
+            place.variables = direct
+            soak.tally.ended[f"retried for {minutes} min: exit {code}"] += 1
+            right = code == 0 or (code == 12 and minutes != "3")
+            soak.tally.must(right, f"exit {code}: {place.said()} with {rules}")
+            if soak.random.random() < 0.5:  # as on a fresh node
+                shutil.rmtree(place.folder / "scratch", ignore_errors=True)
+            finish(place, soak.tally, soak.expected, f"after {rules}")
+
+    soak.each(range(count), one)
 
 
 def random_rule(random: random.Random, place: Place) -> dict[str, Any]:
     """Spoil some requests of one kind, mostly those of checkpoints."""
-    objects = f"/{place.bucket.name}/{place.prefix}"
+    objects = f"/{place.bucket_name}/{place.prefix}"
     checkpoints = f"{objects}spoilt/checkpoints/"
     match = random.choice(
         [f"PUT {checkpoints}"] * 3
         + [f"{method} {objects}" for method in ("PUT", "GET", "DELETE")]
-        + [f"GET /{place.bucket.name}?"]
+        + [f"GET /{place.bucket_name}?"]
     )
     limits = random.choice(
         (
@@ -614,46 +717,80 @@ def fault_proxy() -> Iterator[tuple[str, Callable[[list[dict[str, Any]]], None]]
 
 
 class Soak:
-    """What the scenarios share: a seed, the undisturbed result and places to work in."""
+    """What the scenarios share: a seed, the undisturbed result and places to work in.
 
-    def __init__(self, seed: int, use_s3: bool) -> None:
+    `operations` and `operations_of_save` are how many there are in an undisturbed run.
+    """
+
+    def __init__(self, seed: int, use_s3: bool, jobs: int) -> None:
+        self._seed = seed
+        self.jobs = jobs
         self.random = random.Random(seed)
         self.tally = Tally()
-        self.bucket = self._new_bucket() if use_s3 else None
-        self.slowest_s = 0.0
-        self._operations = 0
-        with self.place(local=True) as place:
-            place.attempt()  # the first one also warms the file cache
-        with self.place() as place:
+        self.bucket_name = new_bucket() if use_s3 else ""
+        counted = mmap.mmap(-1, 16)
+        with contextlib.ExitStack() as places:
+            reference = [places.enter_context(self.place()) for _ in range(max(jobs, 2))]
             started = time.monotonic()
-            code = place.attempt()
+            children = [
+                place.start(
+                    lambda p=place: Operations(p, counted).count() if p is reference[0] else None
+                )
+                for place in reference
+            ]
+            assert [child.wait() for child in children] == [0] * len(children), reference[0].said()
             self.duration_s = time.monotonic() - started
-            assert code == 0, place.said()
-            weights = place.weights()
-            assert weights is not None
-            self.expected = weights
+            weights = {place.weights() for place in reference}
+            assert len(weights) == 1 and None not in weights, (
+                "undisturbed runs end in other weights"
+            )
+            self.expected = weights.pop()
+        self.operations = int.from_bytes(counted[:8])
+        self.operations_of_save = int.from_bytes(counted[8:16])
+
+    def each(self, cases: Iterable[Any], work: Callable[[Any], None]) -> None:
+        """`work` of every case, as many at once as there are jobs; its tally is added to ours."""
+        numbered = list(enumerate(cases))
+        workers = [self._fork(numbered[first :: self.jobs], work) for first in range(self.jobs)]
+        for child, reader in workers:
+            with os.fdopen(reader, "rb") as results:
+                while line := results.readline():
+                    tally = Tally()
+                    ended, tally.wrong, tally.slowest_s = json.loads(line)
+                    tally.ended.update(ended)
+                    self.tally.add(tally)
+            if code := child.wait():
+                self.tally.must(False, f"the soak itself ended with {code}")
+
+    def _fork(
+        self, numbered: list[tuple[int, Any]], work: Callable[[Any], None]
+    ) -> tuple["Child", int]:
+        """A process that does these cases and writes what it counted."""
+        reader, writer = os.pipe()
+
+        def run() -> None:
+            os.close(reader)
+            for number, case in numbered:
+                self.random = random.Random(f"{self._seed} {work.__qualname__} {number}")
+                self.tally = Tally()
+                try:
+                    work(case)
+                finally:
+                    counted = [self.tally.ended, self.tally.wrong, self.tally.slowest_s]
+                    os.write(writer, json.dumps(counted).encode() + b"\n")
+
+        child = fork(run)
+        os.close(writer)
+        return child, reader
 
     @contextlib.contextmanager
-    def place(self, *, local: bool = False, **changes: str) -> Iterator[Place]:
+    def place(self, **changes: str) -> Iterator[Place]:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             write_records(Path(folder) / "data" / "questions.jsonl")
-            place = Place(Path(folder), None if local else self.bucket, **changes)
+            place = Place(Path(folder), self.bucket_name, **changes)
             yield place
-            if place.bucket is not None:
+            if place.bucket_name:
                 place.bucket.objects.filter(Prefix=place.prefix).delete()
-
-    def operations(self) -> int:
-        """How many operations an undisturbed run has, found by bisection."""
-        low, high = 1, 4096
-        while not self._operations and high - low > 1:
-            middle = (low + high) // 2
-            with self.place() as place:
-                if place.attempt(kill_before=middle) == 0:
-                    high = middle
-                else:
-                    low = middle
-        self._operations = self._operations or low
-        return self._operations
 
     def duration_from_the_start_s(self) -> float:
         """Of an undisturbed run with the interpreter's start and the imports."""
@@ -663,19 +800,21 @@ class Soak:
             return time.monotonic() - started
 
     def close(self) -> None:
-        if self.bucket is not None:
-            self.bucket.objects.all().delete()
-            self.bucket.delete()
+        if self.bucket_name:
+            bucket = bucket_in(self.bucket_name, os.getpid())
+            bucket.objects.all().delete()
+            bucket.delete()
 
-    def _new_bucket(self) -> Any:
-        import boto3
 
-        bucket = boto3.resource("s3").Bucket(f"soak-{secrets.token_hex(6)}")
-        bucket.create()
-        with tempfile.TemporaryDirectory() as folder:
-            data = write_records(Path(folder) / "questions.jsonl").read_bytes()
-        bucket.put_object(Key="data/questions.jsonl", Body=data)
-        return bucket
+def new_bucket() -> str:
+    """The name of a bucket with data in it."""
+    name = f"soak-{secrets.token_hex(6)}"
+    bucket = bucket_in(name, os.getpid())
+    bucket.create()
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_records(Path(folder) / "questions.jsonl").read_bytes()
+    bucket.put_object(Key="data/questions.jsonl", Body=data)
+    return name
 
 
 SCENARIOS = (kills, operations, saves, signals, damage, publishing, races, disks, server, faults)
@@ -686,6 +825,8 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="+", metavar="SCENARIO[:COUNT]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--s3", action="store_true")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=int, default=cores, help="cases side by side")
     chosen = parser.parse_args()
     known = {scenario.__name__: scenario for scenario in SCENARIOS}
     wanted = [scenario.partition(":")[::2] for scenario in chosen.scenarios]
@@ -693,8 +834,9 @@ def main() -> int:
         parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}")
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does it
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // chosen.jobs)))
     preload()
-    soak = Soak(chosen.seed, chosen.s3)
+    soak = Soak(chosen.seed, chosen.s3, chosen.jobs)
     wrong = 0
     try:
         for name, count in wanted:
