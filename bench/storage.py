@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SHAPES = {"1 x 1 GB": (1, 10**9), "10,000 x 10 KB": (10_000, 10_000)}
+PIECE_BYTES = 10**6
 PAGE_BYTES = resource.getpagesize()
 RCLONE = {
     "RCLONE_CONFIG_S3_TYPE": "s3",
@@ -113,7 +114,10 @@ def main(folder: Path, ways: list[str]) -> None:
         local = folder / f"{count}"
         local.mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            (local / f"{number:05}.txt").write_bytes(secrets.token_bytes(size))
+            with (local / f"{number:05}.txt").open("wb") as file:
+                # In pieces: a child's peak begins with what this process has had.
+                for start in range(0, size, PIECE_BYTES):
+                    file.write(secrets.token_bytes(min(PIECE_BYTES, size - start)))
         for round_number in range(int(os.environ.get("ROUNDS", "1"))):
             for way in ways:
                 prefix = f"{way}-{count}-{round_number}"
