@@ -82,7 +82,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
     )
     noise = torch.Generator().manual_seed(0)
     blocks = []
-    for _ in range(4 * settings.effective_batch_size):
+    for _ in range(steps * settings.effective_batch_size):  # one epoch: the next has another order
         ids = torch.randint(3000, (length,), generator=noise)
         positions = torch.arange(length) % (length // 4)  # four documents in a block
         labels = ids.masked_fill(positions == 0, -100)
@@ -155,7 +155,7 @@ def _plain_trl(variant: str, base: Any, settings: Any, blocks: Any, micro_batch:
         dtype=torch.float32,
         device_map={"": "cpu"},
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=tempfile.mkdtemp(),
@@ -190,6 +190,10 @@ def _plain_trl(variant: str, base: Any, settings: Any, blocks: Any, micro_batch:
             task_type="CAUSAL_LM",
         ),
     )
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:  # trl makes them bfloat16; ours are float32
+            weight.data = weight.data.float()
+    return trainer
 
 
 if __name__ == "__main__":
