@@ -1,6 +1,5 @@
 """Files become tokens on disk once, in any order of work the same, and copies are told."""
 
-import json
 import logging
 import random
 from pathlib import Path
@@ -18,6 +17,7 @@ from trainer.prompts import ensure_chat_template
 from trainer.settings import Settings
 
 WORDS = (ROOT / "examples/data/handbook").glob("*.md")
+FILES = ("shelf.json", *shelf.COLUMNS)
 VOCABULARY = sorted({word for path in WORDS for word in path.read_text().split()})
 
 
@@ -56,6 +56,13 @@ def content(found: data.Data) -> list[bytes]:
     return [column.tobytes() for column in columns]
 
 
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
 def test_a_second_start_tokenises_nothing_and_finds_the_same(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,8 +91,12 @@ def test_another_setting_that_decides_the_tokens_makes_others(
     assert len(list((tmp_path / "scratch/tokens").glob("*/shelf.json"))) == 2
 
 
-@pytest.mark.parametrize("harm", ["cut off", "no index", "half an index"])
-def test_damaged_tokens_are_made_again(tmp_path: Path, tokenizer: Any, harm: str) -> None:
+@pytest.mark.parametrize(
+    "harm", ["cut off", "no index", "half an index", *(f"flipped {name}" for name in FILES)]
+)
+def test_damaged_tokens_are_made_again(
+    tmp_path: Path, tokenizer: Any, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write_prose(tmp_path, 3)
     first = prepare(tmp_path, tokenizer)
     before = content(first)
@@ -95,9 +106,13 @@ def test_damaged_tokens_are_made_again(tmp_path: Path, tokenizer: Any, harm: str
             file.truncate(100)
     elif harm == "no index":
         index.unlink()
-    else:
+    elif harm == "half an index":
         index.write_text(index.read_text()[:50])
-    assert content(prepare(tmp_path, tokenizer)) == before
+    else:
+        flip(index.parent / harm.removeprefix("flipped "))
+    again = prepare(tmp_path, tokenizer)
+    assert content(again) == before and again.counts == first.counts
+    assert "what was tokenised is damaged; it is made again" in caplog.text
 
 
 def test_only_the_newest_token_folders_are_kept(tmp_path: Path, tokenizer: Any) -> None:
@@ -189,11 +204,11 @@ def test_blocks_are_read_from_the_disk_and_not_from_memory(tmp_path: Path, token
     found = prepare(tmp_path, tokenizer)
     (index,) = (tmp_path / "scratch/tokens").glob("*/shelf.json")
     assert isinstance(found.train._tokens, np.memmap)  # type: ignore[attr-defined]
-    sizes = json.loads(index.read_text())["sizes"]
+    sizes = shelf.mark_of(index.read_text()).sizes
     assert sizes["tokens"] == 4 * found.train._tokens.size  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("harm", ["none", "cut off", "half a mark"])
+@pytest.mark.parametrize("harm", ["none", "cut off", "half a mark", "flipped"])
 def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -221,6 +236,8 @@ def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
             file.truncate(65)
     elif harm == "half a mark":
         mark.write_text(mark.read_text()[:50])
+    elif harm == "flipped":
+        flip(mark.parent / "lengths")
     again = prepare(tmp_path, tokenizer)
     assert content(again) == content(whole) and again.counts == whole.counts
     assert [q.question for q in again.questions] == [q.question for q in whole.questions]

@@ -1,9 +1,10 @@
 """A tokenised corpus on disk, memory-mapped: written once for one input, used by each start.
 
-Plain little-endian arrays, one file each, and `shelf.json` with their sizes, which is written
-last. `trainer.shelving` writes them.
+Plain little-endian arrays, one file each, and `shelf.json` with their sizes and SHA-256, which is
+written last. `trainer.shelving` writes them.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ KINDS = (Text, Completion, Conversation)
 KEPT_SHELVES = 4  # in one folder; the ones that were not used for longest go
 
 INDEX = "shelf.json"
+_READ_BYTES = 1 << 20
 ROW = np.dtype(
     [
         ("key", "<u8"),
@@ -53,29 +55,51 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass
 class Mark:
-    """What is known when all sources before `source` are written: `sizes` of the files in bytes."""
+    """What is known when all sources before `source` are written: `sizes` of the files in bytes,
+    and `sums`, the SHA-256 of that many."""
 
     source: int
     tally: Tally
     sizes: dict[str, int]
+    sums: dict[str, str]
     conversations: list[tuple[int, int, Conversation]]
     """(minus its key, number, itself) of those that are kept"""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_text(self) -> str:
         """As `mark_of` reads it."""
         kept = [
             (key, number, [(m.role, m.content) for m in example.messages])
             for key, number, example in self.conversations
         ]
-        return asdict(self) | {"conversations": kept}
+        text = json.dumps(asdict(self) | {"conversations": kept})
+        return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+    def is_true_of(self, folder: Path) -> bool:
+        """Whether the files begin with the bytes that were written when this was."""
+        return all(_sum_of(folder / name, self.sizes[name]) == self.sums[name] for name in COLUMNS)
 
 
-def mark_of(found: dict[str, Any]) -> Mark:
+def mark_of(text: str) -> Mark:
+    """Raises ValueError, KeyError or TypeError for what `as_text` did not write."""
+    sum_of_it, _, body = text.partition("\n")
+    if hashlib.sha256(body.encode()).hexdigest() != sum_of_it:
+        raise ValueError("damaged")
+    found = json.loads(body)
     kept = [
         (key, number, Conversation(tuple(Message(*turn) for turn in turns)))
         for key, number, turns in found["conversations"]
     ]
-    return Mark(found["source"], Tally(**found["tally"]), found["sizes"], kept)
+    return Mark(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)
+
+
+def _sum_of(path: Path, size: int) -> str:
+    """SHA-256 of the first `size` bytes; of no use where there are fewer."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while size and (data := file.read(min(size, _READ_BYTES))):
+            found.update(data)
+            size -= len(data)
+    return found.hexdigest() if size == 0 else ""
 
 
 @dataclass(frozen=True)
@@ -142,27 +166,35 @@ def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:
 
     Only one process at a time may do this with the folders beside it.
     """
-    if not _is_complete(folder):
+    index = _complete(folder)
+    if index is None:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(folder, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         fill(partial)
         partial.rename(folder)
+        index = mark_of((folder / INDEX).read_text())
     else:
         log.info("the data was tokenised by an earlier start")
     os.utime(folder)
     _forget_old(folder.parent)
-    index = mark_of(json.loads((folder / INDEX).read_text()))
     conversations = [(number, example) for _, number, example in index.conversations]
     return Shelf(folder, index.tally, conversations)
 
 
-def _is_complete(folder: Path) -> bool:
+def _complete(folder: Path) -> Mark | None:
+    """None where there is nothing, or not what was written."""
+    if not folder.is_dir():
+        return None
     try:
-        sizes = json.loads((folder / INDEX).read_text())["sizes"]
-        return all((folder / name).stat().st_size == sizes[name] for name in COLUMNS)
+        index = mark_of((folder / INDEX).read_text())
+        sizes = {name: (folder / name).stat().st_size for name in COLUMNS}
+        if sizes == index.sizes and index.is_true_of(folder):
+            return index
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        pass
+    log.warning("%s: what was tokenised is damaged; it is made again", folder)
+    return None
 
 
 def _forget_old(folder: Path) -> None:

@@ -3,8 +3,8 @@
 Memory holds a few batches and never a corpus. A start that was killed is gone on with.
 """
 
+import hashlib
 import heapq
-import json
 import logging
 import os
 import time
@@ -98,24 +98,26 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.mark = self._resumed() or Mark(0, Tally(), dict.fromkeys(COLUMNS, 0), [])
+        self.mark = self._resumed() or Mark(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
         self._files = {name: (folder / name).open("ab") for name in COLUMNS}
+        self._sums = {}
         for name, file in self._files.items():
             file.truncate(self.mark.sizes[name])
             file.seek(0, os.SEEK_END)
+            with (folder / name).open("rb") as written:
+                self._sums[name] = hashlib.file_digest(written, "sha256")
         self._marked_bytes = self._files["tokens"].tell()
         self._said = time.monotonic()
         if self.mark.source:
             log.info("tokenising goes on with file %d", self.mark.source + 1)
 
     def _resumed(self) -> Mark | None:
-        """None where there is no mark, or where files are shorter than it says."""
+        """None where there is no mark, or where it is not true of the files."""
         try:
-            mark = mark_of(json.loads((self._folder / _MARK).read_text()))
-            enough = all((self._folder / n).stat().st_size >= mark.sizes[n] for n in COLUMNS)
+            mark = mark_of((self._folder / _MARK).read_text())
+            return mark if mark.is_true_of(self._folder) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return mark if enough else None
 
     @property
     def is_mark_due(self) -> bool:
@@ -125,7 +127,9 @@ class _Writer:
         number = self._files["rows"].tell() // ROW.itemsize
         part.columns["documents"] += number
         for name, file in self._files.items():
-            part.columns[name].tofile(file)
+            data = part.columns[name].tobytes()
+            file.write(data)
+            self._sums[name].update(data)
         found = [(-key, number + at, example) for key, at, example in part.conversations]
         self.mark.conversations = heapq.nlargest(
             KEPT_CONVERSATIONS, self.mark.conversations + found, key=lambda kept: kept[:2]
@@ -140,11 +144,15 @@ class _Writer:
             file.flush()
             os.fsync(file.fileno())
         self.mark.source = source
-        self.mark.sizes = {name: file.tell() for name, file in self._files.items()}
+        self._measure()
         self._marked_bytes = self.mark.sizes["tokens"]
         new = self._folder / (_MARK + ".new")
-        new.write_text(json.dumps(self.mark.as_json()))
+        new.write_text(self.mark.as_text())
         new.rename(self._folder / _MARK)
+
+    def _measure(self) -> None:
+        self.mark.sizes = {name: (self._folder / name).stat().st_size for name in COLUMNS}
+        self.mark.sums = {name: found.hexdigest() for name, found in self._sums.items()}
 
     def close(self) -> None:
         for file in self._files.values():
@@ -152,8 +160,8 @@ class _Writer:
 
     def index(self) -> None:
         """All is written."""
-        self.mark.sizes = {name: (self._folder / name).stat().st_size for name in COLUMNS}
-        (self._folder / INDEX).write_text(json.dumps(self.mark.as_json()))
+        self._measure()
+        (self._folder / INDEX).write_text(self.mark.as_text())
         (self._folder / _MARK).unlink(missing_ok=True)
 
 
