@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 STEPS = 6
@@ -49,6 +52,27 @@ def run_here(folder: Path, **changes: str) -> Path:
 
     settings = Settings.read({}, variables(folder, **changes))
     return Path(settings.output_uri) / run(settings)
+
+
+def stop_here(folder: Path, **changes: str) -> None:
+    """The same, stopped by SIGTERM in its third step."""
+    from trainer import stopping
+    from trainer.errors import Interrupted
+    from trainer.train.resumable import ResumableTrainer
+
+    step, done = ResumableTrainer.training_step, []
+
+    def signalled(*arguments: Any) -> Any:
+        done.append(1)
+        if len(done) == 3:
+            stopping._handle(signal.SIGTERM, None)
+        return step(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResumableTrainer, "training_step", signalled)
+        patch.setattr(stopping, "_requested", None)
+        with pytest.raises(Interrupted):
+            run_here(folder, **changes)
 
 
 def start(

@@ -4,18 +4,17 @@ import io
 import json
 import pickle
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from jobs import adapter_bytes, run_here
+from jobs import adapter_bytes, run_here, stop_here
 from test_bad_input import TINY
 
 from trainer.checkpoints import _seal
-from trainer.errors import Interrupted, SettingsError
+from trainer.errors import SettingsError
 
 Poison = Callable[[Path, Path], object]
 
@@ -121,23 +120,8 @@ def test_a_model_runs_no_code(poison: Poison, refusal: str, tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a checkpoint of its third step, on this disk only."""
-    from trainer import stopping
-    from trainer.train.resumable import ResumableTrainer
-
     folder = tmp_path_factory.mktemp("stopped")
-    step, done = ResumableTrainer.training_step, []
-
-    def signalled(*arguments: Any) -> Any:
-        done.append(1)
-        if len(done) == 3:
-            stopping._handle(signal.SIGTERM, None)
-        return step(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResumableTrainer, "training_step", signalled)
-        patch.setattr(stopping, "_requested", None)
-        with pytest.raises(Interrupted):
-            run_here(folder, CHECKPOINT_EVERY="60m")
+    stop_here(folder, CHECKPOINT_EVERY="60m")
     for stored in (folder / "out").glob("*/checkpoints"):
         shutil.rmtree(stored)
     return folder

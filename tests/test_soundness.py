@@ -5,7 +5,6 @@ import json
 import re
 import secrets
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import adapter_bytes, run_here
+from jobs import adapter_bytes, run_here, stop_here
 from safetensors.torch import load_file, save_file
 from test_poison import pickled, saved_by_torch
 
 from trainer import planner
 from trainer.checkpoints import _seal
-from trainer.errors import Interrupted, SettingsError
+from trainer.errors import SettingsError
 from trainer.train.resumable import ResumableTrainer
 
 SETTINGS = {"CHECKPOINT_EVERY": "1"}
@@ -161,22 +160,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped in its third step: checkpoints of the second and the third."""
-    from trainer import stopping
-
     folder = tmp_path_factory.mktemp("stopped")
-    step, done = ResumableTrainer.training_step, []
-
-    def signalled(*arguments: Any) -> Any:
-        done.append(1)
-        if len(done) == 3:
-            stopping._handle(signal.SIGTERM, None)
-        return step(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResumableTrainer, "training_step", signalled)
-        patch.setattr(stopping, "_requested", None)
-        with pytest.raises(Interrupted):
-            run_here(folder, **SETTINGS)
+    stop_here(folder, **SETTINGS)
     return folder
 
 
