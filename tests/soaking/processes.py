@@ -1,0 +1,80 @@
+"""Forked processes that run the job: they import nothing, for that was done before the fork."""
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+CLONE_NEWPID = 0x20000000
+
+
+def preload() -> None:
+    """Import everything the job imports; start no thread and compute nothing before a fork."""
+    import boto3  # noqa: F401
+
+    import trainer.job
+    from trainer import lean
+
+    lean.import_bitsandbytes()
+    with lean.without_wandb():
+        import trainer.train  # noqa: F401
+    gc.collect()
+    gc.freeze()  # or each collection in a child copies all that is imported
+
+
+class Child:
+    """A forked process; `target` is who gets the signal."""
+
+    def __init__(self, parent: int, target: int) -> None:
+        self.parent = parent
+        self.target = target
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.target, number)
+
+    def ended(self) -> bool:
+        return os.waitid(os.P_PID, self.parent, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.parent, 0)[1])
+
+
+def fork(work: Callable[[], None], as_pid_1: bool = False) -> Child:
+    """Run `work` in a child, if asked as the first process of a new PID namespace."""
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        if not as_pid_1:
+            os.write(writer, str(os.getpid()).encode())
+            run_and_exit(work)
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID):
+            os._exit(99)
+        first = os.fork()
+        if first == 0:
+            run_and_exit(work)
+        os.write(writer, str(first).encode())
+        code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    os.close(writer)
+    target = int(os.read(reader, 20))
+    os.close(reader)
+    return Child(parent, target)
+
+
+def run_and_exit(work: Callable[[], None]) -> None:
+    code = 98
+    try:
+        work()
+        code = 0
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    except BaseException as error:
+        sys.stderr.write(f"escaped: {error!r}\n")
+    finally:
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(code)
