@@ -38,6 +38,7 @@ ROOMS = [
     "metrics",
     "progress",
     "checkpoints",
+    "lease",
     "publication",
     "losses",
     "answers",

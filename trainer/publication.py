@@ -1,22 +1,19 @@
 """A run is published by one process, completely, and once.
 
 Several pods may finish the same run at the same time. The first to create `publishing.json`
-uploads; the others wait for its manifest and compare. A publisher that died is recognised by a
-lease that no longer changes, and its place is taken.
+uploads; the others wait for its manifest and compare.
 """
 
 import json
 import logging
 import secrets
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from trainer import stopping
-from trainer.errors import JobError, RejectedError
+from trainer.errors import RejectedError
+from trainer.lease import Lease, LostError
 from trainer.storage import Published, Store, publish
 from trainer.storage.disk import sha256_of
 from trainer.storage.transfer import MANIFEST
@@ -24,8 +21,6 @@ from trainer.storage.transfer import MANIFEST
 log = logging.getLogger(__name__)
 
 LEASE = "publishing.json"
-LEASE_S = 60.0  # a lease that stays the same for longer belongs to nobody
-RENEWED_S = 10.0
 LATEST = "latest.json"
 REJECTED = "rejected"
 
@@ -37,16 +32,31 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     has to be the same whoever publishes. Raises RejectedError when another process published
     other weights under this id: started again, this one would only find the run finished.
     """
-    with _lease(store, f"{run_id}/{LEASE}", owner, unless=f"{run_id}/{MANIFEST}"):
-        _remove_rejected(store, run_id)
-        # Stopped from here on, the run might be published and say that it was stopped.
-        published = publish(folder, store, run_id, uploaded=stopping.hold)
+    while (published := _publish_alone(folder, store, run_id, owner)) is None:
+        log.warning("this process stood still, and another one took its place in publishing")
     if published.objects[weights].sha256 != sha256_of(folder / weights):
         raise RejectedError(
             f"run {run_id} was published by another process meanwhile, with other weights; "
             "choose another QLORA_RUN_ID to keep both"
         )
     return published
+
+
+def _publish_alone(folder: Path, store: Store, run_id: str, owner: str) -> Published | None:
+    """Publish with the lease; None when it was lost, so that another process may be at it."""
+    lease = Lease(store, f"{run_id}/{LEASE}", owner)
+
+    def uploaded() -> None:
+        lease.confirm()
+        # Stopped from here on, the run might be published and say that it was stopped.
+        stopping.hold()
+
+    try:
+        with lease.held(unless=f"{run_id}/{MANIFEST}"):
+            _remove_rejected(store, run_id)
+            return publish(folder, store, run_id, around=lease.writing, uploaded=uploaded)
+    except LostError:
+        return None
 
 
 def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -> NoReturn:
@@ -98,53 +108,3 @@ def finished_at(record: bytes | None) -> float:
         return float(json.loads(record or b"{}")["finished"])
     except (ValueError, KeyError, TypeError):
         return 0.0
-
-
-@contextmanager
-def _lease(store: Store, name: str, owner: str, *, unless: str) -> Iterator[None]:
-    """Hold the lease `name`, renewed in the background, or return once `unless` exists."""
-    if not _acquire(store, name, owner, unless):
-        yield
-        return
-    released = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(store, name, owner, released), daemon=True)
-    renewal.start()
-    try:
-        yield
-    finally:
-        released.set()
-    renewal.join(timeout=RENEWED_S)  # or it would write the lease again
-    store.delete([name])
-
-
-def _acquire(store: Store, name: str, owner: str, unless: str) -> bool:
-    """True when the lease is ours, False when there is no need for it any more."""
-    seen, since = b"", time.monotonic()
-    while True:
-        if store.read(unless) is not None:
-            return False
-        if store.write(name, _claim(owner), only_if_absent=True):
-            return True
-        held = store.read(name) or b""
-        if held.startswith(owner.encode()):
-            return True
-        if held != seen:
-            seen, since = held, time.monotonic()
-            log.info("another process is publishing this run; waiting for it")
-        elif time.monotonic() - since > LEASE_S:
-            log.warning("the process that was publishing this run is gone; taking its place")
-            store.delete([name])
-        time.sleep(1)
-
-
-def _renew(store: Store, name: str, owner: str, released: threading.Event) -> None:
-    while not released.wait(RENEWED_S):
-        try:
-            store.write(name, _claim(owner))
-        except JobError as error:
-            log.warning("the lease on publishing could not be renewed: %s", error)
-
-
-def _claim(owner: str) -> bytes:
-    """Different each time, so that others see it change."""
-    return f"{owner} {secrets.token_hex(8)}".encode()

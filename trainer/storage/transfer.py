@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,12 +90,17 @@ def fetch(
 
 
 def publish(
-    folder: Path, store: Store, under: str, *, uploaded: Callable[[], None] = lambda: None
+    folder: Path,
+    store: Store,
+    under: str,
+    *,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    uploaded: Callable[[], None] = lambda: None,
 ) -> Published:
     """Upload every file of `folder` below `under/`, then the manifest that makes it a run.
 
-    `uploaded` is called between the two. A run that has a manifest is left as it is. Raises
-    DataError for an empty folder.
+    Each upload is done within `around`, and `uploaded` is called before the manifest is written.
+    A run that has a manifest is left as it is. Raises DataError for an empty folder.
     """
     finished = read_manifest(store, under)
     if finished is not None:
@@ -107,7 +112,8 @@ def publish(
     store.abort_stale_uploads(f"{under}/")
 
     def upload(file: Stored) -> tuple[str, Content]:
-        return file.name, store.upload(local.path(file.name), f"{under}/{file.name}")
+        with around():
+            return file.name, store.upload(local.path(file.name), f"{under}/{file.name}")
 
     objects = dict(_at_once(upload, files))
     uploaded()
