@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -35,6 +36,13 @@ LONGEST += ("test_two_hosts", "test_hub_push", "test_job_s3", "test_acceptance",
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(autouse=True)
+def usual_log_levels() -> None:
+    """A command that an earlier test ran in this process set them for all that follow."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("trainer").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(params=["http", "tls"])
