@@ -116,7 +116,7 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
     from trainer.device import choose_precision
 
     precision = choose_precision("auto", device)
-    choice = planner.choose(
+    task = planner.Task(
         device,
         base.shape(),
         trainable=0,
@@ -124,6 +124,7 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
         block_tokens=settings.max_length,
         engine=variant == "engine",
     )
+    choice = planner.choose(task)
     if variant.startswith("trl"):
         return _plain_trl(variant, base, settings, blocks, choice.blocks)
     from trainer.sharding import WholeBase

@@ -25,7 +25,7 @@ from models import llama_2_7b, random_llama, with_adapter
 
 from trainer.batches import collate_for_engine, documents
 from trainer.engine import Engine
-from trainer.planner import Plan
+from trainer.plan import Plan
 
 ROWS, ROW, STEPS = 4, 512, 50
 LENGTHS = [[200, 173, 139], [512], [64] * 8, [1, 300, 211]]

@@ -10,7 +10,8 @@ from test_planner import TRAINABLE
 
 from trainer.cli import cli
 from trainer.crew import Crew
-from trainer.planner import Choice, Plan
+from trainer.plan import Plan
+from trainer.planner import Choice
 
 
 def crew(workers: int, **changes: Any) -> Crew:

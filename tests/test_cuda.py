@@ -21,7 +21,7 @@ from trainer.blocks import Block
 from trainer.engine import Engine
 from trainer.heldout import HeldOut
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
-from trainer.planner import Plan
+from trainer.plan import Plan
 from trainer.shares import GradientSum
 from trainer.workers import Workers
 

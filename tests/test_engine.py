@@ -14,7 +14,7 @@ from trainer.device import Device, Precision
 from trainer.engine import Engine
 from trainer.kernels.attention import Documents
 from trainer.model import Base, adapter_to_float32, attach_adapter, load
-from trainer.planner import Plan
+from trainer.plan import Plan
 from trainer.settings import Settings
 
 ROWS, ROW = 2, 48

@@ -26,7 +26,7 @@ from trainer.kernels import (
     rope,
     swiglu,
 )
-from trainer.planner import Plan
+from trainer.plan import Plan
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpreter

@@ -25,6 +25,7 @@ ROOMS = [
     "blocks",
     "device",
     "kernels",
+    "plan",
     "planner",
     "crew",
     "sharding",

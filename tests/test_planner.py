@@ -8,29 +8,21 @@ from test_device import A10, CPU, LLAMA_2_7B, T4
 
 from trainer.device import GIB, NF4_BYTES, Device
 from trainer.errors import DoesNotFitError
-from trainer.planner import (
-    GPUS,
-    Choice,
-    Plan,
-    again,
-    choose,
-    choose_for,
-    leaner,
-    peak_bytes,
-    stock_peak_bytes,
-    tokens_per_s,
-)
+from trainer.plan import GPUS, Plan, peak_bytes, stock_peak_bytes, tokens_per_s
+from trainer.planner import Choice, Task, again, choose, choose_for, leaner
 
 TRAINABLE = 4_194_304  # r=8 on q and v
 LEAN = Plan(0, offload=True, mlp_rows=2048, logit_rows=512, host_ends=True)
 H200 = Device("cuda", "NVIDIA H200", (9, 0), 139 * GIB)
 
 
+def task(device: Device, **changes: Any) -> Task:
+    usual = Task(device, LLAMA_2_7B, TRAINABLE, effective=16, block_tokens=512, host_bytes=8 * GIB)
+    return replace(usual, **changes)
+
+
 def chosen(device: Device, **changes: Any) -> Any:
-    asked: dict[str, Any] = {
-        "trainable": TRAINABLE, "effective": 16, "block_tokens": 512, "host_bytes": 8 * GIB
-    }  # fmt: skip
-    return choose(device, LLAMA_2_7B, **(asked | changes))
+    return choose(task(device, **changes))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +109,7 @@ def test_host_memory_that_is_not_there_is_not_used() -> None:
 def test_the_base_is_in_parts_only_where_it_does_not_fit_whole() -> None:
     def plan(sharding: str, workers: int, gib: float) -> Plan:
         device = replace(T4, free_bytes=int(gib * GIB))
-        asked: Any = {"trainable": TRAINABLE, "effective": 8, "block_tokens": 512}
-        choice = choose_for(workers, sharding, device, LLAMA_2_7B, **asked)
+        choice = choose_for(workers, sharding, task(device, effective=8, host_bytes=0))
         assert choice.plan is not None
         return choice.plan
 
@@ -153,10 +144,7 @@ def test_a_micro_batch_that_was_set_is_used() -> None:
 
 
 def gone_on(begun: Choice, device: Device, **changes: Any) -> Choice:
-    asked: dict[str, Any] = {
-        "trainable": TRAINABLE, "effective": 16, "block_tokens": 512, "host_bytes": 8 * GIB
-    }  # fmt: skip
-    return again(begun, device, LLAMA_2_7B, **(asked | changes))
+    return again(begun, task(device, **changes))
 
 
 @pytest.mark.parametrize("gib", [6, 10, 14.7, 24, 40, 80, 139])

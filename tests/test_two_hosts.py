@@ -19,7 +19,8 @@ from test_workers import ONE_THREAD, SETTINGS, Processes, ends, wait_for_step
 from transformers import LlamaConfig
 
 from trainer.crew import Crew
-from trainer.planner import Choice, Plan
+from trainer.plan import Plan
+from trainer.planner import Choice
 
 A, B = (f"qlora-{side}-{os.getpid()}" for side in "ab")
 HOSTS = {A: "10.77.0.1", B: "10.77.0.2"}

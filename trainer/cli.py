@@ -137,11 +137,11 @@ def plan(
     """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
     settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
-    from trainer import planner
     from trainer.outlook import Question, outlook
+    from trainer.plan import GPUS
 
-    if gpu is not None and gpu.lower() not in planner.GPUS:
-        raise SettingsError(f"--gpu {gpu}: known are {', '.join(planner.GPUS)}")
+    if gpu is not None and gpu.lower() not in GPUS:
+        raise SettingsError(f"--gpu {gpu}: known are {', '.join(GPUS)}")
     click.echo(outlook(settings, Question(gpu and gpu.lower(), workers, tokens, price)))
 
 

@@ -1,13 +1,14 @@
 """What N workers would take together: time, GPU hours, and what goes over the network.
 
-Nothing is trained: sizes of the model, the plan of one worker, and the rates in `planner`.
+Nothing is trained: sizes of the model, the plan of one worker, and the rates in `plan`.
 """
 
 from dataclasses import dataclass
 from math import ceil
 
 from trainer.device import NF4_BYTES
-from trainer.planner import HALF, Choice
+from trainer.plan import HALF
+from trainer.planner import Choice
 
 SUMMED = 8  # bytes of a gradient on its way: float64, see `shares`
 

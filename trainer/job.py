@@ -6,10 +6,9 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from trainer import (
     acceptance,
@@ -247,15 +246,17 @@ def _fit(job: Job, workers: Workers) -> Fit:
             "whole; use QLORA_SHARDING=auto"
         )
     device, host_bytes = _weakest(job.device, workers)
-    asked: dict[str, Any] = {
-        "trainable": trainable,
-        "effective": -(-job.settings.effective_batch_size // workers.size),
-        "block_tokens": job.settings.max_length,
-        "micro_batch": job.settings.batch_size,
-        "engine": has_engine,
-        "host_bytes": host_bytes,
-    }
-    choice = planner.choose_for(workers.size, job.settings.sharding, device, shape, **asked)
+    task = planner.Task(
+        device,
+        shape,
+        trainable=trainable,
+        effective=-(-job.settings.effective_batch_size // workers.size),
+        block_tokens=job.settings.max_length,
+        micro_batch=job.settings.batch_size,
+        engine=has_engine,
+        host_bytes=host_bytes,
+    )
+    choice = planner.choose_for(workers.size, job.settings.sharding, task)
     log.info("%s: %s (%s)", job.device.name, job.precision.name, job.precision.reason)
     log.info(
         "adapter of %s parameters, %.3f %% of %s",
@@ -269,7 +270,7 @@ def _fit(job: Job, workers: Workers) -> Fit:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
     parts = 1 if choice.plan is None else choice.plan.parts
-    again = partial(planner.again, device=device, shape=shape, parts=parts, **asked)
+    again = partial(planner.again, task=replace(task, parts=parts))
     return Fit(choice, again, trainable, shape.parameters, warnings)
 
 

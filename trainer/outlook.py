@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer import model, planner, selftest
+from trainer import model, selftest
 from trainer.crew import Crew
 from trainer.device import GIB, Device, choose_precision, find_device
 from trainer.engine import why_stock
+from trainer.plan import GPUS, speed_of
+from trainer.planner import Task, choose_for
 from trainer.settings import Settings
 
 SMALL = 0.1  # share of the computing time that a network may take
@@ -14,7 +16,7 @@ SMALL = 0.1  # share of the computing time that a network may take
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked beside the settings: on which GPU (a key of `planner.GPUS`; None is this
+    """What is asked beside the settings: on which GPU (a key of `plan.GPUS`; None is this
     machine's device), for how many workers and tokens, at which price of an hour of one GPU."""
 
     gpu: str | None = None
@@ -34,9 +36,7 @@ def outlook(settings: Settings, asked: Question) -> str:
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
-    choice = planner.choose_for(
-        asked.workers,
-        settings.sharding,
+    task = Task(
         device,
         shape,
         trainable=trainable,
@@ -46,6 +46,7 @@ def outlook(settings: Settings, asked: Question) -> str:
         engine=reason is None,
         host_bytes=selftest.free_host_bytes(),
     )
+    choice = choose_for(asked.workers, settings.sharding, task)
     crew = Crew(
         choice=choice,
         workers=asked.workers,
@@ -68,7 +69,7 @@ def outlook(settings: Settings, asked: Question) -> str:
         ("memory", choice.reason),
     ]
     if choice.tokens_per_s:
-        measured = planner.speed_of(device.name).measured
+        measured = speed_of(device.name).measured
         basis = "from rates measured on this kind" if measured else "not measured on this kind"
         rows.append(("speed", f"{crew.tokens_per_s:,.0f} tokens/s predicted ({basis})"))
         rows.append(("time", _time(crew, asked)))
@@ -107,7 +108,7 @@ def _size(count: float) -> str:
 
 
 def _named(gpu: str) -> Device:
-    speed = planner.GPUS[gpu]
+    speed = GPUS[gpu]
     return Device("cuda", speed.name, speed.capability, int(speed.memory_gib * GIB))
 
 

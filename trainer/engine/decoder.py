@@ -15,7 +15,7 @@ from trainer.engine.products import Products
 from trainer.engine.state import Batch, Passed, Saved
 from trainer.kernels import Kernels, choose, choose_attention
 from trainer.kernels.attention import Attention, Documents
-from trainer.planner import Plan
+from trainer.plan import Plan
 from trainer.sharding import WholeBase
 
 

@@ -9,7 +9,7 @@ from trainer.engine.products import Input, Products
 from trainer.engine.state import Batch, Saved
 from trainer.kernels import Kernels
 from trainer.kernels.attention import Attention
-from trainer.planner import Plan
+from trainer.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState
 
-from trainer.planner import Plan
+from trainer.plan import Plan
 from trainer.rows import as_lines, rows_of
 from trainer.train.state import (
     ADAPTER,

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from trainer.checkpoints import from_parts
-from trainer.planner import Choice, Plan
+from trainer.plan import Plan
+from trainer.planner import Choice
 
 PLAN = "plan.json"  # another one ends in other last bits
 STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
