@@ -22,6 +22,7 @@ ROOMS = [
     "sequences",
     "shelf",
     "shelving",
+    "portions",
     "blocks",
     "device",
     "kernels",

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from trainer.corpus import Copy, Text
 from trainer.errors import DataError
 from trainer.identity import digest, slug
 from trainer.log import figures
+from trainer.portions import Place
 from trainer.prompts import RecordTokenizer
 from trainer.settings import Settings
 from trainer.shelf import Shelf
@@ -73,11 +75,19 @@ def fetch_inputs(settings: Settings) -> Inputs:
         return Inputs(bring(settings.data_uri) if settings.data_uri else [], evaluation)
 
 
-def prepare(settings: Settings, inputs: Inputs, tokenizer: "PreTrainedTokenizerBase") -> Data:
-    """Files to blocks of tokens, with a held-out part. Raises DataError when nothing is left."""
-    data = _Shelved(settings, inputs.data, tokenizer)
+def prepare(
+    settings: Settings,
+    inputs: Inputs,
+    tokenizer: "PreTrainedTokenizerBase",
+    place: Place | None = None,
+) -> Data:
+    """Files to blocks of tokens, with a held-out part; all workers that share a `place` tokenise.
+
+    Raises DataError when nothing is left.
+    """
+    data = _Shelved(settings, inputs.data, tokenizer, place)
     if inputs.evaluation:
-        judged = _Shelved(settings, inputs.evaluation, tokenizer)
+        judged = _Shelved(settings, inputs.evaluation, tokenizer, place)
         train, held = data.kept, judged.kept
         copied = _warn_of_copies(data, judged, inputs.evaluation)
     else:
@@ -131,12 +141,16 @@ class _Shelved:
     """The tokenised form of some files, and which of its examples are kept."""
 
     def __init__(
-        self, settings: Settings, files: list[Fetched], tokenizer: "PreTrainedTokenizerBase"
+        self,
+        settings: Settings,
+        files: list[Fetched],
+        tokenizer: "PreTrainedTokenizerBase",
+        place: Place | None = None,
     ) -> None:
         self._settings, self._files, self._tokenizer = settings, files, tokenizer
         self._words = RecordTokenizer(tokenizer)
         self._is_divided = False
-        self.shelf = self._open("whole", self._reader().by_source)
+        self.shelf = self._whole(place)
         self.shelf.tally.check(settings.max_skipped_share)
         self.copies = corpus.copies(self.shelf.prints, self.shelf.usable)
         self.kept: Mask = self.shelf.usable & (self.copies == Copy.NO)
@@ -144,14 +158,36 @@ class _Shelved:
     def _reader(self) -> corpus.Reader:
         return reader_of(self._settings, self._files)
 
-    def _open(self, part: str, start: Callable[[int, corpus.Tally], shelving.BySource]) -> Shelf:
-        folder = self._settings.scratch_dir / "tokens"
+    def _whole(self, place: Place | None) -> Shelf:
+        folder = self._folder("whole")
+        sizes = [file.size for file in self._files]
+        portions = place.portions(folder.name, sizes, self._write) if place else None
+        if portions is None:
+            return self._open(folder, lambda into: self._write(range(len(self._files)), into))
+        portions.make(needed=not folder.exists())
+        return self._open(folder, portions.join)
+
+    def _open(self, folder: Path, fill: Callable[[Path], None]) -> Shelf:
+        with only_process(folder.parent):
+            return shelf.open_shelf(folder, fill)
+
+    def _folder(self, part: str) -> Path:
         name = _shelf_name(self._settings, self._files, self._tokenizer, part)
-        with only_process(folder):
-            return shelf.open_shelf(
-                folder / name,
-                lambda into: shelving.write(start, self._words, self._settings.max_length, into),
-            )
+        return self._settings.scratch_dir / "tokens" / name
+
+    def _write(self, numbers: range, into: Path) -> None:
+        """Tokenise the files of these numbers."""
+        first = numbers.start
+        reader = reader_of(self._settings, self._files[first : numbers.stop])
+
+        def start(source: int, tally: corpus.Tally) -> shelving.BySource:
+            for number, examples in reader.by_source(max(source - first, 0), tally):
+                yield first + number, examples
+
+        self._shelve(start, into)
+
+    def _shelve(self, start: Callable[[int, corpus.Tally], shelving.BySource], into: Path) -> None:
+        shelving.write(start, self._words, self._settings.max_length, into)
 
     def divided(self) -> "_Shelved":
         """The same, a single document cut in two near its end so that there is a held-out part."""
@@ -163,7 +199,8 @@ class _Shelved:
         halves = blocks.divide(document)
         if halves is not None:
             tally = replace(self.shelf.tally, examples=2, void=[])
-            self.shelf = replace(self._open("divided", lambda *_: [(0, halves)]), tally=tally)
+            fill = partial(self._shelve, lambda *_: [(0, halves)])
+            self.shelf = replace(self._open(self._folder("divided"), fill), tally=tally)
             self.copies = np.zeros(2, np.uint8)
             self.kept = np.ones(2, bool)
             self._is_divided = True

@@ -20,6 +20,7 @@ from trainer import (
     lean,
     model,
     planner,
+    portions,
     prompts,
     selftest,
     tracking,
@@ -87,6 +88,7 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         # Also by a later start: a kill may have come between the publishing and this.
         record = job.output.read(f"{run_id}/{artifacts.RECORD}")
         move_latest(job.output, run_id, finished=finished_at(record))
+        portions.forget(job.output, run_id)
         if settings.hub_repo:
             _push_to_hub(job, run_id, scratch / "hub")
     return run_id
@@ -149,7 +151,7 @@ def _train_and_publish(
     tokenizer = job.base.tokenizer()
     if (reason := prompts.ensure_chat_template(tokenizer)) is not None:
         log.info("%s", reason)
-    blocks = data.prepare(job.settings, job.inputs, tokenizer)
+    blocks = data.prepare(job.settings, job.inputs, tokenizer, _place(job, run_id, workers))
     fit = _fit(job, workers)
     frozen = ShardedBase(workers) if fit.is_sharded else WholeBase()
     quantised = model.load(job.base, job.settings, job.precision, job.device, frozen)
@@ -217,6 +219,15 @@ def _train_and_publish(
         reject_run(folder, job.output, run_id, faults)
     publish_run(folder, job.output, run_id, owner=owner_of(scratch), weights=WEIGHTS)
     log.info("published %s%s", job.output.uri, run_id, extra=figures(run_id=run_id))
+
+
+def _place(job: Job, run_id: str, workers: Workers) -> portions.Place | None:
+    """Where several workers find what each tokenised; one keeps it on its disk alone."""
+    if workers.size == 1:
+        return None
+    # Of this run, and the same for all of its workers on this machine.
+    shared = job.settings.scratch_dir / "portions" / identity.digest(job.output.uri + run_id)
+    return portions.Place(workers, job.output, run_id, shared)
 
 
 @dataclass(frozen=True)

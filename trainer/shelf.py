@@ -111,7 +111,8 @@ class Shelf:
     conversations: list[tuple[int, Conversation]]
     """number of the example and itself"""
 
-    def _column(self, name: str) -> Any:
+    def column(self, name: str) -> Any:
+        """One of `COLUMNS`, mapped."""
         path = self.folder / name
         if not path.stat().st_size:
             return np.empty(0, COLUMNS[name])
@@ -120,18 +121,18 @@ class Shelf:
     @cached_property
     def rows(self) -> Any:
         """One record an example: see `ROW`."""
-        return self._column("rows")
+        return self.column("rows")
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """Tokens of each sequence."""
-        lengths: npt.NDArray[np.int32] = self._column("lengths")
+        lengths: npt.NDArray[np.int32] = self.column("lengths")
         return lengths
 
     @cached_property
     def tokens(self) -> npt.NDArray[np.int32]:
         """All sequences, end to end."""
-        tokens: npt.NDArray[np.int32] = self._column("tokens")
+        tokens: npt.NDArray[np.int32] = self.column("tokens")
         return tokens
 
     @property
@@ -139,8 +140,8 @@ class Shelf:
         return Prints(
             exact=np.array(self.rows["exact"]),
             chars=np.array(self.rows["chars"]),
-            documents=np.array(self._column("documents"), np.int64),
-            sketches=self._column("sketches").reshape(-1, corpus.PERMUTATIONS),
+            documents=np.array(self.column("documents"), np.int64),
+            sketches=self.column("sketches").reshape(-1, corpus.PERMUTATIONS),
         )
 
     @property
@@ -178,6 +179,17 @@ def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:
         log.info("the data was tokenised by an earlier start")
     os.utime(folder)
     _forget_old(folder.parent)
+    return _shelf(folder, index)
+
+
+def found(folder: Path) -> Shelf | None:
+    """The complete shelf that lies in `folder`; None where there is nothing, or not what was
+    written."""
+    index = _complete(folder)
+    return _shelf(folder, index) if index is not None else None
+
+
+def _shelf(folder: Path, index: Mark) -> Shelf:
     conversations = [(number, example) for _, number, example in index.conversations]
     return Shelf(folder, index.tally, conversations)
 

@@ -21,7 +21,7 @@ from trainer import corpus
 from trainer.corpus import Conversation, Example, Tally
 from trainer.prompts import RecordTokenizer
 from trainer.sequences import Tokens, chars_of, encode
-from trainer.shelf import COLUMNS, INDEX, KINDS, ROW, Mark, mark_of
+from trainer.shelf import COLUMNS, INDEX, KINDS, ROW, Mark, Shelf, mark_of
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ _BATCH_CHARS = 1 << 20
 _SAY_AFTER_S = 30.0
 _MARK_BYTES = 64 << 20  # of tokens: what a start after a kill may have to do again
 _MARK = "mark.json"
+_APPENDED = 1 << 16  # entries of a column at a time
 
 
 def write(
@@ -55,6 +56,23 @@ def write(
         under_way.finish()
     finally:
         under_way.close()
+        writer.close()
+    writer.index()
+
+
+def join(shelves: Iterable[tuple[int, Callable[[], Shelf]]], folder: Path) -> None:
+    """Put shelves end to end into `folder`, from where a start before this one was stopped: what
+    `write` makes of all their sources.
+
+    Each is given with the number of the source behind its last, and opened when it is needed.
+    """
+    writer = _Writer(folder)
+    try:
+        for source, opened in shelves:
+            if source > writer.mark.source:
+                writer.append(opened())
+                writer.save(source)
+    finally:
         writer.close()
     writer.index()
 
@@ -130,13 +148,28 @@ class _Writer:
             data = part.columns[name].tobytes()
             file.write(data)
             self._sums[name].update(data)
-        found = [(-key, number + at, example) for key, at, example in part.conversations]
-        self.mark.conversations = heapq.nlargest(
-            KEPT_CONVERSATIONS, self.mark.conversations + found, key=lambda kept: kept[:2]
-        )
+        self._keep([(-key, number + at, example) for key, at, example in part.conversations])
         if time.monotonic() - self._said > _SAY_AFTER_S:
             self._said = time.monotonic()
             log.info("tokenised %s tokens", f"{self._files['tokens'].tell() // 4:,}")
+
+    def append(self, shelf: Shelf) -> None:
+        """The examples of another shelf, whose sources are numbered on already."""
+        number = self._files["rows"].tell() // ROW.itemsize
+        for name, file in self._files.items():
+            column = shelf.column(name)
+            for first in range(0, len(column), _APPENDED):
+                part = column[first : first + _APPENDED]
+                data = (part + number if name == "documents" else part).tobytes()
+                file.write(data)
+                self._sums[name].update(data)
+        self.mark.tally.add(shelf.tally)
+        self._keep([(-int(e.key, 16), number + at, e) for at, e in shelf.conversations])
+
+    def _keep(self, found: list[tuple[int, int, Conversation]]) -> None:
+        self.mark.conversations = heapq.nlargest(
+            KEPT_CONVERSATIONS, self.mark.conversations + found, key=lambda kept: kept[:2]
+        )
 
     def save(self, source: int) -> None:
         """All before `source` is written and on the disk."""

@@ -136,6 +136,26 @@ class Workers:
         found: list[int] = smallest.tolist()
         return found
 
+    @contextlib.contextmanager
+    def all_through(self, seconds: float) -> Iterator[None]:
+        """Left when all workers are through with what is inside, for which one may need `seconds`
+        longer than another. Who is lost is noticed by those that wait."""
+        if self.size == 1:
+            yield
+            return
+        import torch.distributed as dist
+
+        patience = timedelta(seconds=self._patience_s + seconds)
+        with self.talking():
+            group = dist.new_group(backend="gloo", timeout=patience)
+        yield
+        with self.talking():
+            through = dist.barrier(group, async_op=True)
+            while not through.is_completed():  # a signal is heard meanwhile
+                time.sleep(POLL_S)
+            through.wait()
+            dist.destroy_process_group(group)
+
     def word(self, number: int = 0) -> int:
         """The first worker's `number`, on all of them at the same time."""
         import torch

@@ -51,6 +51,20 @@ class Tally:
     def usable(self) -> int:
         return self.examples - sum(end - start for start, end in self.void)
 
+    def add(self, other: "Tally") -> None:
+        """What a reading of the sources behind these came upon."""
+        self.void += [(self.examples + first, self.examples + end) for first, end in other.void]
+        for names, more in (
+            (self.skipped, other.skipped),
+            (self.unusable_first, other.unusable_first),
+            (self.notices, other.notices),
+        ):
+            names += more[: NAMED - len(names)]
+        self.files += other.files
+        self.foreign += other.foreign
+        self.examples += other.examples
+        self.unusable += other.unusable
+
     def check(self, max_skipped_share: float) -> None:
         """Raise DataError when too little is left to train on."""
         if not self.files:
