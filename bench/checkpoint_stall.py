@@ -72,7 +72,7 @@ def measure(uri: str, trainer: Any) -> str:
     undisturbed = done / seconds
     with tempfile.TemporaryDirectory() as scratch:
         store = open_store(uri, retry_minutes=1)
-        checkpoints = Checkpoints(Path(scratch), store, "bench/checkpoints", "{}")
+        checkpoints = Checkpoints(Path(scratch), store, "bench/checkpoints", "{}", "bench")
         for step in range(1, SAVES + 1):
             started = time.perf_counter()
             path = checkpoints.save(step, lambda f: ResumableTrainer.save_state(trainer, f))

@@ -14,7 +14,7 @@ import torch
 from trainer import stopping
 from trainer.checkpoints import Checkpoints, from_parts, to_parts
 from trainer.errors import JobError, UnreachableError
-from trainer.storage import Content, FolderStore
+from trainer.storage import Content, FolderStore, fetch_verified
 
 FILES = ("adapter.safetensors", "state.json", "fingerprint.json", "manifest.json")
 
@@ -29,7 +29,7 @@ def fill(step: int) -> Any:
 
 def open_checkpoints(tmp_path: Path, node: str = "node", fingerprint: str = "mine") -> Checkpoints:
     store = FolderStore(tmp_path / "store")
-    return Checkpoints(tmp_path / node, store, "run/checkpoints", fingerprint)
+    return Checkpoints(tmp_path / node, store, "run/checkpoints", fingerprint, node)
 
 
 @pytest.fixture
@@ -127,13 +127,45 @@ def test_a_slow_store_gets_the_newest_and_misses_only_what_was_retired(tmp_path:
             return super().upload(path, name)
 
     store = SlowStore(tmp_path / "store")
-    checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine")
+    checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine", "node")
     for step in (10, 20, 30, 40):
         checkpoints.save(step, fill(step))
     saved_all.set()
     checkpoints.finish()
     pushed = sorted(p.name for p in (tmp_path / "store" / "run" / "checkpoints").iterdir())
     assert pushed == ["step-000030", "step-000040"]
+
+
+def test_of_two_that_push_the_same_step_one_does_and_nothing_mixes(
+    tmp_path: Path,
+) -> None:
+    """Their rows hold seconds, so that no two write the same bytes."""
+    looked = threading.Event()
+    begun = threading.Semaphore(1)
+
+    class Second(FolderStore):
+        def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+            written = super().write(name, data, only_if_absent=only_if_absent)
+            if not written or name.endswith("manifest.json"):  # it waits, or it has pushed
+                looked.set()
+            return written
+
+    class First(FolderStore):
+        def upload(self, path: Path, name: str) -> Content:
+            content = super().upload(path, name)
+            if begun.acquire(blocking=False):
+                second.save(10, fill(11))
+                assert looked.wait(60)
+            return content
+
+    place = tmp_path / "store", "run/checkpoints"
+    second = Checkpoints(tmp_path / "2", Second(place[0]), place[1], "mine", "second")
+    first = Checkpoints(tmp_path / "1", First(place[0]), place[1], "mine", "first")
+    first.save(10, fill(10))
+    first.finish()
+    second.finish()
+    fetch_verified(FolderStore(place[0]), "run/checkpoints/step-000010", tmp_path / "back")
+    assert (tmp_path / "back" / "state.json").read_text() == '{"step": 10}'
 
 
 def test_a_push_that_failed_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
@@ -160,7 +192,7 @@ def test_after_a_signal_a_store_that_hangs_is_waited_for_no_longer_than_the_grac
     monkeypatch.setattr(stopping, "_requested", None)
     monkeypatch.setattr(stopping, "GRACE_S", 0.5)
     store = HangingStore(tmp_path / "store")
-    checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine")
+    checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine", "node")
     saved = checkpoints.save(10, fill(10))
     started = time.monotonic()
     with pytest.raises(UnreachableError, match="no answer within the grace period"):

@@ -15,8 +15,8 @@ from jobs import ROOT
 
 from trainer import lease, stopping
 from trainer.errors import Interrupted, NotAllowedError, RejectedError
-from trainer.lease import Lease, LostError
-from trainer.publication import LATEST, LEASE, move_latest, owner_of, publish_run
+from trainer.lease import LEASE, Lease, LostError, owner_of
+from trainer.publication import LATEST, move_latest, publish_run
 from trainer.storage import Content, FolderStore, Published, fetch_verified
 
 
@@ -92,7 +92,7 @@ def test_after_a_signal_the_lease_is_kept_until_nothing_is_being_sent_any_more(
 ) -> None:
     under_way: set[str] = set()
     at_release: list[set[str]] = []
-    stopped = threading.Event()
+    first, stopped = threading.Semaphore(1), threading.Event()
     within = lease._within
 
     def release(seconds: float, action: Callable[[], None]) -> None:
@@ -102,7 +102,8 @@ def test_after_a_signal_the_lease_is_kept_until_nothing_is_being_sent_any_more(
     class SignalledStore(FolderStore):
         def upload(self, path: Path, name: str) -> Content:
             under_way.add(name)
-            signal.raise_signal(signal.SIGTERM)
+            if first.acquire(blocking=False):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             assert stopped.wait(60)
             time.sleep(0.3)  # in which the lease must not go
             content = super().upload(path, name)
@@ -114,8 +115,7 @@ def test_after_a_signal_the_lease_is_kept_until_nothing_is_being_sent_any_more(
             super().delete(names)
 
     def stop(*_: Any) -> None:
-        if not stopped.is_set():
-            raise stopping.Stopped
+        raise stopping.Stopped
 
     monkeypatch.setattr(lease, "_within", release)
     folder = result(tmp_path / "result", "w", "r")

@@ -18,7 +18,8 @@ from typing import Any
 
 from trainer import stopping
 from trainer.errors import DataError, UnreachableError
-from trainer.storage import FolderStore, Store, fetch_verified, publish, read_manifest
+from trainer.lease import publish_alone
+from trainer.storage import FolderStore, Store, fetch_verified, read_manifest
 from trainer.storage.transfer import MANIFEST
 
 log = logging.getLogger(__name__)
@@ -34,14 +35,18 @@ class Checkpoints:
     """The checkpoints of one run: `folder` on disk and `under` in `store`.
 
     `fingerprint` says what the run is; a checkpoint of any other run is never used. Only one
-    process may use `folder` at a time (`only_process`).
+    process may use `folder` at a time (`only_process`); `owner` names it to those that use the
+    same store.
     """
 
-    def __init__(self, folder: Path, store: Store, under: str, fingerprint: str) -> None:
+    def __init__(
+        self, folder: Path, store: Store, under: str, fingerprint: str, owner: str
+    ) -> None:
         self._folder = folder
         self._store = store
         self._under = under
         self._fingerprint = fingerprint
+        self._owner = owner
         self._pending: queue.Queue[Path | None] = queue.Queue()
         self._failure: BaseException | None = None
         self._pusher: threading.Thread | None = None
@@ -138,7 +143,7 @@ class Checkpoints:
             if not path.is_dir():  # retired while it waited for a slow store; newer ones follow
                 continue
             try:
-                publish(path, self._store, f"{self._under}/{path.name}")
+                publish_alone(path, self._store, f"{self._under}/{path.name}", self._owner)
                 self._show_rows(path)
                 self._retire()
             except BaseException as error:

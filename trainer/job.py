@@ -33,9 +33,10 @@ from trainer.device import (
     find_device,
 )
 from trainer.errors import SettingsError
+from trainer.lease import owner_of
 from trainer.log import figures
 from trainer.metrics import Metrics
-from trainer.publication import finished_at, move_latest, owner_of, publish_run, reject_run
+from trainer.publication import finished_at, move_latest, publish_run, reject_run
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
 from trainer.storage.disk import only_process
@@ -167,7 +168,11 @@ def _train_and_publish(
         choice=fit.choice,
         again=fit.again,
         checkpoints=Checkpoints(
-            scratch / "checkpoints", job.output, f"{run_id}/checkpoints", job.fingerprint
+            scratch / "checkpoints",
+            job.output,
+            f"{run_id}/checkpoints",
+            job.fingerprint,
+            owner_of(scratch),
         ),
         metrics=metrics,
         tracking=tracker,

@@ -1,7 +1,8 @@
-"""One process at a time writes to a place in a store: whoever holds its lease.
+"""One process at a time publishes a folder: whoever holds its lease.
 
-A lease is an object that its holder changes every RENEWED_S. One that has stayed the same for
-LEASE_S belongs to nobody: its holder is dead, or stands still and will find that it lost it.
+Several pods may work on the same run, and the objects of one must not be listed in the manifest of
+another. A lease is an object that its holder changes every RENEWED_S. One that has stayed the same
+for LEASE_S belongs to nobody: its holder is dead, or stands still and will find that it lost it.
 """
 
 import logging
@@ -12,15 +13,54 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import eq
+from pathlib import Path
 
 from trainer.errors import JobError
-from trainer.storage import Store
+from trainer.storage import Published, Store, publish
+from trainer.storage.transfer import MANIFEST
 
 log = logging.getLogger(__name__)
 
+LEASE = "publishing.json"
 LEASE_S = 60.0
 RENEWED_S = 10.0
 RELEASE_S = 5.0  # of the grace period after a signal, at most
+
+
+def publish_alone(
+    folder: Path,
+    store: Store,
+    under: str,
+    owner: str,
+    *,
+    before: Callable[[], None] = lambda: None,
+    uploaded: Callable[[], None] = lambda: None,
+) -> Published:
+    """`publish`, while nobody else does it there, or find what somebody else published.
+
+    `before` is called once the place is ours, `uploaded` as in `publish`.
+    """
+    while True:
+        lease = Lease(store, f"{under}/{LEASE}", owner)
+
+        def all_there(lease: Lease = lease) -> None:
+            lease.confirm()
+            uploaded()
+
+        try:
+            with lease.held(unless=f"{under}/{MANIFEST}"):
+                before()
+                return publish(folder, store, under, around=lease.writing, uploaded=all_there)
+        except LostError:
+            log.warning("this process stood still, and another one took its place in publishing")
+
+
+def owner_of(scratch: Path) -> str:
+    """A name that a restart in the same scratch folder shares, so that it need not wait."""
+    file = scratch / "owner"
+    if not file.exists():
+        file.write_text(secrets.token_hex(16))
+    return file.read_text()
 
 
 class LostError(Exception):
@@ -34,6 +74,7 @@ class Lease:
         self._store = store
         self._name = name
         self._owner = owner
+        self._place = store.uri + name.removesuffix("/" + LEASE)
         self._released = threading.Event()
         self._renewal = threading.Thread(target=self._renew, daemon=True)
         self._changed = threading.Condition()
@@ -83,9 +124,9 @@ class Lease:
                 return True
             if held != seen:
                 seen, since = held, time.monotonic()
-                log.info("another process is publishing this run; waiting for it")
+                log.info("another process is publishing %s; waiting for it", self._place)
             elif time.monotonic() - since > LEASE_S:
-                log.warning("the process that was publishing this run is gone; taking its place")
+                log.warning("who was publishing %s is gone; taking its place", self._place)
                 self._replace(partial(eq, held))
                 continue
             time.sleep(1)

@@ -5,22 +5,17 @@ uploads; the others wait for its manifest and compare.
 """
 
 import json
-import logging
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from trainer import stopping
 from trainer.errors import RejectedError
-from trainer.lease import Lease, LostError
+from trainer.lease import publish_alone
 from trainer.storage import Published, Store, publish
 from trainer.storage.disk import sha256_of
 from trainer.storage.transfer import MANIFEST
 
-log = logging.getLogger(__name__)
-
-LEASE = "publishing.json"
 LATEST = "latest.json"
 REJECTED = "rejected"
 
@@ -32,31 +27,21 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     has to be the same whoever publishes. Raises RejectedError when another process published
     other weights under this id: started again, this one would only find the run finished.
     """
-    while (published := _publish_alone(folder, store, run_id, owner)) is None:
-        log.warning("this process stood still, and another one took its place in publishing")
+    published = publish_alone(
+        folder,
+        store,
+        run_id,
+        owner,
+        before=lambda: _remove_rejected(store, run_id),
+        # Stopped from here on, the run might be published and say that it was stopped.
+        uploaded=stopping.hold,
+    )
     if published.objects[weights].sha256 != sha256_of(folder / weights):
         raise RejectedError(
             f"run {run_id} was published by another process meanwhile, with other weights; "
             "choose another QLORA_RUN_ID to keep both"
         )
     return published
-
-
-def _publish_alone(folder: Path, store: Store, run_id: str, owner: str) -> Published | None:
-    """Publish with the lease; None when it was lost, so that another process may be at it."""
-    lease = Lease(store, f"{run_id}/{LEASE}", owner)
-
-    def uploaded() -> None:
-        lease.confirm()
-        # Stopped from here on, the run might be published and say that it was stopped.
-        stopping.hold()
-
-    try:
-        with lease.held(unless=f"{run_id}/{MANIFEST}"):
-            _remove_rejected(store, run_id)
-            return publish(folder, store, run_id, around=lease.writing, uploaded=uploaded)
-    except LostError:
-        return None
 
 
 def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -> NoReturn:
@@ -78,14 +63,6 @@ def _remove_rejected(store: Store, run_id: str) -> None:
     names = [stored.name for stored in store.list(f"{run_id}/{REJECTED}/")]
     store.delete([name for name in names if name.endswith("/" + MANIFEST)])
     store.delete(names)
-
-
-def owner_of(scratch: Path) -> str:
-    """A name that a restart in the same scratch folder shares, so that it need not wait."""
-    file = scratch / "owner"
-    if not file.exists():
-        file.write_text(secrets.token_hex(16))
-    return file.read_text()
 
 
 def move_latest(store: Store, run_id: str, finished: float) -> None:

@@ -21,6 +21,8 @@ WEIGHTS = "adapter/adapter_model.safetensors"
 # The fifth step ends an epoch.
 SMALL = {"MAX_STEPS": "6", "CHECKPOINT_EVERY": "1", "LOG_LEVEL": "WARNING"}
 
+LEASE_S = 3.0  # of a killed publisher; a fresh node waits for so long
+
 
 @lru_cache
 def bucket_in(name: str, _process: int) -> Any:
@@ -77,7 +79,7 @@ class Place:
         """Start the job; `from_the_start` as a new interpreter that imports everything itself."""
 
         def job() -> None:
-            from trainer import cli, stopping
+            from trainer import cli, lease, stopping
 
             os.environ.update(self.variables | {f"QLORA_{k}": v for k, v in changes.items()})
             log = (self.folder / "log").open("a")
@@ -86,6 +88,7 @@ class Place:
             if from_the_start:
                 os.chdir(ROOT)
                 os.execv(sys.executable, [sys.executable, "entrypoint.py"])
+            lease.LEASE_S, lease.RENEWED_S = LEASE_S, LEASE_S / 6
             prepare()
             sys.argv = ["entrypoint.py"]
             stopping.install()
