@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -366,7 +367,6 @@ def _not_as_listed(uri: str, stored: Stored, fact: str) -> WrongContentError:
 
 def _client(where: str) -> Any:
     """botocore's session and client."""
-    import boto3
     import botocore.session
     from botocore.config import Config
 
@@ -385,6 +385,15 @@ def _client(where: str) -> Any:
 
     def make() -> Any:
         session = botocore.session.get_session()
-        return session, boto3.session.Session(botocore_session=session).client("s3", config=config)
+        session.register_component("data_loader", _loader())
+        return session, session.create_client("s3", config=config)
 
     return failures.retry(make, explain, where, minutes=0)
+
+
+@cache
+def _loader() -> Any:
+    """Reads botocore's descriptions of S3 once for all clients: most of what making one takes."""
+    import botocore.session
+
+    return botocore.session.get_session().get_component("data_loader")

@@ -107,13 +107,10 @@ def explain(error: Exception, endpoint: str, missing_bucket: type[JobError]) -> 
 
     Only codes and class names are quoted: texts can hold `user:password@host`.
     """
-    from boto3.exceptions import Boto3Error
     from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
-    if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
-        error = error.__context__  # an upload quotes the real error in its own text
     if isinstance(error, boto.ClientError):
         return _of_answer(error.response, endpoint, missing_bucket)
     if isinstance(error, boto.SSLError):
