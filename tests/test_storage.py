@@ -1,6 +1,7 @@
 """Storage without a server: folders, keys, and what is said when a server is not there."""
 
 import errno
+import io
 import json
 import logging
 import os
@@ -95,6 +96,20 @@ def test_a_file_that_goes_while_a_folder_is_listed_is_not_there(tmp_path: Path) 
     finally:
         stop.set()
         writer.join()
+
+
+def test_a_big_chunk_is_written_in_small_pieces(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Recorder(io.BytesIO):
+        def write(self, data: Any) -> int:
+            sizes.append(len(data))
+            return super().write(data)
+
+    target, data = Recorder(), os.urandom(3 * disk.PIECE_BYTES + 5)
+    assert disk.copy([data, b"", b"x"], target) == (len(data) + 1, sha256(data + b"x").hexdigest())
+    assert target.getvalue() == data + b"x"
+    assert max(sizes) == disk.PIECE_BYTES
 
 
 def test_importing_storage_does_not_pay_for_boto3() -> None:
