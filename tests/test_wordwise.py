@@ -142,7 +142,7 @@ def test_words_end_to_end_are_the_text_for_usual_tokenizers(
     sound: tuple[Wordwise, Tokenizer],
 ) -> None:
     words, tokenizer = sound
-    assert words.pattern is not None
+    assert words.border is not None
     assert_same(words, tokenizer, ["", " ", PROSE, CODE, PROSE + " ", f" {CODE}\n\n"])
 
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -157,7 +157,7 @@ def test_words_end_to_end_are_the_text_for_usual_tokenizers(
 def test_a_tokenizer_that_reaches_over_spaces_gets_whole_texts(kind: str) -> None:
     tokenizer = WHOLE[kind]()
     words = opened(tokenizer)
-    assert words.pattern is None
+    assert words.border is None
     assert_same(words, tokenizer, [PROSE, CODE, "of the thing", "such a rare one", "a <br> b"])
 
 
@@ -177,3 +177,16 @@ def test_a_small_corpus_does_not_pay_for_a_table(monkeypatch: pytest.MonkeyPatch
     words = opened(tokenizer)
     assert_same(words, tokenizer, [PROSE[:1000]])
     assert words.known_chars == 0 and np.size(words([""])[0].ids) == 0
+
+
+@pytest.mark.parametrize("border", wordwise._BORDERS)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(texts=st.lists(TEXTS, max_size=4))
+def test_words_are_found_in_arrays_as_by_their_pattern(
+    border: wordwise.Border, texts: list[str]
+) -> None:
+    for found in (wordwise._matched(texts, border), wordwise._encoded(texts, border)):
+        words = [found.some[number] for number in found.numbers]
+        assert words == [word for text in texts for word in border.pattern.findall(text)]
+        ends = [len(border.pattern.findall(text)) for text in texts]
+        assert found.bounds == np.cumsum([0, *ends]).tolist()

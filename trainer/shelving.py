@@ -30,7 +30,7 @@ BySource = Iterable[tuple[int, Iterable[Example]]]
 
 KEPT_CONVERSATIONS = 256  # those with the smallest keys, whole: what is held out has small keys
 
-_BATCH_CHARS = 1 << 20
+_BATCH_CHARS = 1 << 19
 _SAY_AFTER_S = 30.0
 _MARK_BYTES = 64 << 20  # of tokens: what a start after a kill may have to do again
 _MARK = "mark.json"

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import chain, pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,11 +26,25 @@ Encode = Callable[[list[str]], "list[Encoding]"]
 
 # A word is what follows white space, with it. SentencePiece writes a space as \u2581.
 _GAP, _SOLID = "[\\s\u2581]", "[^\\s\u2581]"
-_WORDS = (
-    # behind a border stands any white space
-    re.compile(f"{_GAP}*{_SOLID}+|{_GAP}+"),
-    # only a space: some tokenizers join punctuation with the line break behind it
-    re.compile(f"{_GAP}*{_SOLID}+(?:(?! ){_GAP}+(?:{_SOLID}+|$))*|{_GAP}+"),
+_IS_GAP = np.array([chr(at).isspace() or at == 0x2581 for at in range(0x3002)])
+
+
+@dataclass(frozen=True)
+class Border:
+    """What begins a word: white space behind something else."""
+
+    pattern: re.Pattern[str]
+    """of one word"""
+    is_space_only: bool
+    """not where the white space begins with something else than a space"""
+
+
+_BORDERS = (
+    Border(re.compile(f"{_GAP}*{_SOLID}+|{_GAP}+"), is_space_only=False),
+    # some tokenizers join punctuation with the line break behind it
+    Border(
+        re.compile(f"{_GAP}*{_SOLID}+(?:(?! ){_GAP}+(?:{_SOLID}+|$))*|{_GAP}+"), is_space_only=True
+    ),
 )
 _KINDS = (
     *("a", "Z", "on't", "'", "'s", "1", "12", "123", "1234", "a1", ".", "...", "!?", ",", ":", "#"),
@@ -47,6 +61,7 @@ _GAPS = (
 _WORTH_IT_CHARS = 1 << 20  # trying a tokenizer out takes as long as some MiB of text
 _MOST_CHARS = 2 << 20  # of the table, `_ENTRY_CHARS` counted for each word
 _ENTRY_CHARS = 24
+_FEW_CHARS = 1 << 12  # a pattern finds the words of so few sooner
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,47 +88,94 @@ class Wordwise:
     def __call__(self, texts: list[str]) -> list[Found]:
         with self._lock:
             self._chars += sum(map(len, texts))
-            pattern = self.pattern if self._chars > _WORTH_IT_CHARS else None
-        if pattern is None:
+            border = self.border if self._chars > _WORTH_IT_CHARS else None
+        if border is None:
             return [_whole(encoding) for encoding in self._encode(texts)]
-        return self._from_words(texts, pattern)
+        return self._from_words(_words(texts, border))
 
     @cached_property
-    def pattern(self) -> re.Pattern[str] | None:
+    def border(self) -> Border | None:
         """What the words of a text are; None where only the whole will do."""
         vocabulary = _vocabulary(self._tokenizer)
-        return next((p for p in _WORDS if self._holds(p, vocabulary)), None)
+        return next((border for border in _BORDERS if self._holds(border, vocabulary)), None)
 
     @property
     def known_chars(self) -> int:
         """Of the table, as they are counted for its limit."""
         return self._table.chars
 
-    def _from_words(self, texts: list[str], pattern: re.Pattern[str]) -> list[Found]:
-        words = [pattern.findall(text) for text in texts]
+    def _from_words(self, words: "_Words") -> list[Found]:
         with self._lock:
             if self._table.chars > _MOST_CHARS:
                 self._table = _Table()
             table = self._table
-            numbers = [np.fromiter(map(table.__getitem__, w), np.int64, len(w)) for w in words]
+            known = np.fromiter(map(table.__getitem__, words.some), np.int64, len(words.some))
             if table.unknown:
                 table.learn(self._encode(table.unknown))
             tokens = table.tokens
-        return [tokens.joined(number) for number in numbers]
+        numbers = known[words.numbers]
+        return [tokens.joined(numbers[begin:end]) for begin, end in pairwise(words.bounds)]
 
-    def _holds(self, pattern: re.Pattern[str], vocabulary: Sequence[str]) -> bool:
+    def _holds(self, border: Border, vocabulary: Sequence[str]) -> bool:
         """Whether texts are their words end to end."""
         sides = [*product(_KINDS, _MAIN_KINDS), *product(_MAIN_KINDS, _KINDS)]
         probes = [f"{before}{gap}{behind}" for (before, behind), gap in product(sides, _GAPS)]
         probes += [f"x{gap}" for gap in _GAPS] + [f"{gap}x" for gap in _GAPS]
-        probes += [entry for entry in vocabulary if len(pattern.findall(entry)) > 1]
-        words = [pattern.findall(probe) for probe in probes]
+        probes += [entry for entry in vocabulary if len(border.pattern.findall(entry)) > 1]
+        words = [border.pattern.findall(probe) for probe in probes]
         distinct = list(dict.fromkeys(word for found in words for word in found))
         alone = dict(zip(distinct, map(_tokens, self._encode(distinct)), strict=True))
         return all(
             _tokens(whole) == _end_to_end([(word, *alone[word]) for word in found])
             for found, whole in zip(words, self._encode(probes), strict=True)
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Words:
+    """Text n is the words `some[m]` for m in `numbers[bounds[n] : bounds[n + 1]]`, end to end."""
+
+    some: list[str]
+    numbers: npt.NDArray[np.integer]
+    bounds: list[int]
+
+
+def _words(texts: list[str], border: Border) -> _Words:
+    if sum(map(len, texts)) < _FEW_CHARS:
+        return _matched(texts, border)
+    return _encoded(texts, border)
+
+
+def _matched(texts: list[str], border: Border) -> _Words:
+    found = [border.pattern.findall(text) for text in texts]
+    bounds = np.cumsum([0, *map(len, found)])
+    return _Words([*chain(*found)], np.arange(bounds[-1]), bounds.tolist())
+
+
+def _encoded(texts: list[str], border: Border) -> _Words:
+    """As `_matched`, each word once, by numpy and pyarrow: other threads run meanwhile."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    data = "".join(texts).encode("utf-32-le")
+    chars = np.frombuffer(data, "<u4")
+    is_gap = _IS_GAP.take(chars, mode="clip")
+    begins = np.zeros(len(chars) + 1, bool)
+    np.greater(is_gap[1:], is_gap[:-1], out=begins[1:-1])
+    if border.is_space_only:
+        begins[:-1] &= chars == ord(" ")
+    text_bounds = np.cumsum([0, *map(len, texts)])
+    begins[text_bounds] = True
+    starts = np.flatnonzero(begins)
+    buffers = [None, pa.py_buffer((starts * 4).astype(np.int32)), pa.py_buffer(data)]
+    words = pa.Array.from_buffers(pa.binary(), len(starts) - 1, buffers)
+    # arrow's own pool would keep what every batch took
+    found = compute.dictionary_encode(words, memory_pool=pa.system_memory_pool())
+    return _Words(
+        [word.decode("utf-32-le") for word in found.dictionary.to_pylist()],
+        np.frombuffer(found.indices.buffers()[1], np.int32, len(starts) - 1),  # no pandas
+        np.searchsorted(starts, text_bounds).tolist(),
+    )
 
 
 def _vocabulary(tokenizer: "Tokenizer") -> list[str]:
