@@ -10,6 +10,7 @@
     damage        every file of a stopped run: missing, empty, half, a bit flipped
     publishing    SIGKILL while publishing, with a reader polling
     races         two jobs, one run id; three of four pairs disagree
+    freezes       one job is frozen while it publishes and another one takes its place
     disks         scratch and output disks of many sizes, and read-only ones
     server        the S3 server crashes, freezes, answers SlowDown
     faults        requests are truncated, reset, delayed, refused and left without an answer
@@ -33,12 +34,24 @@ from jobs import ROOT
 from soaking.harness import Soak, Tally
 from soaking.killed import kills, operations, publishing, saves
 from soaking.processes import preload
-from soaking.raced import races
+from soaking.raced import freezes, races
 from soaking.served import faults, server
 from soaking.signalled import signals
 from soaking.spoilt import damage, disks
 
-SCENARIOS = (kills, operations, saves, signals, damage, publishing, races, disks, server, faults)
+SCENARIOS = (
+    kills,
+    operations,
+    saves,
+    signals,
+    damage,
+    publishing,
+    races,
+    freezes,
+    disks,
+    server,
+    faults,
+)
 
 
 def main() -> int:

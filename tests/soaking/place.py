@@ -118,6 +118,14 @@ class Place:
         names = [stored.name for stored in store.list() if stored.name.endswith("/manifest.json")]
         return [name.split("/")[0] for name in names if name.count("/") == 1]
 
+    def has(self, name: str) -> bool:
+        """Whether the output has an object of this name."""
+        from trainer.storage import open_store
+
+        return (
+            open_store(self.variables["QLORA_OUTPUT_URI"], retry_minutes=0).read(name) is not None
+        )
+
     def weights(self) -> bytes | None:
         """Of the only finished run; None before that."""
         runs = list(self.published().values())

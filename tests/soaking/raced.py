@@ -1,5 +1,6 @@
-"""Two jobs with one run id."""
+"""Two jobs with one run id, at once or one while the other is frozen."""
 
+import signal
 import time
 from typing import Any
 
@@ -38,6 +39,31 @@ def races(soak: Soak, count: int) -> None:
                 right &= len(found) == (2 if kind == "seed" else 1)
             what = f"race {pair}, {kind}: exits {codes}, {[*found]}, ours {ours}"
             soak.tally.must(right, f"{what}: {place.said()}")
+
+    soak.each(range(count), one)
+
+
+def freezes(soak: Soak, count: int) -> None:
+    """One job is frozen while it publishes, until another one has published; then it goes on.
+
+    It may yet write over the object that was on its way, for some milliseconds of its publishing.
+    """
+
+    def one(number: int) -> None:
+        with soak.place(RUN_ID="shared") as place:
+            frozen = place.start()
+            while not (begun := place.has("shared/publishing.json")) and not frozen.ended():
+                time.sleep(0.001)
+            time.sleep(soak.random.uniform(0, 0.06 if soak.bucket_name else 0.02))
+            frozen.signal(signal.SIGSTOP)
+            soak.tally.ended["in time"] += begun and not place.finished()
+            code = place.start(SCRATCH_DIR=str(place.folder / "other")).wait()
+            first = place.published()
+            frozen.signal(signal.SIGCONT)
+            codes = (code, frozen.wait())
+            right = codes == (0, 0) and place.published() == first
+            right &= place.weights() == soak.expected
+            soak.tally.must(right, f"frozen {number}: exits {codes}: {place.said()}")
 
     soak.each(range(count), one)
 
