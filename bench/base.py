@@ -130,11 +130,11 @@ def transfer(folder: Path, base: str) -> dict[str, Any]:
 
 
 def quantise(folder: Path, base: str) -> dict[str, Any]:
-    from trainer import model
+    from trainer import bases, model
     from trainer.device import choose_precision, find_device
 
     given = settings(folder, base)
-    located, device = model.locate(given), find_device()
+    located, device = bases.locate(given), find_device()
     return loaded(model.load, located, given, choose_precision("auto", device), device)[1]
 
 

@@ -64,7 +64,7 @@ def main() -> None:
 def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, float]:
     import torch
 
-    from trainer import model
+    from trainer import bases
     from trainer.blocks import Block
     from trainer.device import find_device
     from trainer.settings import Settings
@@ -87,7 +87,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
         positions = torch.arange(length) % (length // 4)  # four documents in a block
         labels = ids.masked_fill(positions == 0, -100)
         blocks.append(Block(ids.numpy(), labels.numpy(), positions.numpy()))
-    base, device = model.locate(settings), find_device()
+    base, device = bases.locate(settings), find_device()
     trainer = _made(variant, base, settings, blocks, device)
     ends: list[tuple[float, float]] = []
     _count(trainer, ends)

@@ -52,7 +52,7 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     import bitsandbytes  # noqa: F401
     import torch
 
-    from trainer import model
+    from trainer import bases, model
     from trainer.device import choose_precision, find_device
     from trainer.settings import Settings
 
@@ -61,7 +61,7 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     precision = choose_precision("fp16" if device.kind == "cuda" else "auto", device)
     given = {"QLORA_BASE_MODEL": str(folder), "QLORA_SCRATCH_DIR": tempfile.mkdtemp()}
     settings = Settings.read({}, given, trains=False)
-    base = model.locate(settings)
+    base = bases.locate(settings)
     with Watch() as watch:
         if loader == "ours":
             made = model.load(base, settings, precision, device)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.model import BUILTIN, _local
+from trainer.bases import BUILTIN, _local
 
 TINY = BUILTIN / "tiny"
 

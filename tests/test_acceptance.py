@@ -95,7 +95,7 @@ def ends_masked(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tokenizer() -> Any:
-    from trainer.model import locate
+    from trainer.bases import locate
     from trainer.settings import Settings
 
     return locate(Settings.read({"base_model": "builtin:tiny"}, {}, trains=False)).tokenizer()

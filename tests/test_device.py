@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from trainer.bases import Base, Shape, check, trainable_parameters
 from trainer.device import GIB, Device, choose_precision
 from trainer.errors import SettingsError
-from trainer.model import Base, Shape, check, trainable_parameters
 from trainer.settings import Settings
 
 T4 = Device("cuda", "Tesla T4", (7, 5), int(14.7 * GIB))

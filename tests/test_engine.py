@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer import engine
+from trainer.bases import Base
 from trainer.device import Device, Precision
 from trainer.engine import Engine
 from trainer.kernels.attention import Documents
-from trainer.model import Base, adapter_to_float32, attach_adapter, load
+from trainer.model import adapter_to_float32, attach_adapter, load
 from trainer.plan import Plan
 from trainer.settings import Settings
 

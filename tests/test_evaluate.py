@@ -56,7 +56,7 @@ def test_the_questions_are_the_same_whatever_their_order() -> None:
 def test_answers_that_do_not_fit_together_are_given_in_halves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer import model
+    from trainer import bases, model
     from trainer.device import choose_precision, find_device
     from trainer.settings import Settings
 
@@ -65,7 +65,7 @@ def test_answers_that_do_not_fit_together_are_given_in_halves(
         {"QLORA_BASE_MODEL": "builtin:tiny", "QLORA_SCRATCH_DIR": str(tmp_path)},
         trains=False,
     )
-    base, device = model.locate(settings), find_device()
+    base, device = bases.locate(settings), find_device()
     loaded = model.load(base, settings, choose_precision("auto", device), device)
     asked = questions_of([record(f"What is {n}?", ("assistant", "It is.")) for n in range(5)])
     together = answer(loaded, base.tokenizer(), asked)

@@ -17,11 +17,11 @@ from test_engine import CONFIGS
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer import adapters
+from trainer.bases import Base
 from trainer.errors import SettingsError
 from trainer.export import PARTS, export
 from trainer.export.layout import layout_of
 from trainer.export.vocabulary import vocabulary
-from trainer.model import Base
 from trainer.prompts import question_ids, stop_ids
 from trainer.settings import Settings
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import stand_in_hub
 
-from trainer import model
+from trainer import bases, model
 from trainer.device import Precision, find_device
 from trainer.errors import (
     DataError,
@@ -23,7 +23,7 @@ from trainer.errors import (
 )
 from trainer.settings import Settings
 
-TINY = model.BUILTIN / "tiny"
+TINY = bases.BUILTIN / "tiny"
 NAME = "owner/name"
 WEIGHTS = "model.safetensors"
 
@@ -50,7 +50,7 @@ def settings_for(tmp_path: Path, name: str = NAME) -> Settings:
 
 def load(tmp_path: Path) -> Any:
     settings = settings_for(tmp_path)
-    base = model.locate(settings)
+    base = bases.locate(settings)
     return model.load(base, settings, Precision("fp32", "a test"), find_device())
 
 
@@ -63,7 +63,7 @@ def test_a_file_that_arrives_with_a_flipped_bit_is_fetched_again(
         load(tmp_path)
     assert f"{NAME}/{name}: its bytes are not those of the digest that the hub gives" in caplog.text
     assert hub.sent.count(name) == 2
-    paths = model.weights(model.locate(settings_for(tmp_path)), settings_for(tmp_path))
+    paths = model.weights(bases.locate(settings_for(tmp_path)), settings_for(tmp_path))
     assert [path.read_bytes() for path in paths] == [hub.files[WEIGHTS]]
 
 
@@ -80,7 +80,7 @@ def test_whoever_reads_the_files_themselves_gets_them_checked(
     hub: stand_in_hub.Hub, tmp_path: Path
 ) -> None:
     settings = settings_for(tmp_path)
-    base = model.locate(settings)
+    base = bases.locate(settings)
     hub.spoils[WEIGHTS] = 1
     (path,) = model.weights(base, settings)
     assert path.read_bytes() == hub.files[WEIGHTS]
@@ -163,7 +163,7 @@ def test_a_name_that_no_model_can_have_is_refused(
     hub: stand_in_hub.Hub, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(SettingsError, match="is no model id; set QLORA_BASE_MODEL"):
-        model.locate(settings_for(tmp_path, name))
+        bases.locate(settings_for(tmp_path, name))
 
 
 def test_a_model_without_a_config_is_refused(hub: stand_in_hub.Hub, tmp_path: Path) -> None:

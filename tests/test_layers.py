@@ -34,6 +34,7 @@ ROOMS = [
     "batches",
     "selftest",
     "hub",
+    "bases",
     "weights",
     "base_cache",
     "model",

@@ -13,10 +13,10 @@ import yaml
 from PIL import Image
 
 from trainer.answers import Question
+from trainer.bases import Base
 from trainer.card import render_card
 from trainer.charts import Chart, Line, Scale, png, smoothed, svg
 from trainer.evaluate import Evaluation, Score
-from trainer.model import Base
 from trainer.remarks import remarks
 from trainer.report import charts, render_report
 

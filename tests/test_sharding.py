@@ -17,7 +17,7 @@ from conftest import unused_port
 from jobs import ROOT, run_here
 from test_weights import settings_for, write_base
 
-from trainer import model
+from trainer import bases, model
 from trainer.device import Precision, find_device
 from trainer.errors import DoesNotFitError, SettingsError
 from trainer.sharding import ShardedBase
@@ -28,7 +28,7 @@ from trainer.workers import Workers
 WORKER = """
 import gc, json, os
 import torch
-from trainer import job, model as models
+from trainer import bases, job, model as models
 from trainer.device import Device, Precision, find_device
 from trainer.settings import Settings
 from trainer.sharding import ShardedBase
@@ -52,7 +52,7 @@ def logits(loaded):
 
 workers = Workers.of(os.environ)
 settings = Settings.read({}, {"QLORA_BASE_MODEL": "builtin:tiny"}, trains=False)
-base, fp32 = models.locate(settings), Precision("fp32", "a test")
+base, fp32 = bases.locate(settings), Precision("fp32", "a test")
 found = {}
 with workers.together("a run", minutes=2):
     # As if one GPU had less memory than the other, and the other less on its host.
@@ -148,7 +148,7 @@ def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_p
 
     config = GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=2, n_positions=64)
     settings = settings_for(write_base(tmp_path / "base", config, torch.float32), tmp_path)
-    base, precision = model.locate(settings), Precision("fp32", "a test")
+    base, precision = bases.locate(settings), Precision("fp32", "a test")
     with pytest.raises(DoesNotFitError, match="transposed; use QLORA_SHARDING=ddp"):
         model.load(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer import model
+from trainer import bases, model
 from trainer.device import Precision, find_device
 from trainer.errors import DataError, SettingsError
 from trainer.settings import Settings
@@ -52,12 +52,12 @@ def settings_for(base: Path | str, scratch: Path, **changes: str) -> Settings:
 
 
 def load(settings: Settings, precision: str = "fp32") -> Any:
-    base = model.locate(settings)
+    base = bases.locate(settings)
     return model.load(base, settings, Precision(precision, "a test"), find_device())
 
 
 def stock(folder: Path, precision: str = "fp32") -> Any:
-    base = model.Base(folder, "base", "none")
+    base = bases.Base(folder, "base", "none")
     place = "cuda:0" if ON_GPU else "cpu"
     return model._stock(base, Precision(precision, "a test").dtype, torch.device(place))
 
@@ -177,7 +177,7 @@ def test_the_quantised_base_is_kept_and_comes_back_the_same(
 ) -> None:
     base = shutil.copytree(llama, tmp_path / "base")
     settings = settings_for(base, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
-    located = model.locate(settings)
+    located = bases.locate(settings)
     first = model.load(located, settings, Precision("fp32", ""), find_device())
     for path in base.glob("*.safetensors"):
         path.unlink()  # what is kept is enough
@@ -285,5 +285,5 @@ def test_a_base_in_a_bucket_never_lies_on_this_disk(
     assert_same(load(settings), expected)
     assert not list((tmp_path / "scratch").rglob("*.safetensors"))
     # For whoever needs the files themselves.
-    paths = model.weights(model.locate(settings), settings)
+    paths = model.weights(bases.locate(settings), settings)
     assert [p.read_bytes() for p in paths] == [(llama / p.name).read_bytes() for p in paths]

@@ -15,7 +15,7 @@ from trainer.evaluate import Evaluation, finite
 from trainer.losses import held_out_loss
 
 if TYPE_CHECKING:
-    from trainer.model import Base
+    from trainer.bases import Base
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RELOADED = "reloaded"  # the name of the adapter that is read back, beside the trained one

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import model
+from trainer import bases
 from trainer.errors import DataError, SettingsError
 from trainer.settings import Settings
 from trainer.storage import fetch_verified, open_store
@@ -26,7 +26,7 @@ class Adapter:
 
     folder: Path
     config: dict[str, Any]
-    base: model.Base
+    base: bases.Base
 
     @property
     def weights(self) -> Path:
@@ -58,15 +58,15 @@ def find(where: str, settings: Settings, base_model: str | None = None) -> Adapt
     return Adapter(folder, config, base)
 
 
-def _base_of(name: str, revision: str, settings: Settings, given: str | None) -> model.Base:
+def _base_of(name: str, revision: str, settings: Settings, given: str | None) -> bases.Base:
     if given:
-        return model.locate(replace(settings, base_model=given))
+        return bases.locate(replace(settings, base_model=given))
     if "/" not in name and not name.startswith("builtin:"):
         raise SettingsError(
             f"the adapter was trained on a model in a folder named {name!r}; "
             "say where it is with --base-model"
         )
-    return model.locate(replace(settings, base_model=name, base_revision=revision))
+    return bases.locate(replace(settings, base_model=name, base_revision=revision))
 
 
 def _bring(where: str, settings: Settings) -> Path:

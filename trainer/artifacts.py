@@ -20,9 +20,9 @@ from trainer.rows import as_lines
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from trainer.bases import Base
     from trainer.device import Device, Precision
     from trainer.evaluate import Evaluation
-    from trainer.model import Base
     from trainer.planner import Choice
     from trainer.settings import Settings
     from trainer.train import Trained

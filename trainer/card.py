@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.report import read_from
 
 if TYPE_CHECKING:
-    from trainer.model import Base
+    from trainer.bases import Base
 
 CURVES = "curves.png"
 SHOWN = 3

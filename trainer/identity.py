@@ -12,8 +12,8 @@ from trainer.settings import Settings
 from trainer.storage import Store
 
 if TYPE_CHECKING:
+    from trainer.bases import Base
     from trainer.device import Precision
-    from trainer.model import Base
 
 log = logging.getLogger(__name__)
 

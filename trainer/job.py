@@ -13,6 +13,7 @@ from pathlib import Path
 from trainer import (
     acceptance,
     artifacts,
+    bases,
     data,
     evaluate,
     hub,
@@ -55,7 +56,7 @@ class Job:
 
     settings: Settings
     output: Store
-    base: model.Base
+    base: bases.Base
     device: Device
     precision: Precision
     inputs: data.Inputs
@@ -114,8 +115,8 @@ def _open(settings: Settings) -> Job:
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
-    base = model.locate(settings)
-    model.check(base, settings)
+    base = bases.locate(settings)
+    bases.check(base, settings)
     found = find_device()
     selftest.check(found)
     precision = choose_precision(settings.precision, found)
@@ -254,7 +255,7 @@ class Fit:
 def _fit(job: Job, workers: Workers) -> Fit:
     """Raises DoesNotFitError when not even one block fits."""
     shape = job.base.shape()
-    trainable = model.trainable_parameters(job.base, job.settings)
+    trainable = bases.trainable_parameters(job.base, job.settings)
     has_engine = _has_engine(job)
     if job.settings.sharding == "fsdp" and not has_engine:
         raise SettingsError(

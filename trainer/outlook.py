@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer import model, selftest
+from trainer import bases, selftest
 from trainer.crew import Crew
 from trainer.device import GIB, Device, choose_precision, find_device
 from trainer.engine import why_stock
@@ -30,11 +30,11 @@ def outlook(settings: Settings, asked: Question) -> str:
 
     Only the base model's config and tokenizer are fetched. Raises JobError.
     """
-    base = model.locate(settings)
-    model.check(base, settings)
+    base = bases.locate(settings)
+    bases.check(base, settings)
     device = find_device() if asked.gpu is None else _named(asked.gpu)
     precision = choose_precision(settings.precision, device)
-    shape, trainable = base.shape(), model.trainable_parameters(base, settings)
+    shape, trainable = base.shape(), bases.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
     task = Task(
         device,

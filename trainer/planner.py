@@ -37,7 +37,7 @@ CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
 class Task:
     """What is to be trained, and what there is for it.
 
-    `shape` is a `model.Shape`, `trainable` the adapter's parameters, `effective` the blocks of an
+    `shape` is a `bases.Shape`, `trainable` the adapter's parameters, `effective` the blocks of an
     optimizer step; `micro_batch` fixes the blocks of a micro-batch, otherwise any divisor of
     `effective` may be chosen. Without `engine` it trains on the stock path. `host_bytes` of host
     memory may be used; `parts` workers hold the base together.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
-from trainer import answers, corpus, data, model
+from trainer import answers, bases, corpus, data, model
 from trainer.answers import Reply
 from trainer.corpus import Outline, Text
 from trainer.cuts import text_boundary
@@ -82,7 +82,7 @@ def make(settings: Settings) -> int:
     """Publish OUTPUT to OUTPUT_URI; the number of its records. Raises DataError for none."""
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
-    base = model.locate(settings)
+    base = bases.locate(settings)
     files = data.fetch_inputs(settings).data
     reader = data.reader_of(settings, files)
     by = f"{base.name}@{base.revision}" if base.revision else base.name
@@ -106,7 +106,7 @@ def make(settings: Settings) -> int:
     return len(found.records)
 
 
-def _asker(base: model.Base, settings: Settings) -> Ask:
+def _asker(base: bases.Base, settings: Settings) -> Ask:
     """The base model, loaded."""
     device = find_device()
     precision = choose_precision(settings.precision, device)

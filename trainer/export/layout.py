@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gguf
 
-from trainer import model
+from trainer import bases
 from trainer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Layout:
         writer.add_layer_norm_rms_eps(text.rms_norm_eps)
 
 
-def layout_of(base: model.Base) -> Layout:
+def layout_of(base: bases.Base) -> Layout:
     """Raises SettingsError for an architecture or a rotary embedding that is not written here."""
     text = base.config.get_text_config()
     known = (base.config.architectures or ["no architecture"])[0]
