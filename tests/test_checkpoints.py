@@ -122,9 +122,9 @@ def test_a_slow_store_gets_the_newest_and_misses_only_what_was_retired(tmp_path:
     saved_all = threading.Event()
 
     class SlowStore(FolderStore):
-        def upload(self, path: Path, name: str) -> Content:
+        def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
             saved_all.wait(60)
-            return super().upload(path, name)
+            return super().upload(path, name, over=over)
 
     store = SlowStore(tmp_path / "store")
     checkpoints = Checkpoints(tmp_path / "node", store, "run/checkpoints", "mine", "node")
@@ -151,8 +151,8 @@ def test_of_two_that_push_the_same_step_one_does_and_nothing_mixes(
             return written
 
     class First(FolderStore):
-        def upload(self, path: Path, name: str) -> Content:
-            content = super().upload(path, name)
+        def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
+            content = super().upload(path, name, over=over)
             if begun.acquire(blocking=False):
                 second.save(10, fill(11))
                 assert looked.wait(60)
@@ -183,11 +183,11 @@ def test_after_a_signal_a_store_that_hangs_is_waited_for_no_longer_than_the_grac
     answers = threading.Event()
 
     class HangingStore(FolderStore):
-        def upload(self, path: Path, name: str) -> Content:
+        def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
             monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
             monkeypatch.setattr(stopping, "_requested_at", time.monotonic())
             answers.wait(60)
-            return super().upload(path, name)
+            return super().upload(path, name, over=over)
 
     monkeypatch.setattr(stopping, "_requested", None)
     monkeypatch.setattr(stopping, "GRACE_S", 0.5)

@@ -77,7 +77,7 @@ def test_the_lease_of_a_dead_publisher_is_taken_over(
 def test_a_publisher_that_fails_leaves_no_lease_for_others_to_wait_for(
     failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> Content:
+    def fail(*_: Any, **__: Any) -> Content:
         raise failure
 
     with monkeypatch.context() as failing, pytest.raises(type(failure)):
@@ -100,13 +100,13 @@ def test_after_a_signal_the_lease_is_kept_until_nothing_is_being_sent_any_more(
         within(60, action)
 
     class SignalledStore(FolderStore):
-        def upload(self, path: Path, name: str) -> Content:
+        def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
             under_way.add(name)
             if first.acquire(blocking=False):
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             assert stopped.wait(60)
             time.sleep(0.3)  # in which the lease must not go
-            content = super().upload(path, name)
+            content = super().upload(path, name, over=over)
             under_way.remove(name)
             return content
 
@@ -138,8 +138,8 @@ def test_a_publisher_that_stood_still_changes_nothing_of_what_another_one_publis
     published = []
 
     class StandingStill(FolderStore):
-        def upload(self, path: Path, name: str) -> Content:
-            content = super().upload(path, name)
+        def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
+            content = super().upload(path, name, over=over)
             if not published:
                 published.append(publish_as(tmp_path, "other"))
             return content
@@ -183,9 +183,9 @@ def test_a_signal_during_the_uploads_publishes_nothing_and_a_later_one_is_too_la
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class SignalledStore(FolderStore):
-        def upload(self, path: Path, name: str) -> Content:
+        def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
             monkeypatch.setattr(stopping, "_requested", signal.SIGTERM)
-            return super().upload(path, name)
+            return super().upload(path, name, over=over)
 
         def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
             if name == "late/manifest.json":

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trainer.errors import JobError
 from trainer.storage import Published, Store, publish
+from trainer.storage.store import OvertakenError
 from trainer.storage.transfer import MANIFEST
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 LEASE = "publishing.json"
 LEASE_S = 60.0
 RENEWED_S = 10.0
+MOST_TIMES = 10  # that others take the place of one publisher
 RELEASE_S = 5.0  # of the grace period after a signal, at most
 
 
@@ -40,7 +42,7 @@ def publish_alone(
 
     `before` is called once the place is ours, `uploaded` as in `publish`.
     """
-    while True:
+    for _ in range(MOST_TIMES):
         lease = Lease(store, f"{under}/{LEASE}", owner)
 
         def all_there(lease: Lease = lease) -> None:
@@ -51,8 +53,9 @@ def publish_alone(
             with lease.held(unless=f"{under}/{MANIFEST}"):
                 before()
                 return publish(folder, store, under, around=lease.writing, uploaded=all_there)
-        except LostError:
+        except (LostError, OvertakenError):
             log.warning("this process stood still, and another one took its place in publishing")
+    raise OvertakenError(f"{store.uri}{under}: others write there all the time; start again")
 
 
 def owner_of(scratch: Path) -> str:

@@ -15,7 +15,14 @@ from trainer.storage import digests, disk, failures, terms
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.keys import shown
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
-from trainer.storage.store import Content, DamagedError, Stored, WrongContentError, again_if_damaged
+from trainer.storage.store import (
+    Content,
+    DamagedError,
+    OvertakenError,
+    Stored,
+    WrongContentError,
+    again_if_damaged,
+)
 from trainer.storage.wire import open_wire
 
 log = logging.getLogger(__name__)
@@ -88,10 +95,12 @@ class BucketStore:
                 f"again, or set {digests.SWITCH}=when_required if its ETags are no digests"
             )
 
-    def upload(self, path: Path, name: str) -> Content:
+    def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
         """As in Store. Every part carries a checksum that the server compares."""
         with disk.disk_errors(path):
             size = path.stat().st_size
+        if over is not None and size <= PART_BYTES:
+            return self._send_over(path, name, size, over)
         send = self._send_in_parts if size > PART_BYTES else self._send
         return self._try(name, lambda: send(path, name, size), missing_bucket=SettingsError)
 
@@ -234,6 +243,13 @@ class BucketStore:
         if wire is None or not wire.put(self._root + name, data, sha256, headers):
             self._client.put_object(**self._at(name), Body=data)
         return Content(len(data), sha256)
+
+    def _send_over(self, path: Path, name: str, size: int, over: str) -> Content:
+        data = _bytes_of(path, range(size))
+        condition = {"IfMatch": f'"{over}"'} if over else {"IfNoneMatch": "*"}
+        if not self._write(name, data, condition, or_plainly=True):
+            raise OvertakenError(f"{shown(self.uri, name)}: another process wrote it; start again")
+        return Content(len(data), hashlib.sha256(data).hexdigest())
 
     def _send_in_parts(self, path: Path, name: str, size: int) -> Content:
         """Several at once. One that fails is sent again; an upload that is gone starts over."""

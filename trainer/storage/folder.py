@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.errors import DataError
 from trainer.storage import disk, keys
-from trainer.storage.store import Content, Stored, WrongContentError
+from trainer.storage.store import Content, OvertakenError, Stored, WrongContentError
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,13 @@ class FolderStore:
         with disk.disk_errors(path):
             yield from disk.chunks_of(path)
 
-    def upload(self, path: Path, name: str) -> Content:
+    def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
+        """As in Store, but for the moment between the last look and the renaming."""
         with disk.staged(self.path(name)) as target, disk.disk_errors(path):
-            return Content(*disk.copy(disk.chunks_of(path), target))
+            content = Content(*disk.copy(disk.chunks_of(path), target))
+            if over is not None and self._version(name) != over:
+                raise OvertakenError(f"{self.path(name)}: another process wrote it; start again")
+            return content
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         path = self.path(name)
@@ -137,6 +141,10 @@ class FolderStore:
         with disk.disk_errors(path), suppress(FileNotFoundError):
             return Stored(self._name(path), path.stat().st_size, disk.sha256_of(path))
         return None
+
+    def _version(self, name: str) -> str:
+        stored = self._stored(self.path(name))
+        return stored.version if stored is not None else ""
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from trainer.errors import DataError
+from trainer.errors import DataError, JobError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -34,6 +34,10 @@ class Content:
 
 class WrongContentError(DataError):
     """An object is not the one that was listed."""
+
+
+class OvertakenError(JobError):
+    """Another process stored something under this name meanwhile."""
 
 
 class DamagedError(WrongContentError):
@@ -83,8 +87,12 @@ class Store(Protocol):
         given are not the object's.
         """
 
-    def upload(self, path: Path, name: str) -> Content:
-        """Store the file at `path` as `name`, complete or not at all; what was stored."""
+    def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
+        """Store the file at `path` as `name`, complete or not at all; what was stored.
+
+        With `over`, a small one only over the object of that version, "" for none: raises
+        OvertakenError when something else is there.
+        """
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
         """Store `data`; False when `only_if_absent` and the name was taken.

@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,13 +94,15 @@ def publish(
     store: Store,
     under: str,
     *,
-    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    around: Callable[[], AbstractContextManager[None]] | None = None,
     uploaded: Callable[[], None] = lambda: None,
 ) -> Published:
     """Upload every file of `folder` below `under/`, then the manifest that makes it a run.
 
-    Each upload is done within `around`, and `uploaded` is called before the manifest is written.
-    A run that has a manifest is left as it is. Raises DataError for an empty folder.
+    With `around` each upload is done within it, and over what was there at the beginning only: it
+    raises OvertakenError where another process has written since. `uploaded` is called before the
+    manifest is written. A run that has a manifest is left as it is. Raises DataError for an empty
+    folder.
     """
     finished = read_manifest(store, under)
     if finished is not None:
@@ -110,10 +112,15 @@ def publish(
     if not files:
         raise DataError(f"{folder}: holds no files; there is nothing to publish")
     store.abort_stale_uploads(f"{under}/")
+    listed = store.list(f"{under}/") if around is not None else []
+    there = {stored.name: stored.version for stored in listed}
 
     def upload(file: Stored) -> tuple[str, Content]:
+        name = f"{under}/{file.name}"
+        if around is None:
+            return file.name, store.upload(local.path(file.name), name)
         with around():
-            return file.name, store.upload(local.path(file.name), f"{under}/{file.name}")
+            return file.name, store.upload(local.path(file.name), name, over=there.get(name, ""))
 
     objects = dict(_at_once(upload, files))
     uploaded()
