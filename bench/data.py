@@ -28,7 +28,7 @@ WAYS = os.environ.get("WAYS", "plain ours").split()
 ANONYMOUS_MIB: list[int] = []
 
 
-def ours(files: list[Path], block_tokens: int) -> int:
+def ours(folder: Path, files: list[Path], block_tokens: int) -> int:
     from transformers import AutoTokenizer
 
     from trainer import data
@@ -41,13 +41,15 @@ def ours(files: list[Path], block_tokens: int) -> int:
         given["SCRATCH_DIR"] = scratch
         settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
         # Digests stand in for the contents': fetching makes them, for both ways alike.
-        found = [Fetched(p.name, p, p.stat().st_size, str(p)) for p in files]
+        found = [
+            Fetched(str(p.relative_to(folder)), folder, p.stat().st_size, str(p)) for p in files
+        ]
         data.prepare(settings, data.Inputs(found, []), tokenizer)
         # All of them, what is held out too.
         return sum(path.stat().st_size // 4 for path in Path(scratch).glob("tokens/*/tokens"))
 
 
-def plain(files: list[Path], block_tokens: int) -> int:
+def plain(folder: Path, files: list[Path], block_tokens: int) -> int:
     from datasets import load_dataset
     from transformers import AutoTokenizer
     from trl.data_utils import pack_dataset
@@ -88,7 +90,7 @@ def main(arguments: list[str]) -> None:
     if arguments[2:]:
         threading.Thread(target=watch_memory, daemon=True).start()
         start = time.monotonic()
-        tokens = {"ours": ours, "plain": plain}[arguments[2]](files, block_tokens)
+        tokens = {"ours": ours, "plain": plain}[arguments[2]](folder, files, block_tokens)
         seconds = time.monotonic() - start
         cpu = sum(
             used.ru_utime + used.ru_stime

@@ -135,6 +135,16 @@ def test_many_small_batches_on_many_threads_give_the_same(
     assert [q.question for q in second.questions] == [q.question for q in first.questions]
 
 
+def test_sequences_are_looked_up_a_few_at_a_time_and_none_is_lost(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prose(tmp_path, 30)
+    at_once = content(prepare(tmp_path, tokenizer))
+    assert len(at_once) > 3 * 7
+    monkeypatch.setattr(shelf, "_AT_ONCE", 7)
+    assert content(prepare(tmp_path, tokenizer)) == at_once
+
+
 def test_copies_are_left_out_on_both_sides(tmp_path: Path, tokenizer: Any) -> None:
     changed = prose(0).replace(VOCABULARY[3], "other")
     write_prose(tmp_path, 30, copy=prose(1) + "\n", near=changed)

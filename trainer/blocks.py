@@ -37,14 +37,15 @@ class Blocks(Sequence[Block]):
     """Blocks that are put together from their sequences when they are asked for.
 
     `tokens` may be larger than memory: it is mapped from a file. Sequence i of it is
-    `tokens[starts[i] : starts[i] + lengths[i]]`, both [sequences].
+    `tokens[starts[i] : starts[i] + lengths[i]]`, both [sequences]; they are kept, and put in the
+    order of the blocks.
     """
 
     def __init__(
         self, tokens: Tokens, starts: Int64, lengths: Tokens, max_length: int, pad_id: int
     ) -> None:
-        order, self._bounds = pack(lengths, max_length)
-        self._tokens, self._starts, self._lengths = tokens, starts[order], lengths[order]
+        self._bounds = pack(starts, lengths, max_length)
+        self._tokens, self._starts, self._lengths = tokens, starts, lengths
         self._max_length, self._pad_id = max_length, pad_id
 
     def __len__(self) -> int:
@@ -139,19 +140,22 @@ class _Shelves:
         self.blocks[room].append(block)
 
 
-def pack(lengths: Tokens | Int64, max_length: int) -> tuple[Int64, Int64]:
+def pack(starts: Int64, lengths: Tokens | Int64, max_length: int) -> Int64:
     """Best-fit decreasing: longest sequence first, each into the fullest block that takes it.
 
-    (numbers of the sequences in the order of the blocks, where each block begins among them and
-    the last ends). Deterministic. No sequence is cut; blocks come longest content first, so
-    shuffle them. Raises ValueError if a sequence is longer than `max_length`.
+    Puts `starts` and `lengths` of the sequences in the order of the blocks, in place, for there may
+    be millions; where each block begins among them and the last ends. Deterministic. No sequence is
+    cut; blocks come longest content first, so shuffle them. Raises ValueError if a sequence is
+    longer than `max_length`.
     """
-    orders, sizes = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
-    for start in range(0, len(lengths), _PACKED_TOGETHER):
-        contents = _packed(lengths[start : start + _PACKED_TOGETHER], max_length)
-        orders.append(start + np.array([n for block in contents for n in block], np.int64))
-        sizes.append(np.array([len(block) for block in contents], np.int64))
-    return np.concatenate(orders), np.cumsum(np.concatenate(sizes))
+    sizes = [np.zeros(1, np.int32)]
+    for first in range(0, len(lengths), _PACKED_TOGETHER):
+        part = slice(first, first + _PACKED_TOGETHER)
+        contents = _packed(lengths[part], max_length)
+        order = np.array([n for block in contents for n in block], np.int64)
+        starts[part], lengths[part] = starts[part][order], lengths[part][order]
+        sizes.append(np.array([len(block) for block in contents], np.int32))
+    return np.cumsum(np.concatenate(sizes), dtype=np.int64)
 
 
 def _packed(lengths: Tokens | Int64, max_length: int) -> list[list[int]]:

@@ -29,6 +29,7 @@ KEPT_SHELVES = 4  # in one folder; the ones that were not used for longest go
 
 INDEX = "shelf.json"
 _READ_BYTES = 1 << 20
+_AT_ONCE = 1 << 16  # sequences
 ROW = np.dtype(
     [
         ("key", "<u8"),
@@ -157,9 +158,16 @@ class Shelf:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
         """(start in `tokens`, length) of the sequences of the `chosen` examples, in order."""
         mine = np.repeat(chosen, self.rows["sequences"])
-        starts = np.cumsum(self.lengths, dtype=np.int64)
-        starts -= self.lengths
-        return starts[mine], np.array(self.lengths[mine])
+        count = int(mine.sum())
+        starts, lengths = np.empty(count, np.int64), np.empty(count, np.int32)
+        filled = end = 0
+        for first in range(0, len(mine), _AT_ONCE):  # a column of all of them is for nothing else
+            part, wanted = self.lengths[first : first + _AT_ONCE], mine[first : first + _AT_ONCE]
+            ends = end + np.cumsum(part, dtype=np.int64)
+            into = slice(filled, filled + int(wanted.sum()))
+            starts[into], lengths[into] = (ends - part)[wanted], part[wanted]
+            filled, end = into.stop, int(ends[-1])
+        return starts, lengths
 
 
 def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:

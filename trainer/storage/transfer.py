@@ -26,14 +26,18 @@ Result = TypeVar("Result")
 MANIFEST = "manifest.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fetched:
-    """One file of the data, ready to be read at `path`."""
+    """One file of the data, ready to be read at `path`. A corpus may be a million of them."""
 
     name: str
-    path: Path
+    folder: Path
     size: int
     sha256: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,14 @@ def _in_place(path: Path) -> list[Fetched]:
     with disk.disk_errors(path):
         path.stat()
         if path.is_file():
-            return [Fetched(path.name, path, path.stat().st_size, disk.sha256_of(path))]
+            return [Fetched(path.name, path.parent, path.stat().st_size, disk.sha256_of(path))]
     if not path.is_dir():
         raise DataError(f"{path}: is neither a file nor a folder; name one")
     listed = FolderStore(path).list()
     if not listed:
         raise DataError(f"{path}: holds no files; put some there or name another folder")
     keys.refuse_unsafe([stored.name for stored in listed], str(path))
-    return [Fetched(s.name, path / s.name, s.size, s.version) for s in listed]
+    return [Fetched(s.name, path, s.size, s.version) for s in listed]
 
 
 def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fetched:
@@ -211,7 +215,7 @@ def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fet
     if not (sha256 and disk.holds(path, stored.size, sha256)):
         sha256 = store.download(stored, path)
         index.add(stored, sha256)
-    return Fetched(stored.name, path, stored.size, sha256)
+    return Fetched(stored.name, into, stored.size, sha256)
 
 
 def _bytes_missing(listed: list[Stored], into: Path) -> int:
