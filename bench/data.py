@@ -9,6 +9,7 @@ names another tokenizer than that of the built-in model; a real one is needed fo
 something.
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -28,7 +29,7 @@ WAYS = os.environ.get("WAYS", "plain ours").split()
 ANONYMOUS_MIB: list[int] = []
 
 
-def ours(folder: Path, files: list[Path], block_tokens: int) -> int:
+def ours(folder: Path, names: list[str], block_tokens: int) -> int:
     from transformers import AutoTokenizer
 
     from trainer import data
@@ -40,16 +41,17 @@ def ours(folder: Path, files: list[Path], block_tokens: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         given["SCRATCH_DIR"] = scratch
         settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
-        # Digests stand in for the contents': fetching makes them, for both ways alike.
+        # Digests of names stand in for the contents': fetching makes them, for both ways alike.
         found = [
-            Fetched(str(p.relative_to(folder)), folder, p.stat().st_size, str(p)) for p in files
+            Fetched(n, folder, (folder / n).stat().st_size, hashlib.sha256(n.encode()).hexdigest())
+            for n in names
         ]
         data.prepare(settings, data.Inputs(found, []), tokenizer)
         # All of them, what is held out too.
         return sum(path.stat().st_size // 4 for path in Path(scratch).glob("tokens/*/tokens"))
 
 
-def plain(folder: Path, files: list[Path], block_tokens: int) -> int:
+def plain(folder: Path, names: list[str], block_tokens: int) -> int:
     from datasets import load_dataset
     from transformers import AutoTokenizer
     from trl.data_utils import pack_dataset
@@ -58,7 +60,7 @@ def plain(folder: Path, files: list[Path], block_tokens: int) -> int:
     with tempfile.TemporaryDirectory() as cache:
         rows = load_dataset(
             "text",
-            data_files=[str(path) for path in files],
+            data_files=[str(folder / name) for name in names],
             sample_by="document",
             split="train",
             cache_dir=cache,
@@ -86,11 +88,13 @@ def watch_memory() -> None:
 
 def main(arguments: list[str]) -> None:
     folder, block_tokens = Path(arguments[0]), int((arguments[1:] or ["512"])[0])
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".txt", ".md"))
+    names = sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in (".txt", ".md")
+    )
     if arguments[2:]:
         threading.Thread(target=watch_memory, daemon=True).start()
         start = time.monotonic()
-        tokens = {"ours": ours, "plain": plain}[arguments[2]](folder, files, block_tokens)
+        tokens = {"ours": ours, "plain": plain}[arguments[2]](folder, names, block_tokens)
         seconds = time.monotonic() - start
         cpu = sum(
             used.ru_utime + used.ru_stime
@@ -101,7 +105,8 @@ def main(arguments: list[str]) -> None:
         found = {"tokens": tokens, "seconds": seconds, "cpu": cpu, "peak_mib": peak_mib}
         print(json.dumps(found | {"anonymous_mib": anonymous_mib}))
         return
-    print(f"{len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB")
+    size = sum((folder / name).stat().st_size for name in names)
+    print(f"{len(names)} files, {size / 1e6:.1f} MB")
     for way in WAYS:
         command = [sys.executable, __file__, str(folder), str(block_tokens), way]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -83,8 +83,8 @@ def ends_masked(patch: pytest.MonkeyPatch) -> None:
     """What a collator does that masks padding where padding and end are one token."""
     prepare = data.prepare
 
-    def prepare_without_ends(settings: Any, inputs: Any, tokenizer: Any) -> data.Data:
-        made = prepare(settings, inputs, tokenizer)
+    def prepare_without_ends(*given: Any) -> data.Data:
+        made = prepare(*given)
         blocks = list(made.train)
         for block in blocks:
             block.labels[torch.isin(torch.from_numpy(block.labels), torch.tensor(ends))] = -100

@@ -260,7 +260,6 @@ def _shelf_name(
     sources = sorted(path for pattern in _CODE for path in room.glob(pattern))
     decisive = {
         "part": part,
-        "files": [(f.name, f.sha256) for f in files],
         "settings": [
             settings.max_length,
             settings.question_column,
@@ -274,7 +273,10 @@ def _shelf_name(
         ],
         "code": [path.read_text() for path in sources],
     }
-    return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:24]
+    found = hashlib.sha256(json.dumps(decisive, default=str).encode())
+    for file in files:  # one by one: there may be a million
+        found.update(json.dumps([file.name, file.sha256]).encode())
+    return found.hexdigest()[:24]
 
 
 def _check_masked(shelved: Shelf, chosen: Mask, settings: Settings) -> None:
