@@ -131,7 +131,7 @@ def work(base: str, *, parts: bool) -> None:
 def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     import torch
 
-    from trainer import model as models
+    from trainer import bases, model
     from trainer.device import Precision, find_device
     from trainer.engine import Engine
     from trainer.plan import Plan
@@ -144,8 +144,8 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     given = {"QLORA_BASE_MODEL": base, "QLORA_LORA_DROPOUT": "0"}
     settings = Settings.read({}, given, trains=False)
     frozen = ShardedBase(workers) if parts else WholeBase()
-    quantised = models.load(models.locate(settings), settings, precision, device, frozen)
-    tuned = models.attach_adapter(quantised, settings).train()
+    quantised = model.load(bases.locate(settings), settings, precision, device, frozen)
+    tuned = model.attach_adapter(quantised, settings).train()
     loaded = held_bytes()
     layers = len(tuned.get_base_model().model.layers)
     fast = Plan(layers, graph=is_gpu and not parts)
