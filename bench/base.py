@@ -20,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
@@ -76,7 +78,7 @@ def run(what: str, folder: Path, **given: Any) -> dict[str, Any]:
 
 def child() -> None:
     what, folder, given, started = sys.argv[1:]
-    doing = {
+    doing: dict[str, Callable[..., dict[str, Any]]] = {
         "write": write,
         "transfer": transfer,
         "quantise": quantise,
@@ -142,7 +144,7 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
     """The job as the command runs it, up to where its first step would begin."""
     from transformers.trainer_callback import CallbackHandler
 
-    from trainer import job, log
+    from trainer import job, log, model
 
     class Reached(BaseException):
         pass
@@ -156,12 +158,13 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
         return made
 
     found: dict[str, Any] = {}
-    real = job.model.load
-    job.model.load, CallbackHandler.on_step_begin = load, step
+    real = model.load
     given = settings(folder, base, cache)
     log.set_up("json", "WARNING")
+    stop = patch.object(CallbackHandler, "on_step_begin", step)
     try:
-        job.run(given)
+        with patch.object(model, "load", load), stop:
+            job.run(given)
     except Reached:
         return found
     raise AssertionError("it trained")
