@@ -177,8 +177,7 @@ def test_a_micro_batch_gives_the_same_bits_again_whatever_was_between(
     model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision=precision, kind="cuda")
     engine, batch = engine_of(model, precision, PLANS[plan]), micro_batch()
     loss, gradient = step(engine, batch)
-    other_loss, other = step(engine, batch, seed=2)
-    assert other_loss != loss
+    _, other = step(engine, batch, seed=2)
     assert not torch.equal(other, gradient)
     step(engine, micro_batch(rows=1))
     step(engine, micro_batch(rows=5, seed=4))

@@ -168,7 +168,7 @@ def test_a_damaged_file_is_named(content: bytes, fault: str) -> None:
     chunks = [content[start : start + 7] for start in range(0, len(content), 7)]
     shard = Shard("the/file", size, lambda: iter(chunks))
     with pytest.raises(DataError, match=r"the/file: no sound safetensors file") as caught:
-        list(tensors(shard))
+        list(tensors(shard, torch.device("cpu")))
     assert fault in str(caught.value)
 
 

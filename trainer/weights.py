@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Take = Callable[[dict[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
 
 READ_AHEAD_BYTES = 256 << 20
+STAGING_BYTES = 32 << 20
 SLICE_VALUES = 1 << 19  # whole blocks, 2 MiB of float32
 LONGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 DTYPES = {
@@ -79,9 +81,10 @@ def quantise(
 
     def placed(shard: Shard) -> dict[str, "torch.Tensor"]:
         found: dict[str, torch.Tensor] = {}
-        for name, tensor in tensors(shard, lambda header: _refuse_misfits(header, target)):
+        look = partial(_refuse_misfits, target=target)
+        for name, tensor in tensors(shard, device, look):
             if name in target.expected:
-                found |= take(_placed(name, tensor, target, device))
+                found |= take(_placed(name, tensor, target))
         return found
 
     return _of_all(shards, placed, target)
@@ -94,8 +97,8 @@ def bring(
 
     def placed(shard: Shard) -> dict[str, "torch.Tensor"]:
         found: dict[str, torch.Tensor] = {}
-        for name, tensor in tensors(shard):
-            found |= take({name: tensor.to(device)})
+        for name, tensor in tensors(shard, device):
+            found |= take({name: tensor})
         return found
 
     return _of_all(shards, placed, target)
@@ -115,15 +118,18 @@ def _of_all(
 
 
 def tensors(
-    shard: Shard, look: Callable[[dict[str, Any]], None] = lambda header: None
+    shard: Shard,
+    device: "torch.device",
+    look: Callable[[dict[str, Any]], None] = lambda header: None,
 ) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Name and value of each tensor in the order of the file; `look` sees the header first.
+    """Name and value, on `device`, of each tensor in the order of the file; `look` sees the header
+    first.
 
     The last one is given only when all bytes of the file have passed. Raises DataError.
     """
     import torch
 
-    stream = _Stream(shard)
+    stream, land = _Stream(shard), _Landing(device)
     try:
         header = stream.header()
         look(header)
@@ -133,9 +139,9 @@ def tensors(
         ended = 0
         for number, (name, entry) in enumerate(entries, 1):
             start, stop = entry["data_offsets"]
-            buffer = torch.empty(stop - start, dtype=torch.uint8)
+            buffer = torch.empty(stop - start, dtype=torch.uint8, device=device)
             stream.skip(start - ended)
-            stream.fill(buffer.numpy().data)
+            land.fill(buffer, stream)
             ended = stop
             if number == len(entries):
                 stream.end()
@@ -144,14 +150,38 @@ def tensors(
         stream.close()
 
 
-def _placed(
-    name: str, tensor: "torch.Tensor", target: Target, device: "torch.device"
-) -> dict[str, "torch.Tensor"]:
+class _Landing:
+    """Where the bytes of a stream become tensors. A GPU's pass through two pinned buffers in turns:
+    one is copied over while the other is filled, and no matrix touches fresh host memory."""
+
+    def __init__(self, device: "torch.device") -> None:
+        import torch
+
+        self._turns: Iterator[tuple[torch.Tensor, torch.cuda.Event]] | None = None
+        if device.type == "cuda":
+            buffers = (torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=True) for _ in "12")
+            self._turns = cycle([(buffer, torch.cuda.Event()) for buffer in buffers])
+
+    def fill(self, tensor: "torch.Tensor", stream: "_Stream") -> None:
+        if self._turns is None:
+            stream.fill(tensor.numpy().data)
+            return
+        for part in tensor.split(STAGING_BYTES):
+            buffer, copied = next(self._turns)
+            copied.synchronize()
+            staged = buffer[: len(part)]
+            stream.fill(staged.numpy().data)
+            part.copy_(staged, non_blocking=True)
+            copied.record()
+
+
+def _placed(name: str, tensor: "torch.Tensor", target: Target) -> dict[str, "torch.Tensor"]:
     """As transformers does it, in the compute dtype and then NF4; all of it on the device."""
     dtype, _ = target.expected[name]
     if name not in target.quantised:
-        return {name: tensor.to(device).to(dtype)}  # in one step torch would cast on the CPU
-    packed, state = (_nf4_in_slices if device.type == "cpu" else _nf4)(tensor.to(device), dtype)
+        return {name: tensor.to(dtype)}
+    device = tensor.device
+    packed, state = (_nf4_in_slices if device.type == "cpu" else _nf4)(tensor, dtype)
     parts = state.as_dict(packed=True)
     return {name: packed} | {f"{name}.{part}": value.to(device) for part, value in parts.items()}
 
