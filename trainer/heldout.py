@@ -50,13 +50,9 @@ class HeldOut:
 
 @contextmanager
 def _without_dropout(model: Any) -> Iterator[None]:
-    """Evaluation mode for all but the 4-bit layers: on a CPU bitsandbytes would repack theirs and
-    from then on train without its own backward pass."""
+    """Evaluation mode, and back to what each layer was in: dropout may be off in some."""
     was_training = {name: module.training for name, module in model.named_modules()}
     model.eval()
-    for module in model.modules():
-        if hasattr(getattr(module, "weight", None), "quant_state"):
-            module.training = True  # not `train()`: dropout may be a child of it
     try:
         yield
     finally:

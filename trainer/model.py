@@ -81,7 +81,19 @@ def load(
         model = _stock(base, precision.dtype, place)
     model.config.use_cache = False
     model.requires_grad_(False)
+    _keep_as_quantised(model)
     return model
+
+
+def _keep_as_quantised(model: Any) -> None:
+    """Forbid bitsandbytes to pack the base anew for a CPU with AVX512-BF16.
+
+    It would do so in evaluation mode, round the scales to bf16, and once more whenever a state
+    dict is taken: the base would not be the one that was trained on, nor the same twice.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _from_tensors(

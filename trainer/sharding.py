@@ -208,8 +208,6 @@ def _point(linear: Any, part: str, view: torch.Tensor) -> None:
         state.state2.absmax = view.view(torch.float32)
     else:
         linear.weight.data = view.view(linear.weight.shape)
-        # In evaluation mode bitsandbytes would make a copy for the CPU that is never freed.
-        linear.support_avx512bf16_for_cpu = False
 
 
 def _up(size: int, multiple: int) -> int:
