@@ -18,10 +18,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from trainer import memory  # noqa: E402
+
 TOKENIZER = os.environ.get("TOKENIZER", str(ROOT / "trainer/builtin/tiny"))
 
 CORES = os.cpu_count()
@@ -77,6 +81,13 @@ def plain(folder: Path, names: list[str], block_tokens: int) -> int:
         return sum(len(row) for row in packed["input_ids"])
 
 
+def names_in(folder: Path) -> Iterator[str]:
+    """Not by rglob, whose paths would lie in the memory that is measured."""
+    for inside, _, names in os.walk(folder):
+        below = os.path.relpath(inside, folder)
+        yield from (os.path.normpath(f"{below}/{n}") for n in names if n.endswith((".txt", ".md")))
+
+
 def watch_memory() -> None:
     """Without what is mapped from files, which the kernel takes back when memory is short."""
     while True:
@@ -88,10 +99,9 @@ def watch_memory() -> None:
 
 def main(arguments: list[str]) -> None:
     folder, block_tokens = Path(arguments[0]), int((arguments[1:] or ["512"])[0])
-    names = sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in (".txt", ".md")
-    )
+    names = sorted(names_in(folder))
     if arguments[2:]:
+        memory.share_one_heap()  # as the command does it
         threading.Thread(target=watch_memory, daemon=True).start()
         start = time.monotonic()
         tokens = {"ours": ours, "plain": plain}[arguments[2]](folder, names, block_tokens)

@@ -9,6 +9,7 @@ TRAINER = Path(__file__).parent.parent / "trainer"
 ROOMS = [
     "errors",
     "lean",
+    "memory",
     "settings",
     "redaction",
     "log",

@@ -1,5 +1,6 @@
 """Workers tokenise a corpus in portions: the same shelf, whoever made which of them."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,10 +15,10 @@ from jobs import ROOT, adapter_bytes, variables, write_records
 from test_data import content, flip, prose, tokenizer, write_prose  # noqa: F401
 from test_workers import ONE_THREAD, SETTINGS, Processes, ends
 
-from trainer import data, portions, shelf
+from trainer import data, portions, shelf, shelving
 from trainer.portions import Place
 from trainer.settings import Settings
-from trainer.storage import open_store
+from trainer.storage import open_store, publish
 from trainer.workers import Workers
 
 # The job as it is, in portions of a file, which note who makes which. With PORTION_STOP the worker
@@ -86,6 +87,28 @@ def hard_corpus(folder: Path) -> None:
     (folder / "data" / "photo.png").write_bytes(b"\x89PNG")
 
 
+def prepared(
+    folder: Path,
+    tokenizer: Any,  # noqa: F811
+    scratch: str,
+    place: Place | None,
+) -> tuple[data.Data, shelf.Shelf]:
+    given = {"DATA_URI": str(folder / "data"), "OUTPUT_URI": str(folder / "out")}
+    given |= {"SCRATCH_DIR": str(folder / scratch), "MAX_LENGTH": "64"}
+    given |= {"MAX_SKIPPED_SHARE": "0.5"}
+    settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
+    found = data.prepare(settings, data.fetch_inputs(settings), tokenizer, place)
+    (index,) = (folder / scratch).glob("tokens/*/shelf.json")
+    whole = shelf.found(index.parent)
+    assert whole is not None
+    return found, whole
+
+
+def place_of(folder: Path, scratch: str, output: str = "") -> Place:
+    store = open_store(output or str(folder / "out"), retry_minutes=1)
+    return Place(Workers(), store, "run", folder / scratch)
+
+
 @pytest.mark.parametrize("portion_bytes", [1, 9_000, 40_000])
 def test_portions_end_to_end_are_the_shelf_of_one(
     portion_bytes: int,
@@ -96,21 +119,8 @@ def test_portions_end_to_end_are_the_shelf_of_one(
     hard_corpus(tmp_path)
     monkeypatch.setattr(portions, "PORTION_BYTES", portion_bytes)
 
-    def prepared(scratch: str, place: Place | None) -> tuple[data.Data, shelf.Shelf]:
-        given = {"DATA_URI": str(tmp_path / "data"), "OUTPUT_URI": str(tmp_path / "out")}
-        given |= {"SCRATCH_DIR": str(tmp_path / scratch), "MAX_LENGTH": "64"}
-        given |= {"MAX_SKIPPED_SHARE": "0.5"}
-        settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
-        found = data.prepare(settings, data.fetch_inputs(settings), tokenizer, place)
-        (folder,) = (path.parent for path in (tmp_path / scratch).glob("tokens/*/shelf.json"))
-        whole = shelf.found(folder)
-        assert whole is not None
-        return found, whole
-
-    alone, expected = prepared("alone", None)
-    store = open_store(str(tmp_path / "out"), retry_minutes=1)
-    place = Place(Workers(), store, "run", tmp_path / "shared")
-    together, found = prepared("together", place)
+    alone, expected = prepared(tmp_path, tokenizer, "alone", None)
+    together, found = prepared(tmp_path, tokenizer, "together", place_of(tmp_path, "shared"))
 
     for name in shelf.COLUMNS:
         assert (found.folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
@@ -119,6 +129,69 @@ def test_portions_end_to_end_are_the_shelf_of_one(
     assert found.conversations == expected.conversations
     assert content(together) == content(alone)
     assert together.counts == alone.counts
+
+
+def test_a_portion_that_was_damaged_before_it_was_stored_is_made_again(
+    tmp_path: Path,
+    tokenizer: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its manifest lists the damaged bytes. Those of the others are read once, while fetched."""
+    write_prose(tmp_path, 6)
+    monkeypatch.setattr(portions, "PORTION_BYTES", 4_000)
+    first, _ = prepared(tmp_path, tokenizer, "first", place_of(tmp_path, "one"))
+    damaged = sorted(tmp_path.glob("out/run/tokens/*/*"))[2]
+    flip(damaged / "tokens")
+    (damaged / "manifest.json").unlink()
+    publish(damaged, open_store(str(damaged.parent), retry_minutes=0), damaged.name)
+    read, was_read = [], shelf.sums_of
+
+    def noted(folder: Path, sizes: Any) -> Any:
+        read.append(folder.name)
+        return was_read(folder, sizes)
+
+    monkeypatch.setattr(shelf, "sums_of", noted)
+    with caplog.at_level(logging.WARNING):
+        again, whole = prepared(tmp_path, tokenizer, "again", place_of(tmp_path, "two"))
+    assert content(again) == content(first)
+    assert (
+        f"{damaged.name}: is no shelf; this portion of the data is tokenised again" in caplog.text
+    )
+    assert read == [damaged.name, whole.folder.name]  # what was made here, and by this test
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("bucket", ["http"], indirect=True)
+def test_a_start_elsewhere_takes_the_portions_from_a_bucket(
+    bucket: Any,
+    tmp_path: Path,
+    tokenizer: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One object is damaged: that portion alone is made, and stored, again."""
+    write_prose(tmp_path, 6)
+    monkeypatch.setattr(portions, "PORTION_BYTES", 4_000)
+    output = f"s3://{bucket.name}/out/"
+    first, _ = prepared(tmp_path, tokenizer, "first", place_of(tmp_path, "one", output))
+    key = [stored.key for stored in bucket.objects.all() if stored.key.endswith("/tokens")][2]
+    body = bucket.Object(key).get()["Body"].read()
+    bucket.put_object(Key=key, Body=bytes([body[0] ^ 4]) + body[1:])
+    written, was_written = [], shelving.write
+
+    def noted(start: Any, words: Any, max_length: int, folder: Path) -> None:
+        written.append(folder.name)
+        was_written(start, words, max_length, folder)
+
+    monkeypatch.setattr(shelving, "write", noted)
+    again, _ = prepared(tmp_path, tokenizer, "again", place_of(tmp_path, "two", output))
+    assert content(again) == content(first)
+    assert written == [key.split("/")[-2]]
+    assert f"{key}: is not what its manifest.json lists" in caplog.text
+    assert bucket.Object(key).get()["Body"].read() == body
+    portions.forget(open_store(output, retry_minutes=1), "run")
+    assert not list(bucket.objects.all())
 
 
 def start_nodes(folder: Path, name: str, size: int, stop: str = "", **changes: str) -> Processes:

@@ -151,29 +151,31 @@ def pack(starts: Int64, lengths: Tokens | Int64, max_length: int) -> Int64:
     sizes = [np.zeros(1, np.int32)]
     for first in range(0, len(lengths), _PACKED_TOGETHER):
         part = slice(first, first + _PACKED_TOGETHER)
-        contents = _packed(lengths[part], max_length)
-        order = np.array([n for block in contents for n in block], np.int64)
+        order, blocks = _packed(lengths[part], max_length)
         starts[part], lengths[part] = starts[part][order], lengths[part][order]
-        sizes.append(np.array([len(block) for block in contents], np.int32))
+        sizes.append(np.bincount(blocks).astype(np.int32))
     return np.cumsum(np.concatenate(sizes), dtype=np.int64)
 
 
-def _packed(lengths: Tokens | Int64, max_length: int) -> list[list[int]]:
-    contents: list[list[int]] = []
+def _packed(lengths: Tokens | Int64, max_length: int) -> tuple[Int64, npt.NDArray[np.int32]]:
+    """(numbers of the sequences in the order of their blocks, the block of each), both [n]."""
+    longest_first = np.argsort(-lengths, kind="stable")
+    taken = np.empty(len(lengths), np.int32)
     shelves = _Shelves()
-    sizes = lengths.tolist()
-    for number in np.argsort(-lengths, kind="stable").tolist():
-        length = sizes[number]
+    count = 0
+    for at, number in enumerate(longest_first):
+        length = int(lengths[number])
         if length > max_length:
             raise ValueError(f"a sequence of {length} tokens does not fit a block of {max_length}")
         found = shelves.take(length)
         if found is None:
-            contents.append([])
-            found = len(contents) - 1, max_length
+            found = count, max_length
+            count += 1
         block, room = found
-        contents[block].append(number)
+        taken[at] = block
         shelves.put(block, room - length)
-    return contents
+    by_block = np.argsort(taken, kind="stable")
+    return longest_first[by_block], taken[by_block]
 
 
 def _block(sequences: Iterable[Tokens], max_length: int, pad_id: int) -> Block:

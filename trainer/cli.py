@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from trainer import __version__, lean, log, stopping
+from trainer import __version__, lean, log, memory, stopping
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
 from trainer.redaction import redact
 from trainer.settings import Settings, options
@@ -27,6 +27,7 @@ def main() -> None:
     try:
         stopping.deliver()
         lean.collect_rarely()
+        memory.share_one_heap()
         # OpenMP threads that spin while they wait take the cores from those that work: on two
         # cores with other work on them a 4-bit layer on the CPU was 100 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -128,8 +128,9 @@ class Portions:
     def _bring(self, number: int) -> shelf.Shelf:
         folder = self._folder(number)
         try:
-            fetch_verified(self.place.store, self._under(number), folder)
-            if (there := shelf.found(folder)) is not None:
+            brought = fetch_verified(self.place.store, self._under(number), folder)
+            sums = {name: content.sha256 for name, content in brought.items()}
+            if (there := shelf.found(folder, sums)) is not None:
                 return there
             self._give_up(number, DataError(f"{folder}: is no shelf"))
         except DataError as error:

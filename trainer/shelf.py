@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,10 +75,6 @@ class Mark:
         text = json.dumps(asdict(self) | {"conversations": kept})
         return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
 
-    def is_true_of(self, folder: Path) -> bool:
-        """Whether the files begin with the bytes that were written when this was."""
-        return all(_sum_of(folder / name, self.sizes[name]) == self.sums[name] for name in COLUMNS)
-
 
 def mark_of(text: str) -> Mark:
     """Raises ValueError, KeyError or TypeError for what `as_text` did not write."""
@@ -93,14 +89,22 @@ def mark_of(text: str) -> Mark:
     return Mark(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)
 
 
-def _sum_of(path: Path, size: int) -> str:
-    """SHA-256 of the first `size` bytes; of no use where there are fewer."""
+def sums_of(folder: Path, sizes: Mapping[str, int]) -> dict[str, "hashlib._Hash"]:
+    """SHA-256 of that many bytes of each file, to go on with; of all where there are fewer."""
+    return {name: _sum_of(folder / name, sizes[name]) for name in COLUMNS}
+
+
+def in_hex(sums: Mapping[str, "hashlib._Hash"]) -> dict[str, str]:
+    return {name: found.hexdigest() for name, found in sums.items()}
+
+
+def _sum_of(path: Path, size: int) -> "hashlib._Hash":
     found = hashlib.sha256()
     with path.open("rb") as file:
         while size and (data := file.read(min(size, _READ_BYTES))):
             found.update(data)
             size -= len(data)
-    return found.hexdigest() if size == 0 else ""
+    return found
 
 
 @dataclass(frozen=True)
@@ -190,10 +194,10 @@ def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:
     return _shelf(folder, index)
 
 
-def found(folder: Path) -> Shelf | None:
+def found(folder: Path, sums: Mapping[str, str] | None = None) -> Shelf | None:
     """The complete shelf that lies in `folder`; None where there is nothing, or not what was
-    written."""
-    index = _complete(folder)
+    written. Nothing is read again where the `sums` of its files are known."""
+    index = _complete(folder, sums)
     return _shelf(folder, index) if index is not None else None
 
 
@@ -202,15 +206,16 @@ def _shelf(folder: Path, index: Mark) -> Shelf:
     return Shelf(folder, index.tally, conversations)
 
 
-def _complete(folder: Path) -> Mark | None:
-    """None where there is nothing, or not what was written."""
+def _complete(folder: Path, sums: Mapping[str, str] | None = None) -> Mark | None:
     if not folder.is_dir():
         return None
     try:
         index = mark_of((folder / INDEX).read_text())
         sizes = {name: (folder / name).stat().st_size for name in COLUMNS}
-        if sizes == index.sizes and index.is_true_of(folder):
-            return index
+        if sizes == index.sizes:
+            known = sums or in_hex(sums_of(folder, sizes))
+            if index.sums.items() <= known.items():
+                return index
     except (OSError, ValueError, KeyError, TypeError):
         pass
     log.warning("%s: what was tokenised is damaged; it is made again", folder)

@@ -3,7 +3,6 @@
 Memory holds a few batches and never a corpus. A start that was killed is gone on with.
 """
 
-import ctypes
 import hashlib
 import heapq
 import logging
@@ -19,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer import corpus
+from trainer import corpus, memory
 from trainer.corpus import Conversation, Example, Tally
 from trainer.prompts import RecordTokenizer
 from trainer.sequences import Tokens, chars_of, encode
-from trainer.shelf import COLUMNS, INDEX, KINDS, ROW, Mark, Shelf, mark_of
+from trainer.shelf import COLUMNS, INDEX, KINDS, ROW, Mark, Shelf, in_hex, mark_of, sums_of
 
 log = logging.getLogger(__name__)
 
@@ -118,26 +117,25 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.mark = self._resumed() or Mark(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
+        self.mark = Mark(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
+        self._sums = {name: hashlib.sha256() for name in COLUMNS}
+        self._resume()
         self._files = {name: (folder / name).open("ab") for name in COLUMNS}
-        self._sums = {}
         for name, file in self._files.items():
             file.truncate(self.mark.sizes[name])
             file.seek(0, os.SEEK_END)
-            with (folder / name).open("rb") as written:
-                self._sums[name] = hashlib.file_digest(written, "sha256")
         self._marked_bytes = self._files["tokens"].tell()
         self._said = time.monotonic()
         if self.mark.source:
             log.info("tokenising goes on with file %d", self.mark.source + 1)
 
-    def _resumed(self) -> Mark | None:
-        """None where there is no mark, or where it is not true of the files."""
-        try:
+    def _resume(self) -> None:
+        """Not where there is no mark, or where it is not true of the files."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
             mark = mark_of((self._folder / _MARK).read_text())
-            return mark if mark.is_true_of(self._folder) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            sums = sums_of(self._folder, mark.sizes)
+            if in_hex(sums) == mark.sums:
+                self.mark, self._sums = mark, sums
 
     @property
     def is_mark_due(self) -> bool:
@@ -184,11 +182,11 @@ class _Writer:
         new = self._folder / (_MARK + ".new")
         new.write_text(self.mark.as_text())
         new.rename(self._folder / _MARK)
-        _give_back_memory()
+        memory.give_back()
 
     def _measure(self) -> None:
         self.mark.sizes = {name: (self._folder / name).stat().st_size for name in COLUMNS}
-        self.mark.sums = {name: found.hexdigest() for name, found in self._sums.items()}
+        self.mark.sums = in_hex(self._sums)
 
     def close(self) -> None:
         for file in self._files.values():
@@ -199,12 +197,7 @@ class _Writer:
         self._measure()
         (self._folder / INDEX).write_text(self.mark.as_text())
         (self._folder / _MARK).unlink(missing_ok=True)
-
-
-def _give_back_memory() -> None:
-    """Threads leave holes in the arenas of glibc's malloc, more of them with every batch."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+        memory.give_back()
 
 
 @dataclass(frozen=True)

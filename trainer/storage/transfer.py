@@ -154,8 +154,10 @@ def read_manifest(store: Store, under: str) -> dict[str, Any] | None:
     return dict(manifest)
 
 
-def fetch_verified(store: Store, under: str, into: Path, *, only_prefix: str = "") -> None:
-    """Download what a run's manifest lists to `into/<name>`, checking size and SHA-256.
+def fetch_verified(
+    store: Store, under: str, into: Path, *, only_prefix: str = ""
+) -> dict[str, Content]:
+    """Download what a run's manifest lists to `into/<name>`, checking size and SHA-256; by name.
 
     `only_prefix` limits it to names that start so. Raises DataError when there is no finished
     run, JobError naming the key when an object is wrong twice.
@@ -172,6 +174,7 @@ def fetch_verified(store: Store, under: str, into: Path, *, only_prefix: str = "
     wanted = [Stored(name, content.size, content.sha256) for name, content in contents.items()]
     disk.refuse_without_room(into, _bytes_missing(wanted, into), _run(store, under))
     _at_once(lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored), wanted)
+    return contents
 
 
 def objects_at(uri: str, *, retry_minutes: float) -> tuple[Store, list[Stored]]:
