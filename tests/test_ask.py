@@ -12,6 +12,7 @@ import pytest
 from jobs import ROOT
 from small_adapters import random_adapter
 
+from trainer import adapters
 from trainer.ask import Bot, load_bot
 from trainer.conversation import answer_all
 from trainer.errors import DataError
@@ -28,6 +29,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bot(run: Path) -> Bot:
     return load_bot(str(run), Settings.read({}, {}, trains=False), None)
+
+
+def test_an_output_stands_for_the_newest_run_in_it(tmp_path: Path) -> None:
+    settings = Settings.read({}, {}, trains=False)
+    random_adapter(tmp_path / "one")
+    (tmp_path / "latest.json").write_text('{"run_id": "one", "finished": 1}')
+    assert adapters.find(str(tmp_path), settings).folder == tmp_path / "one" / "adapter"
+    (tmp_path / "latest.json").write_text("no JSON")
+    with pytest.raises(DataError, match="name a run, its adapter folder, or an output"):
+        adapters.find(str(tmp_path), settings)
 
 
 def answer(bot: Bot, question: str, *, tuned: bool = True) -> str:

@@ -1,5 +1,6 @@
 """Bad input ends in one sentence with the next step, the right exit code, and loses nothing."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,15 @@ from jobs import ROOT, run_command, run_here, write_records
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError, UnreachableError
 
 TINY = ROOT / "trainer" / "builtin" / "tiny"
+
+
+def base_without(folder: Path, *files: str, **config: object) -> Path:
+    """A copy of the built-in model that lacks `files` and has `config` changed; None removes."""
+    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns(*files))
+    path = folder / "config.json"
+    changed = json.loads(path.read_text()) | config
+    path.write_text(json.dumps({n: v for n, v in changed.items() if v is not None}))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -28,6 +38,13 @@ TINY = ROOT / "trainer" / "builtin" / "tiny"
         ({"BASE_MODEL": "{here}/nowhere"}, SettingsError, ["no such folder"]),
         ({"BASE_MODEL": "{here}/empty"}, SettingsError, ["no config.json"]),
         ({"BASE_MODEL": "{here}/pickled"}, SettingsError, ["no .safetensors"]),
+        ({"BASE_MODEL": "{here}/speechless"}, SettingsError, ["tokenizer.json", "config.json"]),
+        ({"BASE_MODEL": "{here}/gptq"}, SettingsError, ["already, with gptq", "16-bit"]),
+        ({"BASE_MODEL": "{here}/bert"}, SettingsError, ["BertForMaskedLM", "continues text"]),
+        ({"BASE_MODEL": "{here}/t5"}, SettingsError, ["T5Model", "continues text"]),
+        ({"BASE_MODEL": "{here}/untyped"}, SettingsError, ["a model of no type"]),
+        ({"BASE_MODEL": "{here}/misfit"}, SettingsError, ["3072, 256", "(100, 256)", "belong"]),
+        ({"BASE_MODEL": "{here}/pointer"}, DataError, ["model.safetensors", "git lfs pull"]),
         ({"BASE_MODEL": "not a model"}, SettingsError, ["owner/name"]),
         ({"RESUME": "must"}, SettingsError, ["no valid checkpoint"]),
     ],
@@ -45,6 +62,15 @@ def test_it_is_named_with_the_next_step(
     (tmp_path / "broken" / "a.jsonl").write_text('{"text": "one"}\n{"text": \n')
     shutil.copytree(TINY, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    base_without(tmp_path / "speechless", "tokenizer*")
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    base_without(tmp_path / "gptq", **config)
+    base_without(tmp_path / "bert", model_type="bert", architectures=["BertForMaskedLM"])
+    base_without(tmp_path / "t5", model_type="t5", architectures=["T5Model"])
+    base_without(tmp_path / "untyped", model_type=None)
+    base_without(tmp_path / "misfit", vocab_size=100)
+    pointer = base_without(tmp_path / "pointer", "*.safetensors") / "model.safetensors"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
     here = {name: value.format(here=tmp_path) for name, value in changes.items()}
     with pytest.raises(kind) as caught:
         run_here(tmp_path, **here)
@@ -73,10 +99,29 @@ def test_wrong_settings_end_in_2_before_anything_is_loaded(tmp_path: Path) -> No
     assert not (tmp_path / "scratch").exists()
 
 
-def test_an_unknown_flag_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
-    failed = run_command(tmp_path, "--lora-rr", "8")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--lora-rr", "8"], "--lora-r"),
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "data", "out"], "unexpected extra arguments (data out)"),
+        (["ask", "Why?"], "Missing option '--adapter'"),
+        (["--epochs"], "'--epochs' requires an argument"),
+    ],
+)
+def test_a_wrong_command_line_is_2_in_one_sentence(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    failed = run_command(tmp_path, *arguments)
     assert failed.returncode == 2
-    assert "--lora-r" in failed.stderr
+    assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    assert words in failed.stderr and "--help` shows" in failed.stderr
+
+
+def test_a_scratch_folder_that_is_a_file_is_2(tmp_path: Path) -> None:
+    failed = run_command(tmp_path, SCRATCH_DIR=str(write_records(tmp_path / "data" / "a.jsonl")))
+    assert failed.returncode == 2
+    assert "a file is in the way of a folder" in failed.stderr
 
 
 def test_the_exit_code_is_that_of_the_error(tmp_path: Path) -> None:

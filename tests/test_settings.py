@@ -57,6 +57,8 @@ def test_every_fault_is_reported_at_once() -> None:
     [
         ("QLORA_DATA_URI", "gs://bucket/x", "only folders and s3://"),
         ("QLORA_DATA_URI", "s3://UPPER/x", "is not a bucket name"),
+        ("QLORA_OUTPUT_URI", "s3:/bucket/x", "write it as s3://bucket/prefix/"),
+        ("QLORA_BASE_MODEL", "s3:bucket/x", "write it as s3://bucket/prefix/"),
         ("QLORA_BASE_MODEL", "builtin:huge", "the only built-in model"),
         ("QLORA_RUN_ID", "../up", "letters, digits"),
         ("QLORA_TARGET_MODULES", ",", "is empty"),
@@ -77,6 +79,34 @@ def test_a_wrong_value_is_named_with_what_it_needs(variable: str, value: str, wo
         read(**{variable: value})
     assert variable in str(caught.value)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "same_as"),
+    [
+        ("QLORA_DATA_URI", ' "my docs"\r\n', "my docs"),
+        ("QLORA_DATA_URI", "S3://bucket/Docs/", "s3://bucket/Docs/"),
+        ("QLORA_LORA_R", "'8'\r", "8"),
+        ("QLORA_PRECISION", "FP32", "fp32"),
+        ("QLORA_LOG_LEVEL", "info", "INFO"),
+        ("QLORA_S3_REQUESTER_PAYS", "TRUE", "yes"),
+        ("QLORA_S3_REQUESTER_PAYS", "0", "no"),
+        ("QLORA_TARGET_MODULES", "q_proj v_proj, k_proj", "q_proj,v_proj,k_proj"),
+        ("QLORA_EVAL_URI", '""', ""),
+        ("QLORA_BASE_MODEL", "~/model", f"{Path.home()}/model"),
+    ],
+)
+def test_what_is_meant_is_understood(variable: str, value: str, same_as: str) -> None:
+    assert read(**{variable: value}) == read(**{variable: same_as})
+
+
+@pytest.mark.parametrize("value", ["s3cret-value\n", '"s3cret-value"', " s3cret-value"])
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN"])
+def test_a_secret_with_something_around_it_is_named_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} has quotes, a space or a line break") as found:
+        read(**{name: value})
+    assert "s3cret" not in str(found.value)
+    read(**{name: "s3cret-value"})
 
 
 def test_what_is_recorded_holds_no_password_and_no_folder_of_this_machine(tmp_path: Path) -> None:

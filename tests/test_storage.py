@@ -351,6 +351,14 @@ def test_a_full_disk_is_named_with_its_free_space(tiny_disk: Path) -> None:
     assert list(tiny_disk.iterdir()) == []
 
 
+def test_a_disk_that_fills_while_a_file_is_copied_to_it_is_the_one_that_is_named(
+    tiny_disk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1 << 20))
+    with pytest.raises(JobError, match=f"{tiny_disk}/a: No space left on device"):
+        FolderStore(tiny_disk).upload(tmp_path / "weights", "a")
+
+
 # Publishing
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import bases
 from trainer.errors import DataError, SettingsError
+from trainer.publication import newest_run
 from trainer.settings import Settings
-from trainer.storage import fetch_verified, open_store
+from trainer.storage import Store, fetch_verified, open_store, read_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,7 @@ class Adapter:
 
 
 def find(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
-    """The adapter at `where`: a run or its adapter folder, local or `s3://`.
+    """The adapter at `where`: a run, its adapter folder, or an output with the newest of its runs.
 
     The base is the one that the adapter names, unless `base_model` names another; `model.load`
     and `model.weights` bring its weights. Raises DataError when there is no adapter,
@@ -73,12 +74,33 @@ def _bring(where: str, settings: Settings) -> Path:
     """The local folder that holds the adapter's files, verified when they come from a bucket."""
     run = where.rstrip("/").removesuffix("/adapter")
     if "://" not in where:
-        for folder in (Path(where), Path(run) / "adapter"):
-            if (folder / CONFIG).is_file():
-                return folder
-        raise DataError(f"{where}: no {CONFIG} there; name a run or its adapter folder")
+        return _on_disk(where, run)
     uri, _, name = run.rpartition("/")
-    into = settings.scratch_dir / "adapters" / name
     store = open_store(uri, retry_minutes=settings.storage_retry_minutes)
+    if read_manifest(store, name) is None:
+        output = open_store(run, retry_minutes=settings.storage_retry_minutes)
+        if (newest := _newest(output)) is not None:
+            store, name = output, newest
+    into = settings.scratch_dir / "adapters" / name
     fetch_verified(store, name, into, only_prefix="adapter/")
     return into / "adapter"
+
+
+def _on_disk(where: str, run: str) -> Path:
+    folders = [Path(where), Path(run) / "adapter"]
+    if where and (newest := _newest(open_store(where, retry_minutes=0))) is not None:
+        folders.append(Path(where) / newest / "adapter")
+    for folder in folders:
+        if (folder / CONFIG).is_file():
+            return folder
+    raise DataError(
+        f"{where or '--adapter'}: no {CONFIG} there; name a run, its adapter folder, or an output "
+        "folder with a finished run"
+    )
+
+
+def _newest(output: Store) -> str | None:
+    run_id = newest_run(output)
+    if run_id is not None:
+        log.info("%s: the newest run there is %s", output.uri, run_id)
+    return run_id

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BUILTIN = Path(__file__).parent / "builtin"
+NO_WRITER = r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$"
 CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
 
 
@@ -75,7 +77,7 @@ class Base:
         if "auto_map" in config:
             fact = "needs code of its own, which is never run"
         else:
-            kind = config.get("model_type")
+            kind = config.get("model_type", "a model of no type")
             fact = f"{kind!r} is no model that transformers knows ({str(error).split('.')[0]})"
         return f"{fact}; choose another QLORA_BASE_MODEL"
 
@@ -90,8 +92,18 @@ class Base:
         import torch
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        architectures = getattr(self.config, "architectures", None) or [""]
+        try:
+            with torch.device("meta"):
+                made = AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        except ValueError:  # transformers lists every model it has
+            made = None
+        if made is None or re.search(NO_WRITER, architectures[0]):
+            raise SettingsError(
+                f"{self.name}: {architectures[0] or self.config.model_type} is no model that "
+                "continues text; choose another QLORA_BASE_MODEL"
+            )
+        return made
 
     @property
     def attention(self) -> str:
@@ -135,7 +147,13 @@ class Base:
         """The base's tokenizer, with a pad token."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise SettingsError(
+                f"{self.name}: its tokenizer cannot be read ({_first_words(error)}); put "
+                "tokenizer.json or tokenizer.model beside its config.json"
+            ) from error
         if tokenizer.eos_token_id is None:
             raise SettingsError(
                 f"{self.name}: its tokenizer has no end token; choose another QLORA_BASE_MODEL"
@@ -166,6 +184,13 @@ def locate(settings: Settings) -> Base:
 def check(base: Base, settings: Settings) -> None:
     """Faults that only the base model's config can show, all at once. Raises SettingsError."""
     faults = []
+    stored = getattr(base.config, "quantization_config", None)
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    if method not in (None, "bitsandbytes"):
+        faults.append(
+            f"QLORA_BASE_MODEL={base.name}: its weights are quantised already, with {method}; name "
+            "the 16-bit model that they were made from"
+        )
     longest = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     if longest and settings.max_length > longest:
         faults.append(
@@ -237,6 +262,10 @@ def _local(folder: Path, name: str) -> Base:
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
         digest.update(sha256_of(path).encode())
     return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
+
+
+def _first_words(error: Exception, most: int = 160) -> str:
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def _check_config(folder: Path, name: str) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from trainer.workers import Workers
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
+ADAPTER = "A run, or an output for the newest run in it; local or s3://."
 
 
 def main() -> None:
@@ -39,10 +39,7 @@ def main() -> None:
     except stopping.Stopped:
         _end(stopping.interruption())
     except click.ClickException as error:
-        usage = io.StringIO()
-        error.show(usage)
-        click.echo(redact(usage.getvalue()), err=True, nl=False)
-        sys.exit(error.exit_code)
+        _end(_misused(error))
     except Exception as error:
         import logging
 
@@ -96,8 +93,7 @@ def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="QLORA_BASE_MODEL",
         help="Where the base model is, if not where the adapter says.",
     )(command)
-    help_text = "A run or its adapter folder, local or s3://."
-    return click.option("--adapter", required=True, help=help_text)(command)
+    return click.option("--adapter", required=True, help=ADAPTER)(command)
 
 
 @cli.command()
@@ -183,7 +179,7 @@ def ask(
 
 @cli.command()
 @_with_settings
-@click.option("--adapter", required=True, help="A run or its adapter folder, local or s3://.")
+@click.option("--adapter", required=True, help=ADAPTER)
 def evaluate(adapter: str, **flags: str | None) -> None:
     """Compare a fine-tuned model with its base on EVAL_URI, or on what DATA_URI holds out."""
     settings = _settings(flags, trains=False)
@@ -242,6 +238,14 @@ def _folder(output: str) -> Path:
     return Path(output)
 
 
+def _misused(error: click.ClickException) -> JobError:
+    """A command line that is not understood is a wrong setting like any other."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "entrypoint.py"
+    fact = error.format_message().rstrip(".")
+    return SettingsError(f"{fact}; `{command} --help` shows what there is")
+
+
 def _unexpected(error: Exception) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
     text = " ".join(str(error).split())
@@ -249,6 +253,11 @@ def _unexpected(error: Exception) -> JobError:
         return NotAllowedError(
             f"{error.filename}: {error.strerror}; give user {os.geteuid()} access to it or set "
             "QLORA_SCRATCH_DIR to a folder that can be written"
+        )
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return SettingsError(
+            f"{error.filename}: a file is in the way of a folder; remove it, or set "
+            "QLORA_SCRATCH_DIR to another folder"
         )
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return JobError(

@@ -78,7 +78,15 @@ def load(
             ) from error
         log.info("%s is read by transformers' own loader: %s", base.name, error)
         weights(base, settings)
-        model = _stock(base, precision.dtype, place)
+        try:
+            model = _stock(base, precision.dtype, place)
+        except RuntimeError as unreadable:
+            if "mismatched" not in str(unreadable):
+                raise
+            raise SettingsError(
+                f"{base.name}: config.json and weights do not belong together ({error}); bring the "
+                "model there again or choose another QLORA_BASE_MODEL"
+            ) from unreadable
     model.config.use_cache = False
     model.requires_grad_(False)
     _keep_as_quantised(model)

@@ -79,6 +79,14 @@ def move_latest(store: Store, run_id: str, finished: float) -> None:
     store.update(LATEST, newer)
 
 
+def newest_run(store: Store) -> str | None:
+    """The run that `latest.json` names; None where there is none."""
+    try:
+        return str(json.loads(store.read(LATEST) or b"{}")["run_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def finished_at(record: bytes | None) -> float:
     """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken."""
     try:

@@ -45,7 +45,15 @@ def _batch_size(raw: str) -> int | None:
 
 
 def _names(raw: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in raw.split(",") if name.strip()))
+    return tuple(dict.fromkeys(raw.replace(",", " ").split()))
+
+
+def _place(raw: str) -> str:
+    """A folder or URI; `~` is left to no shell, and `S3://` is no other place than `s3://`."""
+    text = raw.strip()
+    if text.lower().startswith("s3://"):
+        return "s3" + text[2:]
+    return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
 def _interval(raw: str) -> Interval:
@@ -104,29 +112,34 @@ class Settings:
     data_uri: str = _option(
         REQUIRED,
         "training data: folder, file or `s3://bucket/prefix/`",
+        parse=_place,
         shown="required",
         changes_result=False,
     )
     output_uri: str = _option(
         REQUIRED,
         "where the run is published: folder or `s3://bucket/prefix/`",
+        parse=_place,
         shown="required",
         changes_result=False,
     )
     base_model: str = _option(
         "NousResearch/Llama-2-7b-hf",
         "base model: hub id, folder, `s3://bucket/prefix/` or `builtin:tiny`",
+        parse=_place,
     )
     base_revision: str = _option("main", "hub revision of the base model")
     base_cache_uri: str = _option(
         "",
         "folder or `s3://bucket/prefix/` where the quantised base is kept for the next run",
+        parse=_place,
         shown="not kept",
         changes_result=False,
     )
     eval_uri: str = _option(
         "",
         "separate evaluation data, same formats as the training data",
+        parse=_place,
         shown="held out of the data",
         changes_result=False,
     )
@@ -297,7 +310,7 @@ class Settings:
         that does not train needs none of the required settings. Raises SettingsError that lists
         every fault of every source.
         """
-        faults = unknown_variables(environ)
+        faults = [*unknown_variables(environ), *_spoilt_variables(environ)]
         values: dict[str, Any] = {}
         for option in options():
             source, raw = option.given(flags, environ)
@@ -380,12 +393,22 @@ class Option:
         flag = flags.get(self.name)
         if flag is not None:
             return self.flag, flag
-        if environ.get(self.env, "").strip():
-            return self.env, environ[self.env]
+        if given := _unquoted(environ.get(self.env, "")):
+            return self.env, given
         return self.env, str(self.field.metadata["default"])
 
     def parse(self, raw: str) -> Any:
-        return self.field.metadata["parse"](raw)
+        value = self.field.metadata["parse"](raw)
+        return self._spellings.get(value.lower(), value) if self.choices else value
+
+    @property
+    def _spellings(self) -> dict[str, str]:
+        """Every way in which a choice may be written, in small letters."""
+        spellings = {choice.lower(): choice for choice in self.choices}
+        if "yes" in spellings:
+            spellings |= dict.fromkeys(("true", "on", "1"), "yes")
+            spellings |= dict.fromkeys(("false", "off", "0"), "no")
+        return spellings
 
     def faults(self, value: Any) -> Iterator[str]:
         limits = self.field.metadata
@@ -419,11 +442,27 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return faults
 
 
+def _unquoted(raw: str) -> str:
+    """Without the quotes that `docker --env-file` and Kubernetes leave around a value."""
+    text = raw.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] in "\"'" else text
+
+
+def _spoilt_variables(environ: Mapping[str, str]) -> list[str]:
+    """Faults of other tools' variables that no tool forgives; their values are never shown."""
+    return [
+        f"{name} has quotes, a space or a line break around its value; take them away "
+        "(`echo -n` makes no line break, env files need no quotes)"
+        for name, value in sorted(environ.items())
+        if name.startswith(("AWS_", "HF_", "WANDB_", "MLFLOW_")) and _unquoted(value) != value
+    ]
+
+
 def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults that concern more than one value or the form of one."""
     for name in ("data_uri", "output_uri", "eval_uri", "base_cache_uri"):
         yield from _uri_faults(ENV_PREFIX + name.upper(), values.get(name, ""))
-    if values.get("base_model", "").startswith(("s3://", "builtin:")):
+    if values.get("base_model", "").startswith(("s3:", "builtin:")):
         yield from _base_model_faults(values["base_model"])
     run_id = values.get("run_id", "")
     if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
@@ -449,6 +488,8 @@ def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _uri_faults(source: str, uri: str) -> Iterator[str]:
     scheme, separator, rest = uri.partition("://")
+    if uri.startswith("s3:") and not separator:
+        yield f"{source}={uri}: write it as s3://bucket/prefix/"
     if not separator:
         return
     if scheme != "s3":
@@ -459,7 +500,7 @@ def _uri_faults(source: str, uri: str) -> Iterator[str]:
 
 
 def _base_model_faults(base_model: str) -> Iterator[str]:
-    if base_model.startswith("s3://"):
+    if base_model.startswith("s3:"):
         yield from _uri_faults(ENV_PREFIX + "BASE_MODEL", base_model)
     elif base_model != "builtin:tiny":
         yield f"{ENV_PREFIX}BASE_MODEL={base_model}: the only built-in model is builtin:tiny"

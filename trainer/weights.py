@@ -271,6 +271,8 @@ class _Stream:
     def header(self) -> dict[str, Any]:
         """What is in the file, by name. Raises DataError."""
         length = int.from_bytes(self._take(8), "little")
+        if length == int.from_bytes(b"version ", "little"):
+            raise _damaged(self._shard, "only what Git LFS leaves in its place (`git lfs pull`)")
         if length > min(LONGEST_HEADER_BYTES, self._left):
             raise _damaged(self._shard, f"its header would have {length} bytes")
         try:

@@ -108,7 +108,8 @@ def copy(chunks: Iterable[bytes], target: BinaryIO) -> tuple[int, str]:
 
 
 def chunks_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    """An error of reading names `path`; one of whoever takes the chunks stays theirs."""
+    with disk_errors(path), path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 

@@ -89,7 +89,13 @@ def retry(
         if not failure.passing or left_s <= 0 or stop.is_set() or out_of_time():
             # Outside of the except block: the original text, which may hold a password, is gone.
             raise failure.error(where, (now - failed_at) / 60)
-        log.warning("%s: %s; trying again in %.1f s", where, failure.fact, pause_s)
+        log.warning(
+            "%s: %s; trying again in %.1f s, for %.3g minutes more (QLORA_STORAGE_RETRY_MINUTES)",
+            where,
+            failure.fact,
+            pause_s,
+            left_s / 60,
+        )
         _pause(pause_s, stop)
         attempt += 1
 

@@ -48,7 +48,7 @@ class FolderStore:
 
     def download(self, stored: Stored, path: Path) -> str:
         source = self.path(stored.name)
-        with disk.staged(path, synced=False) as target, disk.disk_errors(source):
+        with disk.staged(path, synced=False) as target:
             size, sha256 = disk.copy(disk.chunks_of(source), target)
             if size != stored.size or stored.version not in ("", sha256):
                 raise WrongContentError(
@@ -58,13 +58,11 @@ class FolderStore:
         return sha256
 
     def chunks(self, stored: Stored) -> Iterator[bytes]:
-        path = self.path(stored.name)
-        with disk.disk_errors(path):
-            yield from disk.chunks_of(path)
+        return disk.chunks_of(self.path(stored.name))
 
     def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
         """As in Store, but for the moment between the last look and the renaming."""
-        with disk.staged(self.path(name)) as target, disk.disk_errors(path):
+        with disk.staged(self.path(name)) as target:
             content = Content(*disk.copy(disk.chunks_of(path), target))
             if over is not None and self._version(name) != over:
                 raise OvertakenError(f"{self.path(name)}: another process wrote it; start again")
