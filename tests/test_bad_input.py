@@ -31,6 +31,13 @@ def base_without(folder: Path, *files: str, **config: object) -> Path:
         ({"DATA_URI": "{here}/broken"}, DataError, ["line 2", "broken JSON"]),
         ({"EVAL_URI": "{here}/absent"}, DataError, ["absent"]),
         ({"OUTPUT_URI": "{here}/data/questions.jsonl"}, SettingsError, ["questions.jsonl"]),
+        ({"OUTPUT_URI": "{here}/data/results"}, SettingsError, ["within QLORA_DATA_URI", "beside"]),
+        ({"OUTPUT_URI": "{here}/data/../data"}, SettingsError, ["within QLORA_DATA_URI"]),
+        (
+            {"OUTPUT_URI": "s3://bucket/a/b", "DATA_URI": "s3://bucket/a/"},
+            SettingsError,
+            ["within"],
+        ),
         ({"OUTPUT_URI": "/sys/out"}, NotAllowedError, ["/sys/out", "access"]),
         ({"TARGET_MODULES": "q_proj,query"}, SettingsError, ["query", "gate_proj", "v_proj"]),
         ({"MAX_LENGTH": "4096"}, SettingsError, ["4096", "at most 1024"]),

@@ -112,6 +112,7 @@ def _push_to_hub(job: Job, run_id: str, folder: Path) -> None:
 def _open(settings: Settings) -> Job:
     """Whatever can be wrong is found here, before anything is trained."""
     selftest.check_memory()  # before torch, whose import may already be too much
+    _refuse_output_among_data(settings)
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
@@ -133,6 +134,21 @@ def _open(settings: Settings) -> Job:
         libraries=artifacts.library_versions(),
     )
     return Job(settings, output, base, found, precision, inputs, fingerprint)
+
+
+def _refuse_output_among_data(settings: Settings) -> None:
+    """The next run would read this one's adapter, report and metrics as documents."""
+    for name in ("data_uri", "eval_uri"):
+        data, output = (_absolute(uri) for uri in (getattr(settings, name), settings.output_uri))
+        if getattr(settings, name) and f"{output}/".startswith(f"{data}/"):
+            raise SettingsError(
+                f"QLORA_OUTPUT_URI={settings.output_uri} lies within QLORA_{name.upper()}, so that "
+                "the next run would train on what this one publishes; name a place beside it"
+            )
+
+
+def _absolute(uri: str) -> str:
+    return (uri if "://" in uri else str(Path(uri).resolve())).rstrip("/")
 
 
 def _train_and_publish(
