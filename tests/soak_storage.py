@@ -28,7 +28,7 @@ from trainer.errors import JobError, NotAllowedError, SettingsError, Unreachable
 from trainer.storage import BucketStore
 from trainer.storage import bucket as bucket_room
 
-SIZES = (1_000, 1_000_000, bucket_room.PART_BYTES + 1_000_000)
+SIZES = (1_000, 1_000_000, bucket_room.RANGE_BYTES + 1_000_000)
 TIMEOUT_S = 3
 FOREVER = 10**6
 # kind of spoiling, how many requests, and the error it must end with (None: the right bytes).

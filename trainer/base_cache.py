@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import weights
 from trainer.errors import DataError, JobError
 from trainer.settings import Settings
-from trainer.storage import DamagedError, Stored, open_store, publish, read_manifest
+from trainer.storage import Bytes, DamagedError, Stored, open_store, publish, read_manifest
 from trainer.storage.disk import only_process
 from trainer.weights import Target, UnknownLayoutError
 
@@ -106,7 +106,7 @@ class BaseCache:
             if name.endswith(".safetensors")
         ]
 
-    def _checked(self, name: str, content: dict[str, Any]) -> Iterator[bytes]:
+    def _checked(self, name: str, content: dict[str, Any]) -> Iterator[Bytes]:
         digest = hashlib.sha256()
         for chunk in self._store.chunks(Stored(name, content["size"], "")):
             digest.update(chunk)

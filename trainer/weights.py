@@ -17,7 +17,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
-from trainer.storage import again_if_damaged
+from trainer.storage import Bytes, again_if_damaged
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class Shard:
 
     name: str
     size: int
-    read: Callable[[], Iterator[bytes]]
+    read: Callable[[], Iterator[Bytes]]
 
 
 class UnknownLayoutError(Exception):
@@ -334,15 +334,15 @@ def _is_entry(entry: Any) -> bool:
 class _ReadAhead:
     """`chunks`, taken by a thread up to READ_AHEAD_BYTES before they are needed."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Bytes]) -> None:
         self._chunks = chunks
-        self._ready: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[Bytes | BaseException | None] = queue.SimpleQueue()
         self._room = threading.Condition()
         self._waiting_bytes = 0
         self._closed = False
         threading.Thread(target=self._work, daemon=True).start()
 
-    def next(self) -> bytes | None:
+    def next(self) -> Bytes | None:
         """The next chunk, None after the last one."""
         item = self._ready.get()
         if isinstance(item, BaseException):
@@ -367,7 +367,7 @@ class _ReadAhead:
         except BaseException as error:
             self._ready.put(error)
 
-    def _has_room_for(self, chunk: bytes) -> bool:
+    def _has_room_for(self, chunk: Bytes) -> bool:
         with self._room:
             self._room.wait_for(lambda: self._closed or self._waiting_bytes < READ_AHEAD_BYTES)
             self._waiting_bytes += len(chunk)

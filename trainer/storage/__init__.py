@@ -5,6 +5,7 @@ Credentials, endpoint, region and CA come from the standard `AWS_*` variables an
 """
 
 from trainer.storage.bucket import BucketStore
+from trainer.storage.buffers import Bytes
 from trainer.storage.folder import FolderStore
 from trainer.storage.store import Content, DamagedError, Store, Stored, again_if_damaged
 from trainer.storage.transfer import (
@@ -20,6 +21,7 @@ from trainer.storage.transfer import (
 
 __all__ = [
     "BucketStore",
+    "Bytes",
     "Content",
     "DamagedError",
     "Fetched",

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import digests, disk, failures, terms
+from trainer.storage.buffers import Buffers, Bytes
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.keys import shown
 from trainer.storage.parallel import WORKERS, in_order, in_parallel
@@ -30,8 +32,9 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
-PART_BYTES = 8 << 20
-PARTS_AHEAD = 8  # of one object in memory, beside the one that is looked at
+# Of one object as many are in memory, beside the one that is looked at.
+PART_BYTES, PARTS_AHEAD = 8 << 20, 8  # of an upload
+RANGE_BYTES, RANGES_AHEAD = 16 << 20, 6  # of a download: smaller ones cost a server more
 MOST_RACES = 100
 CHECKSUMS = {f"Checksum{kind}" for kind in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")}
 
@@ -68,27 +71,42 @@ class BucketStore:
     def download(self, stored: Stored, path: Path) -> str:
         def fetch() -> str:
             with disk.staged(path, synced=False) as file:
-                return disk.copy(self.chunks(stored), file)[1]
+                return disk.copy(self._chunks(stored, Buffers()), file)[1]
 
         return again_if_damaged(fetch)
 
-    def chunks(self, stored: Stored) -> Iterator[bytes]:
-        """As in Store: several parts are under way at once, each in one GET."""
+    def chunks(self, stored: Stored) -> Iterator[Bytes]:
+        return self._chunks(stored)
+
+    def _chunks(self, stored: Stored, buffers: Buffers | None = None) -> Iterator[Bytes]:
+        """As in Store: several parts are under way at once, each in one GET.
+
+        In one of `buffers` a chunk is the caller's only until it takes the next one.
+        """
         parts = [
-            range(start, min(start + PART_BYTES, stored.size))
-            for start in range(0, max(stored.size, 1), PART_BYTES)
+            range(start, min(start + RANGE_BYTES, stored.size))
+            for start in range(0, max(stored.size, 1), RANGE_BYTES)
         ]
+
+        def fetch(part: range) -> tuple[Bytes, bool, bytearray | None]:
+            buffer = None if buffers is None else buffers.take(len(parts[0]))
+            return *self._fetch_part(stored, part, buffer), buffer
+
         check = None
-        for data, is_digest in in_order(
-            lambda part: self._fetch_part(stored, part), parts, ahead=PARTS_AHEAD
-        ):
+        for data, is_digest, buffer in in_order(fetch, parts, ahead=RANGES_AHEAD):
             if check is None:
                 version = stored.version if is_digest else ""
                 check = digests.EtagCheck(
                     version, stored.size, lambda: self._first_part_bytes(stored)
                 )
-            check.update(data)
+            # While the caller does its part; a thread for a small object would cost more than that.
+            checking = Thread(target=check.update, args=(data,), daemon=True)
+            (checking.start if len(parts) > 1 else checking.run)()
             yield data
+            if len(parts) > 1:
+                checking.join()
+            if buffers is not None and buffer is not None:
+                buffers.give_back(buffer)
         if check is not None and not check.holds():
             raise DamagedError(
                 f"{shown(self.uri, stored.name)}: its bytes are not those of its ETag; store it "
@@ -164,15 +182,17 @@ class BucketStore:
                 raise
             return None, ""
 
-    def _fetch_part(self, stored: Stored, part: range) -> tuple[bytes, bool]:
-        return self._try(stored.name, lambda: self._part(stored, part))
+    def _fetch_part(
+        self, stored: Stored, part: range, buffer: bytearray | None
+    ) -> tuple[Bytes, bool]:
+        return self._try(stored.name, lambda: self._part(stored, part, buffer))
 
-    def _part(self, stored: Stored, part: range) -> tuple[bytes, bool]:
+    def _part(self, stored: Stored, part: range, buffer: bytearray | None) -> tuple[Bytes, bool]:
         """Those bytes of the object, and whether its ETag can be a digest of it."""
         wanted = {"IfMatch": stored.version} if stored.version else {}
         if len(part) != stored.size:
             wanted["Range"] = f"bytes={part.start}-{part.stop - 1}"
-        if (found := self._part_by_wire(stored, len(part), wanted)) is not None:
+        if (found := self._part_by_wire(stored, len(part), wanted, buffer)) is not None:
             return found, True
         answer = self._open(stored, wanted)
         data = bytes(answer["Body"].read())
@@ -181,14 +201,16 @@ class BucketStore:
         secret = answer.get("ServerSideEncryption", "").startswith("aws:kms")
         return data, not secret and "SSECustomerAlgorithm" not in answer
 
-    def _part_by_wire(self, stored: Stored, size: int, wanted: dict[str, str]) -> bytes | None:
+    def _part_by_wire(
+        self, stored: Stored, size: int, wanted: dict[str, str], buffer: bytearray | None
+    ) -> Bytes | None:
         """None when it has to come by boto3: also when only that one checks its bytes."""
         if (wire := self._wire) is None or not digests.is_possible(stored.version):
             return None
         headers = {"If-Match": f'"{stored.version}"', **self._terms.headers(storing=False)}
         if "Range" in wanted:
             headers["Range"] = wanted["Range"]
-        found = wire.get(self._root + stored.name, size, headers)
+        found = wire.get(self._root + stored.name, size, headers, buffer)
         if found is None:
             return None
         data, head = found

@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Callable
 
+from trainer.storage.buffers import Bytes
+
 # boto3's own switch for checks of what comes in.
 SWITCH = "AWS_RESPONSE_CHECKSUM_VALIDATION"
 MOST_PARTS = 10_000
@@ -40,7 +42,7 @@ class EtagCheck:
         self._in_part = 0
         self._parts: list[bytes] = []
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: Bytes) -> None:
         if not self._wanted:
             return
         view = memoryview(data)

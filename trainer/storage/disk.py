@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.errors import DataError, DoesNotFitError, JobError, NotAllowedError, SettingsError
+from trainer.storage.buffers import Bytes
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def only_process(folder: Path) -> Iterator[None]:
         yield
 
 
-def copy(chunks: Iterable[bytes], target: BinaryIO) -> tuple[int, str]:
+def copy(chunks: Iterable[Bytes], target: BinaryIO) -> tuple[int, str]:
     """Write all chunks; bytes written and their SHA-256."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from trainer.errors import DataError, JobError
+from trainer.storage.buffers import Bytes
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -80,7 +81,7 @@ class Store(Protocol):
         Raises WrongContentError, a DataError, when size or version is not as listed.
         """
 
-    def chunks(self, stored: Stored) -> Iterator[bytes]:
+    def chunks(self, stored: Stored) -> Iterator[Bytes]:
         """The object's bytes in order, for what need not land on this disk.
 
         Raises WrongContentError as `download`; at the end, DamagedError when the bytes that were

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from trainer.errors import DataError, SettingsError
 from trainer.settings import publishable_uri
 from trainer.storage import disk, keys
-from trainer.storage.bucket import PART_BYTES, BucketStore
+from trainer.storage.bucket import RANGE_BYTES, BucketStore
 from trainer.storage.folder import FolderStore
 from trainer.storage.keys import shown
 from trainer.storage.parallel import in_parallel
@@ -234,8 +234,8 @@ def _bytes_missing(listed: list[Stored], into: Path) -> int:
 
 def _at_once(action: Callable[[Stored], Result], wanted: list[Stored]) -> list[Result]:
     """`action` of many small objects at once; a big one comes in several parts at once already."""
-    small = [stored for stored in wanted if stored.size <= PART_BYTES]
-    big = [stored for stored in wanted if stored.size > PART_BYTES]
+    small = [stored for stored in wanted if stored.size <= RANGE_BYTES]
+    big = [stored for stored in wanted if stored.size > RANGE_BYTES]
     return in_parallel(action, small) + [action(stored) for stored in big]
 
 

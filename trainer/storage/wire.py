@@ -16,6 +16,8 @@ from http.client import HTTPConnection, HTTPMessage, HTTPResponse
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from trainer.storage.buffers import Bytes
+
 MOST_FAILURES = 5  # in a row: then it is not the plain case here
 NO_BODY = hashlib.sha256().hexdigest()
 # Some servers send head and body apart and wait for an ACK in between, on which Linux sits for
@@ -40,24 +42,29 @@ class Wire:
         self._failures = 0
 
     def get(
-        self, key: str, size: int, headers: Mapping[str, str]
-    ) -> tuple[bytes, HTTPMessage] | None:
-        """The `size` bytes that `headers` ask for and the head of the answer; else None."""
-        return self._ask("GET", key, headers, b"", NO_BODY, size)
+        self, key: str, size: int, headers: Mapping[str, str], buffer: bytearray | None = None
+    ) -> tuple[Bytes, HTTPMessage] | None:
+        """The `size` bytes that `headers` ask for and the head of the answer; else None.
+
+        They lie in `buffer`, when there is one.
+        """
+        return self._ask("GET", key, headers, size=size, buffer=buffer)
 
     def put(self, key: str, data: bytes, sha256: str, headers: Mapping[str, str]) -> bool:
         """Whether `data` was stored; the server compares it with its digest."""
-        return self._ask("PUT", key, headers, data, sha256, 0) is not None
+        return self._ask("PUT", key, headers, body=data, sha256=sha256) is not None
 
     def _ask(
         self,
         method: str,
         key: str,
         headers: Mapping[str, str],
-        body: bytes,
-        sha256: str,
-        size: int,
-    ) -> tuple[bytes, HTTPMessage] | None:
+        *,
+        body: bytes = b"",
+        sha256: str = NO_BODY,
+        size: int = 0,
+        buffer: bytearray | None = None,
+    ) -> tuple[Bytes, HTTPMessage] | None:
         """An answer whose body has `size` bytes; None for any other."""
         if self._failures >= MOST_FAILURES:
             return None
@@ -67,7 +74,7 @@ class Wire:
             signed = self._signed(method, self._url + path, headers, sha256)
             connection.request(method, self._path + path, body or None, signed)
             answer = _answer_on(connection)
-            data = answer.read(size)
+            data = _body(answer, size, buffer)
             if answer.status in (200, 206) and len(data) == size and not answer.read(1):
                 self._idle.append(connection)
                 self._failures = 0
@@ -139,3 +146,10 @@ def _answer_on(connection: HTTPConnection) -> HTTPResponse:
     if QUICK_ACK is not None and connection.sock:
         connection.sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
     return connection.getresponse()
+
+
+def _body(answer: HTTPResponse, size: int, buffer: bytearray | None) -> Bytes:
+    if buffer is None:
+        return answer.read(size)
+    view = memoryview(buffer)[:size]
+    return view[: answer.readinto(view)]
