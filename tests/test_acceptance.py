@@ -11,9 +11,10 @@ import torch
 from jobs import published, run_command, run_here, write_records
 from safetensors.torch import load_file, save_file
 
-from trainer import artifacts, data
-from trainer.errors import RejectedError
+from trainer import adapters, artifacts, data
+from trainer.errors import DataError, RejectedError
 from trainer.prompts import stop_ids
+from trainer.settings import Settings
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 RUN = "planted"
@@ -159,6 +160,9 @@ def test_a_planted_fault_is_rejected_with_its_reason_and_kept(
     assert "rejected" in (kept / "adapter" / "README.md").read_text()
     assert not (kept.parent / "manifest.json").exists()
     assert not (folder / "out" / "latest.json").exists()
+    elsewhere = Settings.read({}, {"QLORA_SCRATCH_DIR": str(folder / "scratch")}, trains=False)
+    with pytest.raises(DataError, match=r"adapter was rejected, .* nevertheless, name .*rejected"):
+        adapters.find(str(kept.parent), elsewhere)
 
 
 def test_a_sound_adapter_is_published_after_that_and_nothing_rejected_is_left(folder: Path) -> None:

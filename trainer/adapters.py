@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import bases
 from trainer.errors import DataError, SettingsError
-from trainer.publication import newest_run
+from trainer.publication import REJECTED, newest_run
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
 
@@ -81,6 +81,8 @@ def _bring(where: str, settings: Settings) -> Path:
         output = open_store(run, retry_minutes=settings.storage_retry_minutes)
         if (newest := _newest(output)) is not None:
             store, name = output, newest
+        elif read_manifest(output, REJECTED) is not None:
+            raise _rejected(run)
     into = settings.scratch_dir / "adapters" / name
     fetch_verified(store, name, into, only_prefix="adapter/")
     return into / "adapter"
@@ -93,9 +95,18 @@ def _on_disk(where: str, run: str) -> Path:
     for folder in folders:
         if (folder / CONFIG).is_file():
             return folder
+    if (Path(run) / REJECTED / "adapter" / CONFIG).is_file():
+        raise _rejected(run)
     raise DataError(
         f"{where or '--adapter'}: no {CONFIG} there; name a run, its adapter folder, or an output "
         "folder with a finished run"
+    )
+
+
+def _rejected(run: str) -> DataError:
+    return DataError(
+        f"{run}: its adapter was rejected, {REJECTED}/report.html there says why; to use it "
+        f"nevertheless, name {run}/{REJECTED}"
     )
 
 
