@@ -72,6 +72,9 @@ nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 model = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32,
     device_map={"": "cpu"})
+for module in model.modules():  # or bitsandbytes rounds the base once more on some CPUs
+    if hasattr(module, "support_avx512bf16_for_cpu"):
+        module.support_avx512bf16_for_cpu = False
 model = PeftModel.from_pretrained(model, adapter).eval()
 ids = tokenizer.apply_chat_template([{"role": "user", "content": "What is the code of part 3?"}],
     add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
