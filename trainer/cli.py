@@ -27,7 +27,7 @@ def main() -> None:
     try:
         stopping.deliver()
         lean.collect_rarely()
-        memory.share_one_heap()
+        memory.share_heaps()
         # OpenMP threads that spin while they wait take the cores from those that work: on two
         # cores with other work on them a 4-bit layer on the CPU was 100 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

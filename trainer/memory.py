@@ -5,13 +5,15 @@ import os
 from contextlib import suppress
 from typing import Any
 
+# One takes 3 % less memory still, and a tenth more time, for threads wait for each other there.
+HEAPS = 2
 _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 
 
-def share_one_heap() -> None:
+def share_heaps() -> None:
     """Before threads start: each would get a heap of its own, with holes that no other fills."""
     if "MALLOC_ARENA_MAX" not in os.environ:
-        _call("mallopt", _ARENA_MAX, 1)
+        _call("mallopt", _ARENA_MAX, HEAPS)
 
 
 def give_back() -> None:
