@@ -15,6 +15,8 @@ import torch
 from jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
 from test_engine import packed_batch, trainable, tuned_model
 from test_interruption import only_run, wait_for_step
+from test_workers import ends, start_workers, steps
+from test_workers import wait_for_step as wait_for_line
 
 from trainer.batches import collate_for_engine, documents
 from trainer.blocks import Block
@@ -298,3 +300,19 @@ def test_the_losses_of_a_run_are_those_of_the_stock_path(precision: str, tmp_pat
         for engine in ("auto", "stock")
     )
     assert ours == pytest.approx(stock, rel=3e-2)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_worker_lost_while_a_gpu_waits_for_it_ends_all_and_costs_no_step(tmp_path: Path) -> None:
+    """With the base in parts, so that each layer waits for the other worker's half of it."""
+    changes = {"SHARDING": "fsdp", "MAX_STEPS": "5000", "EPOCHS": "5000"}
+    workers = start_workers(tmp_path, 2, **changes)
+    lines = wait_for_line(workers[0], 200)
+    workers[1].kill()
+    assert ends(workers) == [12, -signal.SIGKILL]  # long before NCCL would give up
+    last = steps([*lines, *workers[0].stdout])[-1]
+
+    workers = start_workers(tmp_path, 2, **changes)
+    assert steps(wait_for_line(workers[0], last + 1)) == [last + 1]
+    workers[1].send_signal(signal.SIGTERM)
+    assert ends(workers) == [33, 33]

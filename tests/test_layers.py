@@ -14,6 +14,7 @@ ROOMS = [
     "redaction",
     "log",
     "stopping",
+    "lifeline",
     "workers",
     "storage",
     "corpus",

@@ -1,5 +1,6 @@
 """Several workers train as one: the same weights, one end for all, resumable by any number."""
 
+import os
 import re
 import signal
 import subprocess
@@ -31,7 +32,7 @@ def start_workers(folder: Path, size: int, **changes: str) -> Processes:
             folder,
             environment=ONE_THREAD
             | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            | {"RANK": str(rank), "WORLD_SIZE": str(size)},
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)},
             **SETTINGS | changes,
         )
         for rank in range(size)
@@ -108,6 +109,44 @@ def test_workers_that_are_stopped_and_killed_resume_in_any_number(
 
     assert ends(start_workers(tmp_path, 3, SHARDING="fsdp")) == [0, 0, 0]
     assert weights(tmp_path) == alone
+
+
+# The second of two ends as it is told; the first prints whether its lifeline broke.
+NEIGHBOUR = """
+import os, sys, time
+import torch.distributed as dist
+from trainer import lifeline
+
+dist.init_process_group("gloo")
+line = lifeline.Lifeline(dist.get_rank(), 2)
+if dist.get_rank() == 0:
+    line._thread.join(timeout=120)
+    print(line.broken)
+elif sys.argv[1] == "killed":
+    os.kill(os.getpid(), 9)
+else:
+    line.let_go(getattr(lifeline, sys.argv[1]))
+    line._said.wait()
+"""
+
+
+@pytest.mark.parametrize(("end", "breaks"), [("killed", True), ("FAILED", True), ("DONE", False)])
+def test_a_thread_notices_that_a_worker_is_lost_whatever_the_others_do(
+    end: str, breaks: bool
+) -> None:
+    """What it does about it then needs two GPUs: test_cuda.py."""
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port()), "WORLD_SIZE": "2"}
+    first, _ = (
+        subprocess.Popen(
+            [sys.executable, "-c", NEIGHBOUR, end],
+            cwd=ROOT,
+            env=os.environ | told | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    )
+    assert first.communicate(timeout=300)[0] == f"{breaks}\n"
 
 
 def test_one_worker_s_failure_is_that_of_all(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import lifeline
 from trainer.errors import JobError, SettingsError, UnreachableError
 from trainer.settings import Settings
 from trainer.stopping import Stopped, interruption
@@ -38,6 +39,7 @@ class Workers:
     rank: int = 0
     size: int = 1
     _store: Any = field(default=None, repr=False)
+    _lifeline: lifeline.Lifeline | None = field(default=None, repr=False)
     _patience_s: float = 0.0
 
     @classmethod
@@ -91,7 +93,7 @@ class Workers:
             self._join(run, minutes)
             yield
         except OtherFailed as other:
-            self._leave()
+            self._leave(failed=True)
             raise other.error from None
         except (Exception, Stopped) as error:
             self._tell(error)
@@ -123,6 +125,14 @@ class Workers:
         with self.talking():
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
+            if any(tensor.is_cuda for tensor in tensors):
+                torch.cuda.synchronize()
+                self.raise_if_lost()
+
+    def raise_if_lost(self) -> None:
+        """What a GPU gathered or added up is of no use when a worker was lost meanwhile."""
+        if self._lifeline is not None and self._lifeline.broken:
+            raise RuntimeError("a worker was lost while a GPU waited for it")
 
     def least(self, *values: int) -> list[int]:
         """The smallest of all workers' for each value."""
@@ -239,6 +249,8 @@ class Workers:
                 f"worker {self.rank} has other settings or data than another worker; start all "
                 "workers with the same"
             )
+        with self.talking():
+            self._lifeline = lifeline.Lifeline(self.rank, self.size)
 
     @contextlib.contextmanager
     def talking(self) -> Iterator[None]:
@@ -302,12 +314,14 @@ class Workers:
         with contextlib.suppress(RuntimeError):
             told = json.dumps([self.rank, code, sentence])
             self._ask(lambda: self._store.compare_set(FAILURE, "", told))
-        self._leave()
+        self._leave(failed=True)
 
-    def _leave(self) -> None:
+    def _leave(self, *, failed: bool = False) -> None:
         """End the group; whoever keeps the store waits until the others have read it."""
         import torch.distributed as dist
 
+        if self._lifeline is not None:
+            self._lifeline.let_go(lifeline.FAILED if failed else lifeline.DONE)
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
         with contextlib.suppress(RuntimeError):

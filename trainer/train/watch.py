@@ -135,6 +135,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         row["held_out_loss"] = self._held_out.loss(
             trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
         )
+        with trainer.workers.talking():
+            trainer.workers.raise_if_lost()
         self._started += time.monotonic() - begin
 
     def _save_if_due(self, state: Any, control: Any) -> None:
