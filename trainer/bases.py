@@ -14,6 +14,7 @@ from trainer.errors import SettingsError
 from trainer.settings import Settings, publishable_uri
 from trainer.storage import Stored, fetch, objects_at
 from trainer.storage.disk import sha256_of
+from trainer.storage.parallel import in_parallel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -259,8 +260,8 @@ def _local(folder: Path, name: str) -> Base:
     """A model in a folder; its revision is the digest of its config and weights."""
     _check_config(folder, name)
     digest = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        digest.update(sha256_of(path).encode())
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    digest.update("".join(in_parallel(sha256_of, files)).encode())
     return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
 
 
