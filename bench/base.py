@@ -77,6 +77,10 @@ def run(what: str, folder: Path, **given: Any) -> dict[str, Any]:
 
 
 def child() -> None:
+    from trainer import lean, memory
+
+    lean.collect_rarely()  # as the command does
+    memory.share_heaps()
     what, folder, given, started = sys.argv[1:]
     doing: dict[str, Callable[..., dict[str, Any]]] = {
         "write": write,
@@ -142,8 +146,6 @@ def quantise(folder: Path, base: str) -> dict[str, Any]:
 
 def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
     """The job as the command runs it, up to where its first step would begin."""
-    from transformers.trainer_callback import CallbackHandler
-
     from trainer import job, log, model
 
     class Reached(BaseException):
@@ -153,6 +155,10 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
         raise Reached
 
     def load(*arguments: Any) -> Any:
+        # Imported by now; here, for the order of heavy imports decides what they cost.
+        from transformers.trainer_callback import CallbackHandler
+
+        CallbackHandler.on_step_begin = step
         made, figures = loaded(real, *arguments)
         found.update(figures)
         return made
@@ -161,9 +167,8 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
     real = model.load
     given = settings(folder, base, cache)
     log.set_up("json", "WARNING")
-    stop = patch.object(CallbackHandler, "on_step_begin", step)
     try:
-        with patch.object(model, "load", load), stop:
+        with patch.object(model, "load", load):
             job.run(given)
     except Reached:
         return found
