@@ -43,6 +43,10 @@ class Lifeline:
         with contextlib.suppress(RuntimeError):  # not waited for: that one may be gone
             self._said = dist.isend(torch.tensor([word]), self._before, group=self._group)
 
+    def end(self, seconds: float) -> None:
+        """Wait for the next worker's word: a thread that hears it while Python ends aborts it."""
+        self._thread.join(seconds)
+
     def _listen(self) -> None:
         import torch
         import torch.distributed as dist

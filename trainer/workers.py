@@ -330,6 +330,8 @@ class Workers:
             while self.first and left < self.size and time.monotonic() < end:
                 time.sleep(POLL_S)
                 left = self._store.add(LEFT, 0)
+        if self._lifeline is not None:
+            self._lifeline.end(LINGER_S)
 
     def _wait_for_first(self) -> None:
         """Until the run is published."""

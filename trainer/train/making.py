@@ -77,6 +77,8 @@ def make_trainer(
         max_length=None,  # blocks are already cut
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    if arguments.n_gpu > 1:  # seen by a process that is no worker: trl would share batches out
+        arguments._n_gpu = 1
     trainer = ResumableTrainer(
         model=model,
         args=arguments,
