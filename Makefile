@@ -16,14 +16,14 @@ test: .venv/ready
 test-kernels: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  $$(grep -o '^triton==[0-9.]*' docker/requirements-cu130.lock)
-	$(BIN)/python -m pytest tests/test_kernels.py
+	$(BIN)/python -m pytest tests/kernels/test_kernels.py
 
-# The cases of tests/test_kubernetes.py on the cluster of KUBECONFIG, in its current namespace. The
+# The cases of tests/deployment/test_kubernetes.py on the cluster of KUBECONFIG, in its current namespace. The
 # S3 server in AWS_* has to answer from here and from its pods; QLORA_TEST_IMAGE is the CPU image.
 test-k8s: .venv/ready
 	@test -n "$(KUBECONFIG)" && test -n "$(QLORA_TEST_IMAGE)" && test -n "$(AWS_ENDPOINT_URL_S3)" \
 	  || { echo "this needs KUBECONFIG, QLORA_TEST_IMAGE and AWS_ENDPOINT_URL_S3"; exit 2; }
-	QLORA_TEST_CLUSTER=1 $(BIN)/python -m pytest -m s3 tests/test_kubernetes.py
+	QLORA_TEST_CLUSTER=1 $(BIN)/python -m pytest -m s3 tests/deployment/test_kubernetes.py
 
 # The long version of what CI runs short; with an S3 server in AWS_* add S3=--s3.
 soak: .venv/ready

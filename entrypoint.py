@@ -1,8 +1,8 @@
 """The container's entry point; everything is in `trainer`."""
 
-from trainer import stopping
+from trainer.runtime import signals
 
-stopping.install()  # before heavy imports: as PID 1 a process without a handler ignores SIGTERM
+signals.install()  # before heavy imports: as PID 1 a process without a handler ignores SIGTERM
 
 from trainer.cli import main  # noqa: E402  (after the handler, on purpose)
 

@@ -77,10 +77,10 @@ def run(what: str, folder: Path, **given: Any) -> dict[str, Any]:
 
 
 def child() -> None:
-    from trainer import lean, memory
+    from trainer.runtime import lean_imports, malloc
 
-    lean.collect_rarely()  # as the command does
-    memory.share_heaps()
+    lean_imports.collect_rarely()  # as the command does
+    malloc.share_heaps()
     what, folder, given, started = sys.argv[1:]
     doing: dict[str, Callable[..., dict[str, Any]]] = {
         "write": write,
@@ -136,17 +136,19 @@ def transfer(folder: Path, base: str) -> dict[str, Any]:
 
 
 def quantise(folder: Path, base: str) -> dict[str, Any]:
-    from trainer import bases, model
-    from trainer.device import choose_precision, find_device
+    from trainer.models import base_model, load
+    from trainer.runtime.device import choose_precision, find_device
 
     given = settings(folder, base)
-    located, device = bases.locate(given), find_device()
-    return loaded(model.load, located, given, choose_precision("auto", device), device)[1]
+    located, device = base_model.locate(given), find_device()
+    return loaded(load.load, located, given, choose_precision("auto", device), device)[1]
 
 
 def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
     """The job as the command runs it, up to where its first step would begin."""
-    from trainer import job, log, model
+    from trainer import job
+    from trainer.models import load as loader
+    from trainer.runtime import log
 
     class Reached(BaseException):
         pass
@@ -164,11 +166,11 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
         return made
 
     found: dict[str, Any] = {}
-    real = model.load
+    real = loader.load
     given = settings(folder, base, cache)
     log.set_up("json", "WARNING")
     try:
-        with patch.object(model, "load", load):
+        with patch.object(loader, "load", load):
             job.run(given)
     except Reached:
         return found

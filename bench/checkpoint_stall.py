@@ -29,7 +29,7 @@ def training_state() -> Any:
     from bitsandbytes.optim import PagedAdamW8bit
     from transformers import TrainerState, get_cosine_schedule_with_warmup
 
-    from trainer.planner import Choice
+    from trainer.planner.choose import Choice
 
     model = torch.nn.Module()
     for layer in range(LAYERS):
@@ -63,9 +63,9 @@ def operations_per_s(seconds: float, until: Any = lambda: False) -> tuple[int, f
 
 
 def measure(uri: str, trainer: Any) -> str:
-    from trainer.checkpoints import Checkpoints
+    from trainer.runs.checkpoints import Checkpoints
     from trainer.storage import open_store
-    from trainer.train.resumable import ResumableTrainer
+    from trainer.training.resumable_trainer import ResumableTrainer
 
     save_s, push_s, slowed = [], [], []
     done, seconds = operations_per_s(3)

@@ -64,9 +64,9 @@ def main() -> None:
 def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, float]:
     import torch
 
-    from trainer import bases
-    from trainer.blocks import Block
-    from trainer.device import find_device
+    from trainer.dataset.packing import Block
+    from trainer.models import base_model
+    from trainer.runtime.device import find_device
     from trainer.settings import Settings
 
     settings = Settings.read(
@@ -87,7 +87,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
         positions = torch.arange(length) % (length // 4)  # four documents in a block
         labels = ids.masked_fill(positions == 0, -100)
         blocks.append(Block(ids.numpy(), labels.numpy(), positions.numpy()))
-    base, device = bases.locate(settings), find_device()
+    base, device = base_model.locate(settings), find_device()
     trainer = _made(variant, base, settings, blocks, device)
     ends: list[tuple[float, float]] = []
     _count(trainer, ends)
@@ -112,11 +112,12 @@ def _count(trainer: Any, ends: list[tuple[float, float]]) -> None:
 
 
 def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> Any:
-    from trainer import model, planner
-    from trainer.device import choose_precision
+    from trainer.models import load
+    from trainer.planner import choose
+    from trainer.runtime.device import choose_precision
 
     precision = choose_precision("auto", device)
-    task = planner.Task(
+    task = choose.Task(
         device,
         base.shape(),
         trainable=0,
@@ -124,14 +125,14 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
         block_tokens=settings.max_length,
         engine=variant == "engine",
     )
-    choice = planner.choose(task)
+    choice = choose.choose(task)
     if variant.startswith("trl"):
         return _plain_trl(variant, base, settings, blocks, choice.blocks)
-    from trainer.sharding import WholeBase
-    from trainer.train.making import make_trainer
-    from trainer.workers import Workers
+    from trainer.distributed.workers import Workers
+    from trainer.models.sharded_base import WholeBase
+    from trainer.training.trainer_factory import make_trainer
 
-    tuned = model.attach_adapter(model.load(base, settings, precision, device), settings)
+    tuned = load.attach_adapter(load.load(base, settings, precision, device), settings)
     return make_trainer(
         tuned, base.tokenizer(), blocks, settings, precision, device, choice, Workers(), WholeBase()
     )

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from trainer import memory  # noqa: E402
+from trainer.runtime import malloc  # noqa: E402
 
 TOKENIZER = os.environ.get("TOKENIZER", str(ROOT / "trainer/builtin/tiny"))
 
@@ -36,7 +36,7 @@ ANONYMOUS_MIB: list[int] = []
 def ours(folder: Path, names: list[str], block_tokens: int) -> int:
     from transformers import AutoTokenizer
 
-    from trainer import data
+    from trainer.dataset import pipeline
     from trainer.settings import Settings
     from trainer.storage import Fetched
 
@@ -50,7 +50,7 @@ def ours(folder: Path, names: list[str], block_tokens: int) -> int:
             Fetched(n, folder, (folder / n).stat().st_size, hashlib.sha256(n.encode()).hexdigest())
             for n in names
         ]
-        data.prepare(settings, data.Inputs(found, []), tokenizer)
+        pipeline.prepare(settings, pipeline.Inputs(found, []), tokenizer)
         # All of them, what is held out too.
         return sum(path.stat().st_size // 4 for path in Path(scratch).glob("tokens/*/tokens"))
 
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     folder, block_tokens = Path(arguments[0]), int((arguments[1:] or ["512"])[0])
     names = sorted(names_in(folder))
     if arguments[2:]:
-        memory.share_heaps()  # as the command does it
+        malloc.share_heaps()  # as the command does it
         threading.Thread(target=watch_memory, daemon=True).start()
         start = time.monotonic()
         tokens = {"ours": ours, "plain": plain}[arguments[2]](folder, names, block_tokens)

@@ -186,8 +186,8 @@ def ours(variant: str, longest: int) -> Any:
 
     from trainer.engine import Engine
     from trainer.kernels.attention import Documents
-    from trainer.plan import Plan
-    from trainer.planner import LONG as LONG_BLOCK
+    from trainer.planner.choose import LONG as LONG_BLOCK
+    from trainer.planner.memory_plan import Plan
 
     model = with_adapter(random_llama(llama_2_7b(), torch.float16), TARGETS)
     engine: list[Engine] = []

@@ -26,9 +26,9 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 from models import llama_2_7b, random_llama, with_adapter
 
-from trainer.batches import collate_for_engine, documents
+from trainer.dataset.collate import collate_for_engine, documents
 from trainer.engine import Engine
-from trainer.plan import Plan
+from trainer.planner.memory_plan import Plan
 
 ROWS, ROW, STEPS = 4, 512, 50
 LENGTHS = [[200, 173, 139], [512], [64] * 8, [1, 300, 211]]

@@ -54,8 +54,8 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     import bitsandbytes  # noqa: F401
     import torch
 
-    from trainer import bases, model
-    from trainer.device import choose_precision, find_device
+    from trainer.models import base_model, load
+    from trainer.runtime.device import choose_precision, find_device
     from trainer.settings import Settings
 
     device = find_device()
@@ -63,12 +63,12 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     precision = choose_precision("fp16" if device.kind == "cuda" else "auto", device)
     given = {"QLORA_BASE_MODEL": str(folder), "QLORA_SCRATCH_DIR": tempfile.mkdtemp()}
     settings = Settings.read({}, given, trains=False)
-    base = bases.locate(settings)
+    base = base_model.locate(settings)
     with Watch() as watch:
         if loader == "ours":
-            made = model.load(base, settings, precision, device)
+            made = load.load(base, settings, precision, device)
         else:
-            made = model._stock(base, precision.dtype, torch.device(device.kind))
+            made = load._stock(base, precision.dtype, torch.device(device.kind))
         if device.kind == "cuda":
             torch.cuda.synchronize()
     here = sum(t.nbytes for t in made.state_dict().values() if t.device.type == "cpu")

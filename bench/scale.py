@@ -119,7 +119,7 @@ def row(base: str, workers: int, parts: bool) -> dict[str, Any]:
 
 def work(base: str, *, parts: bool) -> None:
     """One worker, from loading to its last step; the first one prints what all found."""
-    from trainer.workers import Workers
+    from trainer.distributed.workers import Workers
 
     workers = Workers.of(os.environ)
     with workers.together("bench/scale.py", minutes=10):
@@ -131,12 +131,12 @@ def work(base: str, *, parts: bool) -> None:
 def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     import torch
 
-    from trainer import bases, model
-    from trainer.device import Precision, find_device
     from trainer.engine import Engine
-    from trainer.plan import Plan
+    from trainer.models import base_model, load
+    from trainer.models.sharded_base import ShardedBase, WholeBase
+    from trainer.planner.memory_plan import Plan
+    from trainer.runtime.device import Precision, find_device
     from trainer.settings import Settings
-    from trainer.sharding import ShardedBase, WholeBase
 
     device = find_device()
     is_gpu = device.kind == "cuda"
@@ -144,8 +144,8 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     given = {"QLORA_BASE_MODEL": base, "QLORA_LORA_DROPOUT": "0"}
     settings = Settings.read({}, given, trains=False)
     frozen = ShardedBase(workers) if parts else WholeBase()
-    quantised = model.load(bases.locate(settings), settings, precision, device, frozen)
-    tuned = model.attach_adapter(quantised, settings).train()
+    quantised = load.load(base_model.locate(settings), settings, precision, device, frozen)
+    tuned = load.attach_adapter(quantised, settings).train()
     loaded = held_bytes()
     layers = len(tuned.get_base_model().model.layers)
     fast = Plan(layers, graph=is_gpu and not parts)
@@ -188,8 +188,8 @@ def step_of(engine: Any, workers: Any, is_gpu: bool) -> Callable[[], float]:
     import bitsandbytes
     import torch
 
+    from trainer.distributed.data_parallel import GradientSum
     from trainer.kernels.attention import Documents
-    from trainer.shares import GradientSum
 
     optimizer = bitsandbytes.optim.PagedAdamW8bit(engine.parameters, lr=2e-4)
     scaler = torch.amp.GradScaler("cuda", enabled=is_gpu)

@@ -31,7 +31,7 @@ if not Path("/dev/nvidiactl").exists():
 
 # The files that start most jobs; begun last, one of them would run alone at the end.
 LONGEST = ("test_interruption", "test_workers", "test_job", "test_kubernetes", "test_readme")
-LONGEST += ("test_two_hosts", "test_hub_push", "test_job_s3", "test_acceptance", "test_secrets")
+LONGEST += ("test_two_hosts", "test_hub_push", "test_job_s3", "test_gate", "test_secrets")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,10 +25,10 @@ if "--atheris" in sys.argv:
     with atheris.instrument_imports(
         include=["trainer", "pypdf", "bs4", "docx", "markdownify", "csv", "html", "gzip", "zipfile"]
     ):
-        for module in ("bs4", "docx", "markdownify", "pypdf", "trainer.corpus.child"):
+        for module in ("bs4", "docx", "markdownify", "pypdf", "trainer.corpus.sandbox_child"):
             importlib.import_module(module)
 
-import makers  # noqa: E402
+from support import makers  # noqa: E402
 
 from trainer.corpus import Columns, Text  # noqa: E402
 from trainer.corpus.examples import Item, Notice, Refused, Unusable  # noqa: E402

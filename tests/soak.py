@@ -30,7 +30,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from jobs import ROOT
 from soaking.harness import Soak, Tally
 from soaking.killed import kills, operations, publishing, saves
 from soaking.processes import preload
@@ -38,6 +37,7 @@ from soaking.raced import freezes, races
 from soaking.served import faults, server
 from soaking.signalled import signals
 from soaking.spoilt import damage, disks
+from support.jobs import ROOT
 
 SCENARIOS = (
     kills,

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from spoiler import Spoiler
+from support.spoiler import Spoiler
 
 from trainer.errors import JobError, NotAllowedError, SettingsError, UnreachableError
 from trainer.storage import BucketStore
-from trainer.storage import bucket as bucket_room
+from trainer.storage.s3 import store as bucket_room
 
 SIZES = (1_000, 1_000_000, bucket_room.RANGE_BYTES + 1_000_000)
 TIMEOUT_S = 3

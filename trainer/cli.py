@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from trainer import __version__, lean, log, memory, stopping
+from trainer import __version__
+from trainer.distributed.workers import Workers
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
-from trainer.redaction import redact
+from trainer.runtime import lean_imports, log, malloc, signals
+from trainer.runtime.redaction import redact
 from trainer.settings import Settings, options
-from trainer.storage import terms
-from trainer.workers import Workers
+from trainer.storage.s3 import request_options
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
@@ -25,9 +26,9 @@ ADAPTER = "A run, or an output for the newest run in it; local or s3://."
 def main() -> None:
     """Run the command line and end the process with the exit code of what happened."""
     try:
-        stopping.deliver()
-        lean.collect_rarely()
-        memory.share_heaps()
+        signals.deliver()
+        lean_imports.collect_rarely()
+        malloc.share_heaps()
         # OpenMP threads that spin while they wait take the cores from those that work: on two
         # cores with other work on them a 4-bit layer on the CPU was 100 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,8 +37,8 @@ def main() -> None:
         _end(error)
     except BrokenPipeError:  # whoever read our output has read enough
         os._exit(0)
-    except stopping.Stopped:
-        _end(stopping.interruption())
+    except signals.Stopped:
+        _end(signals.interruption())
     except click.ClickException as error:
         _end(_misused(error))
     except Exception as error:
@@ -82,7 +83,9 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settings:
     settings = Settings.read(flags, os.environ, trains=trains)
-    terms.agree(terms.Terms(settings.s3_requester_pays == "yes", settings.s3_kms_key))
+    request_options.agree(
+        request_options.Terms(settings.s3_requester_pays == "yes", settings.s3_kms_key)
+    )
     return settings
 
 
@@ -117,9 +120,9 @@ def prepare(**flags: str | None) -> None:
     """
     settings = _settings(flags)
     log.set_up(settings.log_format, settings.log_level)
-    from trainer import questions
+    from trainer.commands import prepare
 
-    questions.make(settings)
+    prepare.make(settings)
 
 
 @cli.command()
@@ -134,8 +137,8 @@ def plan(
     """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
     settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
-    from trainer.outlook import Question, outlook
-    from trainer.plan import GPUS
+    from trainer.commands.plan import Question, outlook
+    from trainer.planner.memory_plan import GPUS
 
     if gpu is not None and gpu.lower() not in GPUS:
         raise SettingsError(f"--gpu {gpu}: known are {', '.join(GPUS)}")
@@ -162,19 +165,19 @@ def ask(
     """
     settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
-    from trainer import conversation
-    from trainer.ask import load_bot
+    from trainer.commands import chat
+    from trainer.inference.chat_model import load_bot
 
     bot = load_bot(adapter, settings, base_model)
     if serve:
-        from trainer.serve import serve as serve_page
+        from trainer.commands.serve import serve as serve_page
 
         serve_page(bot, adapter, port)
-    elif not question and conversation.is_terminal():
-        conversation.converse(bot, adapter, compare=compare)
+    elif not question and chat.is_terminal():
+        chat.converse(bot, adapter, compare=compare)
     else:
         asked = [" ".join(question)] if question else sys.stdin
-        conversation.answer_all(bot, asked, compare=compare)
+        chat.answer_all(bot, asked, compare=compare)
 
 
 @cli.command()
@@ -186,11 +189,13 @@ def evaluate(adapter: str, **flags: str | None) -> None:
     if not (settings.eval_uri or settings.data_uri):
         raise SettingsError("nothing to judge by: give --eval-uri (QLORA_EVAL_URI)")
     log.set_up("text", "WARNING", sys.stderr)
-    from trainer import judge
+    from trainer.commands import evaluate
 
     base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")
-    verdict = judge.judge(adapter, settings, base_model)
-    click.echo(judge.as_text(verdict) if log.wants_text(settings.log_format) else verdict.as_json())
+    verdict = evaluate.judge(adapter, settings, base_model)
+    click.echo(
+        evaluate.as_text(verdict) if log.wants_text(settings.log_format) else verdict.as_json()
+    )
 
 
 @cli.command()
@@ -201,8 +206,8 @@ def merge(adapter: str, output: str, base_model: str | None) -> None:
     folder = _folder(output)
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
-    from trainer import adapters
-    from trainer.merge import merge
+    from trainer.export.merged import merge
+    from trainer.models import adapters
 
     merge(adapters.find(adapter, settings, base_model), settings, folder)
 
@@ -226,8 +231,8 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
     folder = _folder(output)
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
-    from trainer import adapters
-    from trainer.export import export
+    from trainer.export.gguf import export
+    from trainer.models import adapters
 
     export(adapters.find(adapter, settings, base_model), settings, parts, folder)
 

@@ -10,38 +10,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from trainer import (
-    acceptance,
-    artifacts,
-    bases,
-    data,
-    evaluate,
-    hub,
-    identity,
-    lean,
-    model,
-    planner,
-    portions,
-    prompts,
-    selftest,
-    tracking,
-)
-from trainer.checkpoints import Checkpoints
-from trainer.device import (
-    Device,
-    Precision,
-    choose_precision,
-    find_device,
-)
+from trainer.dataset import pipeline
+from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
-from trainer.lease import owner_of
-from trainer.log import figures
-from trainer.metrics import Metrics
-from trainer.publication import finished_at, move_latest, publish_run, reject_run
+from trainer.evaluation import compare, gate
+from trainer.models import base_model, hub, load
+from trainer.monitoring import trackers
+from trainer.monitoring.prometheus import Metrics
+from trainer.planner import choose
+from trainer.reporting import run_record
+from trainer.runs.checkpoints import Checkpoints
+from trainer.runs.fingerprint import claim, digest, fingerprint_of
+from trainer.runs.publish import finished_at, move_latest, publish_run, reject_run
+from trainer.runtime import lean_imports, selftest
+from trainer.runtime.device import Device, Precision, choose_precision, find_device
+from trainer.runtime.log import figures
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
-from trainer.storage.disk import only_process
-from trainer.workers import Workers
+from trainer.storage.files import only_process
+from trainer.storage.lease import owner_of
+from trainer.tokenization import chat_template, corpus_shards
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +44,10 @@ class Job:
 
     settings: Settings
     output: Store
-    base: bases.Base
+    base: base_model.Base
     device: Device
     precision: Precision
-    inputs: data.Inputs
+    inputs: pipeline.Inputs
     fingerprint: str
 
 
@@ -74,23 +62,23 @@ def run(settings: Settings, workers: Workers | None = None) -> str:
 
 def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
     job = _open(settings)
-    run_id = identity.claim(job.output, settings, job.fingerprint)
+    run_id = claim(job.output, settings, job.fingerprint)
     # Not by the run id alone: a user may give the same one to another run elsewhere.
-    name = f"{run_id}-{identity.digest(job.fingerprint)}"
+    name = f"{run_id}-{digest(job.fingerprint)}"
     scratch = settings.scratch_dir / "runs" / workers.own(name)
     with only_process(scratch):
         if read_manifest(job.output, run_id) is None:
             with (
                 workers.together(name, minutes=settings.storage_retry_minutes),
-                tracking.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker,
+                trackers.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker,
             ):
                 _train_and_publish(job, run_id, scratch, metrics, tracker, workers)
         else:
             log.info("run %s is already finished; nothing to do", run_id)
         # Also by a later start: a kill may have come between the publishing and this.
-        record = job.output.read(f"{run_id}/{artifacts.RECORD}")
+        record = job.output.read(f"{run_id}/{run_record.RECORD}")
         move_latest(job.output, run_id, finished=finished_at(record))
-        portions.forget(job.output, run_id)
+        corpus_shards.forget(job.output, run_id)
         if settings.hub_repo:
             _push_to_hub(job, run_id, scratch / "hub")
     return run_id
@@ -116,22 +104,22 @@ def _open(settings: Settings) -> Job:
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
-    base = bases.locate(settings)
-    bases.check(base, settings)
+    base = base_model.locate(settings)
+    base_model.check(base, settings)
     found = find_device()
     selftest.check(found)
     precision = choose_precision(settings.precision, found)
-    tracking.check(settings)
+    trackers.check(settings)
     if settings.hub_repo:
         hub.check_token(settings.hub_repo)
-    inputs = data.fetch_inputs(settings)
-    fingerprint = identity.fingerprint(
+    inputs = pipeline.fetch_inputs(settings)
+    fingerprint = fingerprint_of(
         settings,
         base,
         precision,
         data={f.name: f.sha256 for f in inputs.data},
         evaluation={f.name: f.sha256 for f in inputs.evaluation},
-        libraries=artifacts.library_versions(),
+        libraries=run_record.library_versions(),
     )
     return Job(settings, output, base, found, precision, inputs, fingerprint)
 
@@ -156,24 +144,24 @@ def _train_and_publish(
     run_id: str,
     scratch: Path,
     metrics: Metrics,
-    tracker: tracking.Tracking,
+    tracker: trackers.Tracking,
     workers: Workers,
 ) -> None:
-    from trainer.sharding import ShardedBase, WholeBase
+    from trainer.models.sharded_base import ShardedBase, WholeBase
 
     # transformers greets W&B's offline mode on stdout
-    with contextlib.redirect_stdout(None), lean.without_wandb():
-        from trainer.train import train
-    lean.collect_as_usual()
+    with contextlib.redirect_stdout(None), lean_imports.without_wandb():
+        from trainer.training import train
+    lean_imports.collect_as_usual()
 
     tokenizer = job.base.tokenizer()
-    if (reason := prompts.ensure_chat_template(tokenizer)) is not None:
+    if (reason := chat_template.ensure_chat_template(tokenizer)) is not None:
         log.info("%s", reason)
-    blocks = data.prepare(job.settings, job.inputs, tokenizer, _place(job, run_id, workers))
+    blocks = pipeline.prepare(job.settings, job.inputs, tokenizer, _place(job, run_id, workers))
     fit = _fit(job, workers)
     frozen = ShardedBase(workers) if fit.is_sharded else WholeBase()
-    quantised = model.load(job.base, job.settings, job.precision, job.device, frozen)
-    tuned = model.attach_adapter(quantised, job.settings)
+    quantised = load.load(job.base, job.settings, job.precision, job.device, frozen)
+    tuned = load.attach_adapter(quantised, job.settings)
     trained = train(
         tuned,
         tokenizer,
@@ -201,24 +189,24 @@ def _train_and_publish(
         return
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    artifacts.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
+    run_record.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
     with frozen.lent(tuned):
-        evaluation = evaluate.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
-        faults = acceptance.faults(
+        evaluation = compare.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
+        faults = gate.faults(
             folder / "adapter",
             tuned,
             job.base,
             evaluation,
             train=blocks.train,
             held_out=blocks.held_out,
-            ends=prompts.stop_ids(tokenizer),
+            ends=chat_template.stop_ids(tokenizer),
             max_loss_ratio=job.settings.max_loss_ratio,
         )
     tracker.finish(evaluation.figures())
     if (scratch / TENSORBOARD).is_dir():
         shutil.copytree(scratch / TENSORBOARD, folder / TENSORBOARD)
-    artifacts.describe(
-        artifacts.Run(
+    run_record.describe(
+        run_record.Run(
             run_id=run_id,
             settings=job.settings,
             base=job.base,
@@ -243,21 +231,21 @@ def _train_and_publish(
     log.info("published %s%s", job.output.uri, run_id, extra=figures(run_id=run_id))
 
 
-def _place(job: Job, run_id: str, workers: Workers) -> portions.Place | None:
+def _place(job: Job, run_id: str, workers: Workers) -> corpus_shards.Place | None:
     """Where several workers find what each tokenised; one keeps it on its disk alone."""
     if workers.size == 1:
         return None
     # Of this run, and the same for all of its workers on this machine.
-    shared = job.settings.scratch_dir / "portions" / identity.digest(job.output.uri + run_id)
-    return portions.Place(workers, job.output, run_id, shared)
+    shared = job.settings.scratch_dir / "portions" / digest(job.output.uri + run_id)
+    return corpus_shards.Place(workers, job.output, run_id, shared)
 
 
 @dataclass(frozen=True)
 class Fit:
     """How the model and its adapter fit the device."""
 
-    choice: planner.Choice
-    again: Callable[[planner.Choice], planner.Choice]
+    choice: choose.Choice
+    again: Callable[[choose.Choice], choose.Choice]
     """how to go on with a run that began with this choice"""
     trainable_parameters: int
     total_parameters: int
@@ -271,7 +259,7 @@ class Fit:
 def _fit(job: Job, workers: Workers) -> Fit:
     """Raises DoesNotFitError when not even one block fits."""
     shape = job.base.shape()
-    trainable = bases.trainable_parameters(job.base, job.settings)
+    trainable = base_model.trainable_parameters(job.base, job.settings)
     has_engine = _has_engine(job)
     if job.settings.sharding == "fsdp" and not has_engine:
         raise SettingsError(
@@ -279,7 +267,7 @@ def _fit(job: Job, workers: Workers) -> Fit:
             "whole; use QLORA_SHARDING=auto"
         )
     device, host_bytes = _weakest(job.device, workers)
-    task = planner.Task(
+    task = choose.Task(
         device,
         shape,
         trainable=trainable,
@@ -289,7 +277,7 @@ def _fit(job: Job, workers: Workers) -> Fit:
         engine=has_engine,
         host_bytes=host_bytes,
     )
-    choice = planner.choose_for(workers.size, job.settings.sharding, task)
+    choice = choose.choose_for(workers.size, job.settings.sharding, task)
     log.info("%s: %s (%s)", job.device.name, job.precision.name, job.precision.reason)
     log.info(
         "adapter of %s parameters, %.3f %% of %s",
@@ -297,13 +285,13 @@ def _fit(job: Job, workers: Workers) -> Fit:
         100 * trainable / shape.parameters,
         f"{shape.parameters:,}",
     )
-    planner.tell(choice)
+    choose.tell(choice)
     warnings = []
     if job.device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
     parts = 1 if choice.plan is None else choice.plan.parts
-    again = partial(planner.again, task=replace(task, parts=parts))
+    again = partial(choose.again, task=replace(task, parts=parts))
     return Fit(choice, again, trainable, shape.parameters, warnings)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs import write_records
+from support.jobs import write_records
 
 from soaking.operations import Operations
 from soaking.place import Place, bucket_in, new_bucket

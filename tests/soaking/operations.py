@@ -59,8 +59,8 @@ class Operations:
         sys.addaudithook(hook)
 
     def _watch_saves(self) -> None:
-        from trainer.checkpoints import Checkpoints
-        from trainer.train import resumable
+        from trainer.runs.checkpoints import Checkpoints
+        from trainer.training import resumable_trainer
 
         def first(action: Callable[..., Any]) -> Callable[..., Any]:
             def reached_first(*arguments: Any, **named: Any) -> Any:
@@ -70,7 +70,7 @@ class Operations:
             return reached_first
 
         os.fsync = first(os.fsync)
-        resumable.save_file = first(resumable.save_file)
+        resumable_trainer.save_file = first(resumable_trainer.save_file)
         save = Checkpoints.save
 
         def save_and_push(own: Checkpoints, step: int, write: Callable[[Path], None]) -> Path:

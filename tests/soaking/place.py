@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jobs import ROOT, variables, write_records
+from support.jobs import ROOT, variables, write_records
 
 from soaking.operations import Operations
 from soaking.processes import Child, fork
@@ -79,7 +79,9 @@ class Place:
         """Start the job; `from_the_start` as a new interpreter that imports everything itself."""
 
         def job() -> None:
-            from trainer import cli, lease, stopping
+            from trainer import cli
+            from trainer.runtime import signals
+            from trainer.storage import lease
 
             os.environ.update(self.variables | {f"QLORA_{k}": v for k, v in changes.items()})
             log = (self.folder / "log").open("a")
@@ -91,7 +93,7 @@ class Place:
             lease.LEASE_S, lease.RENEWED_S = LEASE_S, LEASE_S / 6
             prepare()
             sys.argv = ["entrypoint.py"]
-            stopping.install()
+            signals.install()
             cli.main()
 
         return fork(job, as_pid_1)

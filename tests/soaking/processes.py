@@ -16,11 +16,11 @@ def preload() -> None:
     import boto3  # noqa: F401
 
     import trainer.job
-    from trainer import lean
+    from trainer.runtime import lean_imports
 
-    lean.import_bitsandbytes()
-    with lean.without_wandb():
-        import trainer.train  # noqa: F401
+    lean_imports.import_bitsandbytes()
+    with lean_imports.without_wandb():
+        import trainer.training  # noqa: F401
     gc.collect()
     gc.freeze()  # or each collection in a child copies all that is imported
 

@@ -70,9 +70,9 @@ def freezes(soak: Soak, count: int) -> None:
 
 def spoil_weights() -> None:
     """Let this process end in other weights, as another kind of device might."""
-    from trainer import artifacts
+    from trainer.reporting import run_record
 
-    save = artifacts.save_adapter
+    save = run_record.save_adapter
 
     def spoil_and_save(model: Any, *arguments: Any) -> None:
         for name, weight in model.named_parameters():
@@ -80,4 +80,4 @@ def spoil_weights() -> None:
                 weight.data *= 1.001  # another adapter, as good as the first
         save(model, *arguments)
 
-    artifacts.save_adapter = spoil_and_save
+    run_record.save_adapter = spoil_and_save

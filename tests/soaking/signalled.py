@@ -49,12 +49,12 @@ def signal_after(soak: Soak, place: Place, at: float, from_the_start: bool) -> N
 
 def mark_hold(mark: Path) -> None:
     """Leave `mark` once a signal comes too late to keep the run from being published."""
-    from trainer import stopping
+    from trainer.runtime import signals as handlers
 
-    hold = stopping.hold
+    hold = handlers.hold
 
     def hold_and_mark() -> None:
         hold()
         mark.touch()
 
-    stopping.hold = hold_and_mark
+    handlers.hold = hold_and_mark

@@ -4,6 +4,7 @@ What cannot be used is skipped with its reason; too much of it ends the run. For
 hostile file could use against their library are read in a child process with limits.
 """
 
+from trainer.corpus.dedup import PERMUTATIONS, Copy, Prints, copies, prints, shared
 from trainer.corpus.examples import (
     ROLES,
     Completion,
@@ -15,10 +16,9 @@ from trainer.corpus.examples import (
     shown,
 )
 from trainer.corpus.formats import SUFFIXES
-from trainer.corpus.quality import PERMUTATIONS, Copy, Prints, copies, prints, shared
-from trainer.corpus.reading import Reader, Source, Tally
+from trainer.corpus.headings import Outline
+from trainer.corpus.reader import Reader, Source, Tally
 from trainer.corpus.records import Columns
-from trainer.corpus.structure import Outline
 
 __all__ = [
     "PERMUTATIONS",

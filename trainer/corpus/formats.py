@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from trainer.corpus import documents, tables
 from trainer.corpus.decoding import PACKED, Encoding, Raw, decoded, encoding_of
 from trainer.corpus.examples import Heading, Item, Notice, Refused, Text, Unusable, worded
+from trainer.corpus.headings import markdown_headings, rst_headings
 from trainer.corpus.records import Columns, example_of
-from trainer.corpus.structure import markdown_headings, rst_headings
 
 # A text file that is longer becomes several documents.
 LONGEST_DOCUMENT = 4 << 20  # characters

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from trainer.corpus.child import request
 from trainer.corpus.decoding import too_large_unpacked, unpacked_limit
 from trainer.corpus.examples import Item, Unusable
 from trainer.corpus.formats import Format
 from trainer.corpus.records import Columns
-from trainer.corpus.wire import unpacked
+from trainer.corpus.sandbox_child import request
+from trainer.corpus.sandbox_protocol import unpacked
 
 _ROOT = Path(__file__).parent.parent.parent
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
@@ -111,7 +111,12 @@ class Sandbox:
         if self._child is None or self._child.poll() is not None:
             self._end()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "trainer.corpus.child", str(self._limits.memory_bytes)],
+                [
+                    sys.executable,
+                    "-m",
+                    "trainer.corpus.sandbox_child",
+                    str(self._limits.memory_bytes),
+                ],
                 cwd=_ROOT,
                 env={k: os.environ[k] for k in _INHERITED if k in os.environ} | _PLAIN,
                 stdin=subprocess.PIPE,

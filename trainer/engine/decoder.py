@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from trainer.engine.graphs import Graphs, Inputs, Loss
-from trainer.engine.head import Head
-from trainer.engine.host import Host
-from trainer.engine.layer import LayerPass
-from trainer.engine.parts import layers_of
-from trainer.engine.products import Products
-from trainer.engine.state import Batch, Passed, Saved
+from trainer.engine.activations import Batch, Passed, Saved
+from trainer.engine.cpu_offload import Host
+from trainer.engine.cuda_graphs import Graphs, Inputs, Loss
+from trainer.engine.decoder_layer import LayerPass
+from trainer.engine.lm_head import Head
+from trainer.engine.lora_linear import Products
+from trainer.engine.weights import layers_of
 from trainer.kernels import Kernels, choose, choose_attention
 from trainer.kernels.attention import Attention, Documents
-from trainer.plan import Plan
-from trainer.sharding import WholeBase
+from trainer.models.sharded_base import WholeBase
+from trainer.planner.memory_plan import Plan
 
 
 class Engine:

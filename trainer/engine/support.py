@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.device import Device, Precision
+from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")

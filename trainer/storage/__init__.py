@@ -4,9 +4,9 @@
 Credentials, endpoint, region and CA come from the standard `AWS_*` variables and files only.
 """
 
-from trainer.storage.bucket import BucketStore
 from trainer.storage.buffers import Bytes
-from trainer.storage.folder import FolderStore
+from trainer.storage.local import FolderStore
+from trainer.storage.s3.store import BucketStore
 from trainer.storage.store import Content, DamagedError, Store, Stored, again_if_damaged
 from trainer.storage.transfer import (
     Fetched,

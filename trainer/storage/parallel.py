@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from trainer.storage.failures import stopping
+from trainer.storage.retry import stopping
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

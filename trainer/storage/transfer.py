@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from trainer.errors import DataError, SettingsError
 from trainer.settings import publishable_uri
-from trainer.storage import disk, keys
-from trainer.storage.bucket import RANGE_BYTES, BucketStore
-from trainer.storage.folder import FolderStore
+from trainer.storage import files, keys
 from trainer.storage.keys import shown
+from trainer.storage.local import FolderStore
 from trainer.storage.parallel import in_parallel
+from trainer.storage.s3.store import RANGE_BYTES, BucketStore
 from trainer.storage.store import Content, Store, Stored, WrongContentError
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ def fetch(
     names = [stored.name for stored in listed]
     keys.refuse_unsafe(names, store.uri)
     keys.refuse_collisions(names, store.uri)
-    disk.sweep(into)
+    files.sweep(into)
     index = _Index(into)
     index.remove_all_but(names)
-    disk.refuse_without_room(into, _bytes_missing(listed, into), uri)
+    files.refuse_without_room(into, _bytes_missing(listed, into), uri)
     fetched = _at_once(lambda stored: _fetch_one(store, stored, into, index), listed)
     fetched.sort(key=lambda file: file.name)
     log.info("fetched files=%d bytes=%d from %s", len(fetched), sum(f.size for f in fetched), uri)
@@ -170,9 +170,9 @@ def fetch_verified(
         raise DataError(f"{_run(store, under)}: its {MANIFEST} lists nothing below {only_prefix!r}")
     keys.refuse_unsafe(contents, _run(store, under))
     keys.refuse_collisions(contents, _run(store, under))
-    disk.sweep(into)
+    files.sweep(into)
     wanted = [Stored(name, content.size, content.sha256) for name, content in contents.items()]
-    disk.refuse_without_room(into, _bytes_missing(wanted, into), _run(store, under))
+    files.refuse_without_room(into, _bytes_missing(wanted, into), _run(store, under))
     _at_once(lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored), wanted)
     return contents
 
@@ -199,10 +199,10 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
 
 
 def _in_place(path: Path) -> list[Fetched]:
-    with disk.disk_errors(path):
+    with files.disk_errors(path):
         path.stat()
         if path.is_file():
-            return [Fetched(path.name, path.parent, path.stat().st_size, disk.sha256_of(path))]
+            return [Fetched(path.name, path.parent, path.stat().st_size, files.sha256_of(path))]
     if not path.is_dir():
         raise DataError(f"{path}: is neither a file nor a folder; name one")
     listed = FolderStore(path).list()
@@ -215,7 +215,7 @@ def _in_place(path: Path) -> list[Fetched]:
 def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fetched:
     path = FolderStore(into).path(stored.name)
     sha256 = index.sha256(stored)
-    if not (sha256 and disk.holds(path, stored.size, sha256)):
+    if not (sha256 and files.holds(path, stored.size, sha256)):
         sha256 = store.download(stored, path)
         index.add(stored, sha256)
     return Fetched(stored.name, into, stored.size, sha256)
@@ -241,7 +241,7 @@ def _at_once(action: Callable[[Stored], Result], wanted: list[Stored]) -> list[R
 
 def _fetch_exactly(store: Store, name: str, into: Path, content: Stored) -> None:
     path = FolderStore(into).path(content.name)
-    if disk.holds(path, content.size, content.version):
+    if files.holds(path, content.size, content.version):
         return
     for _ in range(2):  # once more, for damage on the way
         with suppress(WrongContentError):
@@ -280,7 +280,7 @@ class _Index:
         self._path = folder.with_name(folder.name + ".index.jsonl")
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, str]] = {}
-        with disk.disk_errors(self._path):
+        with files.disk_errors(self._path):
             lines = (
                 self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
             )
@@ -295,12 +295,12 @@ class _Index:
 
     def add(self, stored: Stored, sha256: str) -> None:
         line = json.dumps([stored.name, stored.version, sha256]) + "\n"
-        with self._lock, disk.disk_errors(self._path), self._path.open("a") as file:
+        with self._lock, files.disk_errors(self._path), self._path.open("a") as file:
             file.write(line)
 
     def remove_all_but(self, names: list[str]) -> None:
         """What was removed from the bucket must not be read any more."""
         for name in self._known.keys() - set(names):
             if not keys.fault(name):
-                with disk.disk_errors(self._folder):
+                with files.disk_errors(self._folder):
                     FolderStore(self._folder).path(name).unlink(missing_ok=True)

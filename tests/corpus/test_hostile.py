@@ -1,0 +1,442 @@
+"""Whatever lies in the data folder, the job ends in one sentence or goes on, and stays alive."""
+
+import json
+import os
+import random
+import re
+import signal
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import makers
+from support.corpora import Corpus, read_corpus
+from support.jobs import run_command, run_here
+
+from trainer.corpus import Columns, Source, Text
+from trainer.corpus.examples import Unusable
+from trainer.corpus.formats import format_of
+from trainer.corpus.sandbox import Limits, Sandbox
+from trainer.errors import DataError
+from trainer.storage import fetch, keys
+
+Maker = Callable[[Path], object]
+LIMITS = Limits(memory_bytes=1 << 30, seconds=120)
+NOISE = random.Random(7).randbytes(5000)
+GOOD = makers.jsonl(*({"text": f"record {number}"} for number in range(40)))
+PROSE = b"A paragraph of ordinary words, which says nothing much. " * 20
+LAUGHS = (
+    b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "'
+    + b"ha" * 500
+    + b'">'
+    + b"".join(b'<!ENTITY %c "%s">' % (98 + n, b"&%c;" % (97 + n) * 50) for n in range(8))
+    + b"]><l>&i;</l>"
+)
+
+
+def file(name: str, content: bytes) -> Maker:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def lines(*found: bytes) -> Maker:
+    return file("a.jsonl", b"\n".join(found) + b"\n")
+
+
+def turns(*pairs: tuple[str, object]) -> Maker:
+    messages = [{"role": role, "content": content} for role, content in pairs]
+    return file("a.jsonl", makers.jsonl({"messages": messages}))
+
+
+def one_gigabyte_line(folder: Path) -> None:
+    with (folder / "a.txt").open("wb") as target:
+        for _ in range(1 << 10):
+            target.write(b"x" * (1 << 20))
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "a.txt")
+
+
+def link_out(folder: Path) -> None:
+    (folder.parent / "secret.txt").write_text("a secret")
+    (folder / "a.txt").symlink_to(folder.parent / "secret.txt")
+
+
+def folding_keys(folder: Path) -> None:
+    keys.refuse_collisions(["docs/Guide.txt", "docs/guide.txt"], "s3://bucket/")
+
+
+def repeating_parquet(folder: Path) -> None:
+    record = {"text": "the same words again " * 500}
+    (folder / "a.parquet").write_bytes(makers.parquet([record] * 5_000))
+
+
+def loop_of_pages() -> bytes:
+    return makers.pdf("a").replace(b"/Kids [4 0 R]", b"/Kids [2 0 R]")
+
+
+def huge_zst_window() -> bytes:
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([0xA8]) + b"\x00" * 64  # a window of 2 GiB
+
+
+HOSTILE: dict[str, tuple[Maker, int, str]] = {
+    # Text
+    "empty": (file("a.txt", b""), 10, r"a\.txt: the file is empty"),
+    "white space": (file("a.md", b" \r\n\t\n"), 10, r"a\.md: the file is empty"),
+    "a mark and nothing": (file("a.txt", b"\xef\xbb\xbf"), 10, r"a\.txt: the file is empty"),
+    "no words": (file("a.txt", b"12.50 -- 17 %\n"), 10, "holds no words"),
+    "damaged UTF-8": (
+        file("a.txt", "grüße über ".encode() + b"\xff."),
+        10,
+        r"a\.txt: byte 14 is not UTF-8; save the file as UTF-8",
+    ),
+    "UTF-8 cut off": (file("a.txt", PROSE + b"\xe2\x82"), 10, "byte 1120 is not UTF-8"),
+    "windows-1252": (file("a.txt", b"caf\xe9 au lait"), 0, "byte 3 is not UTF-8; read as cp1252"),
+    "UTF-16 with a mark": (file("a.txt", "Grüße".encode("utf-16")), 0, "Grüße"),
+    "UTF-16 without": (file("a.txt", "Hello world".encode("utf-16-le")), 0, "read as UTF-16-LE"),
+    "UTF-16 of odd length": (file("a.txt", b"\xff\xfea\0b"), 10, "byte 4 is not UTF-16-LE"),
+    "UTF-16 half a pair": (file("a.txt", b"\xff\xfe\0\xd8a\0"), 10, "byte 2 is not UTF-16-LE"),
+    "UTF-32 with a mark": (file("a.txt", "Grüße".encode("utf-32")), 0, "Grüße"),
+    "NUL bytes": (file("a.txt", b"one\0two"), 10, "holds NUL bytes: binary"),
+    "noise": (file("a.txt", NOISE.replace(b"\0", b"\x81")), 10, "not UTF-8.*binary"),
+    "a line of 1 GB": (one_gigabyte_line, 10, "line 1 is longer than 16 Mi characters"),
+    "a ZIP named .txt": (file("a.txt", makers.docx(("Normal", "a"))), 10, "it is a ZIP archive"),
+    "a PDF named .md": (file("a.md", makers.pdf("a")), 10, "it is a PDF whatever its name"),
+    "an image named .txt": (file("a.txt", b"\x89PNG\r\n\x1a\n\0"), 10, "it is an image"),
+    "a program named .csv": (file("a.csv", b"\x7fELF\x02\x01"), 10, "it is a program"),
+    "gzip named .jsonl": (file("a.jsonl", makers.gz(GOOD)), 10, "it is gzip data"),
+    # JSON
+    "broken on line 17": (
+        lines(*[b'{"text": "a%d"}' % n for n in range(16)], b'{"text": "b"'),
+        10,
+        r"a\.jsonl line 17: broken JSON",
+    ),
+    "nested 20,000 deep": (lines(b"[" * 20_000), 10, "line 1: JSON nested too deep"),
+    "objects nested": (lines(b'{"a":' * 100_000), 10, "line 1: JSON nested too deep"),
+    "half a pair": (lines(b'{"text": "a\\ud800"}'), 10, "half a surrogate pair at character 2"),
+    "NUL in a string": (lines(b'{"text": "a\\u0000"}'), 10, "holds a NUL character"),
+    "a number as text": (lines(b'{"text": 3}'), 10, '"text" is a number, not text'),
+    "a null as text": (lines(b'{"question": "q", "answer": null}'), 10, '"answer" is null'),
+    "not a number": (lines(b'{"text": NaN}'), 10, '"text" is a number, not text'),
+    "5,000 digits": (lines(b'{"n": ' + b"9" * 5000 + b"}"), 10, "number that is too long"),
+    "missing columns": (
+        lines(b'{"question": "q", "reply": "r"}'),
+        10,
+        r"needs text, prompt \+ completion, question \+ answer or messages; "
+        "it has question, reply",
+    ),
+    "a thousand columns": (
+        lines(json.dumps({f"c{n}": "" for n in range(1000)}).encode()),
+        10,
+        "it has c0, .* and 992 more",
+    ),
+    "a list as line": (lines(b'["text"]'), 10, "the line is a list, not an object"),
+    "two records on a line": (lines(b'{"text": "a"}{"text": "b"}'), 10, "Extra data"),
+    "empty answer": (lines(b'{"question": "q", "answer": " "}'), 10, '"answer" is empty'),
+    "blank lines": (lines(b"", b"  ", b""), 10, r"a\.jsonl: it holds no records"),
+    "no answer": (turns(("user", "a")), 10, "no assistant turn"),
+    "a tool's turn": (turns(("tool", "b")), 10, r'"messages\[0\].role" is none of'),
+    "a list as role": (turns(("user", "a"), (["x"], "b")), 10, r'"messages\[1\].role" is none'),  # type: ignore[arg-type]
+    "deep .json": (file("a.json", b"[" * 200_000), 10, r"a\.json: JSON nested too deep"),
+    "a word as .json": (file("a.json", b'"hello"'), 10, "it is text, not a list of records"),
+    ".json cut off": (file("a.json", b'[{"text": "a"},\n{"te'), 10, "broken JSON .* at line 2"),
+    "no records": (file("a.json", b"[]"), 10, r"a\.json: it holds no records"),
+    "numbers in .json": (file("a.json", b"[1, 2]"), 10, "record 1: the record is a number"),
+    # CSV
+    "a short row": (
+        file("a.csv", b"question,answer\nq,a\nq\n"),
+        10,
+        r"a\.csv line 3: has 1 fields and the header has 2",
+    ),
+    "a long row": (file("a.tsv", b"text\nq\ta\n"), 10, "line 2: has 2 fields and the header has 1"),
+    "an open quote": (
+        file("a.csv", b'question,answer\nq,a\nq,"never closed\nq,a\n'),
+        10,
+        r"a\.csv: line 3: a quote that opens here is never closed",
+    ),
+    "a quote inside": (file("a.csv", b'text\n"a"b\n'), 10, "line 2: broken row"),
+    "other columns": (file("a.csv", b"id,words\n1,hello\n"), 10, "line 2: .*; it has id, words"),
+    "a column twice": (file("a.csv", b"text,text\na,b\n"), 10, "names 'text' twice"),
+    "a header alone": (file("a.csv", b"question,answer\n"), 10, r"a\.csv: it holds no records"),
+    "NUL in a row": (file("a.csv", b"text\na\0b\n"), 10, "holds NUL bytes"),
+    "a field of 17 MB": (
+        file("a.csv", b'text\n"' + (b"x" * 1023 + b"\n") * (17 << 10) + b'"\n'),
+        10,
+        "line 2: a field is longer than 16 Mi",
+    ),
+    "NA and null": (file("a.csv", b"question,answer\nNA,null\n"), 0, "NA null"),
+    "old line ends": (file("a.csv", b"text\rone\rtwo\r"), 0, "one two"),
+    # Parquet
+    "garbage as Parquet": (
+        file("a.parquet", NOISE),
+        10,
+        r"a\.parquet: it is no readable \.parquet",
+    ),
+    "Parquet cut off": (
+        file("a.parquet", makers.parquet([{"text": "a"}])[:-20]),
+        10,
+        r"it is no readable \.parquet",
+    ),
+    "a false footer": (
+        file("a.parquet", b"PAR1" + NOISE + struct.pack("<I", 2**31) + b"PAR1"),
+        10,
+        r"it is no readable \.parquet",
+    ),
+    "damaged pages": (
+        file("a.parquet", b"PAR1" + NOISE[:50] + makers.parquet([{"text": "a" * 999}])[54:]),
+        10,
+        r"it is no readable \.parquet",
+    ),
+    "numbers in Parquet": (
+        file("a.parquet", makers.parquet([{"text": 3}])),
+        10,
+        r"a\.parquet row 1: \"text\" is a number",
+    ),
+    "bytes in Parquet": (file("a.parquet", makers.parquet([{"text": b"a"}])), 10, "is binary"),
+    "other columns of Parquet": (
+        file("a.parquet", makers.parquet([{"id": 1, "words": "a"}])),
+        10,
+        "it has id, words",
+    ),
+    "repeating Parquet": (repeating_parquet, 10, "unpack to more than 16 MiB"),
+    # PDF
+    "a locked PDF": (file("a.pdf", makers.locked_pdf("a", "secret")), 10, "it is encrypted"),
+    "a scanned PDF": (file("a.pdf", makers.pdf("", "")), 10, "holds no text: scanned pages"),
+    "a PDF cut off": (file("a.pdf", makers.pdf("a")[:200]), 10, r"it is no readable \.pdf"),
+    "garbage as PDF": (file("a.pdf", b"%PDF-1.7\n" + NOISE), 10, r"it is no readable \.pdf"),
+    "pages in a loop": (file("a.pdf", loop_of_pages()), 10, r"a\.pdf: it "),
+    "a PDF bomb": (
+        file("a.pdf", makers.pdf_bomb(64)),
+        10,
+        r"a\.pdf: .*(memory|more than|readable)",
+    ),
+    "text as PDF": (file("a.pdf", PROSE), 10, r"it is no readable \.pdf"),
+    # Word
+    "garbage as Word": (file("a.docx", NOISE), 10, r"it is no readable \.docx"),
+    "an old Word file": (file("a.docx", b"\xd0\xcf\x11\xe0" + NOISE), 10, "encrypted or an old"),
+    "Word cut off": (
+        file("a.docx", makers.docx(("Normal", "a"))[:5000]),
+        10,
+        r"it is no readable \.docx",
+    ),
+    "a Word bomb": (
+        file("a.docx", makers.docx_with("word/document.xml", b" " * (64 << 20))),
+        10,
+        "unpack to more than 19 MiB",
+    ),
+    "a billion laughs": (
+        file("a.docx", makers.docx_with("word/document.xml", LAUGHS)),
+        10,
+        r"a\.docx: (it|reading)",
+    ),
+    # HTML
+    "nested 20,000 tags": (
+        file("a.html", b"<div>" * 20_000 + b"deep"),
+        10,
+        r"a\.html: it is nested too deep",
+    ),
+    "navigation only": (file("a.html", b"<nav>Home</nav><script>x</script>"), 10, "no text beside"),
+    "a missing page": (file("a.html", b"<h1>404 Not Found</h1>"), 10, "a placeholder page: # 404"),
+    "NUL in HTML": (file("a.html", b"<p>a\0b</p>"), 10, "holds NUL bytes"),
+    # Packed
+    "a gzip bomb": (
+        file("a.txt.gz", makers.gz(b"bomb " * (8 << 20))),
+        10,
+        r"a\.txt\.gz: its [\d,]+ bytes unpack to more than 16 MiB",
+    ),
+    "gzip cut off": (file("a.jsonl.gz", makers.gz(GOOD)[:-20]), 10, "the gzip data is cut off"),
+    "garbage as gzip": (file("a.txt.gz", NOISE), 10, "the gzip data is broken"),
+    "gzip with a false sum": (
+        file("a.txt.gz", makers.gz(PROSE)[:-8] + b"\1\2\3\4\5\6\7\7"),
+        10,
+        "the gzip data is broken",
+    ),
+    "gzip in gzip": (file("a.txt.gz", makers.gz(makers.gz(PROSE))), 10, "it is gzip data"),
+    "nothing as gzip": (file("a.txt.gz", b""), 10, r"a\.txt\.gz: the file is empty"),
+    "a zstd bomb": (
+        file("a.csv.zst", makers.zst(b"text\n" + b"bomb\n" * (8 << 20))),
+        10,
+        "unpack to more than 16 MiB",
+    ),
+    "zstd cut off": (file("a.txt.zst", makers.zst(PROSE)[:-5]), 10, "the zstd data is cut off"),
+    "garbage as zstd": (file("a.txt.zst", NOISE), 10, "the zstd data is broken"),
+    "a vast window": (file("a.txt.zst", huge_zst_window()), 10, "the zstd data is broken"),
+    "two zstd frames": (file("a.txt.zst", makers.zst(b"one ") + makers.zst(b"two")), 0, "one two"),
+    # Names and places
+    "another suffix": (file("a.exe", b"MZ"), 10, r"only a\.exe: unsupported \.exe"),
+    "no suffix": (file("README", b"Hello"), 10, "unsupported file without a suffix"),
+    "a packed PDF": (file("a.pdf.gz", b""), 10, r"unsupported \.pdf\.gz"),
+    "a name with a newline": (file("a\nb.txt", b"a"), 10, "holds a control character"),
+    "names that differ in case": (folding_keys, 10, r"Guide\.txt"),
+    "a link out of the folder": (link_out, 10, "no files"),
+    "a pipe": (pipe, 10, "no files"),
+    "a folder named .txt": (lambda folder: (folder / "a.txt").mkdir(), 10, "no files"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_read_or_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+    make, exit_code, words = HOSTILE[name]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if exit_code:
+        with pytest.raises(DataError, match=words) as failure:
+            make(folder)
+            read_folder(folder)
+        assert failure.value.exit_code == exit_code
+        assert len(str(failure.value)) < 700
+        assert "\n" not in str(failure.value)
+    else:
+        make(folder)
+        corpus = read_folder(folder)
+        read = " ".join(part for example in corpus.examples for part in example.parts[1:])
+        assert words in " ".join(
+            [*corpus.notices, read.replace("user ", "").replace("assistant ", "")]
+        )
+
+
+def read_folder(folder: Path) -> Corpus:
+    fetched = fetch(str(folder), folder.parent / "scratch", retry_minutes=0)
+    sources = [Source(f.name, f.path, f.size) for f in fetched]
+    return read_corpus(sources, max_skipped_share=0, limits=LIMITS)
+
+
+# -- limits of the child process ----------------------------------------------------------
+
+
+def read_with(limits: Limits, folder: Path, **files: bytes) -> Corpus:
+    sources = []
+    for key, content in files.items():
+        name = key.replace("_", ".")
+        (folder / name).write_bytes(content)
+        sources.append(Source(name, folder / name))
+    return read_corpus(sources, max_skipped_share=1, limits=limits)
+
+
+def test_a_reader_that_needs_too_much_memory_costs_its_file_only(tmp_path: Path) -> None:
+    tight = Limits(memory_bytes=256 << 20)
+    many_objects = b"[" + b"{}," * 5_000_000 + b"{}]"
+    corpus = read_with(tight, tmp_path, a_json=many_objects, b_html=b"<p>words")
+    assert corpus.examples == [Text("words")]
+    (skip,) = corpus.skipped
+    assert skip == ("a.json: reading it needs more than 256 MiB of memory; split or convert it")
+
+
+def test_a_reader_that_takes_too_long_costs_its_file_only(tmp_path: Path) -> None:
+    hasty = Limits(seconds=0.01, seconds_per_mib=0)
+    corpus = read_with(hasty, tmp_path, a_pdf=makers.pdf("a"), b_txt=b"words")
+    assert corpus.examples == [Text("words")]
+    assert "a.pdf: reading it took more than 0 s" in corpus.skipped[0]
+
+
+def test_a_reader_that_crashes_costs_its_file_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(makers.gz(makers.jsonl(*({"text": f"{n} " * 99} for n in range(5000)))))
+    with Sandbox() as sandbox:
+        items = sandbox.read(path, format_of(path.name), Columns())
+        assert next(items) == Text("0 " * 99)
+        (child,) = children(os.getpid())
+        os.kill(child, signal.SIGSEGV)
+        with pytest.raises(Unusable, match=r"crashed \(SIGSEGV\): it is no sound \.jsonl\.gz"):
+            list(items)
+        assert len(list(sandbox.read(path, format_of(path.name), Columns()))) == 5000
+
+
+def test_the_reader_knows_no_secret_and_ends_with_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-value")
+    path = tmp_path / "a.html"
+    path.write_bytes(b"<p>words")
+    with Sandbox() as sandbox:
+        assert list(sandbox.read(path, format_of(path.name), Columns())) == [Text("words")]
+        (child,) = children(os.getpid())
+        environment = Path(f"/proc/{child}/environ").read_bytes()
+        assert b"PATH=" in environment and b"secret" not in environment
+        limits = Path(f"/proc/{child}/limits").read_text()
+        assert re.search(rf"Max address space +{2 << 30} ", limits)
+        assert re.search(r"Max file size +0 ", limits)
+    assert children(os.getpid()) == []
+
+
+def children(pid: int) -> list[int]:
+    """The readers that this process has started."""
+    found = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [
+        n
+        for n in found
+        if b"trainer.corpus.sandbox_child" in Path(f"/proc/{n}/cmdline").read_bytes()
+    ]
+
+
+# -- what happens meanwhile, and the whole job --------------------------------------------
+
+
+def test_a_file_that_changes_while_it_is_read_ends_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD * 2000)
+    is_read = threading.Event()
+
+    def write_on() -> None:
+        while not is_read.wait(0.005):
+            with path.open("ab") as file:
+                file.write(GOOD)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        with pytest.raises(
+            DataError, match=r"a\.jsonl changed while it was read; start again once"
+        ):
+            read_corpus([Source("a.jsonl", path)])
+    finally:
+        is_read.set()
+        writer.join()
+
+
+def test_a_file_that_changed_since_it_was_listed_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(GOOD)
+    with pytest.raises(DataError, match=r"a\.jsonl changed while it was read"):
+        read_corpus([Source("a.jsonl", tmp_path / "a.jsonl", size=len(GOOD) - 1)])
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"a\.txt cannot be read \(it is no plain file\)"):
+        read_corpus([Source("a.txt", tmp_path / "a.txt")])
+
+
+@pytest.mark.parametrize("name", ["nested 20,000 deep", "a billion laughs"])
+def test_the_command_ends_with_10_and_one_sentence(tmp_path: Path, name: str) -> None:
+    make, exit_code, words = HOSTILE[name]
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data")
+    failed = run_command(tmp_path)
+    assert failed.returncode == exit_code
+    assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    assert re.search(words, failed.stderr)
+
+
+def test_a_job_trains_on_what_is_sound_and_records_the_rest(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "good.csv").write_bytes(
+        b"question,answer\n" + b"".join(b"What is %d?,It is %d\n" % (n, n) for n in range(60))
+    )
+    (data / "good.html").write_bytes(b"<h1>Plover</h1>" + b"<p>%s</p>" % PROSE)
+    (data / "copy.md").write_bytes(b"# Plover\n\n" + PROSE)
+    (data / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    for name in ("a gzip bomb", "a locked PDF", "another suffix"):
+        HOSTILE[name][0](data)
+    run = run_here(tmp_path, MAX_STEPS="2")
+    counts = json.loads((run / "run.json").read_text())["data"]
+    assert (counts["files"], counts["conversation"], counts["text"]) == (6, 60, 2)
+    assert (counts["duplicates"] + counts["near_duplicates"], counts["skipped"]) == (1, 3)
+    assert [reason.split(":")[0] for reason in counts["skipped_first"]] == [
+        *("a.exe", "a.pdf", "a.txt.gz"),
+    ]
+    assert counts["assumed_first"] == [
+        "latin.txt: byte 3 is not UTF-8; read as cp1252, which is a guess: save it as UTF-8"
+    ]

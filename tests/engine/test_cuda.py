@@ -1,0 +1,318 @@
+"""What only a GPU can show: the engine's passes and graphs, sums in float64, whole runs.
+
+python -m pytest -m cuda        all of it, with the kernels and the loader, in a few minutes
+"""
+
+import json
+import signal
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
+from test_decoder import packed_batch, trainable, tuned_model
+from test_interruption import only_run, wait_for_step
+from test_workers import ends, start_workers, steps
+from test_workers import wait_for_step as wait_for_line
+
+from trainer.dataset.collate import collate_for_engine, documents
+from trainer.dataset.packing import Block
+from trainer.distributed.data_parallel import GradientSum
+from trainer.distributed.workers import Workers
+from trainer.engine import Engine
+from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
+from trainer.planner.memory_plan import Plan
+from trainer.training.validation import HeldOut
+
+ROWS, ROW, LAYERS = 2, 48, 3
+KEPT = Plan(LAYERS)
+PLANS = {
+    "kept": KEPT,
+    "graph": replace(KEPT, graph=True),
+    "unpacked": replace(KEPT, unpacked_layers=2, graph=True),
+    "half": Plan(1),
+    "recomputed": Plan(0, mlp_rows=40, logit_rows=17),
+    "offloaded": Plan(0, keep_attention=True, offload=True, mlp_rows=40, host_ends=True),
+}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+OFF = {"fp16": 0.02, "bf16": 0.15}  # of a gradient, against float32: twice what the H200 measured
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+pytestmark = [pytest.mark.cuda, needs_gpu]
+needs_ampere = pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0),
+    reason="no bf16 and no flash attention below compute capability 8.0",
+)
+PRECISIONS = ["fp16", pytest.param("bf16", marks=needs_ampere)]
+
+
+@pytest.fixture(autouse=True)
+def whole_memory() -> Any:
+    """A test that limits memory leaves none of it limited."""
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def micro_batch(rows: int = ROWS, seed: int = 0) -> dict[str, Any]:
+    """Rows of three documents and of one, in turns; on the GPU, as a step is given them."""
+    made = packed_batch()
+    ids = torch.randint(331, (2, ROW), generator=torch.Generator().manual_seed(seed))
+    made["labels"] = torch.where(made["labels"] == -100, -100, ids)
+    made["input_ids"] = ids
+    given = [{name: tensor[row % 2] for name, tensor in made.items()} for row in range(rows)]
+    batch = collate_for_engine(given)
+    return {n: t.cuda() if isinstance(t, torch.Tensor) else t for n, t in batch.items()}
+
+
+def loss_of(engine: Engine, batch: dict[str, Any]) -> torch.Tensor:
+    named = batch["input_ids"], batch["labels"], batch["position_ids"]
+    return engine.loss_sum(*named, documents(batch))
+
+
+def step(engine: Engine, batch: dict[str, Any], seed: int = 1) -> tuple[float, torch.Tensor]:
+    """Loss and all gradients, float32 in one line, of a micro-batch with its own seed."""
+    torch.manual_seed(seed)
+    for parameter in engine.parameters:
+        parameter.grad = None
+    loss = loss_of(engine, batch)
+    loss.backward()
+    return float(loss.detach()), flat(p.grad for p in engine.parameters)
+
+
+def flat(gradients: Any) -> torch.Tensor:
+    return torch.cat([g.detach().float().flatten() for g in gradients])
+
+
+def engine_of(model: Any, precision: str, plan: Plan, **more: Any) -> Engine:
+    return Engine(model, dtype=DTYPES[precision], plan=plan, row_tokens=ROW, **more)
+
+
+def by_name(model: Any, engine: Engine) -> dict[str, torch.Tensor]:
+    """The engine's gradients under the names of the adapter's tensors."""
+    found = {}
+    for parameter in engine.parameters:
+        for name, view in trainable(model).items():
+            at = (view.data_ptr() - parameter.data_ptr()) // view.element_size()
+            if 0 <= at < parameter.numel():
+                found[name] = parameter.grad.flatten()[at : at + view.numel()].view(view.shape)
+    return found
+
+
+# -- what is computed ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("family", "plan"),
+    [*product(["llama", "qwen3"], PLANS), ("mistral", "graph"), ("qwen2", "graph")],
+)
+def test_gradients_are_those_of_float32_on_a_cpu(
+    family: str, plan: str, precision: str, tmp_path: Path
+) -> None:
+    truth_model = tuned_model(family, tmp_path / "truth", "all-linear")
+    truth = packed_batch()
+    loss = truth_model(**truth, use_cache=False).loss * truth["labels"][:, 1:].ne(-100).sum()
+    expected = dict(
+        zip(
+            trainable(truth_model),
+            torch.autograd.grad(loss, list(trainable(truth_model).values())),
+            strict=True,
+        )
+    )
+    model = tuned_model(family, tmp_path / "here", "all-linear", precision=precision, kind="cuda")
+    batch = collate_for_engine([{n: t[row] for n, t in truth.items()} for row in range(ROWS)])
+    batch = {n: t.cuda() if isinstance(t, torch.Tensor) else t for n, t in batch.items()}
+    engine = engine_of(model, precision, PLANS[plan])
+    for _ in range(2):  # a graph's first pass captures, its second only replays
+        found, _ = step(engine, batch)
+        assert found == pytest.approx(float(loss.detach()), rel=OFF[precision])
+        for name, gradient in by_name(model, engine).items():
+            wanted = expected[name]
+            off = (gradient.cpu() - wanted).norm() / wanted.norm()
+            assert off < OFF[precision], name
+
+
+@pytest.mark.parametrize(
+    "attention", [MemoryEfficient(), pytest.param(Flash(), marks=needs_ampere)]
+)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_every_attention_gives_the_same(family: str, attention: Any, tmp_path: Path) -> None:
+    """What a GPU takes by itself against the two that it may have to take."""
+    model = tuned_model(family, tmp_path, "q_proj,v_proj", precision="fp16", kind="cuda")
+    batch = micro_batch()
+    _, expected = step(engine_of(model, "fp16", KEPT), batch)
+    _, found = step(engine_of(model, "fp16", KEPT, attention=attention), batch)
+    assert (found - expected).norm() / expected.norm() < OFF["fp16"]
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0),
+    reason="cuDNN's attention is taken from compute capability 9.0 up",
+)
+def test_rows_of_one_document_go_through_cudnn(tmp_path: Path) -> None:
+    model = tuned_model("qwen3", tmp_path, "q_proj,v_proj", precision="fp16", kind="cuda")
+    row = {n: t[1] for n, t in packed_batch().items()}  # one document
+    batch = collate_for_engine([row, row])
+    batch = {n: t.cuda() if isinstance(t, torch.Tensor) else t for n, t in batch.items()}
+    _, expected = step(engine_of(model, "fp16", KEPT, attention=MemoryEfficient()), batch)
+    for plan in (KEPT, PLANS["graph"]):
+        engine = engine_of(model, "fp16", plan, attention=Cudnn(ROW))
+        for _ in range(2):
+            _, found = step(engine, batch)
+            assert (found - expected).norm() / expected.norm() < OFF["fp16"]
+
+
+# -- graphs, seeds and sums ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("plan", ["graph", "kept", "recomputed"])
+def test_a_micro_batch_gives_the_same_bits_again_whatever_was_between(
+    plan: str, precision: str, tmp_path: Path
+) -> None:
+    """Its seed alone decides its dropout: not other shapes, other seeds, held-out losses or another
+    engine, as after a start from a checkpoint."""
+    model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision=precision, kind="cuda")
+    engine, batch = engine_of(model, precision, PLANS[plan]), micro_batch()
+    loss, gradient = step(engine, batch)
+    _, other = step(engine, batch, seed=2)
+    assert not torch.equal(other, gradient)
+    step(engine, micro_batch(rows=1))
+    step(engine, micro_batch(rows=5, seed=4))
+    columns = (micro_batch()[name].cpu() for name in ("input_ids", "labels", "position_ids"))
+    blocks = [Block(*(c.numpy() for c in row)) for row in zip(*columns, strict=True)]
+    state = torch.cuda.get_rng_state()
+    assert HeldOut(blocks, steps=1, step_blocks=1000).loss(model, engine, ROWS) > 0
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert_bits(step(engine, batch), (loss, gradient))
+    assert_bits(step(engine_of(model, precision, PLANS[plan]), batch), (loss, gradient))
+
+
+def assert_bits(found: tuple[float, torch.Tensor], expected: tuple[float, torch.Tensor]) -> None:
+    assert found[0] == expected[0]
+    assert torch.equal(found[1], expected[1])
+
+
+def test_a_graph_computes_what_the_same_plan_computes_without_one(tmp_path: Path) -> None:
+    model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision="fp16", kind="cuda")
+    batch = micro_batch()
+    loss, gradient = step(engine_of(model, "fp16", KEPT), batch)
+    found_loss, found = step(engine_of(model, "fp16", PLANS["graph"]), batch)
+    assert found_loss == pytest.approx(loss, rel=1e-3)
+    assert (found - gradient).norm() / gradient.norm() < 1e-3
+
+
+@pytest.mark.parametrize("plan", ["kept", "graph"])
+def test_the_sum_of_a_step_is_that_of_its_micro_batches(plan: str, tmp_path: Path) -> None:
+    """A graph writes into the same tensors again and again; what was given is the sum's own."""
+    model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision="fp16", kind="cuda")
+    engine = engine_of(model, "fp16", PLANS[plan])
+    total = GradientSum(7, Workers())
+    alone: list[torch.Tensor] = []
+    for number in range(3):
+        total.begin(0)
+        loss = loss_of(engine, micro_batch(seed=number))
+        loss.backward()
+        alone.append(flat(p.grad for p in engine.parameters).double())
+        total.add(engine.parameters, loss.detach())
+        assert all(p.grad is None for p in engine.parameters)
+    total.finish(engine.parameters, stops=False)
+    found = flat(p.grad for p in engine.parameters)
+    assert all(p.grad.dtype == torch.float32 for p in engine.parameters)
+    assert torch.equal(found, sum(alone[1:], alone[0]).float())
+
+
+@pytest.mark.parametrize(("call", "graph"), [(1, True), (3, False)])
+def test_memory_that_runs_out_leads_to_a_leaner_plan_and_the_same_step(
+    call: int, graph: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It really runs out, while a graph is made or in a step without one: the process may take no
+    more than it has, until the plan is changed."""
+    compute, change, plans = Engine.loss_sum, Engine.change, []
+
+    def loss_sum(engine: Engine, *arguments: Any) -> torch.Tensor:
+        plans.append(engine.plan)
+        if len(plans) == call:
+            torch.cuda.empty_cache()
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+        return compute(engine, *arguments)
+
+    def changed(engine: Engine, plan: Plan) -> None:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        change(engine, replace(plan, graph=graph and not plans))
+
+    monkeypatch.setattr(Engine, "loss_sum", loss_sum)
+    monkeypatch.setattr(Engine, "change", changed)
+    write_records(tmp_path / "data" / "many.jsonl", MANY)
+    gently = {"LEARNING_RATE": "1e-5"}  # six large steps would teach it to go on after an answer
+    run = run_here(tmp_path, PRECISION="fp16", MAX_LENGTH="1024", BATCH_SIZE="4", **gently)
+    assert [row["step"] for row in rows_of(run)] == list(range(1, STEPS + 1))
+    assert len(plans) > STEPS
+    assert plans[call - 1].unpacked_layers
+    assert not plans[call].unpacked_layers
+
+
+# -- whole runs ---------------------------------------------------------------------------
+
+MANY = [{"question": f"Which part is {n}?", "answer": f"HG-{n * n}"} for n in range(3000)]
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("precision", "micro"), [("fp16", "1"), pytest.param("bf16", "4", marks=needs_ampere)]
+)
+def test_a_killed_run_ends_in_the_same_bytes(precision: str, micro: str, tmp_path: Path) -> None:
+    """The command itself, with dropout: by its own plan, which means graphs where they are used,
+    with a step of several micro-batches and with one of a single one."""
+    settings = {"PRECISION": precision, "BATCH_SIZE": micro, "LORA_R": "16", "MAX_STEPS": "40"}
+    whole = run_command(tmp_path / "whole", **settings)
+    assert whole.returncode == 0, whole.stderr
+    process = start(tmp_path / "killed", **settings)
+    wait_for_step(process, 11)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    resumed = run_command(tmp_path / "killed", **settings)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming from checkpoint" in resumed.stdout
+    runs = [only_run(tmp_path / name) for name in ("whole", "killed")]
+    assert adapter_bytes(runs[0]) == adapter_bytes(runs[1])
+    assert [row["loss"] for row in rows_of(runs[0])] == [row["loss"] for row in rows_of(runs[1])]
+    plan = json.loads((runs[0] / "run.json").read_text())["micro_batch"]["plan"]
+    assert plan["kept_layers"] == plan["unpacked_layers"] == 4
+    assert plan["graph"] == (torch.cuda.get_device_capability() >= (8, 0))
+
+
+@pytest.mark.parametrize("precision", [*PRECISIONS, "fp32"])
+def test_the_losses_of_a_run_are_those_of_the_stock_path(precision: str, tmp_path: Path) -> None:
+    """fp32 takes the stock path by itself."""
+    settings = {"PRECISION": precision, "LORA_DROPOUT": "0", "BATCH_SIZE": "2"}
+    ours, stock = (
+        [row["loss"] for row in rows_of(run_here(tmp_path / engine, ENGINE=engine, **settings))]
+        for engine in ("auto", "stock")
+    )
+    assert ours == pytest.approx(stock, rel=3e-2)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_worker_lost_while_a_gpu_waits_for_it_ends_all_and_costs_no_step(tmp_path: Path) -> None:
+    """With the base in parts, so that each layer waits for the other worker's half of it."""
+    changes = {"SHARDING": "fsdp", "MAX_STEPS": "5000", "EPOCHS": "5000"}
+    workers = start_workers(tmp_path, 2, **changes)
+    lines = wait_for_line(workers[0], 200)
+    workers[1].kill()
+    assert ends(workers) == [12, -signal.SIGKILL]  # long before NCCL would give up
+    last = steps([*lines, *workers[0].stdout])[-1]
+
+    workers = start_workers(tmp_path, 2, **changes)
+    assert steps(wait_for_line(workers[0], last + 1)) == [last + 1]
+    workers[1].send_signal(signal.SIGTERM)
+    assert ends(workers) == [33, 33]

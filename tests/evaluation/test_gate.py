@@ -1,0 +1,196 @@
+"""The gate: an adapter with a planted fault is rejected with the reason, and kept for a look."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.jobs import published, run_command, run_here, write_records
+
+from trainer.dataset import pipeline
+from trainer.errors import DataError, RejectedError
+from trainer.models import adapters
+from trainer.reporting import run_record
+from trainer.settings import Settings
+from trainer.tokenization.chat_template import stop_ids
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+RUN = "planted"
+
+
+def edit_weights(folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    path = folder / "adapter_model.safetensors"
+    weights = {name: change(name, tensor) for name, tensor in load_file(path).items()}
+    save_file({n: t.clone() for n, t in weights.items()}, path, {"format": "pt"})
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def nan(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    spoilt = tensor.clone()
+    spoilt[0, 0] = float("nan") if "layers.2" in name else tensor[0, 0]
+    return spoilt
+
+
+def half_rank(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:4] if "lora_A" in name else tensor[:, :4]
+
+
+def cut_off(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_rank(folder: Path) -> None:
+    """Sound in itself: peft would load it."""
+    edit_weights(folder, half_rank)
+    edit_config(folder, r=4, lora_alpha=8)
+
+
+def written(damage: Callable[[Path], None]) -> Plant:
+    """The files of the adapter are damaged after they are written."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        save = run_record.save_adapter
+
+        def save_and_damage(model: Any, tokenizer: Any, base: Any, folder: Path) -> None:
+            save(model, tokenizer, base, folder)
+            damage(folder)
+
+        patch.setattr(run_record, "save_adapter", save_and_damage)
+
+    return plant
+
+
+def worse_loss(patch: pytest.MonkeyPatch) -> None:
+    """The adapter pushes the other way from what it learnt."""
+    save = run_record.save_adapter
+
+    def negate_and_save(model: Any, *arguments: Any) -> None:
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.data *= -4
+        save(model, *arguments)
+
+    patch.setattr(run_record, "save_adapter", negate_and_save)
+
+
+def ends_masked(patch: pytest.MonkeyPatch) -> None:
+    """What a collator does that masks padding where padding and end are one token."""
+    prepare = pipeline.prepare
+
+    def prepare_without_ends(*given: Any) -> pipeline.Data:
+        made = prepare(*given)
+        blocks = list(made.train)
+        for block in blocks:
+            block.labels[torch.isin(torch.from_numpy(block.labels), torch.tensor(ends))] = -100
+        return dataclasses.replace(made, train=blocks)
+
+    ends = stop_ids(_tokenizer())
+    patch.setattr(pipeline, "prepare", prepare_without_ends)
+
+
+def _tokenizer() -> Any:
+    from trainer.models.base_model import locate
+    from trainer.settings import Settings
+
+    return locate(Settings.read({"base_model": "builtin:tiny"}, {}, trains=False)).tokenizer()
+
+
+PLANTS: dict[str, tuple[Plant, str]] = {
+    "NaN tensor": (
+        written(lambda folder: edit_weights(folder, nan)),
+        r"4 of 16 tensors: \S+layers\.2\S+ holds NaN",
+    ),
+    "zeros": (
+        written(lambda folder: edit_weights(folder, lambda _, tensor: 0 * tensor)),
+        "is zero and changes nothing",
+    ),
+    "wrong base": (
+        written(lambda folder: edit_config(folder, revision="sha256:0123456789abcdef")),
+        "names the base builtin:tiny at sha256:0123456789abcdef, but it was trained on",
+    ),
+    "worse loss": (worse_loss, r"its held-out loss is \d+\.\d+, the base model's \d+\.\d+, and"),
+    "missing end": (ends_masked, "no token that ends an answer was trained"),
+    "truncated file": (written(cut_off), "adapter_model.safetensors is cut off or damaged"),
+    "wrong dtype": (
+        written(lambda folder: edit_weights(folder, lambda _, tensor: tensor.half())),
+        r"is torch\.float16 and not torch\.float32",
+    ),
+    "other rank": (written(other_rank), "is 4 x 256 and not 8 x 256: another rank"),
+    "other values": (
+        written(lambda folder: edit_weights(folder, lambda _, tensor: 3 * tensor)),
+        r"loaded again it has a loss of \d+\.\d+ and not",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All plants share a scratch folder: the first trains, the others go on from its end."""
+    return tmp_path_factory.mktemp("gate")
+
+
+@pytest.fixture
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patching:
+        yield patching
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_fault_is_rejected_with_its_reason_and_kept(
+    name: str, folder: Path, patch: pytest.MonkeyPatch
+) -> None:
+    plant, reason = PLANTS[name]
+    plant(patch)
+    with pytest.raises(RejectedError, match=reason) as caught:
+        run_here(folder, RUN_ID=RUN)
+    assert caught.value.exit_code == 14
+    kept = folder / "out" / RUN / "rejected"
+    assert str(kept) in str(caught.value)
+    record = json.loads((kept / "run.json").read_text())
+    assert len(record["rejected"]) == (2 if name == "worse loss" else 1)  # it stops less, too
+    assert "; ".join(record["rejected"]) in str(caught.value)
+    assert "Rejected" in (kept / "report.html").read_text()
+    assert "rejected" in (kept / "adapter" / "README.md").read_text()
+    assert not (kept.parent / "manifest.json").exists()
+    assert not (folder / "out" / "latest.json").exists()
+    elsewhere = Settings.read({}, {"QLORA_SCRATCH_DIR": str(folder / "scratch")}, trains=False)
+    with pytest.raises(DataError, match=r"adapter was rejected, .* nevertheless, name .*rejected"):
+        adapters.find(str(kept.parent), elsewhere)
+
+
+def test_a_sound_adapter_is_published_after_that_and_nothing_rejected_is_left(folder: Path) -> None:
+    run = run_here(folder, RUN_ID=RUN)
+    assert json.loads((run / "run.json").read_text())["rejected"] == []
+    assert not [name for name in published(run) if name.startswith("rejected/")]
+
+
+def test_the_command_ends_with_14_and_another_limit_lets_the_same_adapter_pass(
+    tmp_path: Path,
+) -> None:
+    strict = run_command(tmp_path, RUN_ID=RUN, MAX_LOSS_RATIO="0.1")
+    assert strict.returncode == 14
+    assert strict.stderr.startswith(f"error: the adapter of run {RUN} was rejected: its held-out")
+    run = tmp_path / "out" / RUN
+    weights = (run / "rejected" / "adapter" / "adapter_model.safetensors").read_bytes()
+    done = run_command(tmp_path, RUN_ID=RUN)
+    assert done.returncode == 0, done.stderr
+    assert '"step": 1,' not in done.stdout
+    assert (run / "adapter" / "adapter_model.safetensors").read_bytes() == weights
+    assert not (run / "rejected" / "manifest.json").exists()
+
+
+def test_answers_that_are_all_cut_are_found_before_training(tmp_path: Path) -> None:
+    long = [{"question": f"What is {n}?", "answer": "word " * 200} for n in range(20)]
+    write_records(tmp_path / "data" / "long.jsonl", long)
+    done = run_command(tmp_path)
+    assert done.returncode == 10
+    assert "cut before its end at QLORA_MAX_LENGTH=64" in done.stderr

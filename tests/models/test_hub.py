@@ -1,0 +1,180 @@
+"""A base from the hub: every byte checked, without a network where it is there, and its refusals.
+
+The client is the real one; the hub is a stand-in, for tests reach no network.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import stand_in_hub
+
+from trainer.errors import (
+    DataError,
+    JobError,
+    NotAllowedError,
+    SettingsError,
+    UnreachableError,
+)
+from trainer.models import base_model
+from trainer.models import load as loader
+from trainer.runtime.device import Precision, find_device
+from trainer.settings import Settings
+
+TINY = base_model.BUILTIN / "tiny"
+NAME = "owner/name"
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[stand_in_hub.Hub]:
+    """It holds the built-in model."""
+    with stand_in_hub.running() as hub:
+        hub.files = {path.name: path.read_bytes() for path in TINY.iterdir()}
+        constants = "huggingface_hub.constants"
+        monkeypatch.setattr(f"{constants}.ENDPOINT", hub.url)
+        files = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret_of_the_test")
+        yield hub
+
+
+def settings_for(tmp_path: Path, name: str = NAME) -> Settings:
+    given = {"BASE_MODEL": name, "SCRATCH_DIR": str(tmp_path), "STORAGE_RETRY_MINUTES": "0"}
+    return Settings.read({}, {f"QLORA_{k}": v for k, v in given.items()}, trains=False)
+
+
+def load(tmp_path: Path) -> Any:
+    settings = settings_for(tmp_path)
+    base = base_model.locate(settings)
+    return loader.load(base, settings, Precision("fp32", "a test"), find_device())
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json"])
+def test_a_file_that_arrives_with_a_flipped_bit_is_fetched_again(
+    hub: stand_in_hub.Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    hub.spoils[name] = 1
+    with caplog.at_level(logging.WARNING):
+        load(tmp_path)
+    assert f"{NAME}/{name}: its bytes are not those of the digest that the hub gives" in caplog.text
+    assert hub.sent.count(name) == 2
+    paths = loader.weights(base_model.locate(settings_for(tmp_path)), settings_for(tmp_path))
+    assert [path.read_bytes() for path in paths] == [hub.files[WEIGHTS]]
+
+
+def test_a_file_that_is_wrong_twice_ends_the_run_with_its_name(
+    hub: stand_in_hub.Hub, tmp_path: Path
+) -> None:
+    hub.spoils[WEIGHTS] = 2
+    with pytest.raises(DataError, match=f"{NAME}/{WEIGHTS}: its bytes are not those"):
+        load(tmp_path)
+    load(tmp_path)  # what was wrong is not left in the cache
+
+
+def test_whoever_reads_the_files_themselves_gets_them_checked(
+    hub: stand_in_hub.Hub, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path)
+    base = base_model.locate(settings)
+    hub.spoils[WEIGHTS] = 1
+    (path,) = loader.weights(base, settings)
+    assert path.read_bytes() == hub.files[WEIGHTS]
+    hub.spoils[WEIGHTS] = 2
+    path.unlink()
+    shutil.rmtree(tmp_path / "hub" / "models--owner--name" / "blobs")
+    with pytest.raises(DataError, match=WEIGHTS):
+        loader.weights(base, settings)
+
+
+@pytest.mark.parametrize("way", ["switched off", "down", "gone"])
+def test_a_model_that_is_in_the_cache_needs_no_hub(
+    hub: stand_in_hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    load(tmp_path)
+    sent = len(hub.sent)
+    take_away(hub, monkeypatch, way)
+    load(tmp_path)
+    assert len(hub.sent) == sent
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("switched off", "is not in the cache and the hub is switched off; unset HF_HUB_OFFLINE"),
+        ("down", r"the hub did not answer \(HfHubHTTPError 503\)"),
+        ("gone", r"the hub did not answer \(ConnectError\)"),
+    ],
+)
+def test_without_a_hub_and_a_cache_it_ends_with_what_can_be_done(
+    hub: stand_in_hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, words: str
+) -> None:
+    take_away(hub, monkeypatch, way)
+    with pytest.raises(UnreachableError, match=f"{NAME}: {words}"):
+        load(tmp_path)
+
+
+def take_away(hub: stand_in_hub.Hub, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    if way == "switched off":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    elif way == "down":
+        hub.answer = stand_in_hub.DOWN
+    else:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+
+
+PAGE = f"https://huggingface.co/{NAME}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (
+            stand_in_hub.GATED,
+            NotAllowedError,
+            f"is gated; accept its terms at {PAGE} and set HF_TO",
+        ),
+        (stand_in_hub.UNKNOWN, NotAllowedError, f"knows no such model.* check the name at {PAGE}"),
+        (stand_in_hub.WRONG_TOKEN, NotAllowedError, "does not accept the token; set HF_TOKEN"),
+        ((403, {}), NotAllowedError, "or it is private; check the name"),
+        (stand_in_hub.A_PAGE, SettingsError, "answers and is no hub; correct or unset HF_ENDPOINT"),
+        (stand_in_hub.NO_REVISION, SettingsError, "no revision 'main'; set QLORA_BASE_REVISION"),
+    ],
+)
+def test_a_refusal_names_the_page_or_the_variable(
+    hub: stand_in_hub.Hub,
+    tmp_path: Path,
+    answer: tuple[int, dict[str, str]],
+    error: type[JobError],
+    words: str,
+) -> None:
+    hub.answer = answer
+    with pytest.raises(error, match=f"^{NAME}: .*{words}") as caught:
+        load(tmp_path)
+    assert "hf_secret_of_the_test" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["owner/na me", "owner/name/more", "owner/--"])
+def test_a_name_that_no_model_can_have_is_refused(
+    hub: stand_in_hub.Hub, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(SettingsError, match="is no model id; set QLORA_BASE_MODEL"):
+        base_model.locate(settings_for(tmp_path, name))
+
+
+def test_a_model_without_a_config_is_refused(hub: stand_in_hub.Hub, tmp_path: Path) -> None:
+    del hub.files["config.json"]
+    with pytest.raises(SettingsError, match=r"owner/name: no config\.json there"):
+        load(tmp_path)
+
+
+def test_pickled_weights_are_not_fetched(hub: stand_in_hub.Hub, tmp_path: Path) -> None:
+    hub.files["pytorch_model.bin"] = hub.files.pop(WEIGHTS)
+    with pytest.raises(SettingsError, match="pickled weights are never read"):
+        load(tmp_path)
+    assert "pytorch_model.bin" not in hub.sent

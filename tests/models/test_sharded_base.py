@@ -1,0 +1,158 @@
+"""A base in parts: each worker holds its share of the bytes, and all compute what one computes.
+
+That whole runs end in the same bytes with it is in test_workers.py.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import unused_port
+from support.jobs import ROOT, run_here
+from test_nf4_stream import settings_for, write_base
+
+from trainer.distributed.workers import Workers
+from trainer.errors import DoesNotFitError, SettingsError
+from trainer.models import base_model, load
+from trainer.models.sharded_base import ShardedBase
+from trainer.runtime.device import Precision, find_device
+
+# Loads the base whole, then in parts, then evaluates as the first worker does, once with the other
+# worker and once when that is gone. Prints what it found.
+WORKER = """
+import gc, json, os
+import torch
+from trainer import bases, job, model as models
+from trainer.device import Device, Precision, find_device
+from trainer.settings import Settings
+from trainer.sharding import ShardedBase
+from trainer.workers import Workers
+
+def held_bytes(loaded):
+    "Of all that belongs to decoder layers, whoever keeps it."
+    gc.collect()
+    ends = loaded.get_input_embeddings().weight.untyped_storage().data_ptr()
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in gc.get_objects()
+        if isinstance(t, torch.Tensor) and type(t) is not torch.distributed.tensor.DTensor
+        and t.device.type == "cpu" and t.dtype == torch.uint8
+    }
+    return sum(size for at, size in storages.items() if at != ends)
+
+def logits(loaded):
+    with torch.no_grad():
+        return loaded(torch.arange(3, 40)[None]).logits
+
+workers = Workers.of(os.environ)
+settings = Settings.read({}, {"QLORA_BASE_MODEL": "builtin:tiny"}, trains=False)
+base, fp32 = bases.locate(settings), Precision("fp32", "a test")
+found = {}
+with workers.together("a run", minutes=2):
+    # As if one GPU had less memory than the other, and the other less on its host.
+    mine = Device("cuda", f"GPU {workers.rank}", (7, 5), 100 + workers.rank)
+    found["agreed"] = repr(job._weakest(mine, workers)[0])
+    whole = models.attach_adapter(models.load(base, settings, fp32, find_device()), settings)
+    found["whole_bytes"] = held_bytes(whole)
+    # Not in evaluation mode, in which bitsandbytes has another product for the CPU.
+    expected = logits(whole.train())
+    del whole
+    frozen = ShardedBase(workers)
+    parts = models.load(base, settings, fp32, find_device(), frozen)
+    parts = models.attach_adapter(parts, settings).eval()
+    found["part_bytes"] = held_bytes(parts)
+    if workers.first:
+        with frozen.lent(parts):
+            found["same"] = torch.equal(logits(parts), expected)
+    else:
+        frozen.lend()
+    found["after_bytes"] = held_bytes(parts)
+    print(json.dumps(found), flush=True)
+    if not workers.first:
+        os.kill(os.getpid(), 9)
+    try:
+        with frozen.lent(parts):
+            logits(parts)
+    except Exception as error:
+        print(type(error.error).__name__, flush=True)
+        os._exit(error.error.exit_code)
+"""
+
+
+@pytest.fixture(scope="module")
+def workers() -> list[tuple[int, list[str], str]]:
+    """Exit code, lines and errors of two workers."""
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port())}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            cwd=ROOT,
+            env=os.environ | together | {"RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=600) for process in started]
+    return [
+        (process.returncode, out.splitlines(), err)
+        for process, (out, err) in zip(started, said, strict=True)
+    ]
+
+
+def found(worker: tuple[int, list[str], str]) -> dict[str, Any]:
+    assert worker[1], worker[2]
+    content: dict[str, Any] = json.loads(worker[1][0])
+    return content
+
+
+def test_each_worker_holds_half_of_the_base_before_and_after_it_was_used(workers: Any) -> None:
+    for worker in workers:
+        bytes_of = found(worker)
+        assert bytes_of["whole_bytes"] > 1_600_000
+        for moment in ("part_bytes", "after_bytes"):
+            assert bytes_of[moment] / bytes_of["whole_bytes"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_first_worker_computes_with_parts_what_it_computes_with_all(workers: Any) -> None:
+    assert found(workers[0])["same"] is True
+
+
+def test_a_worker_lost_while_the_first_evaluates_ends_it_with_12(workers: Any) -> None:
+    assert [code for code, _, _ in workers] == [12, -signal.SIGKILL]
+    assert workers[0][1][-1] == "UnreachableError"
+
+
+def test_workers_plan_for_the_one_with_least_memory(workers: Any) -> None:
+    agreed = [found(worker)["agreed"] for worker in workers]
+    assert agreed[0] == agreed[1]
+    assert "GPU 0" in agreed[0] and "free_bytes=100" in agreed[0]
+
+
+def test_the_stock_path_holds_no_base_in_parts(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match="QLORA_SHARDING=fsdp: builtin:tiny trains on the stock"
+    ):
+        run_here(tmp_path, ENGINE="stock", SHARDING="fsdp")
+
+
+def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_path: Path) -> None:
+    from transformers import GPT2Config
+
+    config = GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=2, n_positions=64)
+    settings = settings_for(write_base(tmp_path / "base", config, torch.float32), tmp_path)
+    base, precision = base_model.locate(settings), Precision("fp32", "a test")
+    with pytest.raises(DoesNotFitError, match="transposed; use QLORA_SHARDING=ddp"):
+        load.load(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))
+
+
+def test_a_worker_s_own_lack_of_memory_is_not_taken_for_another_s_failure() -> None:
+    with pytest.raises(torch.OutOfMemoryError), Workers(0, 2).talking():
+        raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,0 +1,73 @@
+"""What several workers would take, reckoned beforehand; the traffic is also measured, between two
+hosts, in test_two_hosts.py."""
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from test_choose import TRAINABLE
+from test_device import LLAMA_2_7B
+
+from trainer.cli import cli
+from trainer.planner.choose import Choice
+from trainer.planner.memory_plan import Plan
+from trainer.planner.scaling import Crew
+
+
+def crew(workers: int, **changes: Any) -> Crew:
+    """1,000 tokens/s each, in micro-batches of 2 blocks of 500 tokens; a step of 16 blocks."""
+    asked: dict[str, Any] = {
+        "choice": Choice(2, Plan(32), "", tokens_per_s=1000.0),
+        "effective": 16,
+        "block_tokens": 500,
+        "trainable": TRAINABLE,
+        "linear_parameters": LLAMA_2_7B.linear_parameters,
+        "parameters": LLAMA_2_7B.parameters,
+    }
+    return Crew(workers=workers, **(asked | changes))
+
+
+@pytest.mark.parametrize(
+    ("workers", "slots", "tokens_per_s"),
+    [(1, 8, 1000), (4, 2, 4000), (8, 1, 8000), (3, 3, 8000 / 3)],
+)
+def test_all_wait_for_the_worker_with_most_micro_batches(
+    workers: int, slots: int, tokens_per_s: float
+) -> None:
+    asked = crew(workers)
+    assert (asked.slots, asked.tokens_per_s) == (slots, pytest.approx(tokens_per_s))
+    assert asked.hours(3_600_000) == pytest.approx(1000 / tokens_per_s)
+
+
+def test_a_ring_sends_a_gradient_of_float64_once_for_two_workers_and_nearly_twice_for_many() -> (
+    None
+):
+    assert crew(1).gradient_bytes == 0
+    assert crew(2).gradient_bytes == TRAINABLE * 8
+    assert crew(16).gradient_bytes == TRAINABLE * 8 * 2 * 15 / 16
+
+
+def test_a_base_in_parts_travels_twice_in_each_micro_batch() -> None:
+    choice = Choice(2, Plan(32, parts=4), "", tokens_per_s=1000.0)
+    once = 3 / 4 * LLAMA_2_7B.linear_parameters * (0.5 + 1 / 64 + 4 / (64 * 256))
+    assert crew(4, choice=choice).base_bytes == pytest.approx(2 * 2 * once)
+    assert crew(4).base_bytes == 0
+
+
+def test_the_network_named_takes_the_share_named() -> None:
+    asked = crew(4)
+    step_s = 16 * 500 / asked.tokens_per_s
+    bits_per_s = asked.gbit_per_s(0.1) * 1e9
+    assert asked.gradient_bytes * 8 / bits_per_s == pytest.approx(0.1 * step_s)
+
+
+def test_plan_says_time_hours_price_and_traffic() -> None:
+    asked = ["--gpu", "t4", "--workers", "4", "--tokens", "10000000", "--price", "0.5"]
+    said = CliRunner().invoke(cli, ["plan", "--base-model", "builtin:tiny", *asked])
+    assert said.exit_code == 0, said.output
+    lines = dict(line.split(maxsplit=1) for line in said.output.splitlines()[1:])
+    assert "not measured on this kind" in lines["speed"]
+    assert "for 10,000,000 tokens on 4 GPUs without the network" in lines["time"]
+    assert lines["time"].endswith("at 0.5 an hour")
+    assert lines["sent"].startswith("0.39 MB of gradients by each worker in each step")
+    assert "Gbit/s" in lines["network"]

@@ -1,0 +1,26 @@
+"""A run starts without what it does not use."""
+
+from pathlib import Path
+
+from support.jobs import start
+
+from trainer.runtime import lean_imports
+
+UNUSED = {"torch._inductor.compile_fx", "wandb", "mlflow"}
+
+
+def test_a_run_imports_no_compiler_and_no_tracker(tmp_path: Path) -> None:
+    process = start(tmp_path, environment={"PYTHONPROFILEIMPORTTIME": "1"}, MAX_STEPS="2")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-500:]
+    imported = {line.rpartition("|")[2].strip() for line in errors.splitlines()}
+    assert {"bitsandbytes", "trl", "trainer.job"} < imported
+    assert not imported & UNUSED
+
+
+def test_the_compiler_is_there_for_others() -> None:
+    lean_imports.import_bitsandbytes()
+    import torch
+
+    assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
+    assert torch.compile.__module__ == "torch"

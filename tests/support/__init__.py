@@ -1,0 +1,1 @@
+"""What several tests share: jobs, buckets, models, stand-ins."""

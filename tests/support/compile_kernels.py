@@ -1,0 +1,94 @@
+"""Compile every Triton kernel for compute capabilities, on a machine that needs no GPU.
+
+    python tests/support/compile_kernels.py 75 80 90
+
+Prints capability and name of those that compiled; fails on one that does not, and on bf16 in code
+for a GPU that has none.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from trainer.kernels import cross_entropy, dequantise, dropout, embedding, rms_norm, rope, swiglu
+
+FP16 = "*fp16"
+KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
+    "dequantise._dequantise": (
+        dequantise,
+        {"packed": "*u8", "scales": "*u8", "scale_table": "*fp32", "scale_absmax": "*fp32",
+         "offset": "*fp32", "table": "*fp32", "out": FP16, "count": "i32"},
+        {"ROWS": 64, "BYTES": 32, "SCALES": 256},
+    ),
+    "embedding._gather": (
+        embedding,
+        {"ids": "*i64", "table": FP16, "out": FP16, "columns": "i32"},
+        {"BLOCK": 4096},
+    ),
+    "rms_norm._forward": (
+        rms_norm,
+        {"x": FP16, "weight": FP16, "out": FP16, "columns": "i32", "epsilon": "fp32"},
+        {"BLOCK": 4096},
+    ),
+    "rms_norm._backward": (
+        rms_norm,
+        {"grad": FP16, "x": FP16, "weight": FP16, "residual": FP16, "out": FP16,
+         "columns": "i32", "epsilon": "fp32"},
+        {"RESIDUAL": True, "BLOCK": 4096},
+    ),
+    "rope._rotate": (
+        rope,
+        {"x": FP16, "cos": FP16, "sin": FP16, "heads": "i32", "half": "i32"},
+        {"BACK": True, "HEADS": 32, "HALF": 64},
+    ),
+    "swiglu._forward": (
+        swiglu, {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}
+    ),
+    "swiglu._backward": (
+        swiglu, {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
+    ),
+    "cross_entropy._loss_and_gradient": (
+        cross_entropy,
+        {"logits": FP16, "target": "*i64", "loss": "*fp32", "columns": "i32"},
+        {"IGNORED": -100, "BLOCK": 8192},
+    ),
+    "dropout._drop": (
+        dropout,
+        {"x": FP16, "out": FP16, "random": "*i64", "salt": "i64", "first": "i64", "size": "i32",
+         "threshold": "i32", "scale": "fp32"},
+        {"ADD": True, "BLOCK": 2048},
+    ),
+}  # fmt: skip
+
+
+def ptx_of(kernel: Any, types: dict[str, str], constants: dict[str, Any], capability: int) -> str:
+    """The PTX of `kernel`; ptxas has made machine code of it."""
+    order = [parameter.name for parameter in kernel.params]
+    signature = types | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(
+        fn=kernel,
+        signature={name: signature[name] for name in order},
+        constexprs={(order.index(name),): value for name, value in constants.items()},
+    )
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert made.asm["cubin"]
+    return str(made.asm["ptx"])
+
+
+def main(capability: int) -> None:
+    for name, (module, types, constants) in KERNELS.items():
+        ptx = ptx_of(getattr(module, name.split(".")[1]), types, constants, capability)
+        if f".target sm_{capability}" not in ptx:
+            sys.exit(f"{name}: not compiled for sm_{capability}")
+        if capability < 80 and "bf16" in ptx:
+            sys.exit(f"{name}: uses bf16, which sm_{capability} does not have")
+        print(capability, name)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        main(int(argument))

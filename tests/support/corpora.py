@@ -1,0 +1,128 @@
+"""Small corpora in memory: what the job keeps on disk, as lists that a test can look at."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.corpus import (
+    Columns,
+    Copy,
+    Example,
+    Prints,
+    Reader,
+    Source,
+    Text,
+    copies,
+    prints,
+)
+from trainer.corpus.sandbox import Limits
+from trainer.dataset import packing
+from trainer.tokenization import encode as sequences
+from trainer.tokenization.chat_template import RecordTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class Corpus:
+    """The examples of some files, without copies, and what became of the rest."""
+
+    examples: list[Example]
+    files: int
+    skipped: list[str]
+    duplicates: int
+    near_duplicates: int
+    notices: list[str]
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        return dict(Counter(type(example).__name__.lower() for example in self.examples))
+
+
+def read_corpus(
+    sources: Iterable[Source],
+    *,
+    max_skipped_share: float = 0.1,
+    columns: Columns | None = None,
+    limits: Limits | None = None,
+) -> Corpus:
+    reader = Reader(sources, columns=columns, limits=limits)
+    found = [example for _, example in reader]
+    tally = reader.tally
+    tally.check(max_skipped_share)
+    usable = np.ones(len(found), bool)
+    for first, end in tally.void:
+        usable[first:end] = False
+    kind = copies(prints_of(found), usable)
+    return Corpus(
+        [e for e, keep in zip(found, usable & (kind == Copy.NO), strict=True) if keep],
+        tally.files,
+        tally.skipped,
+        int((kind == Copy.EXACT).sum()),
+        int((kind == Copy.NEAR).sum()),
+        tally.notices,
+    )
+
+
+def prints_of(examples: Sequence[Example]) -> Prints:
+    return prints(examples, [sequences.chars_of(example) for example in examples])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sequence as Hugging Face has it."""
+
+    input_ids: list[int]
+    labels: list[int]
+    key: str = ""
+
+    @property
+    def tokens(self) -> sequences.Tokens:
+        ids = np.array(self.input_ids, np.int32)
+        return np.where(np.array(self.labels) == -100, ~ids, ids)
+
+
+@dataclass
+class Counts:
+    truncated: int
+    fully_masked: int
+    longest_prompt: int
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> tuple[list[Encoded], Counts]:
+    """All sequences of `examples`, and how many records lost something."""
+    found = sequences.encode(examples, RecordTokenizer(tokenizer), max_length)
+    encoded = [
+        Encoded(sequences.ids_of(s).tolist(), sequences.labels_of(s).tolist(), example.key)
+        for example, mine in zip(examples, found, strict=True)
+        for s in mine.sequences
+    ]
+    return encoded, Counts(
+        sum(mine.truncated for mine in found),
+        sum(not mine.sequences for mine in found),
+        max((mine.prompt_tokens for mine in found), default=0),
+    )
+
+
+def pack(encoded: Sequence[Encoded], max_length: int, pad_id: int) -> Any:
+    lengths = np.array([len(e.input_ids) for e in encoded], np.int64)
+    tokens = np.concatenate([np.empty(0, np.int32), *(e.tokens for e in encoded)])
+    return packing.Blocks(tokens, np.cumsum(lengths) - lengths, lengths, max_length, pad_id)
+
+
+def hold_out(
+    examples: Sequence[Example], share: float = 0.1
+) -> tuple[list[Example], list[Example]]:
+    """(train, held out), both in their order."""
+    if len(examples) == 1 and isinstance(examples[0], Text):
+        halves = packing.divide(examples[0], share)
+        return ([halves[0]], [halves[1]]) if halves else ([examples[0]], [])
+    held = packing.held_out(np.array([int(e.key[:16], 16) for e in examples], np.uint64), share)
+    pairs = list(zip(examples, held, strict=True))
+    return [e for e, is_held in pairs if not is_held], [e for e, is_held in pairs if is_held]

@@ -1,0 +1,280 @@
+"""What a run goes on from: a checkpoint whose content cannot be used is named and skipped, and what
+changes the last bits is as it was."""
+
+import json
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.jobs import adapter_bytes, run_here, stop_here
+from test_poison import pickled, saved_by_torch
+
+from trainer.errors import SettingsError
+from trainer.planner import choose
+from trainer.runs.checkpoints import _seal
+from trainer.training.resumable_trainer import ResumableTrainer
+
+SETTINGS = {"CHECKPOINT_EVERY": "1"}
+MARK = Path(tempfile.gettempdir(), f"poison-{secrets.token_hex(8)}")  # made by who unpickles
+Forgery = Callable[[Path], object]
+ADAPTER, TENSORS = "adapter.safetensors", "state.safetensors"
+STATE, POSITION, PLAN = "state.json", "trainer_state.json", "plan.json"
+
+
+def bytes_of(name: str, content: bytes) -> Forgery:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def tensors_of(name: str, change: Callable[[dict[str, Any]], object]) -> Forgery:
+    def forge(folder: Path) -> None:
+        tensors = load_file(folder / name)
+        change(tensors)
+        save_file(tensors, folder / name)
+
+    return forge
+
+
+def json_of(name: str, change: Callable[[Any], object]) -> Forgery:
+    def forge(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return forge
+
+
+def last(tensors: dict[str, Any], part: str = "") -> str:
+    return [name for name in tensors if part in name][-1]
+
+
+def shorten(part: str = "") -> Callable[[dict[str, Any]], object]:
+    def change(tensors: dict[str, Any]) -> None:
+        name = last(tensors, part)
+        tensors[name] = tensors[name].flatten()[:-1].clone()
+
+    return change
+
+
+def drop(part: str = "") -> Callable[[dict[str, Any]], object]:
+    return lambda tensors: tensors.pop(last(tensors, part))
+
+
+def halve(tensors: dict[str, Any]) -> None:
+    name = last(tensors)
+    tensors[name] = tensors[name].to(torch.float16)
+
+
+def entry(parts: Any, *keys: Any) -> list[Any]:
+    """The [key, value] of a dictionary in `state.json`."""
+    for key in keys:
+        found = next(pair for pair in parts["dict"] if pair[0] == key)
+        parts = found[1]
+    return found
+
+
+def remove(*keys: Any) -> Callable[[Any], object]:
+    def change(parts: Any) -> None:
+        inside = entry(parts, *keys[:-1])[1] if keys[1:] else parts
+        inside["dict"].remove(entry(inside, keys[-1]))
+
+    return change
+
+
+def replace(value: Any, *keys: Any) -> Callable[[Any], object]:
+    def change(parts: Any) -> None:
+        entry(parts, *keys)[1] = value
+
+    return change
+
+
+FORGED: dict[str, tuple[Forgery, str]] = {
+    **{
+        f"{how} as {name}": (bytes_of(name, content), f"{name} cannot be read")
+        for name in (ADAPTER, TENSORS, STATE, POSITION, PLAN)
+        for how, content in {
+            "a pickle": pickled(MARK),
+            "a pickle of torch's": saved_by_torch(MARK),
+            "garbage": bytes(range(256)) * 40,
+            "nothing": b"",
+            "deep JSON": b"[" * 100_000,
+        }.items()
+    },
+    **{
+        f"no {name}": (lambda folder, name=name: (folder / name).unlink(), f"{name} is missing")
+        for name in (ADAPTER, TENSORS, STATE, POSITION)
+    },
+    "a tensor of another size": (tensors_of(ADAPTER, shorten()), f"{ADAPTER} has .* and not as"),
+    "a tensor of another type": (tensors_of(ADAPTER, halve), f"{ADAPTER} has .* float16 and not"),
+    "a tensor less": (tensors_of(ADAPTER, drop()), f"{ADAPTER} lacks "),
+    "a shorter moment": (tensors_of(TENSORS, shorten("state1")), f"{STATE} has optimizer/state/"),
+    "a moment less": (tensors_of(TENSORS, drop("state2")), f"{STATE} cannot be read"),
+    "a shorter generator": (tensors_of(TENSORS, shorten("rng/cpu")), f"{STATE} cannot be read"),
+    "an object": (
+        json_of(STATE, replace({"py/reduce": [{"py/function": "os.system"}]}, "optimizer")),
+        f"{STATE} cannot be read",
+    ),
+    "no optimizer": (json_of(STATE, remove("optimizer")), f"{STATE} cannot be read"),
+    "a parameter without state": (
+        json_of(STATE, remove("optimizer", "state", 0)), f"{STATE} lacks optimizer/state/0"
+    ),
+    "no parameter with state": (
+        json_of(STATE, replace({"dict": []}, "optimizer", "state")), f"{STATE} lacks optimizer/sta"
+    ),
+    "no rate": (json_of(STATE, replace({"list": []}, "scheduler", "base_lrs")), "base_lrs"),
+    "a rate in words": (
+        json_of(STATE, replace("high", "scheduler", "last_epoch")), "scheduler/last_epoch as str"
+    ),
+    "no schedule": (json_of(STATE, replace({"dict": []}, "scheduler")), "lacks scheduler/"),
+    "a scaler in words": (json_of(STATE, replace("big", "scaler")), "has scaler as str"),
+    "another position": (
+        json_of(POSITION, lambda state: state.update(global_step=2)), f"{POSITION} is of step 2"
+    ),
+    "a position in words": (
+        json_of(POSITION, lambda state: state.update(max_steps="six")), "has max_steps as str"
+    ),
+    "a row less": (
+        json_of(POSITION, lambda state: state["log_history"].pop(0)), "one row for each step"
+    ),
+    "a row in words": (
+        json_of(POSITION, lambda state: state["log_history"][0].update(loss="low")), "row 1/loss"
+    ),
+    "no blocks": (json_of(PLAN, lambda plan: plan.update(blocks=0)), f"{PLAN} has 0 blocks"),
+    "layers in words": (
+        json_of(PLAN, lambda plan: plan["plan"].update(kept_layers="all")), "has kept_layers as"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return adapter_bytes(run_here(tmp_path_factory.mktemp("whole"), **SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its third step: checkpoints of the second and the third."""
+    folder = tmp_path_factory.mktemp("stopped")
+    stop_here(folder, **SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def verdicts(
+    stopped: Path, whole: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str | None]:
+    """What a run that goes on from a good checkpoint says of each forged one, and of its own."""
+    found: dict[str, str | None] = {}
+    unusable = ResumableTrainer.unusable
+
+    def judge(trainer: ResumableTrainer, checkpoint: Path) -> str | None:
+        for name, (forge, _) in FORGED.items():
+            forged = tmp_path_factory.mktemp("forged") / checkpoint.name
+            shutil.copytree(checkpoint, forged)
+            forge(forged)
+            found[name] = unusable(trainer, forged)
+        return unusable(trainer, checkpoint)
+
+    folder = shutil.copytree(stopped, tmp_path_factory.mktemp("judged") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResumableTrainer, "unusable", judge)
+        assert adapter_bytes(run_here(folder, **SETTINGS)) == whole
+    return found
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_cannot_be_gone_on_from_is_said_by_file(
+    name: str, verdicts: dict[str, str | None]
+) -> None:
+    fault = verdicts[name]
+    assert fault is not None
+    assert re.search(FORGED[name][1], fault), fault
+    assert not MARK.exists()
+
+
+def forge_newest(folder: Path, forge: Forgery, which: slice = slice(-1, None)) -> None:
+    """On the disk and in the store alike."""
+    for place in (*folder.glob("scratch/runs/*/checkpoints"), *folder.glob("out/*/checkpoints")):
+        for checkpoint in sorted(place.glob("step-*"))[which]:
+            forge(checkpoint)
+            _seal(checkpoint)
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_the_next_older_one_is_used(
+    place: str, stopped: Path, whole: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    forge_newest(folder, bytes_of(ADAPTER, pickled(MARK)))
+    if place == "store":
+        shutil.rmtree(folder / "scratch")
+    with caplog.at_level("INFO"):
+        run = run_here(folder, **SETTINGS)
+    assert f"step-000003 is invalid and is not used: {ADAPTER} cannot be read" in caplog.text
+    assert "resuming from checkpoint step-000002" in caplog.text
+    assert adapter_bytes(run) == whole
+    assert not MARK.exists()
+
+
+def test_with_none_left_it_starts_over_and_says_so_or_fails_where_it_must_resume(
+    stopped: Path, whole: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    forge_newest(folder, tensors_of(ADAPTER, drop()), slice(None))
+    other = shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(SettingsError, match="RESUME=must: this run has no valid checkpoint"):
+        run_here(other, RESUME="must", **SETTINGS)
+    caplog.clear()
+    run = run_here(folder, **SETTINGS)
+    assert "step-000003 is invalid" in caplog.text
+    assert "step-000002 is invalid" in caplog.text
+    assert "no checkpoint of this run can be used; it starts from its first step" in caplog.text
+    assert "resuming" not in caplog.text
+    assert adapter_bytes(run) == whole
+
+
+# -- the micro-batch ------------------------------------------------------------------------
+
+
+def blocks_of(run: Path) -> int:
+    return int(json.loads((run / "run.json").read_text())["micro_batch"]["blocks"])
+
+
+def test_a_run_goes_on_with_the_micro_batch_that_it_began_with(
+    stopped: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "CPU_MICRO_BATCH", 2)  # as on a GPU with less free memory
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    run = run_here(folder, **SETTINGS)
+    assert blocks_of(run) == 4
+    assert adapter_bytes(run) == whole
+    other = run_here(tmp_path / "other", **SETTINGS)
+    assert blocks_of(other) == 2
+    assert adapter_bytes(other) != whole
+
+
+def test_where_that_does_not_fit_any_more_it_is_said(
+    stopped: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    forge_newest(folder, json_of(PLAN, lambda plan: plan.update(blocks=64)))
+    run = run_here(folder, **SETTINGS)
+    assert caplog.text.count("began with micro-batches of 64 blocks, in a way that does not") == 1
+    assert blocks_of(run) == 4
+
+
+def test_the_stock_path_goes_on_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = run_here(tmp_path, ENGINE="stock", **SETTINGS)
+    weights = adapter_bytes(run)
+    (run / "manifest.json").unlink()
+    for place in (run, *tmp_path.glob("scratch/runs/*")):
+        shutil.rmtree(place / "checkpoints" / "step-000006")
+    with caplog.at_level("INFO"):
+        assert adapter_bytes(run_here(tmp_path, ENGINE="stock", **SETTINGS)) == weights
+    assert "resuming from checkpoint step-000005" in caplog.text

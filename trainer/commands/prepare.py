@@ -1,0 +1,287 @@
+"""`prepare`: documents become question/answer records, worded by the base model itself.
+
+Each passage is shown to the model, which writes questions and answers in its own words; only those
+are kept whose answer stands in the passage as it is. What the model wrote is kept in the scratch
+folder, one line a passage, so that a later start asks about new passages only.
+"""
+
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+
+from trainer import corpus
+from trainer.corpus import Outline, Text
+from trainer.dataset import pipeline
+from trainer.errors import DataError
+from trainer.inference import generate
+from trainer.inference.generate import Reply
+from trainer.models import base_model, load
+from trainer.runs.fingerprint import digest
+from trainer.runtime.device import choose_precision, find_device
+from trainer.runtime.log import figures
+from trainer.settings import Settings
+from trainer.storage import open_store
+from trainer.storage.files import only_process
+from trainer.tokenization.chat_template import ensure_chat_template
+from trainer.tokenization.chunking import text_boundary
+
+log = logging.getLogger(__name__)
+
+OUTPUT = "questions.jsonl"
+PAIRS = 3  # asked for of one passage
+_PASSAGE_CHARS = 1500
+_LEAST_PASSAGE_CHARS = 80
+_LONGEST_ANSWER_CHARS = 300
+_REPLY_TOKENS = 64 * PAIRS
+_AT_ONCE = 16  # passages; what they gave is on disk before the next are asked about
+_REQUEST = """\
+Write {pairs} questions that the passage below answers. Answer each of them with words copied from \
+the passage. Write nothing else, in this form:
+
+Q: Who answers letters?
+A: the front office
+
+Passage{section}:
+
+{passage}"""
+
+# `Q: …` and `A: …`, also numbered, in bold or spelt out.
+_LINE = re.compile(r"[\W\d]*(q|a|question|answer)\s*\d*\W{0,2}[:.]\s*(\S.*)", re.IGNORECASE)
+
+Ask = Callable[[list[str]], list[Reply]]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a document: `source` is its file, `section` the headings above it."""
+
+    text: str
+    source: str
+    section: str
+
+    @property
+    def key(self) -> str:
+        return digest(json.dumps([self.section, self.text]))
+
+    @property
+    def request(self) -> str:
+        of = f" (from {self.section})" if self.section else ""
+        return _REQUEST.format(pairs=PAIRS, section=of, passage=self.text)
+
+
+@dataclass(frozen=True)
+class Pair:
+    question: str
+    answer: str
+
+
+def make(settings: Settings) -> int:
+    """Publish OUTPUT to OUTPUT_URI; the number of its records. Raises DataError for none."""
+    output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
+    output.probe()
+    base = base_model.locate(settings)
+    files = pipeline.fetch_inputs(settings).data
+    reader = pipeline.reader_of(settings, files)
+    by = f"{base.name}@{base.revision}" if base.revision else base.name
+    folder = settings.scratch_dir / "questions" / digest(_REQUEST + by)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_process(folder):
+        written = Written(folder / "replies.jsonl", lambda: _asker(base, settings))
+        found = Found(by)
+        asked = passages(reader, [f.name for f in files])
+        while some := list(islice(asked, _AT_ONCE)):
+            found.add(some, written.replies(some))
+        reader.tally.check(settings.max_skipped_share)
+        for reason in reader.tally.skipped:
+            log.warning("skipped %s", reason)
+        found.check()
+        records = folder / OUTPUT
+        records.write_text("".join(json.dumps(record) + "\n" for record in found.records))
+        output.upload(records, OUTPUT)
+    counts = {reason.replace(" ", "_"): number for reason, number in found.counts.items()}
+    log.info("published %s/%s", output.uri.rstrip("/"), OUTPUT, extra=figures(**counts))
+    return len(found.records)
+
+
+def _asker(base: base_model.Base, settings: Settings) -> Ask:
+    """The base model, loaded."""
+    device = find_device()
+    precision = choose_precision(settings.precision, device)
+    tokenizer = base.tokenizer()
+    ensure_chat_template(tokenizer)
+    loaded = load.load(base, settings, precision, device).eval()
+    return lambda requests: generate.replies_to(loaded, tokenizer, requests, _REPLY_TOKENS)
+
+
+# -- passages -----------------------------------------------------------------------------
+
+
+def passages(examples: Iterable[tuple[int, corpus.Example]], names: list[str]) -> Iterator[Passage]:
+    """Those of the documents among `examples`, which come with the number of their file."""
+    seen = set()
+    for source, example in examples:
+        if isinstance(example, Text):
+            for passage in _passages(example, names[source]):
+                if passage.key not in seen:
+                    seen.add(passage.key)
+                    yield passage
+
+
+def _passages(document: Text, source: str) -> Iterator[Passage]:
+    text, start = document.text, 0
+    outline = Outline(document.headings)
+    while start < len(text):
+        end = len(text)
+        if end - start > _PASSAGE_CHARS:
+            end = text_boundary(text, start, start + _PASSAGE_CHARS, near_share=1 / 2)
+        begins = end - len(text[start:end].lstrip())
+        if len(words := text[start:end].strip()) >= _LEAST_PASSAGE_CHARS:
+            yield Passage(words, source, " > ".join(outline.path(begins)))
+        start = end
+
+
+# -- what the model wrote -----------------------------------------------------------------
+
+
+class Written:
+    """Replies on disk, a line each; `load` gives the model, which is needed for new ones only."""
+
+    def __init__(self, path: Path, load: Callable[[], Ask]) -> None:
+        self._path, self._load = path, load
+        self._ask: Ask | None = None
+        self._known: dict[str, Reply] = {}
+        whole = b"".join(path.read_bytes().rpartition(b"\n")[:2]) if path.exists() else b""
+        for line in whole.splitlines():
+            key, text, stopped = json.loads(line)
+            self._known[key] = Reply(text, stopped)
+        path.write_bytes(whole)  # without a line that a kill cut off
+        if self._known:
+            log.info("%d passages were asked about by an earlier start", len(self._known))
+
+    def replies(self, some: Iterable[Passage]) -> list[Reply]:
+        """Of each passage, in order."""
+        new = [passage for passage in some if passage.key not in self._known]
+        if new:
+            self._ask = self._ask or self._load()
+            self._keep(new, self._ask([passage.request for passage in new]))
+            log.info("asked about %d passages", len(self._known))
+        return [self._known[passage.key] for passage in some]
+
+    def _keep(self, new: list[Passage], replies: list[Reply]) -> None:
+        with self._path.open("ab") as file:
+            for passage, reply in zip(new, replies, strict=True):
+                self._known[passage.key] = reply
+                line = json.dumps([passage.key, reply.text, reply.stopped])
+                file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+# -- what of it is kept -------------------------------------------------------------------
+
+
+class Found:
+    """The records so far, and why the other pairs were left out."""
+
+    def __init__(self, by: str) -> None:
+        self._by = by
+        self._asked: set[str] = set()
+        self.records: list[dict[str, str]] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, some: Iterable[Passage], replies: list[Reply]) -> None:
+        for passage, reply in zip(some, replies, strict=True):
+            self.counts["passages"] += 1
+            pairs = pairs_of(reply)
+            self.counts["passages without a pair"] += not pairs
+            for pair in pairs:
+                self._take(pair, passage)
+
+    def _take(self, pair: Pair, passage: Passage) -> None:
+        reason = fault(pair, passage.text)
+        if reason is None and pair.question.casefold() in self._asked:
+            reason = "asked before"
+        if reason is not None:
+            self.counts[reason] += 1
+            return
+        self._asked.add(pair.question.casefold())
+        self.counts["records"] += 1
+        self.records.append(
+            {
+                "question": pair.question,
+                "answer": pair.answer,
+                "source": passage.source,
+                "section": passage.section,
+                "passage": passage.key,
+                "made_by": self._by,
+            }
+        )
+
+    def check(self) -> None:
+        """Say what came of it; raises DataError when nothing did."""
+        passages = self.counts["passages"]
+        if not passages:
+            raise DataError(
+                f"the data holds no document of {_LEAST_PASSAGE_CHARS} characters or more to ask "
+                "about; `prepare` needs documents, records can be trained as they are"
+            )
+        rest = {r: n for r, n in self.counts.items() if n and r not in ("passages", "records")}
+        why = ", ".join(f"{reason}: {number}" for reason, number in rest.items())
+        if not self.records:
+            raise DataError(
+                f"{self._by} gave no usable question and answer for {passages} passages ({why}); "
+                "set QLORA_BASE_MODEL to a model that follows instructions"
+            )
+        log.info(
+            "%d questions and answers from %d passages; left out: %s",
+            len(self.records),
+            passages,
+            why or "nothing",
+        )
+
+
+def pairs_of(reply: Reply) -> list[Pair]:
+    """Each question that an answer follows at once, one line each. The last answer of a reply
+    that was cut off is left out."""
+    lines = [line.strip() for line in reply.text.splitlines() if line.strip()]
+    marked = [_LINE.fullmatch(line) for line in lines]
+    found = []
+    for number, (one, other) in enumerate(pairwise(marked), start=2):
+        is_pair = one and other and (one[1][0] + other[1][0]).upper() == "QA"
+        if one and other and is_pair and (reply.stopped or number < len(lines)):
+            found.append(Pair(_unquoted(one[2]), _unquoted(other[2])))
+    return found
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip().strip("*").strip()
+    if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("\u201c", "\u201d")):
+        return text[1:-1].strip()
+    return text
+
+
+def fault(pair: Pair, passage: str) -> str | None:
+    """Why a pair cannot be trained on; None for a sound one."""
+    if len(pair.question.split()) < 3 or not pair.question.endswith(("?", "\uff1f")):
+        return "no question"
+    if not any(map(str.isalnum, pair.answer)):
+        return "no answer"
+    if len(pair.answer) > _LONGEST_ANSWER_CHARS:
+        return "answer too long"
+    if not _occurs(pair.answer, passage):
+        return "answer not in the passage"
+    if _occurs(pair.answer, pair.question):
+        return "answer in the question"
+    return None
+
+
+def _occurs(words: str, text: str) -> bool:
+    """Whether `words` stand in `text`, case, white space and a last full stop aside."""
+    words, text = (" ".join(t.casefold().split()) for t in (words.strip().rstrip("."), text))
+    return re.search(rf"(?<![a-z0-9]){re.escape(words)}(?![a-z0-9])", text) is not None

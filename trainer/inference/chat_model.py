@@ -1,0 +1,99 @@
+"""A fine-tuned model that answers questions."""
+
+import contextlib
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import DataError
+from trainer.evaluation.loss import compute_precision
+from trainer.models import adapters, load
+from trainer.runtime import device, lean_imports
+from trainer.settings import Settings
+from trainer.tokenization.chat_template import question_ids, stop_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+MOST_ANSWER_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Bot:
+    """A base model with an adapter, ready to answer one question at a time."""
+
+    model: Any
+    tokenizer: "PreTrainedTokenizerBase"
+    base: str
+
+    def stream(self, question: str, *, tuned: bool = True) -> Generator[str, None, None]:
+        """The greedy answer, piece by piece as it is generated; the base's own if not `tuned`.
+
+        Closing it ends the generation. Raises DataError for a question that is too long.
+        """
+        import torch
+        from transformers import TextIteratorStreamer
+
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        ids = torch.tensor([question_ids(self.tokenizer, question)], device=self.model.device)
+        room = self.model.config.get_text_config().max_position_embeddings - ids.shape[1]
+        if room < 1:
+            raise DataError(
+                f"the question has {ids.shape[1]} tokens, more than the model reads; shorten it"
+            )
+        failures: list[BaseException] = []
+        closed = threading.Event()
+
+        def generate() -> None:
+            try:
+                with contextlib.nullcontext() if tuned else self.model.disable_adapter():
+                    self._generate(ids, min(room, MOST_ANSWER_TOKENS), streamer, closed)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                streamer.end()
+
+        worker = threading.Thread(target=generate, daemon=True)
+        worker.start()
+        try:
+            yield from filter(None, streamer)
+        finally:
+            closed.set()
+            worker.join()  # an interpreter that ends while it computes aborts
+        if failures:
+            raise failures[0]
+
+    def _generate(self, ids: "Tensor", most: int, streamer: Any, closed: threading.Event) -> None:
+        import torch
+
+        def is_closed(_ids: "Tensor", _scores: "Tensor", **_: Any) -> "Tensor":
+            return torch.tensor([closed.is_set()], device=ids.device)
+
+        with torch.no_grad(), compute_precision(self.model):
+            self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=most,
+                do_sample=False,
+                use_cache=True,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=stop_ids(self.tokenizer),
+                stopping_criteria=[is_closed],
+                streamer=streamer,
+            )
+
+
+def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
+    """The adapter at `where` on its base, as `adapters.find` finds them, ready to answer."""
+    lean_imports.import_bitsandbytes()
+    from peft import PeftModel
+
+    lean_imports.collect_as_usual()
+    adapter = adapters.find(where, settings, base_model)
+    found = device.find_device()
+    precision = device.choose_precision(settings.precision, found)
+    base = load.load(adapter.base, settings, precision, found)
+    tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
+    return Bot(tuned, adapter.tokenizer(), adapter.base.name)

@@ -1,0 +1,140 @@
+"""Questions with a reference, a model's greedy answers to them, and how alike two answers are."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.corpus import Conversation, Example
+from trainer.evaluation.loss import compute_precision
+from trainer.runtime.device import out_of_memory
+from trainer.tokenization.chat_template import question_ids, stop_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
+MOST_ANSWER_TOKENS = 256
+GENERATED_AT_ONCE = 4096  # tokens of keys and values, at least: 2 GiB for Llama-2-7B in 16 bits
+_ONE_TURN = ["user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out record with a single question and its reference answer."""
+
+    question: str
+    answer: str
+
+
+def questions_of(examples: Sequence[Example]) -> list[Question]:
+    """The records of one question and one answer, at most MOST_QUESTIONS, in key order."""
+    found = []
+    for record in sorted(examples, key=lambda e: e.key):
+        if isinstance(record, Conversation) and [m.role for m in record.messages] == _ONE_TURN:
+            asked, answered = record.messages
+            found.append(Question(asked.content, answered.content.strip()))
+    return found[:MOST_QUESTIONS]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A generated answer; `stopped` says whether the model ended it by itself."""
+
+    text: str
+    stopped: bool
+
+
+def answer(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
+) -> list[Reply]:
+    """Greedy answers to `questions`, at most twice as long as the longest reference."""
+    references = [len(tokenizer(q.answer).input_ids) for q in questions]
+    room = min(max(references, default=0) * 2 + 8, MOST_ANSWER_TOKENS)
+    return replies_to(model, tokenizer, [q.question for q in questions], room)
+
+
+def replies_to(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], room: int
+) -> list[Reply]:
+    """Greedy answers of at most `room` tokens, as many together as memory allows."""
+    import torch
+
+    prompts = [question_ids(tokenizer, question) for question in questions]
+    at_once = max(1, _tokens_at_once(model) // (max(map(len, prompts), default=0) + room))
+    replies: list[Reply] = []
+    while len(replies) < len(prompts):
+        some = prompts[len(replies) :][:at_once]
+        try:
+            replies += _generate(model, tokenizer, some, room)
+            continue
+        except RuntimeError as error:
+            if len(some) == 1 or not out_of_memory(error):
+                raise
+        at_once = len(some) // 2
+        torch.cuda.empty_cache()
+    return replies
+
+
+def _tokens_at_once(model: Any) -> int:
+    """How many tokens' keys and values fit in half of the GPU memory that is free: a step of a 7B
+    model takes about as long for forty answers as for ten."""
+    import torch
+
+    if model.device.type == "cpu":
+        return GENERATED_AT_ONCE
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    token_bytes = 2 * 2 * text.num_hidden_layers * heads * size
+    device_free, total = torch.cuda.mem_get_info()
+    cap = torch.cuda.get_per_process_memory_fraction() * total
+    free = float(min(device_free, cap - torch.cuda.memory_reserved()))
+    return max(GENERATED_AT_ONCE, int(free / 2 / token_bytes))
+
+
+def _generate(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], room: int
+) -> list[Reply]:
+    """Answers of at most `room` tokens to prompts padded on the left."""
+    import torch
+
+    ends, longest = stop_ids(tokenizer), max(map(len, prompts))
+    ids_BT = [[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts]
+    mask_BT = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
+    with torch.no_grad(), compute_precision(model):
+        out_BT = model.generate(
+            input_ids=torch.tensor(ids_BT, device=model.device),
+            attention_mask=torch.tensor(mask_BT, device=model.device),
+            max_new_tokens=room,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=ends,
+        )
+    return [_reply(tokenizer, row[longest:].tolist(), ends) for row in out_BT]
+
+
+def _reply(tokenizer: "PreTrainedTokenizerBase", ids: list[int], ends: list[int]) -> Reply:
+    length = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+    text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
+    return Reply(text.strip(), stopped=length < len(ids))
+
+
+def same_answer(given: str, reference: str) -> bool:
+    """Exact match, whitespace aside."""
+    return " ".join(given.split()) == " ".join(reference.split())
+
+
+def token_f1(given: str, reference: str) -> float:
+    """Harmonic mean of precision and recall of the words, as SQuAD counts them.
+
+    Without case and punctuation (Rajpurkar et al. 2016); articles stay, for not every text is
+    English.
+    """
+    one, other = (Counter(re.findall(r"\w+", text.lower())) for text in (given, reference))
+    if not one or not other:
+        return float(one == other)
+    shared = (one & other).total()
+    return 2 * shared / (one.total() + other.total())

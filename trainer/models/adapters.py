@@ -1,0 +1,117 @@
+"""A finished adapter and the base model that it belongs to, wherever they are."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import DataError, SettingsError
+from trainer.models import base_model
+from trainer.runs.publish import REJECTED, newest_run
+from trainer.settings import Settings
+from trainer.storage import Store, fetch_verified, open_store, read_manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The adapter's files on local disk, what peft says about it, and its base."""
+
+    folder: Path
+    config: dict[str, Any]
+    base: base_model.Base
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The one that is saved with the adapter; the base's where another tool saved none."""
+        from transformers import AutoTokenizer
+
+        if not (self.folder / "tokenizer_config.json").is_file():
+            return self.base.tokenizer()
+        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+
+
+def find(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
+    """The adapter at `where`: a run, its adapter folder, or an output with the newest of its runs.
+
+    The base is the one that the adapter names, unless `base_model` names another; `model.load`
+    and `model.weights` bring its weights. Raises DataError when there is no adapter,
+    SettingsError when its base cannot be found by name.
+    """
+    folder = _bring(where, settings)
+    config = json.loads((folder / CONFIG).read_text())
+    # Other tools leave the revision out.
+    trained_on, revision = config["base_model_name_or_path"], config.get("revision")
+    base = _base_of(trained_on, revision or settings.base_revision, settings, base_model)
+    if revision is not None and base.revision != revision:
+        log.warning("the adapter was trained on %s %s, not %s", trained_on, revision, base.revision)
+    return Adapter(folder, config, base)
+
+
+def _base_of(name: str, revision: str, settings: Settings, given: str | None) -> base_model.Base:
+    if given:
+        return base_model.locate(replace(settings, base_model=given))
+    if "/" not in name and not name.startswith("builtin:"):
+        raise SettingsError(
+            f"the adapter was trained on a model in a folder named {name!r}; "
+            "say where it is with --base-model"
+        )
+    return base_model.locate(replace(settings, base_model=name, base_revision=revision))
+
+
+def _bring(where: str, settings: Settings) -> Path:
+    """The local folder that holds the adapter's files, verified when they come from a bucket."""
+    run = where.rstrip("/").removesuffix("/adapter")
+    if "://" not in where:
+        return _on_disk(where, run)
+    uri, _, name = run.rpartition("/")
+    store = open_store(uri, retry_minutes=settings.storage_retry_minutes)
+    if read_manifest(store, name) is None:
+        output = open_store(run, retry_minutes=settings.storage_retry_minutes)
+        if (newest := _newest(output)) is not None:
+            store, name = output, newest
+        elif read_manifest(output, REJECTED) is not None:
+            raise _rejected(run)
+    into = settings.scratch_dir / "adapters" / name
+    fetch_verified(store, name, into, only_prefix="adapter/")
+    return into / "adapter"
+
+
+def _on_disk(where: str, run: str) -> Path:
+    folders = [Path(where), Path(run) / "adapter"]
+    if where and (newest := _newest(open_store(where, retry_minutes=0))) is not None:
+        folders.append(Path(where) / newest / "adapter")
+    for folder in folders:
+        if (folder / CONFIG).is_file():
+            return folder
+    if (Path(run) / REJECTED / "adapter" / CONFIG).is_file():
+        raise _rejected(run)
+    raise DataError(
+        f"{where or '--adapter'}: no {CONFIG} there; name a run, its adapter folder, or an output "
+        "folder with a finished run"
+    )
+
+
+def _rejected(run: str) -> DataError:
+    return DataError(
+        f"{run}: its adapter was rejected, {REJECTED}/report.html there says why; to use it "
+        f"nevertheless, name {run}/{REJECTED}"
+    )
+
+
+def _newest(output: Store) -> str | None:
+    run_id = newest_run(output)
+    if run_id is not None:
+        log.info("%s: the newest run there is %s", output.uri, run_id)
+    return run_id

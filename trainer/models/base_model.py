@@ -1,0 +1,279 @@
+"""Which base model: where it is and what shape it has; its config and tokenizer on local disk."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import SettingsError
+from trainer.models import hub
+from trainer.settings import Settings, publishable_uri
+from trainer.storage import Stored, fetch, objects_at
+from trainer.storage.files import sha256_of
+from trainer.storage.parallel import in_parallel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILTIN = Path(__file__).parent.parent / "builtin"
+NO_WRITER = r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$"
+CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that decide memory and time; parameter counts are of the whole model.
+
+    `q` and `kv` are the widths of the query and of the key, `widest` the values of the largest
+    quantised matrix, `ends_parameters` those of embedding and head.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    heads: int
+    q: int
+    kv: int
+    widest: int
+    linear_parameters: int
+    ends_parameters: int
+    other_parameters: int
+
+    @property
+    def parameters(self) -> int:
+        return self.linear_parameters + self.other_parameters
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model whose config and tokenizer are on local disk, in `folder`.
+
+    `name` and `revision` are what may be published. Its weights are there too, or on the hub, or
+    below `bucket_uri` as `stored`.
+    """
+
+    folder: Path
+    name: str
+    revision: str
+    is_from_hub: bool = False
+    bucket_uri: str = ""
+    stored: tuple[Stored, ...] = ()
+
+    @cached_property
+    def config(self) -> Any:
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        except ValueError as error:
+            raise SettingsError(f"{self.name}: {self._why_unknown(error)}") from error
+
+    def _why_unknown(self, error: ValueError) -> str:
+        config = json.loads((self.folder / "config.json").read_text())
+        if "auto_map" in config:
+            fact = "needs code of its own, which is never run"
+        else:
+            kind = config.get("model_type", "a model of no type")
+            fact = f"{kind!r} is no model that transformers knows ({str(error).split('.')[0]})"
+        return f"{fact}; choose another QLORA_BASE_MODEL"
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the weights on disk are: 4 bits are made here, from 16."""
+        return getattr(self.config, "quantization_config", None) is not None
+
+    @cached_property
+    def skeleton(self) -> Any:
+        """The model without memory behind its weights: its module names and sizes."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        architectures = getattr(self.config, "architectures", None) or [""]
+        try:
+            with torch.device("meta"):
+                made = AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        except ValueError:  # transformers lists every model it has
+            made = None
+        if made is None or re.search(NO_WRITER, architectures[0]):
+            raise SettingsError(
+                f"{self.name}: {architectures[0] or self.config.model_type} is no model that "
+                "continues text; choose another QLORA_BASE_MODEL"
+            )
+        return made
+
+    @property
+    def attention(self) -> str:
+        """torch's fused attention, but for models that cap the scores inside of it."""
+        return "sdpa" if self.skeleton._supports_sdpa else "eager"
+
+    @cached_property
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """Every layer that is quantised and can carry an adapter: name to (in, out) features."""
+        import torch
+
+        head = self.skeleton.get_output_embeddings()
+        return {
+            name: (module.in_features, module.out_features)
+            for name, module in self.skeleton.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+
+    def shape(self) -> Shape:
+        text = self.config.get_text_config()
+        linear = sum(rows * columns for rows, columns in self.linear_layers.values())
+        every = sum(p.numel() for p in self.skeleton.parameters())
+        heads = text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // heads
+        ends = text.vocab_size * text.hidden_size
+        return Shape(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            vocabulary=text.vocab_size,
+            heads=heads,
+            q=heads * size,
+            kv=(getattr(text, "num_key_value_heads", None) or heads) * size,
+            widest=max(rows * columns for rows, columns in self.linear_layers.values()),
+            linear_parameters=linear,
+            ends_parameters=ends if text.tie_word_embeddings else 2 * ends,
+            other_parameters=every - linear,
+        )
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base's tokenizer, with a pad token."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise SettingsError(
+                f"{self.name}: its tokenizer cannot be read ({_first_words(error)}); put "
+                "tokenizer.json or tokenizer.model beside its config.json"
+            ) from error
+        if tokenizer.eos_token_id is None:
+            raise SettingsError(
+                f"{self.name}: its tokenizer has no end token; choose another QLORA_BASE_MODEL"
+            )
+        if tokenizer.pad_token_id is None:
+            # Padding is masked by position here, so sharing a token with the end costs nothing.
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        return tokenizer
+
+
+def locate(settings: Settings) -> Base:
+    """Bring the base model's config and tokenizer to local disk; `model.load` brings the weights.
+
+    Raises SettingsError, NotAllowedError or UnreachableError.
+    """
+    name = settings.base_model
+    if name.startswith("builtin:"):
+        return _local(BUILTIN / name.removeprefix("builtin:"), name)
+    if name.startswith("s3://"):
+        return _in_bucket(name, settings)
+    if Path(name).is_dir():
+        return _local(Path(name), Path(name).resolve().name)
+    if name.startswith((".", "/", "~")):
+        raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
+    return _on_hub(name, settings)
+
+
+def check(base: Base, settings: Settings) -> None:
+    """Faults that only the base model's config can show, all at once. Raises SettingsError."""
+    faults = []
+    stored = getattr(base.config, "quantization_config", None)
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    if method not in (None, "bitsandbytes"):
+        faults.append(
+            f"QLORA_BASE_MODEL={base.name}: its weights are quantised already, with {method}; name "
+            "the 16-bit model that they were made from"
+        )
+    longest = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    if longest and settings.max_length > longest:
+        faults.append(
+            f"QLORA_MAX_LENGTH={settings.max_length}: {base.name} reads at most {longest} tokens"
+        )
+    if settings.target_modules != ("all-linear",):
+        real = sorted({layer.rpartition(".")[2] for layer in base.linear_layers})
+        wrong = [name for name in settings.target_modules if name not in real]
+        if wrong:
+            faults.append(
+                f"QLORA_TARGET_MODULES={','.join(wrong)}: not in {base.name}, "
+                f"which has {', '.join(real)} (or all-linear)"
+            )
+    if faults:
+        raise SettingsError("; ".join(faults))
+
+
+def trainable_parameters(base: Base, settings: Settings) -> int:
+    """Parameters of the adapter: r (in + out) for each layer it is on."""
+    everywhere = settings.target_modules == ("all-linear",)
+    return sum(
+        settings.lora_r * (rows + columns)
+        for name, (rows, columns) in base.linear_layers.items()
+        if everywhere or name.rpartition(".")[2] in settings.target_modules
+    )
+
+
+def _on_hub(name: str, settings: Settings) -> Base:
+    minutes = settings.storage_retry_minutes
+    folder = hub.snapshot(name, settings.base_revision, CONFIG_FILES, retry_minutes=minutes)
+    configs = [path.name for path in folder.glob("*") if _is_config(path.name)]
+    hub.check(folder, configs, name, retry_minutes=minutes)
+    _check_config(folder, name)
+    # The hub's cache names a snapshot's folder by its commit.
+    return Base(folder, name, revision=folder.name, is_from_hub=True)
+
+
+def _in_bucket(uri: str, settings: Settings) -> Base:
+    """A model below a prefix; its revision is the digest of the names and ETags of its files."""
+    minutes = settings.storage_retry_minutes
+    store, found = objects_at(uri, retry_minutes=minutes)
+    stored = [one for one in found if "/" not in one.name]
+    into = settings.scratch_dir / "base" / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+    if not any(one.name == "config.json" for one in stored):
+        raise SettingsError(f"{uri}: no config.json there; name the prefix that holds the model")
+    fetch(uri, into, retry_minutes=minutes, wanted=_is_config)
+    digest = hashlib.sha256()
+    for one in stored:
+        if one.name == "config.json" or one.name.endswith(".safetensors"):
+            digest.update(f"{one.name} {one.size} {one.version}\n".encode())
+    _check_config(into, uri)
+    return Base(
+        into,
+        publishable_uri(uri),
+        f"etag:{digest.hexdigest()[:16]}",
+        bucket_uri=uri,
+        stored=tuple(stored),
+    )
+
+
+def _is_config(name: str) -> bool:
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in CONFIG_FILES)
+
+
+def _local(folder: Path, name: str) -> Base:
+    """A model in a folder; its revision is the digest of its config and weights."""
+    _check_config(folder, name)
+    digest = hashlib.sha256()
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    digest.update("".join(in_parallel(sha256_of, files)).encode())
+    return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
+
+
+def _first_words(error: Exception, most: int = 160) -> str:
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def _check_config(folder: Path, name: str) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
+    try:
+        json.loads(config.read_text())
+    except ValueError as error:
+        raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None

@@ -1,0 +1,98 @@
+"""How far the training is: a bar on a terminal, a log line a step elsewhere; and metrics."""
+
+import contextlib
+import logging
+import os
+import sys
+from typing import Any
+
+from trainer.monitoring.prometheus import Metrics
+from trainer.runtime.log import figures, wants_text
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Start it with the run, tell it of each step, close it at the end."""
+
+    def __init__(self, log_format: str, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._as_text = wants_text(log_format)
+        self._bar: Any = None
+        self._last = 0
+        self._held_out = ""
+        self._open = contextlib.ExitStack()
+
+    def start(self, done: int, steps: int) -> None:
+        """`done` steps of `steps` lie behind already."""
+        self._last = steps
+        self._metrics.start(done, steps)
+        if self._as_text and sys.stdout.isatty():
+            from tqdm import tqdm
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            self._bar = self._open.enter_context(
+                tqdm(
+                    total=steps,
+                    initial=done,
+                    desc="training",
+                    file=sys.stdout,
+                    # Some terminals have no size: there tqdm would draw nothing.
+                    dynamic_ncols=os.get_terminal_size(sys.stdout.fileno()).columns > 0,
+                    bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} "
+                    "[{elapsed} < {remaining}{postfix}]",
+                )
+            )
+            # A line of the log goes above the bar, not into it.
+            self._open.enter_context(logging_redirect_tqdm())
+
+    def step(
+        self,
+        step: int,
+        *,
+        loss: float,
+        held_out_loss: float | None,
+        learning_rate: float,
+        tokens_per_s: float,
+        seconds_left: float,
+    ) -> None:
+        """One optimizer step is done."""
+        self._metrics.step(step, loss=loss, tokens_per_s=tokens_per_s, seconds_left=seconds_left)
+        if held_out_loss is not None:
+            self._held_out = f", held-out {held_out_loss:.4f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"loss {loss:.4f}{self._held_out}, {tokens_per_s:,.0f} tokens/s", refresh=False
+            )
+            self._bar.update(step - self._bar.n)
+        elif self._as_text:
+            log.info(
+                "step %d of %d, loss %.4f%s, %s tokens/s",
+                step,
+                self._last,
+                loss,
+                self._held_out,
+                f"{tokens_per_s:,.0f}",
+            )
+        else:
+            log.info(
+                "step",
+                extra=figures(
+                    step=step,
+                    steps=self._last,
+                    loss=round(loss, 5),
+                    **({} if held_out_loss is None else {"held_out_loss": round(held_out_loss, 5)}),
+                    learning_rate=learning_rate,
+                    tokens_per_s=round(tokens_per_s, 1),
+                    seconds_left=round(seconds_left, 1),
+                ),
+            )
+
+    def saved(self, step: int) -> None:
+        """The checkpoint of `step` is on disk."""
+        self._metrics.saved()
+        log.info("checkpoint of step %d saved", step, extra=figures(checkpoint=step))
+
+    def close(self) -> None:
+        self._open.close()
+        self._bar = None

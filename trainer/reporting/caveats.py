@@ -1,0 +1,67 @@
+"""What the reader of a report should know before trusting it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.evaluation.compare import Evaluation
+    from trainer.training import Trained
+
+FEW_QUESTIONS = 20
+MUCH_CUT = 0.02
+MOST_STOP = 0.95
+CLEARLY = 0.02  # relative: losses that differ by less are alike
+
+
+def remarks(data: dict[str, Any], trained: "Trained", evaluation: "Evaluation") -> list[str]:
+    """Each a sentence with the fact and, where there is one, what to do."""
+    return [
+        *_about_data(data),
+        *_about_held_out(data, evaluation),
+        *_about_length(trained),
+        *_about_answers(evaluation),
+    ]
+
+
+def _about_data(data: dict[str, Any]) -> Iterator[str]:
+    if data["skipped"]:
+        yield f"{data['skipped']:,} files or records could not be read and were left out"
+    cut = data["truncated"] + data["fully_masked"]
+    if cut > MUCH_CUT * data["records"]:
+        yield (
+            f"{cut:,} of {data['records']:,} records are longer than QLORA_MAX_LENGTH and lost "
+            "their end; raise it"
+        )
+
+
+def _about_held_out(data: dict[str, Any], evaluation: "Evaluation") -> Iterator[str]:
+    count = len(evaluation.questions)
+    if evaluation.tuned.loss is None:
+        yield "nothing could be held out, so the adapter was not judged; add data or QLORA_EVAL_URI"
+    elif not count:
+        yield "no question was held out, so answers were not judged; only the loss was"
+    elif count < FEW_QUESTIONS:
+        yield f"only {count} questions were held out: one of them is {1 / count:.0%} of each share"
+
+
+def _about_length(trained: "Trained") -> Iterator[str]:
+    measured = [row for row in trained.history if row.get("held_out_loss") is not None]
+    if len(measured) < 4 or trained.best is None:
+        return
+    best, last = trained.best, measured[-1]
+    before = measured[-1 - len(measured) // 4]
+    if last["held_out_loss"] > (1 + CLEARLY) * best["held_out_loss"]:
+        yield (
+            f"the held-out loss was best at step {best['step']:,} ({best['held_out_loss']:.4f}) "
+            f"and ends at {last['held_out_loss']:.4f}: fewer epochs or a lower rate would do better"
+        )
+    elif last["held_out_loss"] < (1 - 2 * CLEARLY) * before["held_out_loss"]:
+        yield "the held-out loss was still falling at the end: more epochs may do better"
+
+
+def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
+    base, tuned = evaluation.base, evaluation.tuned
+    if tuned.stopped is not None and tuned.stopped < MOST_STOP:
+        yield f"{1 - tuned.stopped:.0%} of the answers did not stop by themselves"
+    if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
+        yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"

@@ -1,0 +1,146 @@
+"""What a run publishes: adapter with tokenizer and model card, metrics, report, `run.json`.
+
+Nothing here is a pickle, holds a secret or names a path of this machine.
+"""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import __version__
+from trainer.monitoring.step_log import as_lines
+from trainer.reporting.caveats import remarks
+from trainer.reporting.charts import png
+from trainer.reporting.html_report import charts, render_report
+from trainer.reporting.model_card import CURVES, render_card
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.evaluation.compare import Evaluation
+    from trainer.models.base_model import Base
+    from trainer.planner.choose import Choice
+    from trainer.runtime.device import Device, Precision
+    from trainer.settings import Settings
+    from trainer.training import Trained
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+)
+SAMPLES = 10
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that is known about a run when it has trained: the content of `run.json`."""
+
+    run_id: str
+    settings: "Settings"
+    base: "Base"
+    inputs: list[dict[str, Any]]
+    data: dict[str, Any]
+    device: "Device"
+    precision: "Precision"
+    micro_batch: "Choice"
+    trainable_parameters: int
+    total_parameters: int
+    trained: "Trained"
+    evaluation: "Evaluation"
+    warnings: list[str]
+    faults: list[str]
+    """why it was rejected; empty for an adapter that is published"""
+    finished: float
+    """seconds since the epoch"""
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        training = asdict(self.trained) | {"loss": self.trained.loss}
+        del training["history"], training["choice"]
+        best = self.trained.best
+        return {
+            "run_id": self.run_id,
+            "version": __version__,
+            "finished": self.finished,
+            "settings": self.settings.to_dict(),
+            "base": {"name": self.base.name, "revision": self.base.revision},
+            "inputs": self.inputs,
+            "data": self.data,
+            "device": {"name": self.device.name, "capability": self.device.capability},
+            "precision": asdict(self.precision),
+            "micro_batch": self.micro_batch.figures(),
+            "parameters": {
+                "trainable": self.trainable_parameters,
+                "total": self.total_parameters,
+                "trainable_percent": round(
+                    100 * self.trainable_parameters / self.total_parameters, 4
+                ),
+            },
+            "training": training
+            | {
+                "best_held_out_loss": best and best["held_out_loss"],
+                "best_held_out_step": best and best["step"],
+            },
+            "evaluation": {
+                "questions": len(self.evaluation.questions),
+                "base": self.evaluation.base.figures(),
+                "tuned": self.evaluation.tuned.figures(),
+            },
+            "samples": self.evaluation.samples(SAMPLES),
+            "warnings": [*self.warnings, *remarks(self.data, self.trained, self.evaluation)],
+            "rejected": self.faults,
+            "libraries": library_versions(),
+        }
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that decide the result."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def save_adapter(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", base: "Base", folder: Path
+) -> None:
+    """The adapter in peft's own layout and the tokenizer, as they are published."""
+    # "auto" would ask the hub whether the vocabulary grew; it never does here.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's own, empty
+    _edit_json(folder / "tokenizer_config.json", name_or_path=base.name)
+    config = folder / "adapter_config.json"
+    _edit_json(
+        config,
+        base_model_name_or_path=base.name,
+        revision=base.revision,
+        target_modules=sorted(json.loads(config.read_text())["target_modules"]),
+    )
+
+
+def describe(run: Run, folder: Path) -> None:
+    """Everything beside the weights in `folder`: metrics, `run.json`, report and model card."""
+    rows = run.trained.history
+    (folder / "metrics.jsonl").write_text(as_lines(rows))
+    record = run.record()
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    (folder / "report.html").write_text(render_report(record, rows))
+    (folder / "adapter" / "README.md").write_text(render_card(record, run.base))
+    (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
+
+
+def _edit_json(path: Path, **changes: Any) -> None:
+    """Replace what a library wrote as it found it: local paths and an order that varies."""
+    record = json.loads(path.read_text())
+    record |= {name: value for name, value in changes.items() if name in record}
+    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

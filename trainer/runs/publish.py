@@ -1,0 +1,95 @@
+"""A run is published by one process, completely, and once.
+
+Several pods may finish the same run at the same time. The first to create `publishing.json`
+uploads; the others wait for its manifest and compare.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from trainer.errors import RejectedError
+from trainer.runtime import signals
+from trainer.storage import Published, Store, publish
+from trainer.storage.files import sha256_of
+from trainer.storage.lease import publish_alone
+from trainer.storage.transfer import MANIFEST
+
+LATEST = "latest.json"
+REJECTED = "rejected"
+
+
+def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights: str) -> Published:
+    """Publish `folder` as `run_id`, or find that somebody else did.
+
+    `owner` names this process and its restarts on the same machine; `weights` is the object that
+    has to be the same whoever publishes. Raises RejectedError when another process published
+    other weights under this id: started again, this one would only find the run finished.
+    """
+    published = publish_alone(
+        folder,
+        store,
+        run_id,
+        owner,
+        before=lambda: _remove_rejected(store, run_id),
+        # Stopped from here on, the run might be published and say that it was stopped.
+        uploaded=signals.hold,
+    )
+    if published.objects[weights].sha256 != sha256_of(folder / weights):
+        raise RejectedError(
+            f"run {run_id} was published by another process meanwhile, with other weights; "
+            "choose another QLORA_RUN_ID to keep both"
+        )
+    return published
+
+
+def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -> NoReturn:
+    """Keep `folder` below `rejected/`, where nobody takes it for a finished run.
+
+    Always raises RejectedError, with all `faults`.
+    """
+    _remove_rejected(store, run_id)
+    publish(folder, store, f"{run_id}/{REJECTED}")
+    raise RejectedError(
+        f"the adapter of run {run_id} was rejected: {'; '.join(faults)}. It is kept with its "
+        f"report in {store.uri}{run_id}/{REJECTED}/; correct the settings or the data and start "
+        "again"
+    )
+
+
+def _remove_rejected(store: Store, run_id: str) -> None:
+    """An earlier start may have been held to another limit. Manifest first, as ever."""
+    names = [stored.name for stored in store.list(f"{run_id}/{REJECTED}/")]
+    store.delete([name for name in names if name.endswith("/" + MANIFEST)])
+    store.delete(names)
+
+
+def move_latest(store: Store, run_id: str, finished: float) -> None:
+    """Let `latest.json` name this run, unless it names one that finished later.
+
+    `finished` is in seconds since the epoch.
+    """
+
+    def newer(there: bytes | None) -> bytes | None:
+        if there is not None and finished_at(there) >= finished:
+            return None
+        return json.dumps({"run_id": run_id, "finished": finished}).encode()
+
+    store.update(LATEST, newer)
+
+
+def newest_run(store: Store) -> str | None:
+    """The run that `latest.json` names; None where there is none."""
+    try:
+        return str(json.loads(store.read(LATEST) or b"{}")["run_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def finished_at(record: bytes | None) -> float:
+    """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken."""
+    try:
+        return float(json.loads(record or b"{}")["finished"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0

@@ -1,0 +1,102 @@
+"""How the run speaks: readable lines on a terminal, one JSON object a line elsewhere.
+
+Every record passes one redacting filter when it is made, so that no secret reaches a line,
+whichever library wrote it to whichever handler.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from typing import Any, TextIO
+
+from trainer.runtime.redaction import redact
+
+FIELDS = "fields"  # the attribute of a log record that holds its figures
+
+
+def set_up(log_format: str, level: str, stream: TextIO | None = None) -> None:
+    """Send every logger of the process through one handler, on stdout unless that is a result."""
+    logging.setLogRecordFactory(_RedactedRecord)
+    threading.excepthook = _log_ended_thread
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(_TextFormatter() if wants_text(log_format) else _JsonFormatter())
+    logging.basicConfig(level=_level_for_libraries(level), handlers=[handler], force=True)
+    logging.getLogger("trainer").setLevel(level)
+    logging.captureWarnings(True)
+    _quieten_libraries()
+
+
+def wants_text(log_format: str) -> bool:
+    """Whether this run's output is for a person: `auto` is text on a terminal only."""
+    return log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
+
+
+def figures(**values: Any) -> dict[str, Any]:
+    """`log.info("message", extra=figures(step=1))`: named values that join the JSON line.
+
+    The message says in words what a person needs of them.
+    """
+    return {FIELDS: values}
+
+
+def _quieten_libraries() -> None:
+    """Progress bars, advice and usage reports that nobody asked this run for.
+
+    The libraries read these variables when they are imported, which is later.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # for us, not for the user
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
+    # On a CPU it misses a package that is fetched from the hub while running.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
+
+
+def _level_for_libraries(level: str) -> str:
+    """Libraries are heard from WARNING on, unless everything was asked for."""
+    return level if level in ("DEBUG", "ERROR") else "WARNING"
+
+
+class _RedactedRecord(logging.LogRecord):
+    """No handler gets at a secret: transformers and others write with ones of their own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            self.exc_text = redact(logging.Formatter().formatException(self.exc_info))
+
+    def getMessage(self) -> str:
+        return redact(super().getMessage())
+
+
+def _log_ended_thread(ended: threading.ExceptHookArgs) -> None:
+    """Python would print it past every filter."""
+    if ended.exc_value is not None and ended.exc_type is not SystemExit:
+        found = (ended.exc_type, ended.exc_value, ended.exc_traceback)
+        logging.getLogger(__name__).error("a thread ended", exc_info=found)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        mark = "" if record.levelno < logging.WARNING else record.levelname.lower() + ": "
+        text = f"{time.strftime('%H:%M:%S')}  {mark}{record.getMessage()}"
+        return text + ("\n" + record.exc_text if record.exc_text else "")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, FIELDS, {})
+        if record.exc_text:
+            line["traceback"] = record.exc_text
+        return redact(json.dumps(line, default=str))
