@@ -29,7 +29,7 @@ def training_state() -> Any:
     from bitsandbytes.optim import PagedAdamW8bit
     from transformers import TrainerState, get_cosine_schedule_with_warmup
 
-    from trainer.planner.choose import Choice
+    from trainer.planner.choose import Execution
 
     model = torch.nn.Module()
     for layer in range(LAYERS):
@@ -46,7 +46,7 @@ def training_state() -> Any:
         lr_scheduler=get_cosine_schedule_with_warmup(optimizer, 10, 1000),
         accelerator=SimpleNamespace(scaler=None),
         state=TrainerState(),
-        choice=lambda: Choice(1, None, ""),
+        choice=lambda: Execution(1, None, ""),
     )
 
 

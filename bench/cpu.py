@@ -117,7 +117,7 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
     from trainer.runtime.device import choose_precision
 
     precision = choose_precision("auto", device)
-    task = choose.Task(
+    task = choose.Workload(
         device,
         base.shape(),
         trainable=0,

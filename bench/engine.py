@@ -187,7 +187,7 @@ def ours(variant: str, longest: int) -> Any:
     from trainer.engine import Engine
     from trainer.kernels.attention import Documents
     from trainer.planner.choose import LONG as LONG_BLOCK
-    from trainer.planner.memory_plan import Plan
+    from trainer.planner.memory_plan import MemoryPlan
 
     model = with_adapter(random_llama(llama_2_7b(), torch.float16), TARGETS)
     engine: list[Engine] = []
@@ -195,9 +195,11 @@ def ours(variant: str, longest: int) -> Any:
     def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
         for former in engine:
             former.close()
-        plan = Plan(32, graph=True, unpacked_layers=32 if variant == "unpacked" else 0)
+        plan = MemoryPlan(32, graph=True, unpacked_layers=32 if variant == "unpacked" else 0)
         if variant == "lean":
-            plan = Plan(0, tokens > LONG_BLOCK, True, mlp_rows=2048, logit_rows=512, host_ends=True)
+            plan = MemoryPlan(
+                0, tokens > LONG_BLOCK, True, mlp_rows=2048, logit_rows=512, host_ends=True
+            )
         engine[:] = [Engine(model, dtype=torch.float16, plan=plan, row_tokens=tokens)]
         ids, positions = inputs(blocks, tokens)
         bounds = torch.arange(0, blocks * tokens + 1, tokens, dtype=torch.int32, device="cuda")

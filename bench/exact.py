@@ -28,7 +28,7 @@ from models import llama_2_7b, random_llama, with_adapter
 
 from trainer.dataset.collate import collate_for_engine, documents
 from trainer.engine import Engine
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 
 ROWS, ROW, STEPS = 4, 512, 50
 LENGTHS = [[200, 173, 139], [512], [64] * 8, [1, 300, 211]]
@@ -49,9 +49,9 @@ def main() -> None:
         errors = {}
         for name, plan in [
             ("stock", None),
-            ("ours, kept", Plan(layers, graph=True)),
-            ("ours, unpacked", Plan(layers, unpacked_layers=layers // 2)),
-            ("ours, recomputed", Plan(0, keep_attention=True, offload=True, mlp_rows=1000)),
+            ("ours, kept", MemoryPlan(layers, graph=True)),
+            ("ours, unpacked", MemoryPlan(layers, unpacked_layers=layers // 2)),
+            ("ours, recomputed", MemoryPlan(0, keep_attention=True, offload=True, mlp_rows=1000)),
         ]:
             found = gradients(layers, dtype, plan)
             off = sorted(relative(found[n], truth[n]) for n in truth)
@@ -126,7 +126,9 @@ def our_loss(made: Engine, given: dict[str, Any]) -> torch.Tensor:
     return loss
 
 
-def gradients(layers: int, dtype: torch.dtype, plan: Plan | None = None) -> dict[str, torch.Tensor]:
+def gradients(
+    layers: int, dtype: torch.dtype, plan: MemoryPlan | None = None
+) -> dict[str, torch.Tensor]:
     """Of the mean loss of one batch, float32 on the CPU, by name; without a plan, stock's."""
     model, given = model_of(layers, dtype), batch(0)
     scale = 2.0**10
@@ -169,7 +171,7 @@ def losses(layers: int, dtype: torch.dtype, *, engine: bool) -> list[float]:
     made = None
     parameters = list(trainable(model).values())
     if engine:
-        made = Engine(model, dtype=dtype, plan=Plan(layers, graph=True), row_tokens=ROW)
+        made = Engine(model, dtype=dtype, plan=MemoryPlan(layers, graph=True), row_tokens=ROW)
         parameters = made.parameters
     optimizer = bitsandbytes.optim.PagedAdamW8bit(parameters, lr=1e-3)
     scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)

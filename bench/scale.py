@@ -122,9 +122,9 @@ def work(base: str, *, parts: bool) -> None:
     from trainer.distributed.workers import Workers
 
     workers = Workers.of(os.environ)
-    with workers.together("bench/scale.py", minutes=10):
+    with workers.session("bench/scale.py", minutes=10):
         found = measured(workers, base, parts)
-        if workers.first:
+        if workers.is_main:
             print(json.dumps(found), flush=True)
 
 
@@ -134,7 +134,7 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     from trainer.engine import Engine
     from trainer.models import base_model, load
     from trainer.models.sharded_base import ShardedBase, WholeBase
-    from trainer.planner.memory_plan import Plan
+    from trainer.planner.memory_plan import MemoryPlan
     from trainer.runtime.device import Precision, find_device
     from trainer.settings import Settings
 
@@ -148,8 +148,8 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     tuned = load.attach_adapter(quantised, settings).train()
     loaded = held_bytes()
     layers = len(tuned.get_base_model().model.layers)
-    fast = Plan(layers, graph=is_gpu and not parts)
-    lean = Plan(0, mlp_rows=BLOCKS * TOKENS, logit_rows=512)
+    fast = MemoryPlan(layers, graph=is_gpu and not parts)
+    lean = MemoryPlan(0, mlp_rows=BLOCKS * TOKENS, logit_rows=512)
     engine = Engine(tuned, dtype=precision.dtype, plan=fast, row_tokens=TOKENS, frozen=frozen)
     step = step_of(engine, workers, is_gpu)
     seconds, loss = timed(step, workers, 8 if is_gpu else 2)
@@ -159,7 +159,7 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     step()
     peak = torch.cuda.max_memory_allocated() if is_gpu else 0
     # The most that any of them has.
-    loaded, peak = (-value for value in workers.least(-loaded, -peak))
+    loaded, peak = (-value for value in workers.all_reduce_min(-loaded, -peak))
     return {
         "device": device.name,
         "tokens_per_s": EFFECTIVE * TOKENS / seconds,
@@ -188,12 +188,12 @@ def step_of(engine: Any, workers: Any, is_gpu: bool) -> Callable[[], float]:
     import bitsandbytes
     import torch
 
-    from trainer.distributed.data_parallel import GradientSum
+    from trainer.distributed.data_parallel import GradientAccumulator
     from trainer.kernels.attention import Documents
 
     optimizer = bitsandbytes.optim.PagedAdamW8bit(engine.parameters, lr=2e-4)
     scaler = torch.amp.GradScaler("cuda", enabled=is_gpu)
-    gradients = GradientSum(0, workers)
+    gradients = GradientAccumulator(0, workers)
     chance = torch.Generator().manual_seed(0)
     batches = torch.randint(2000, (EFFECTIVE // BLOCKS, BLOCKS, TOKENS), generator=chance)
     batches = batches.to(engine.device)
@@ -224,7 +224,7 @@ def timed(step: Callable[[], float], workers: Any, steps: int) -> tuple[float, f
 
     seconds = []
     for number in range(steps + 2):
-        workers.sums(0)
+        workers.all_reduce_sum(0)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         began = time.perf_counter()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trainer.errors import SettingsError
-from trainer.settings import Settings, options, publishable_uri
+from trainer.settings import Settings, options
+from trainer.uris import publishable_uri
 
 NEEDED = {"QLORA_DATA_URI": "data", "QLORA_OUTPUT_URI": "out"}
 ROOT = Path(__file__).parent.parent

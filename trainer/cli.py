@@ -137,12 +137,12 @@ def plan(
     """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
     settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
-    from trainer.commands.plan import Question, outlook
-    from trainer.planner.memory_plan import GPUS
+    from trainer.commands.plan import PlanRequest, outlook
+    from trainer.planner.gpus import GPUS
 
     if gpu is not None and gpu.lower() not in GPUS:
         raise SettingsError(f"--gpu {gpu}: known are {', '.join(GPUS)}")
-    click.echo(outlook(settings, Question(gpu and gpu.lower(), workers, tokens, price)))
+    click.echo(outlook(settings, PlanRequest(gpu and gpu.lower(), workers, tokens, price)))
 
 
 @cli.command()
@@ -166,9 +166,9 @@ def ask(
     settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
     from trainer.commands import chat
-    from trainer.inference.chat_model import load_bot
+    from trainer.inference.chat_model import load_chat_model
 
-    bot = load_bot(adapter, settings, base_model)
+    bot = load_chat_model(adapter, settings, base_model)
     if serve:
         from trainer.commands.serve import serve as serve_page
 

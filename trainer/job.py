@@ -1,30 +1,31 @@
 """The story of one run: settings in, published adapter out."""
 
 import contextlib
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.dataset import pipeline
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
 from trainer.evaluation import compare, gate
+from trainer.execution import choose_execution
 from trainer.models import base_model, hub, load
+from trainer.models.adapter_files import save_adapter
 from trainer.monitoring import trackers
 from trainer.monitoring.prometheus import Metrics
-from trainer.planner import choose
 from trainer.reporting import run_record
 from trainer.runs.checkpoints import Checkpoints
-from trainer.runs.fingerprint import claim, digest, fingerprint_of
-from trainer.runs.publish import finished_at, move_latest, publish_run, reject_run
+from trainer.runs.fingerprint import claim_run_id, fingerprint_of
+from trainer.runs.layout import finished_at
+from trainer.runs.library_versions import library_versions
+from trainer.runs.publish import move_latest, publish_run, reject_run
 from trainer.runtime import lean_imports, selftest
 from trainer.runtime.device import Device, Precision, choose_precision, find_device
 from trainer.runtime.log import figures
+from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
 from trainer.storage.files import only_process
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 TENSORBOARD = "tensorboard"
-SLOW_ON_A_CPU = 10**9  # parameters
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ def run(settings: Settings, workers: Workers | None = None) -> str:
 
 def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
     job = _open(settings)
-    run_id = claim(job.output, settings, job.fingerprint)
+    run_id = claim_run_id(job.output, settings, job.fingerprint)
     # Not by the run id alone: a user may give the same one to another run elsewhere.
     name = f"{run_id}-{digest(job.fingerprint)}"
-    scratch = settings.scratch_dir / "runs" / workers.own(name)
+    scratch = settings.scratch_dir / "runs" / workers.per_worker_name(name)
     with only_process(scratch):
         if read_manifest(job.output, run_id) is None:
             with (
-                workers.together(name, minutes=settings.storage_retry_minutes),
+                workers.session(name, minutes=settings.storage_retry_minutes),
                 trackers.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker,
             ):
                 _train_and_publish(job, run_id, scratch, metrics, tracker, workers)
@@ -115,11 +115,11 @@ def _open(settings: Settings) -> Job:
     inputs = pipeline.fetch_inputs(settings)
     fingerprint = fingerprint_of(
         settings,
-        base,
-        precision,
+        base={"name": base.name, "revision": base.revision},
+        precision=precision.name,
         data={f.name: f.sha256 for f in inputs.data},
         evaluation={f.name: f.sha256 for f in inputs.evaluation},
-        libraries=run_record.library_versions(),
+        libraries=library_versions(),
     )
     return Job(settings, output, base, found, precision, inputs, fingerprint)
 
@@ -158,7 +158,7 @@ def _train_and_publish(
     if (reason := chat_template.ensure_chat_template(tokenizer)) is not None:
         log.info("%s", reason)
     blocks = pipeline.prepare(job.settings, job.inputs, tokenizer, _place(job, run_id, workers))
-    fit = _fit(job, workers)
+    fit = choose_execution(job.settings, job.base, job.device, job.precision, workers)
     frozen = ShardedBase(workers) if fit.is_sharded else WholeBase()
     quantised = load.load(job.base, job.settings, job.precision, job.device, frozen)
     tuned = load.attach_adapter(quantised, job.settings)
@@ -184,13 +184,13 @@ def _train_and_publish(
         workers=workers,
         frozen=frozen,
     )
-    if not workers.first:
-        frozen.lend()
+    if not workers.is_main:
+        frozen.serve_gathers()
         return
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    run_record.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
-    with frozen.lent(tuned):
+    save_adapter(tuned, tokenizer, job.base, folder / "adapter")
+    with frozen.gather_for_main(tuned):
         evaluation = compare.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
         faults = gate.faults(
             folder / "adapter",
@@ -231,85 +231,10 @@ def _train_and_publish(
     log.info("published %s%s", job.output.uri, run_id, extra=figures(run_id=run_id))
 
 
-def _place(job: Job, run_id: str, workers: Workers) -> corpus_shards.Place | None:
+def _place(job: Job, run_id: str, workers: Workers) -> corpus_shards.ShardLocation | None:
     """Where several workers find what each tokenised; one keeps it on its disk alone."""
     if workers.size == 1:
         return None
     # Of this run, and the same for all of its workers on this machine.
     shared = job.settings.scratch_dir / "portions" / digest(job.output.uri + run_id)
-    return corpus_shards.Place(workers, job.output, run_id, shared)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How the model and its adapter fit the device."""
-
-    choice: choose.Choice
-    again: Callable[[choose.Choice], choose.Choice]
-    """how to go on with a run that began with this choice"""
-    trainable_parameters: int
-    total_parameters: int
-    warnings: list[str]
-
-    @property
-    def is_sharded(self) -> bool:
-        return self.choice.plan is not None and self.choice.plan.parts > 1
-
-
-def _fit(job: Job, workers: Workers) -> Fit:
-    """Raises DoesNotFitError when not even one block fits."""
-    shape = job.base.shape()
-    trainable = base_model.trainable_parameters(job.base, job.settings)
-    has_engine = _has_engine(job)
-    if job.settings.sharding == "fsdp" and not has_engine:
-        raise SettingsError(
-            f"QLORA_SHARDING=fsdp: {job.base.name} trains on the stock path, which holds the base "
-            "whole; use QLORA_SHARDING=auto"
-        )
-    device, host_bytes = _weakest(job.device, workers)
-    task = choose.Task(
-        device,
-        shape,
-        trainable=trainable,
-        effective=-(-job.settings.effective_batch_size // workers.size),
-        block_tokens=job.settings.max_length,
-        micro_batch=job.settings.batch_size,
-        engine=has_engine,
-        host_bytes=host_bytes,
-    )
-    choice = choose.choose_for(workers.size, job.settings.sharding, task)
-    log.info("%s: %s (%s)", job.device.name, job.precision.name, job.precision.reason)
-    log.info(
-        "adapter of %s parameters, %.3f %% of %s",
-        f"{trainable:,}",
-        100 * trainable / shape.parameters,
-        f"{shape.parameters:,}",
-    )
-    choose.tell(choice)
-    warnings = []
-    if job.device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
-        warnings.append("there is no GPU: a model of this size trains for days on a CPU")
-        log.warning("%s", warnings[-1])
-    parts = 1 if choice.plan is None else choice.plan.parts
-    again = partial(choose.again, task=replace(task, parts=parts))
-    return Fit(choice, again, trainable, shape.parameters, warnings)
-
-
-def _weakest(device: Device, workers: Workers) -> tuple[Device, int]:
-    """The first worker's device and free host memory, with the least that any of them has: all
-    plan the same, for micro-batches of different sizes would be other blocks."""
-    free, host_bytes = workers.least(device.free_bytes, selftest.free_host_bytes())
-    kind, name, capability = json.loads(
-        workers.said_by_first(json.dumps([device.kind, device.name, device.capability]).encode())
-    )
-    return Device(kind, name, capability and (capability[0], capability[1]), free), host_bytes
-
-
-def _has_engine(job: Job) -> bool:
-    """Whether our engine trains this model; says so where it does not."""
-    from trainer.engine import why_stock
-
-    reason = why_stock(job.settings, job.base.config, job.precision, job.device)
-    if reason is not None:
-        log.info("%s trains on the stock path: %s", job.base.name, reason)
-    return reason is None
+    return corpus_shards.ShardLocation(workers, job.output, run_id, shared)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from trainer.errors import SettingsError
+from trainer.uris import publishable_uri, uri_faults
 
 ENV_PREFIX = "QLORA_"
 TRACKERS = ("tensorboard", "mlflow", "wandb")
@@ -461,7 +461,7 @@ def _spoilt_variables(environ: Mapping[str, str]) -> list[str]:
 def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults that concern more than one value or the form of one."""
     for name in ("data_uri", "output_uri", "eval_uri", "base_cache_uri"):
-        yield from _uri_faults(ENV_PREFIX + name.upper(), values.get(name, ""))
+        yield from uri_faults(ENV_PREFIX + name.upper(), values.get(name, ""))
     if values.get("base_model", "").startswith(("s3:", "builtin:")):
         yield from _base_model_faults(values["base_model"])
     run_id = values.get("run_id", "")
@@ -486,31 +486,8 @@ def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _uri_faults(source: str, uri: str) -> Iterator[str]:
-    scheme, separator, rest = uri.partition("://")
-    if uri.startswith("s3:") and not separator:
-        yield f"{source}={uri}: write it as s3://bucket/prefix/"
-    if not separator:
-        return
-    if scheme != "s3":
-        yield f"{source}={publishable_uri(uri)}: only folders and s3:// are supported"
-    elif not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", rest.split("/")[0]):
-        bucket = rest.split("/")[0].rpartition("@")[2]
-        yield f"{source}={publishable_uri(uri)}: {bucket!r} is not a bucket name"
-
-
 def _base_model_faults(base_model: str) -> Iterator[str]:
     if base_model.startswith("s3:"):
-        yield from _uri_faults(ENV_PREFIX + "BASE_MODEL", base_model)
+        yield from uri_faults(ENV_PREFIX + "BASE_MODEL", base_model)
     elif base_model != "builtin:tiny":
         yield f"{ENV_PREFIX}BASE_MODEL={base_model}: the only built-in model is builtin:tiny"
-
-
-def publishable_uri(uri: str) -> str:
-    """`uri` without user info, and a local path without the folders above its last name."""
-    if "://" in uri:
-        parts = urlsplit(uri)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    if uri.startswith((".", "/", "~", "\\")):
-        return Path(uri).expanduser().resolve().name
-    return uri

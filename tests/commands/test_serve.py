@@ -19,7 +19,7 @@ from support.small_adapters import random_adapter
 
 from trainer.commands import serve as serving
 from trainer.commands.serve import MOST_CHARACTERS, QUESTIONS_A_MINUTE, Server
-from trainer.inference.chat_model import Bot, load_bot
+from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.settings import Settings
 
 QUESTION = "How heavy is the Curlew?"
@@ -27,13 +27,13 @@ LONG = "word " * 700  # fewer characters than the limit, more tokens than the mo
 
 
 @pytest.fixture(scope="module")
-def bot(tmp_path_factory: pytest.TempPathFactory) -> Bot:
+def bot(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     run = random_adapter(tmp_path_factory.mktemp("run"))
-    return load_bot(str(run), Settings.read({}, {}, trains=False), None)
+    return load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
 
 
 @pytest.fixture
-def server(bot: Bot) -> Iterator[Server]:
+def server(bot: ChatModel) -> Iterator[Server]:
     with running(bot) as made:
         yield made
 
@@ -95,7 +95,7 @@ def shoot(window: Browser, name: str) -> None:
     [("desktop", DESKTOP, False), ("phone", PHONE, False), ("dark", DESKTOP, True)],
 )
 def test_a_question_is_typed_and_its_answer_streams_in(
-    name: str, size: tuple[int, int], dark: bool, bot: Bot
+    name: str, size: tuple[int, int], dark: bool, bot: ChatModel
 ) -> None:
     tuned, base = ("".join(bot.stream(QUESTION, tuned=which)) for which in (True, False))
     assert tuned != base
@@ -170,7 +170,7 @@ def test_stop_ends_the_answer_on_the_page_and_in_the_model() -> None:
 class PacedBot:
     """Gives the first piece of an answer, and the others once it may go on."""
 
-    def __init__(self, bot: Bot) -> None:
+    def __init__(self, bot: ChatModel) -> None:
         self._bot, self.base, self.go_on = bot, bot.base, threading.Event()
 
     def stream(self, question: str, *, tuned: bool) -> Iterator[str]:
@@ -199,7 +199,7 @@ class SlowBot:
             self.closed.set()
 
 
-def test_the_answer_is_that_of_the_bot_in_lines_of_json(server: Server, bot: Bot) -> None:
+def test_the_answer_is_that_of_the_bot_in_lines_of_json(server: Server, bot: ChatModel) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     body = json.dumps({"question": f" {QUESTION} ", "tuned": False})
     connection.request("POST", "/ask", body, {"Content-Type": "application/json"})
@@ -221,7 +221,7 @@ def test_the_page_may_load_and_run_nothing_but_itself(server: Server) -> None:
     assert "{{" not in page
 
 
-def test_names_are_text_on_the_page(bot: Bot) -> None:
+def test_names_are_text_on_the_page(bot: ChatModel) -> None:
     hostile = Server(bot, "<script>alert(1)</script>", 0)
     hostile.server_close()
     assert "<script>alert" not in hostile.page

@@ -118,9 +118,9 @@ def test_damaged_tokens_are_made_again(
 
 def test_only_the_newest_token_folders_are_kept(tmp_path: Path, tokenizer: Any) -> None:
     write_prose(tmp_path, 2)
-    for length in range(32, 32 + token_cache.KEPT_SHELVES + 2):
+    for length in range(32, 32 + token_cache.KEPT_CACHES + 2):
         prepare(tmp_path, tokenizer, MAX_LENGTH=str(length))
-    assert len(list((tmp_path / "scratch/tokens").glob("*/"))) == token_cache.KEPT_SHELVES
+    assert len(list((tmp_path / "scratch/tokens").glob("*/"))) == token_cache.KEPT_CACHES
 
 
 def test_many_small_batches_on_many_threads_give_the_same(

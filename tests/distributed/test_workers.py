@@ -13,7 +13,7 @@ import pytest
 from conftest import unused_port
 from support.jobs import ROOT, adapter_bytes, start
 
-from trainer.distributed.data_parallel import Shares
+from trainer.distributed.data_parallel import MicroBatchSampler
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
 
@@ -182,7 +182,7 @@ def test_shares_are_disjoint_complete_and_equally_many(
     blocks: int, effective: int, micro_batch: int, size: int
 ) -> None:
     def drawn(rank: int, size: int) -> tuple[list[list[int]], int]:
-        share = Shares(
+        share = MicroBatchSampler(
             blocks,
             effective=effective,
             micro_batch=micro_batch,

@@ -88,12 +88,12 @@ torch.save(model(ids).logits, out)
 
     import torch
 
-    from trainer.inference.chat_model import load_bot
+    from trainer.inference.chat_model import load_chat_model
     from trainer.settings import Settings
     from trainer.tokenization.chat_template import question_ids
 
     settings = Settings.read({}, {"QLORA_SCRATCH_DIR": str(folder / "scratch")}, trains=False)
-    bot = load_bot(str(run), settings, None)
+    bot = load_chat_model(str(run), settings, None)
     ids = torch.tensor([question_ids(bot.tokenizer, "What is the code of part 3?")])
     with torch.no_grad():
         ours = bot.model(ids).logits

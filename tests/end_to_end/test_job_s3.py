@@ -75,14 +75,14 @@ def test_data_and_evaluation_of_the_same_last_name_do_not_mix(bucket: Any, tmp_p
 
 
 def test_ask_takes_an_adapter_from_the_bucket(bucket: Any, tmp_path: Path) -> None:
-    from trainer.inference.chat_model import load_bot
+    from trainer.inference.chat_model import load_chat_model
     from trainer.job import run
     from trainer.settings import Settings
 
     places = upload_questions(bucket)
     settings = Settings.read({}, variables(tmp_path, MAX_STEPS="2", **places))
     run_id = run(settings)
-    bot = load_bot(f"{places['OUTPUT_URI']}{run_id}", settings, None)
+    bot = load_chat_model(f"{places['OUTPUT_URI']}{run_id}", settings, None)
     assert "".join(bot.stream(QUESTIONS[0]["question"]))
 
 

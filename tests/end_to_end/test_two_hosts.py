@@ -18,9 +18,9 @@ from support.jobs import ROOT, adapter_bytes, start, variables
 from test_workers import ONE_THREAD, SETTINGS, Processes, ends, wait_for_step
 from transformers import LlamaConfig
 
-from trainer.planner.choose import Choice
-from trainer.planner.memory_plan import Plan
-from trainer.planner.scaling import Crew
+from trainer.planner.choose import Execution
+from trainer.planner.memory_plan import MemoryPlan
+from trainer.planner.scaling import ScalingEstimate
 
 A, B = (f"qlora-{side}-{os.getpid()}" for side in "ab")
 HOSTS = {A: "10.77.0.1", B: "10.77.0.2"}
@@ -96,8 +96,8 @@ def gradient_bytes() -> float:
     """What `plan` says that one of two workers sends in each step."""
     shape = LlamaConfig.from_pretrained(ROOT / "trainer/builtin/tiny")
     on_q_and_v = shape.num_hidden_layers * 2 * 8 * 2 * shape.hidden_size
-    choice = Choice(1, Plan(0), "")
-    return Crew(choice, 2, 4, 64, on_q_and_v, 0, 0).gradient_bytes
+    choice = Execution(1, MemoryPlan(0), "")
+    return ScalingEstimate(choice, 2, 4, 64, on_q_and_v, 0, 0).gradient_bytes
 
 
 def test_a_link_that_is_cut_for_a_while_changes_no_byte(hosts: None, tmp_path: Path) -> None:

@@ -20,22 +20,22 @@ from test_workers import wait_for_step as wait_for_line
 
 from trainer.dataset.collate import collate_for_engine, documents
 from trainer.dataset.packing import Block
-from trainer.distributed.data_parallel import GradientSum
+from trainer.distributed.data_parallel import GradientAccumulator
 from trainer.distributed.workers import Workers
 from trainer.engine import Engine
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.validation import HeldOut
 
 ROWS, ROW, LAYERS = 2, 48, 3
-KEPT = Plan(LAYERS)
+KEPT = MemoryPlan(LAYERS)
 PLANS = {
     "kept": KEPT,
     "graph": replace(KEPT, graph=True),
     "unpacked": replace(KEPT, unpacked_layers=2, graph=True),
-    "half": Plan(1),
-    "recomputed": Plan(0, mlp_rows=40, logit_rows=17),
-    "offloaded": Plan(0, keep_attention=True, offload=True, mlp_rows=40, host_ends=True),
+    "half": MemoryPlan(1),
+    "recomputed": MemoryPlan(0, mlp_rows=40, logit_rows=17),
+    "offloaded": MemoryPlan(0, keep_attention=True, offload=True, mlp_rows=40, host_ends=True),
 }
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 OFF = {"fp16": 0.02, "bf16": 0.15}  # of a gradient, against float32: twice what the H200 measured
@@ -87,7 +87,7 @@ def flat(gradients: Any) -> torch.Tensor:
     return torch.cat([g.detach().float().flatten() for g in gradients])
 
 
-def engine_of(model: Any, precision: str, plan: Plan, **more: Any) -> Engine:
+def engine_of(model: Any, precision: str, plan: MemoryPlan, **more: Any) -> Engine:
     return Engine(model, dtype=DTYPES[precision], plan=plan, row_tokens=ROW, **more)
 
 
@@ -211,7 +211,7 @@ def test_the_sum_of_a_step_is_that_of_its_micro_batches(plan: str, tmp_path: Pat
     """A graph writes into the same tensors again and again; what was given is the sum's own."""
     model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision="fp16", kind="cuda")
     engine = engine_of(model, "fp16", PLANS[plan])
-    total = GradientSum(7, Workers())
+    total = GradientAccumulator(7, Workers())
     alone: list[torch.Tensor] = []
     for number in range(3):
         total.begin(0)
@@ -242,7 +242,7 @@ def test_memory_that_runs_out_leads_to_a_leaner_plan_and_the_same_step(
             torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
         return compute(engine, *arguments)
 
-    def changed(engine: Engine, plan: Plan) -> None:
+    def changed(engine: Engine, plan: MemoryPlan) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
         change(engine, replace(plan, graph=graph and not plans))
 

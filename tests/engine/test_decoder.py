@@ -14,7 +14,7 @@ from trainer.engine import Engine
 from trainer.kernels.attention import Documents
 from trainer.models.base_model import Base
 from trainer.models.load import adapter_to_float32, attach_adapter, load
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
 
@@ -27,12 +27,12 @@ CONFIGS = {
     "qwen3": {"num_key_value_heads": 2, "head_dim": 32, "use_sliding_window": False},
 }
 PLANS = {
-    "kept": Plan(kept_layers=3),
-    "half": Plan(kept_layers=1),
-    "recomputed": Plan(kept_layers=0, mlp_rows=40, logit_rows=17),
-    "attention": Plan(kept_layers=0, keep_attention=True),
-    "unpacked": Plan(kept_layers=3, unpacked_layers=2),
-    "lean": Plan(kept_layers=0, mlp_rows=17, logit_rows=5, host_ends=False),
+    "kept": MemoryPlan(kept_layers=3),
+    "half": MemoryPlan(kept_layers=1),
+    "recomputed": MemoryPlan(kept_layers=0, mlp_rows=40, logit_rows=17),
+    "attention": MemoryPlan(kept_layers=0, keep_attention=True),
+    "unpacked": MemoryPlan(kept_layers=3, unpacked_layers=2),
+    "lean": MemoryPlan(kept_layers=0, mlp_rows=17, logit_rows=5, host_ends=False),
 }
 
 
@@ -175,7 +175,7 @@ def test_no_plan_changes_a_gradient(
         pytest.skip("draws its masks as the stock stack does, which has a test of its own")
     model, batch = tuned_model("llama", tmp_path, targets, dropout), packed_batch()
     results = []
-    for chosen in (Plan(kept_layers=2), PLANS[plan]):
+    for chosen in (MemoryPlan(kept_layers=2), PLANS[plan]):
         torch.manual_seed(5)
         made = Engine(model, dtype=torch.float32, plan=chosen, row_tokens=ROW)
         results.append(ours(model, batch, made))

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from trainer.corpus import Conversation, Message, Text
+from trainer.dataset.eval_questions import MOST_QUESTIONS, questions_of
+from trainer.evaluation.answer_metrics import same_answer, token_f1
 from trainer.inference import generate as generation
-from trainer.inference.generate import MOST_QUESTIONS, answer, questions_of, same_answer, token_f1
+from trainer.inference.generate import answer
 
 
 def record(question: str, *turns: tuple[str, str]) -> Conversation:

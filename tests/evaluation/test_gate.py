@@ -13,7 +13,7 @@ from support.jobs import published, run_command, run_here, write_records
 
 from trainer.dataset import pipeline
 from trainer.errors import DataError, RejectedError
-from trainer.models import adapters
+from trainer.models import adapter_files, adapters
 from trainer.reporting import run_record
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import stop_ids
@@ -58,7 +58,7 @@ def written(damage: Callable[[Path], None]) -> Plant:
     """The files of the adapter are damaged after they are written."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        save = run_record.save_adapter
+        save = adapter_files.save_adapter
 
         def save_and_damage(model: Any, tokenizer: Any, base: Any, folder: Path) -> None:
             save(model, tokenizer, base, folder)
@@ -71,7 +71,7 @@ def written(damage: Callable[[Path], None]) -> Plant:
 
 def worse_loss(patch: pytest.MonkeyPatch) -> None:
     """The adapter pushes the other way from what it learnt."""
-    save = run_record.save_adapter
+    save = adapter_files.save_adapter
 
     def negate_and_save(model: Any, *arguments: Any) -> None:
         for name, weight in model.named_parameters():

@@ -14,7 +14,7 @@ from support.small_adapters import random_adapter
 
 from trainer.commands.chat import answer_all
 from trainer.errors import DataError
-from trainer.inference.chat_model import Bot, load_bot
+from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.models import adapters
 from trainer.settings import Settings
 
@@ -27,8 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bot(run: Path) -> Bot:
-    return load_bot(str(run), Settings.read({}, {}, trains=False), None)
+def bot(run: Path) -> ChatModel:
+    return load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
 
 
 def test_an_output_stands_for_the_newest_run_in_it(tmp_path: Path) -> None:
@@ -41,12 +41,12 @@ def test_an_output_stands_for_the_newest_run_in_it(tmp_path: Path) -> None:
         adapters.find(str(tmp_path), settings)
 
 
-def answer(bot: Bot, question: str, *, tuned: bool = True) -> str:
+def answer(bot: ChatModel, question: str, *, tuned: bool = True) -> str:
     return "".join(bot.stream(question, tuned=tuned))
 
 
 def test_lines_of_a_pipe_are_answered_in_their_order(
-    bot: Bot, capsys: pytest.CaptureFixture[str]
+    bot: ChatModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer_all(bot, [QUESTIONS[0] + "\n", "\n", QUESTIONS[1]], compare=False)
     expected = "".join(answer(bot, question) + "\n" for question in QUESTIONS)
@@ -54,7 +54,7 @@ def test_lines_of_a_pipe_are_answered_in_their_order(
 
 
 def test_compare_shows_the_base_s_answer_first(
-    bot: Bot, capsys: pytest.CaptureFixture[str]
+    bot: ChatModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer_all(bot, QUESTIONS[:1], compare=True)
     base, tuned = (answer(bot, QUESTIONS[0], tuned=which) for which in (False, True))
@@ -62,7 +62,7 @@ def test_compare_shows_the_base_s_answer_first(
     assert capsys.readouterr().out == f"base   {base}\ntuned  {tuned}\n"
 
 
-def test_an_answer_comes_in_pieces_and_can_be_ended(bot: Bot) -> None:
+def test_an_answer_comes_in_pieces_and_can_be_ended(bot: ChatModel) -> None:
     pieces = bot.stream(QUESTIONS[1])
     first = next(pieces)
     pieces.close()
@@ -70,7 +70,7 @@ def test_an_answer_comes_in_pieces_and_can_be_ended(bot: Bot) -> None:
     assert len(list(bot.stream(QUESTIONS[1]))) > 1
 
 
-def test_a_question_that_is_too_long_is_named(bot: Bot) -> None:
+def test_a_question_that_is_too_long_is_named(bot: ChatModel) -> None:
     with pytest.raises(DataError, match="tokens, more than the model reads; shorten it"):
         answer(bot, "word " * 2000)
 
@@ -110,7 +110,9 @@ class Terminal:
         os.write(self._main, text.encode())
 
 
-def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(run: Path, bot: Bot) -> None:
+def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(
+    run: Path, bot: ChatModel
+) -> None:
     terminal = Terminal("ask", "--adapter", str(run))
     assert "builtin:tiny with the adapter" in terminal.wait_for("\n> ")
     for question in QUESTIONS:

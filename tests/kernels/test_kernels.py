@@ -26,7 +26,7 @@ from trainer.kernels import (
     rope,
     swiglu,
 )
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpreter
@@ -208,7 +208,7 @@ def test_a_decoder_over_fused_kernels_gives_what_it_gives_over_plain_ones(tmp_pa
     model = tuned_model("qwen3", tmp_path, "q_proj,down_proj", dropout=0.2)
     batch, plan = (
         {n: x[:1, :24] for n, x in packed_batch().items()},
-        Plan(1, mlp_rows=16, unpacked_layers=3),
+        MemoryPlan(1, mlp_rows=16, unpacked_layers=3),
     )
     found = []
     for kernels in (PLAIN, FUSED):

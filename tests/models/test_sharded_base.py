@@ -54,7 +54,7 @@ workers = Workers.of(os.environ)
 settings = Settings.read({}, {"QLORA_BASE_MODEL": "builtin:tiny"}, trains=False)
 base, fp32 = bases.locate(settings), Precision("fp32", "a test")
 found = {}
-with workers.together("a run", minutes=2):
+with workers.session("a run", minutes=2):
     # As if one GPU had less memory than the other, and the other less on its host.
     mine = Device("cuda", f"GPU {workers.rank}", (7, 5), 100 + workers.rank)
     found["agreed"] = repr(job._weakest(mine, workers)[0])
@@ -67,17 +67,17 @@ with workers.together("a run", minutes=2):
     parts = models.load(base, settings, fp32, find_device(), frozen)
     parts = models.attach_adapter(parts, settings).eval()
     found["part_bytes"] = held_bytes(parts)
-    if workers.first:
-        with frozen.lent(parts):
+    if workers.is_main:
+        with frozen.gather_for_main(parts):
             found["same"] = torch.equal(logits(parts), expected)
     else:
-        frozen.lend()
+        frozen.serve_gathers()
     found["after_bytes"] = held_bytes(parts)
     print(json.dumps(found), flush=True)
-    if not workers.first:
+    if not workers.is_main:
         os.kill(os.getpid(), 9)
     try:
-        with frozen.lent(parts):
+        with frozen.gather_for_main(parts):
             logits(parts)
     except Exception as error:
         print(type(error.error).__name__, flush=True)
@@ -154,5 +154,5 @@ def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_p
 
 
 def test_a_worker_s_own_lack_of_memory_is_not_taken_for_another_s_failure() -> None:
-    with pytest.raises(torch.OutOfMemoryError), Workers(0, 2).talking():
+    with pytest.raises(torch.OutOfMemoryError), Workers(0, 2).translate_errors():
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -7,17 +7,27 @@ import pytest
 from test_device import A10, CPU, LLAMA_2_7B, T4
 
 from trainer.errors import DoesNotFitError
-from trainer.planner.choose import Choice, Task, again, choose, choose_for, leaner
-from trainer.planner.memory_plan import GPUS, Plan, peak_bytes, stock_peak_bytes, tokens_per_s
+from trainer.planner.choose import (
+    Execution,
+    Workload,
+    choose,
+    choose_for,
+    leaner_plan,
+    replan_on_resume,
+)
+from trainer.planner.gpus import GPUS
+from trainer.planner.memory_plan import MemoryPlan, peak_bytes, stock_peak_bytes, tokens_per_s
 from trainer.runtime.device import GIB, NF4_BYTES, Device
 
 TRAINABLE = 4_194_304  # r=8 on q and v
-LEAN = Plan(0, offload=True, mlp_rows=2048, logit_rows=512, host_ends=True)
+LEAN = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, host_ends=True)
 H200 = Device("cuda", "NVIDIA H200", (9, 0), 139 * GIB)
 
 
-def task(device: Device, **changes: Any) -> Task:
-    usual = Task(device, LLAMA_2_7B, TRAINABLE, effective=16, block_tokens=512, host_bytes=8 * GIB)
+def task(device: Device, **changes: Any) -> Workload:
+    usual = Workload(
+        device, LLAMA_2_7B, TRAINABLE, effective=16, block_tokens=512, host_bytes=8 * GIB
+    )
     return replace(usual, **changes)
 
 
@@ -28,15 +38,15 @@ def chosen(device: Device, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("plan", "blocks", "tokens", "measured_gib"),
     [
-        (Plan(32), 1, 512, 5.331),
-        (Plan(32), 4, 512, 9.732),
-        (Plan(32), 16, 512, 27.042),
-        (Plan(32, unpacked_layers=32), 1, 512, 17.24),
-        (Plan(32, unpacked_layers=32), 4, 512, 21.73),
-        (Plan(32, unpacked_layers=32), 16, 512, 39.01),
-        (Plan(16), 4, 512, 7.133),
-        (Plan(10), 16, 512, 12.750),
-        (Plan(0), 16, 512, 6.811),
+        (MemoryPlan(32), 1, 512, 5.331),
+        (MemoryPlan(32), 4, 512, 9.732),
+        (MemoryPlan(32), 16, 512, 27.042),
+        (MemoryPlan(32, unpacked_layers=32), 1, 512, 17.24),
+        (MemoryPlan(32, unpacked_layers=32), 4, 512, 21.73),
+        (MemoryPlan(32, unpacked_layers=32), 16, 512, 39.01),
+        (MemoryPlan(16), 4, 512, 7.133),
+        (MemoryPlan(10), 16, 512, 12.750),
+        (MemoryPlan(0), 16, 512, 6.811),
         (LEAN, 1, 512, 3.57),
         (LEAN, 4, 512, 3.62),
         (LEAN, 16, 512, 4.18),
@@ -45,7 +55,7 @@ def chosen(device: Device, **changes: Any) -> Any:
     ],
 )
 def test_the_predicted_peak_is_within_5_percent_of_the_measured_one(
-    plan: Plan, blocks: int, tokens: int, measured_gib: float
+    plan: MemoryPlan, blocks: int, tokens: int, measured_gib: float
 ) -> None:
     """Measured on an H200 in fp16: the most that torch had allocated in a step."""
     predicted = peak_bytes(LLAMA_2_7B, plan, blocks, tokens, TRAINABLE)
@@ -77,18 +87,18 @@ def test_memory_that_is_left_holds_unpacked_weights_but_never_all_of_it() -> Non
     choice = chosen(T4)
     assert 0 < choice.plan.unpacked_layers < 32
     assert choice.peak_bytes < 0.93 * T4.free_bytes
-    assert chosen(H200).plan == Plan(32, unpacked_layers=32, graph=True)
+    assert chosen(H200).plan == MemoryPlan(32, unpacked_layers=32, graph=True)
     assert chosen(replace(T4, free_bytes=10 * GIB), micro_batch=4).plan.unpacked_layers == 0
 
 
 def test_cuda_graphs_are_used_where_their_own_memory_fits_too() -> None:
     tight = replace(H200, free_bytes=int(10.5 * GIB))
-    assert chosen(tight, micro_batch=4).plan == Plan(32)
+    assert chosen(tight, micro_batch=4).plan == MemoryPlan(32)
     assert chosen(replace(tight, free_bytes=12 * GIB), micro_batch=4).plan.graph
 
 
 def test_less_memory_is_more_recomputed_and_then_moved_to_the_host() -> None:
-    def plan(gib: float) -> Plan:
+    def plan(gib: float) -> MemoryPlan:
         return chosen(replace(T4, free_bytes=int(gib * GIB)), micro_batch=8).plan
 
     assert 0 < plan(14.7).kept_layers < 32
@@ -107,7 +117,7 @@ def test_host_memory_that_is_not_there_is_not_used() -> None:
 
 
 def test_the_base_is_in_parts_only_where_it_does_not_fit_whole() -> None:
-    def plan(sharding: str, workers: int, gib: float) -> Plan:
+    def plan(sharding: str, workers: int, gib: float) -> MemoryPlan:
         device = replace(T4, free_bytes=int(gib * GIB))
         choice = choose_for(workers, sharding, task(device, effective=8, host_bytes=0))
         assert choice.plan is not None
@@ -126,7 +136,7 @@ def test_the_base_is_in_parts_only_where_it_does_not_fit_whole() -> None:
 
 def test_a_part_of_the_base_takes_its_share_and_two_layers() -> None:
     def weights(parts: int) -> int:
-        return peak_bytes(LLAMA_2_7B, Plan(32, parts=parts), 4, 512, TRAINABLE)
+        return peak_bytes(LLAMA_2_7B, MemoryPlan(32, parts=parts), 4, 512, TRAINABLE)
 
     base = LLAMA_2_7B.linear_parameters * NF4_BYTES
     assert weights(1) - weights(4) == pytest.approx(base * (3 / 4 - 2 / 32), rel=1e-6)
@@ -143,8 +153,8 @@ def test_a_micro_batch_that_was_set_is_used() -> None:
     assert chosen(CPU, micro_batch=2).blocks == 2
 
 
-def gone_on(begun: Choice, device: Device, **changes: Any) -> Choice:
-    return again(begun, task(device, **changes))
+def gone_on(begun: Execution, device: Device, **changes: Any) -> Execution:
+    return replan_on_resume(begun, task(device, **changes))
 
 
 @pytest.mark.parametrize("gib", [6, 10, 14.7, 24, 40, 80, 139])
@@ -169,19 +179,19 @@ def test_where_less_is_free_it_goes_on_with_the_micro_batch_at_least() -> None:
 @pytest.mark.parametrize(
     ("begun", "device", "changes"),
     [
-        (Choice(16, Plan(32), ""), T4, {}),
-        (Choice(1, Plan(32, graph=True), ""), T4, {}),
-        (Choice(1, Plan(32, graph=True), ""), CPU, {}),
-        (Choice(16, Plan(32), ""), H200, {"effective": 8}),
-        (Choice(1, LEAN, ""), H200, {"host_bytes": 0}),
-        (Choice(1, Plan(32, graph=True), ""), H200, {"parts": 2}),
-        (Choice(1, None, ""), H200, {}),
-        (Choice(1, Plan(32), ""), H200, {"engine": False}),
+        (Execution(16, MemoryPlan(32), ""), T4, {}),
+        (Execution(1, MemoryPlan(32, graph=True), ""), T4, {}),
+        (Execution(1, MemoryPlan(32, graph=True), ""), CPU, {}),
+        (Execution(16, MemoryPlan(32), ""), H200, {"effective": 8}),
+        (Execution(1, LEAN, ""), H200, {"host_bytes": 0}),
+        (Execution(1, MemoryPlan(32, graph=True), ""), H200, {"parts": 2}),
+        (Execution(1, None, ""), H200, {}),
+        (Execution(1, MemoryPlan(32), ""), H200, {"engine": False}),
     ],
     ids=["memory", "no graphs", "a CPU", "workers", "host memory", "parts", "engine", "no engine"],
 )
 def test_what_is_not_possible_any_more_is_chosen_anew(
-    begun: Choice, device: Device, changes: dict[str, Any]
+    begun: Execution, device: Device, changes: dict[str, Any]
 ) -> None:
     assert not gone_on(begun, device, **changes).is_as(begun)
 
@@ -193,29 +203,29 @@ def test_the_optimizer_step_is_always_whole_micro_batches() -> None:
 
 
 def test_running_out_of_memory_leads_to_the_leanest_plan_and_then_to_none() -> None:
-    plan: Plan | None = Plan(32, unpacked_layers=32, graph=True)
+    plan: MemoryPlan | None = MemoryPlan(32, unpacked_layers=32, graph=True)
     seen = []
     while plan is not None:
         seen.append(peak_bytes(LLAMA_2_7B, plan, 4, 512, TRAINABLE))
-        plan = leaner(plan, 32)
+        plan = leaner_plan(plan, 32)
     assert seen == sorted(seen, reverse=True)
     assert len(seen) > 3
 
 
 def test_workers_that_hold_the_base_together_try_nothing_again() -> None:
     """Each gathers a layer when all do: one that went back to the first would be given others."""
-    assert leaner(Plan(32, parts=2), 32) is None
+    assert leaner_plan(MemoryPlan(32, parts=2), 32) is None
 
 
 @pytest.mark.parametrize(
     ("plan", "blocks", "tokens", "measured"),
     [
-        (Plan(32), 1, 512, 13_859),
-        (Plan(32), 4, 512, 18_989),
-        (Plan(32), 16, 512, 20_285),
-        (Plan(32, unpacked_layers=32), 1, 512, 18_006),
-        (Plan(32, unpacked_layers=32), 4, 512, 20_677),
-        (Plan(32, unpacked_layers=32), 16, 512, 20_915),
+        (MemoryPlan(32), 1, 512, 13_859),
+        (MemoryPlan(32), 4, 512, 18_989),
+        (MemoryPlan(32), 16, 512, 20_285),
+        (MemoryPlan(32, unpacked_layers=32), 1, 512, 18_006),
+        (MemoryPlan(32, unpacked_layers=32), 4, 512, 20_677),
+        (MemoryPlan(32, unpacked_layers=32), 16, 512, 20_915),
         (LEAN, 4, 512, 13_312),
         (LEAN, 16, 512, 13_903),
         (replace(LEAN, keep_attention=True), 1, 8192, 11_717),
@@ -223,7 +233,7 @@ def test_workers_that_hold_the_base_together_try_nothing_again() -> None:
     ],
 )
 def test_the_predicted_speed_is_within_15_percent_of_the_measured_one(
-    plan: Plan, blocks: int, tokens: int, measured: float
+    plan: MemoryPlan, blocks: int, tokens: int, measured: float
 ) -> None:
     """Measured on an H200 in fp16, the optimizer step included."""
     predicted = tokens_per_s(LLAMA_2_7B, plan, blocks, tokens, GPUS["h200"])
@@ -232,5 +242,5 @@ def test_the_predicted_speed_is_within_15_percent_of_the_measured_one(
 
 @pytest.mark.parametrize("name", GPUS)
 def test_recomputing_is_never_predicted_to_be_faster(name: str) -> None:
-    rates = [tokens_per_s(LLAMA_2_7B, Plan(kept), 4, 512, GPUS[name]) for kept in (0, 16, 32)]
+    rates = [tokens_per_s(LLAMA_2_7B, MemoryPlan(kept), 4, 512, GPUS[name]) for kept in (0, 16, 32)]
     assert rates == sorted(rates)

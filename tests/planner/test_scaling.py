@@ -9,22 +9,22 @@ from test_choose import TRAINABLE
 from test_device import LLAMA_2_7B
 
 from trainer.cli import cli
-from trainer.planner.choose import Choice
-from trainer.planner.memory_plan import Plan
-from trainer.planner.scaling import Crew
+from trainer.planner.choose import Execution
+from trainer.planner.memory_plan import MemoryPlan
+from trainer.planner.scaling import ScalingEstimate
 
 
-def crew(workers: int, **changes: Any) -> Crew:
+def crew(workers: int, **changes: Any) -> ScalingEstimate:
     """1,000 tokens/s each, in micro-batches of 2 blocks of 500 tokens; a step of 16 blocks."""
     asked: dict[str, Any] = {
-        "choice": Choice(2, Plan(32), "", tokens_per_s=1000.0),
+        "choice": Execution(2, MemoryPlan(32), "", tokens_per_s=1000.0),
         "effective": 16,
         "block_tokens": 500,
         "trainable": TRAINABLE,
         "linear_parameters": LLAMA_2_7B.linear_parameters,
         "parameters": LLAMA_2_7B.parameters,
     }
-    return Crew(workers=workers, **(asked | changes))
+    return ScalingEstimate(workers=workers, **(asked | changes))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_ring_sends_a_gradient_of_float64_once_for_two_workers_and_nearly_twic
 
 
 def test_a_base_in_parts_travels_twice_in_each_micro_batch() -> None:
-    choice = Choice(2, Plan(32, parts=4), "", tokens_per_s=1000.0)
+    choice = Execution(2, MemoryPlan(32, parts=4), "", tokens_per_s=1000.0)
     once = 3 / 4 * LLAMA_2_7B.linear_parameters * (0.5 + 1 / 64 + 4 / (64 * 256))
     assert crew(4, choice=choice).base_bytes == pytest.approx(2 * 2 * once)
     assert crew(4).base_bytes == 0

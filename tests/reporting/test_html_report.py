@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Score
-from trainer.inference.generate import Question
 from trainer.models.base_model import Base
 from trainer.reporting.caveats import remarks
 from trainer.reporting.charts import Chart, Line, Scale, png, smoothed, svg

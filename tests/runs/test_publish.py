@@ -14,7 +14,8 @@ import pytest
 from support.jobs import ROOT
 
 from trainer.errors import Interrupted, NotAllowedError, RejectedError
-from trainer.runs.publish import LATEST, move_latest, publish_run
+from trainer.runs.layout import LATEST
+from trainer.runs.publish import move_latest, publish_run
 from trainer.runtime import signals
 from trainer.storage import Content, FolderStore, Published, fetch_verified, lease
 from trainer.storage.lease import LEASE, Lease, LostError, owner_of

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import SettingsError
-from trainer.models.base_model import Base, Shape, check, trainable_parameters
+from trainer.models.base_model import Base, check, trainable_parameters
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device, choose_precision
 from trainer.settings import Settings
 
 T4 = Device("cuda", "Tesla T4", (7, 5), int(14.7 * GIB))
 A10 = Device("cuda", "NVIDIA A10G", (8, 6), 22 * GIB)
 CPU = Device("cpu", "CPU", None, 0)
-LLAMA_2_7B = Shape(
+LLAMA_2_7B = ModelShape(
     layers=32,
     hidden=4096,
     intermediate=11008,

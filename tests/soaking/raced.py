@@ -6,6 +6,7 @@ from typing import Any
 
 from soaking.harness import Soak
 from soaking.place import WEIGHTS
+from trainer.models import adapter_files
 
 
 def races(soak: Soak, count: int) -> None:
@@ -70,9 +71,8 @@ def freezes(soak: Soak, count: int) -> None:
 
 def spoil_weights() -> None:
     """Let this process end in other weights, as another kind of device might."""
-    from trainer.reporting import run_record
 
-    save = run_record.save_adapter
+    save = adapter_files.save_adapter
 
     def spoil_and_save(model: Any, *arguments: Any) -> None:
         for name, weight in model.named_parameters():
@@ -80,4 +80,4 @@ def spoil_weights() -> None:
                 weight.data *= 1.001  # another adapter, as good as the first
         save(model, *arguments)
 
-    run_record.save_adapter = spoil_and_save
+    adapter_files.save_adapter = spoil_and_save

@@ -19,7 +19,7 @@ from trainer.corpus import (
     prints,
 )
 from trainer.corpus.sandbox import Limits
-from trainer.dataset import packing
+from trainer.dataset import holdout, packing
 from trainer.tokenization import encode as sequences
 from trainer.tokenization.chat_template import RecordTokenizer
 
@@ -121,8 +121,8 @@ def hold_out(
 ) -> tuple[list[Example], list[Example]]:
     """(train, held out), both in their order."""
     if len(examples) == 1 and isinstance(examples[0], Text):
-        halves = packing.divide(examples[0], share)
+        halves = holdout.divide(examples[0], share)
         return ([halves[0]], [halves[1]]) if halves else ([examples[0]], [])
-    held = packing.held_out(np.array([int(e.key[:16], 16) for e in examples], np.uint64), share)
+    held = holdout.held_out(np.array([int(e.key[:16], 16) for e in examples], np.uint64), share)
     pairs = list(zip(examples, held, strict=True))
     return [e for e, is_held in pairs if not is_held], [e for e, is_held in pairs if is_held]

@@ -20,7 +20,7 @@ from trainer.distributed.workers import Workers
 from trainer.settings import Settings
 from trainer.storage import open_store, publish
 from trainer.tokenization import corpus_shards, token_cache, token_cache_writer
-from trainer.tokenization.corpus_shards import Place
+from trainer.tokenization.corpus_shards import ShardLocation
 
 # The job as it is, in portions of a file, which note who makes which. With PORTION_STOP the worker
 # comes to that many, says so, and waits to be killed.
@@ -29,7 +29,7 @@ import os, sys, time
 from pathlib import Path
 from trainer import portions
 portions.PORTION_BYTES = 4000
-rank, publish = os.environ.get("RANK", "0"), portions.Portions._publish
+rank, publish = os.environ.get("RANK", "0"), portions.CorpusShards._publish
 def noted(self, number):
     notes = Path(os.environ["PORTION_NOTES"])
     (notes / f"{number}-by-{rank}").touch()
@@ -37,7 +37,7 @@ def noted(self, number):
         (notes / "stopped").touch()
         time.sleep(3600)
     publish(self, number)
-portions.Portions._publish = noted
+portions.CorpusShards._publish = noted
 sys.argv[1:] = []
 import runpy
 runpy.run_path("entrypoint.py", run_name="__main__")
@@ -51,14 +51,14 @@ from trainer.errors import UnreachableError
 from trainer.workers import Workers
 workers, go = Workers.of(os.environ), Path(sys.argv[1])
 try:
-    with workers.together("a run", minutes=5):
+    with workers.session("a run", minutes=5):
         workers._patience_s = 1
         with workers.all_through(600):
-            time.sleep(0 if workers.first else 3)
+            time.sleep(0 if workers.is_main else 3)
         print("through", flush=True)
         try:
             with workers.all_through(0):
-                while not workers.first and not go.exists():
+                while not workers.is_main and not go.exists():
                     time.sleep(0.1)
         finally:
             go.touch()
@@ -92,8 +92,8 @@ def prepared(
     folder: Path,
     tokenizer: Any,  # noqa: F811
     scratch: str,
-    place: Place | None,
-) -> tuple[pipeline.Data, token_cache.Shelf]:
+    place: ShardLocation | None,
+) -> tuple[pipeline.Data, token_cache.TokenCache]:
     given = {"DATA_URI": str(folder / "data"), "OUTPUT_URI": str(folder / "out")}
     given |= {"SCRATCH_DIR": str(folder / scratch), "MAX_LENGTH": "64"}
     given |= {"MAX_SKIPPED_SHARE": "0.5"}
@@ -105,9 +105,9 @@ def prepared(
     return found, whole
 
 
-def place_of(folder: Path, scratch: str, output: str = "") -> Place:
+def place_of(folder: Path, scratch: str, output: str = "") -> ShardLocation:
     store = open_store(output or str(folder / "out"), retry_minutes=1)
-    return Place(Workers(), store, "run", folder / scratch)
+    return ShardLocation(Workers(), store, "run", folder / scratch)
 
 
 @pytest.mark.parametrize("portion_bytes", [1, 9_000, 40_000])

@@ -20,7 +20,7 @@ from tokenizers import (
 )
 
 from trainer.tokenization import word_table
-from trainer.tokenization.word_table import Wordwise
+from trainer.tokenization.word_table import WordTable
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -99,14 +99,14 @@ WHOLE: dict[str, Callable[[], Tokenizer]] = {
 }
 
 
-def opened(tokenizer: Tokenizer) -> Wordwise:
+def opened(tokenizer: Tokenizer) -> WordTable:
     tokenizer.encode_special_tokens = True
-    return Wordwise(
+    return WordTable(
         lambda texts: tokenizer.encode_batch(texts, add_special_tokens=False), tokenizer
     )
 
 
-def assert_same(words: Wordwise, tokenizer: Tokenizer, texts: list[str]) -> None:
+def assert_same(words: WordTable, tokenizer: Tokenizer, texts: list[str]) -> None:
     wholes = tokenizer.encode_batch(texts, add_special_tokens=False)
     for text, found, whole in zip(texts, words(texts), wholes, strict=True):
         assert found.ids.tolist() == whole.ids, text
@@ -133,13 +133,13 @@ TEXTS = st.lists(st.tuples(GAPS, WORDS), max_size=30).map(
 
 
 @pytest.fixture(scope="module", params=WORDWISE)
-def sound(request: pytest.FixtureRequest) -> tuple[Wordwise, Tokenizer]:
+def sound(request: pytest.FixtureRequest) -> tuple[WordTable, Tokenizer]:
     tokenizer = WORDWISE[request.param]()
     return opened(tokenizer), tokenizer
 
 
 def test_words_end_to_end_are_the_text_for_usual_tokenizers(
-    sound: tuple[Wordwise, Tokenizer],
+    sound: tuple[WordTable, Tokenizer],
 ) -> None:
     words, tokenizer = sound
     assert words.border is not None
@@ -162,7 +162,7 @@ def test_a_tokenizer_that_reaches_over_spaces_gets_whole_texts(kind: str) -> Non
 
 
 def test_a_table_that_grew_too_large_starts_over(
-    sound: tuple[Wordwise, Tokenizer], monkeypatch: pytest.MonkeyPatch
+    sound: tuple[WordTable, Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, tokenizer = sound
     monkeypatch.setattr(word_table, "_MOST_CHARS", 2000)

@@ -8,20 +8,20 @@ from contextlib import closing
 import click
 
 from trainer.errors import JobError
-from trainer.inference.chat_model import Bot
+from trainer.inference.chat_model import ChatModel
 
 HELP = """{base} with the adapter {adapter}. Each question stands alone.
 Up and down go through earlier questions, Ctrl-C ends an answer, Ctrl-D the conversation."""
 
 
-def answer_all(bot: Bot, questions: Iterable[str], *, compare: bool) -> None:
+def answer_all(bot: ChatModel, questions: Iterable[str], *, compare: bool) -> None:
     """One answer after the other, in the order of the questions that are not empty."""
     for question in map(str.strip, questions):
         if question:
             say(bot, question, compare=compare)
 
 
-def say(bot: Bot, question: str, *, compare: bool) -> None:
+def say(bot: ChatModel, question: str, *, compare: bool) -> None:
     """Print the answer as it is made; the base's before it, to `compare`."""
     if compare:
         click.secho("base   ", dim=True, nl=False)
@@ -30,14 +30,14 @@ def say(bot: Bot, question: str, *, compare: bool) -> None:
     _stream(bot, question, tuned=True)
 
 
-def _stream(bot: Bot, question: str, *, tuned: bool) -> None:
+def _stream(bot: ChatModel, question: str, *, tuned: bool) -> None:
     with closing(bot.stream(question, tuned=tuned)) as pieces:
         for piece in pieces:
             click.echo(piece, nl=False)
     click.echo()
 
 
-def converse(bot: Bot, adapter: str, *, compare: bool) -> None:
+def converse(bot: ChatModel, adapter: str, *, compare: bool) -> None:
     """Ask and answer on a terminal until the end of the input."""
     import readline  # noqa: F401  (imported, it gives `input` its editing and history)
 

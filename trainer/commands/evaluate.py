@@ -6,9 +6,10 @@ from typing import Any
 
 from trainer.dataset.pipeline import prepare_held_out
 from trainer.evaluation.compare import Evaluation, Score, compare, finite
-from trainer.inference.chat_model import load_bot
-from trainer.settings import Settings, publishable_uri
+from trainer.inference.chat_model import load_chat_model
+from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
+from trainer.uris import publishable_uri
 
 SHOWN = 10
 _ROWS = (
@@ -21,7 +22,7 @@ _ROWS = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class EvaluationResult:
     """What was compared with what, and how they did."""
 
     adapter: str
@@ -43,16 +44,18 @@ class Verdict:
         return json.dumps(record)
 
 
-def judge(adapter: str, settings: Settings, base_model: str | None) -> Verdict:
+def judge(adapter: str, settings: Settings, base_model: str | None) -> EvaluationResult:
     """Compare as a run does at its end: the same blocks, questions and code."""
-    bot = load_bot(adapter, settings, base_model)
+    bot = load_chat_model(adapter, settings, base_model)
     ensure_chat_template(bot.tokenizer)
     blocks, questions = prepare_held_out(settings, bot.tokenizer)
     evaluation = compare(bot.model, bot.tokenizer, blocks, questions)
-    return Verdict(adapter, settings.eval_uri or settings.data_uri, len(blocks), evaluation)
+    return EvaluationResult(
+        adapter, settings.eval_uri or settings.data_uri, len(blocks), evaluation
+    )
 
 
-def as_text(verdict: Verdict) -> str:
+def as_text(verdict: EvaluationResult) -> str:
     """A table of scores, then answers side by side."""
     scores = verdict.evaluation.base, verdict.evaluation.tuned
     lines = [

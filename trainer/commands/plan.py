@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from trainer.engine import why_stock
 from trainer.models import base_model
-from trainer.planner.choose import Task, choose_for
-from trainer.planner.memory_plan import GPUS, speed_of
-from trainer.planner.scaling import Crew
+from trainer.planner.choose import Workload, choose_for
+from trainer.planner.gpus import GPUS, speed_of
+from trainer.planner.scaling import ScalingEstimate
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, choose_precision, find_device
 from trainer.settings import Settings
@@ -16,7 +16,7 @@ SMALL = 0.1  # share of the computing time that a network may take
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanRequest:
     """What is asked beside the settings: on which GPU (a key of `plan.GPUS`; None is this
     machine's device), for how many workers and tokens, at which price of an hour of one GPU."""
 
@@ -26,7 +26,7 @@ class Question:
     price: float | None = None
 
 
-def outlook(settings: Settings, asked: Question) -> str:
+def outlook(settings: Settings, asked: PlanRequest) -> str:
     """The plan of one worker and what all need together, as lines of text.
 
     Only the base model's config and tokenizer are fetched. Raises JobError.
@@ -37,7 +37,7 @@ def outlook(settings: Settings, asked: Question) -> str:
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
-    task = Task(
+    task = Workload(
         device,
         shape,
         trainable=trainable,
@@ -48,7 +48,7 @@ def outlook(settings: Settings, asked: Question) -> str:
         host_bytes=selftest.free_host_bytes(),
     )
     choice = choose_for(asked.workers, settings.sharding, task)
-    crew = Crew(
+    crew = ScalingEstimate(
         choice=choice,
         workers=asked.workers,
         effective=settings.effective_batch_size,
@@ -78,7 +78,7 @@ def outlook(settings: Settings, asked: Question) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-def _time(crew: Crew, asked: Question) -> str:
+def _time(crew: ScalingEstimate, asked: PlanRequest) -> str:
     hours = crew.hours(asked.tokens)
     whole = f"{hours:,.2f} hours for {asked.tokens:,} tokens"
     if asked.workers > 1:
@@ -90,7 +90,7 @@ def _time(crew: Crew, asked: Question) -> str:
     return whole
 
 
-def _traffic(crew: Crew) -> Iterator[tuple[str, str]]:
+def _traffic(crew: ScalingEstimate) -> Iterator[tuple[str, str]]:
     """Of one worker. The data is not counted: every worker fetches all of it."""
     yield "fetched", f"{_size(crew.fetched_bytes)} of base (16 bits), and all of the data"
     if crew.workers == 1:

@@ -22,9 +22,9 @@ from trainer.errors import DataError
 from trainer.inference import generate
 from trainer.inference.generate import Reply
 from trainer.models import base_model, load
-from trainer.runs.fingerprint import digest
 from trainer.runtime.device import choose_precision, find_device
 from trainer.runtime.log import figures
+from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import open_store
 from trainer.storage.files import only_process

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from trainer.errors import JobError, SettingsError
-from trainer.inference.chat_model import Bot
+from trainer.inference.chat_model import ChatModel
 from trainer.runtime.redaction import redact
 from trainer.runtime.signals import Stopped
 
@@ -89,7 +89,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, bot: Bot, adapter: str, port: int) -> None:
+    def __init__(self, bot: ChatModel, adapter: str, port: int) -> None:
         self.bot, self.limits = bot, Limits()
         names = {"BASE": bot.base, "ADAPTER": adapter, "MOST_CHARACTERS": str(MOST_CHARACTERS)}
         self.page = PAGE.read_text()
@@ -209,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         """Questions are nobody else's business, and the terminal shows the address only."""
 
 
-def serve(bot: Bot, adapter: str, port: int) -> None:
+def serve(bot: ChatModel, adapter: str, port: int) -> None:
     """Answer in the browser until a signal. Raises SettingsError when the port is taken."""
     try:
         server = Server(bot, adapter, port)

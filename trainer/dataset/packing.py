@@ -3,15 +3,13 @@
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.corpus import Heading, Text
 from trainer.tokenization.chat_template import IGNORED
-from trainer.tokenization.chunking import text_boundary
 from trainer.tokenization.encode import Tokens, ids_of, labels_of
 
 # Sequences that are packed together. More would fill no block better and take memory.
@@ -78,46 +76,11 @@ class Blocks(Sequence[Block]):
 # -- hold out -----------------------------------------------------------------------------
 
 
-def held_out(keys: npt.NDArray[np.uint64], share: float = 0.1) -> npt.NDArray[np.bool_]:
-    """Which examples are held out, about `share` of them; `keys` are the first 64 bits of each.
-
-    An example is held out when its key, read as a number in [0, 1), is below `share`: adding
-    data moves no example to the other side. With two or more examples neither side is empty:
-    the smallest key is held out, or the largest trained, where chance left nothing. A single
-    example is trained and nothing is held out.
-    """
-    if len(keys) < 2:
-        return np.zeros(len(keys), bool)
-    held: npt.NDArray[np.bool_] = (keys / 2**64 < share) | (keys == keys.min())
-    if held.all():
-        held &= keys != keys.max()
-    return held
-
-
-def divide(document: Text, share: float = 0.1) -> tuple[Text, Text] | None:
-    """(most of it, its end), cut at a paragraph, line or word; None where there is none."""
-    text = document.text.strip()
-    cut = text_boundary(text, 0, round(len(text) * (1 - share)), near_share=1 / 8)
-    head, tail = text[:cut].strip(), text[cut:].strip()
-    if not head or not tail or not text[cut - 1].isspace():
-        return None
-    begins = document.text.index(text)
-    split = begins + len(text) - len(tail)
-    return (
-        Text(head, _moved([h for h in document.headings if h.at < split], -begins)),
-        Text(tail, _moved([h for h in document.headings if h.at >= split], -split)),
-    )
-
-
-def _moved(headings: Iterable[Heading], by: int) -> tuple[Heading, ...]:
-    return tuple(replace(heading, at=heading.at + by) for heading in headings)
-
-
 # -- pack ---------------------------------------------------------------------------------
 
 
 @dataclass
-class _Shelves:
+class _OpenBins:
     """Open blocks by the room they have left; finds the smallest sufficient room in O(log n)."""
 
     rooms: list[int] = field(default_factory=list)  # sorted, distinct
@@ -161,7 +124,7 @@ def _packed(lengths: Tokens | Int64, max_length: int) -> tuple[Int64, npt.NDArra
     """(numbers of the sequences in the order of their blocks, the block of each), both [n]."""
     longest_first = np.argsort(-lengths, kind="stable")
     taken = np.empty(len(lengths), np.int32)
-    shelves = _Shelves()
+    shelves = _OpenBins()
     count = 0
     for at, number in enumerate(longest_first):
         length = int(lengths[number])

@@ -15,18 +15,17 @@ import numpy.typing as npt
 
 from trainer import corpus
 from trainer.corpus import Copy, Text
-from trainer.dataset import packing
+from trainer.dataset import eval_questions, holdout, packing
 from trainer.errors import DataError
-from trainer.inference import generate
-from trainer.runs.fingerprint import digest, slug
 from trainer.runtime.log import figures
+from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
 from trainer.storage import Fetched, fetch
 from trainer.storage.files import only_process
 from trainer.tokenization import token_cache, token_cache_writer
 from trainer.tokenization.chat_template import RecordTokenizer
-from trainer.tokenization.corpus_shards import Place
-from trainer.tokenization.token_cache import Shelf
+from trainer.tokenization.corpus_shards import ShardLocation
+from trainer.tokenization.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +60,7 @@ class Data:
 
     train: Sequence[packing.Block]
     held_out: Sequence[packing.Block]
-    questions: list[generate.Question]
+    questions: list[eval_questions.Question]
     counts: dict[str, Any]
 
 
@@ -82,7 +81,7 @@ def prepare(
     settings: Settings,
     inputs: Inputs,
     tokenizer: "PreTrainedTokenizerBase",
-    place: Place | None = None,
+    place: ShardLocation | None = None,
 ) -> Data:
     """Files to blocks of tokens, with a held-out part; all workers that share a `place` tokenise.
 
@@ -115,7 +114,7 @@ def prepare(
 
 def prepare_held_out(
     settings: Settings, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[Sequence[packing.Block], list[generate.Question]]:
+) -> tuple[Sequence[packing.Block], list[eval_questions.Question]]:
     """What a run with these settings is judged by: EVAL_URI, or what it holds out of DATA_URI."""
     inputs = fetch_inputs(settings)
     if inputs.evaluation:
@@ -148,7 +147,7 @@ class _Shelved:
         settings: Settings,
         files: list[Fetched],
         tokenizer: "PreTrainedTokenizerBase",
-        place: Place | None = None,
+        place: ShardLocation | None = None,
     ) -> None:
         self._settings, self._files, self._tokenizer = settings, files, tokenizer
         self._words = RecordTokenizer(tokenizer)
@@ -161,7 +160,7 @@ class _Shelved:
     def _reader(self) -> corpus.Reader:
         return reader_of(self._settings, self._files)
 
-    def _whole(self, place: Place | None) -> Shelf:
+    def _whole(self, place: ShardLocation | None) -> TokenCache:
         folder = self._folder("whole")
         sizes = [file.size for file in self._files]
         portions = place.portions(folder.name, sizes, self._write) if place else None
@@ -170,9 +169,9 @@ class _Shelved:
         portions.make(needed=not folder.exists())
         return self._open(folder, portions.join)
 
-    def _open(self, folder: Path, fill: Callable[[Path], None]) -> Shelf:
+    def _open(self, folder: Path, fill: Callable[[Path], None]) -> TokenCache:
         with only_process(folder.parent):
-            return token_cache.open_shelf(folder, fill)
+            return token_cache.open_token_cache(folder, fill)
 
     def _folder(self, part: str) -> Path:
         name = _shelf_name(self._settings, self._files, self._tokenizer, part)
@@ -203,7 +202,7 @@ class _Shelved:
             return self
         (document,) = (e for at, (_, e) in enumerate(self._reader()) if at == numbers[0])
         assert isinstance(document, Text)
-        halves = packing.divide(document)
+        halves = holdout.divide(document)
         if halves is not None:
             tally = replace(self.shelf.tally, examples=2, void=[])
             fill = partial(self._shelve, lambda *_: [(0, halves)])
@@ -217,7 +216,7 @@ class _Shelved:
         if self._is_divided:
             return np.array([False, True])
         held = np.zeros(len(self.kept), bool)
-        held[self.kept] = packing.held_out(np.array(self.shelf.rows["key"][self.kept]))
+        held[self.kept] = holdout.held_out(np.array(self.shelf.rows["key"][self.kept]))
         return held
 
     def blocks(self, chosen: Mask) -> packing.Blocks:
@@ -228,8 +227,8 @@ class _Shelved:
             int(self._tokenizer.pad_token_id),
         )
 
-    def questions(self, chosen: Mask) -> list[generate.Question]:
-        return generate.questions_of(
+    def questions(self, chosen: Mask) -> list[eval_questions.Question]:
+        return eval_questions.questions_of(
             [example for number, example in self.shelf.conversations if chosen[number]]
         )
 
@@ -286,7 +285,7 @@ def _shelf_name(
     return found.hexdigest()[:24]
 
 
-def _check_masked(shelved: Shelf, chosen: Mask, settings: Settings) -> None:
+def _check_masked(shelved: TokenCache, chosen: Mask, settings: Settings) -> None:
     rows = shelved.rows[chosen]
     is_record = rows["kind"] != token_cache.KINDS.index(Text)
     masked, records = rows[is_record & (rows["sequences"] == 0)], int(is_record.sum())

@@ -15,7 +15,7 @@ from trainer.errors import SettingsError
 SEEDS_PER_STEP = 1 << 16  # more micro-batches than a step has
 
 
-class Shares(torch.utils.data.Sampler[list[int]]):
+class MicroBatchSampler(torch.utils.data.Sampler[list[int]]):
     """The micro-batches of one worker, epoch after epoch, as lists of block numbers.
 
     All workers have equally many in each step, so that none waits for a word that never comes; an
@@ -60,7 +60,7 @@ class Shares(torch.utils.data.Sampler[list[int]]):
         return ceil(ceil(blocks / self._micro_batch) / self._workers.size)
 
 
-class GradientSum:
+class GradientAccumulator:
     """The gradients and the loss of one optimizer step, over micro-batches and workers.
 
     In float64, where the order of adding does not show in what is rounded to float32 at the end.
@@ -95,7 +95,7 @@ class GradientSum:
     ) -> tuple[float, bool]:
         """Leave the gradients of the whole step; returns its loss and whether any worker stops."""
         # First: it notices who is gone, which the GPUs' own network may not.
-        loss, stopping = self._workers.sums(self._loss.item(), stops)
+        loss, stopping = self._workers.all_reduce_sum(self._loss.item(), stops)
         self._workers.add_up(self._sums)
         for parameter, total in zip(parameters, self._sums, strict=True):
             parameter.grad = total.float()

@@ -59,12 +59,12 @@ class Workers:
         return cls(int(said["RANK"] or 0), size)
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def quiet(self, settings: Settings) -> Settings:
         """`settings` for this worker: the others only warn, and the first speaks."""
-        if self.first:
+        if self.is_main:
             return settings
         return replace(
             settings,
@@ -75,12 +75,12 @@ class Workers:
             hub_repo="",
         )
 
-    def own(self, name: str) -> str:
+    def per_worker_name(self, name: str) -> str:
         """`name` for a folder of this worker's: others may run on the same machine."""
-        return name if self.first else f"{name}-worker-{self.rank}"
+        return name if self.is_main else f"{name}-worker-{self.rank}"
 
     @contextlib.contextmanager
-    def together(self, run: str, *, minutes: float) -> Iterator[None]:
+    def session(self, run: str, *, minutes: float) -> Iterator[None]:
         """Meet the others for `run`; leave when the first worker is through or one has failed.
 
         Raises UnreachableError when they are not there within `minutes`, or when one of them is
@@ -98,20 +98,20 @@ class Workers:
         except (Exception, Stopped) as error:
             self._tell(error)
             raise
-        if self.first:
+        if self.is_main:
             self._store.set(DONE, "1")
             self._leave()
         else:
             self._wait_for_first()
 
-    def sums(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """Each value summed over all workers."""
         if self.size == 1:
             return list(values)
         import torch
 
         total = torch.tensor(values, dtype=torch.float64)
-        with self.talking():
+        with self.translate_errors():
             torch.distributed.all_reduce(total)
         added: list[float] = total.tolist()
         return added
@@ -122,7 +122,7 @@ class Workers:
             return
         import torch
 
-        with self.talking():
+        with self.translate_errors():
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
             if any(tensor.is_cuda for tensor in tensors):
@@ -134,14 +134,14 @@ class Workers:
         if self._lifeline is not None and self._lifeline.broken:
             raise RuntimeError("a worker was lost while a GPU waited for it")
 
-    def least(self, *values: int) -> list[int]:
+    def all_reduce_min(self, *values: int) -> list[int]:
         """The smallest of all workers' for each value."""
         if self.size == 1:
             return list(values)
         import torch
 
         smallest = torch.tensor(values, dtype=torch.int64)
-        with self.talking():
+        with self.translate_errors():
             torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
         found: list[int] = smallest.tolist()
         return found
@@ -156,53 +156,53 @@ class Workers:
         import torch.distributed as dist
 
         patience = timedelta(seconds=self._patience_s + seconds)
-        with self.talking():
+        with self.translate_errors():
             group = dist.new_group(backend="gloo", timeout=patience)
         yield
-        with self.talking():
+        with self.translate_errors():
             through = dist.barrier(group, async_op=True)
             while not through.is_completed():  # a signal is heard meanwhile
                 time.sleep(POLL_S)
             through.wait()
             dist.destroy_process_group(group)
 
-    def word(self, number: int = 0) -> int:
+    def broadcast_int(self, number: int = 0) -> int:
         """The first worker's `number`, on all of them at the same time."""
         import torch
 
         said = torch.tensor(number)
-        with self.talking():
+        with self.translate_errors():
             torch.distributed.broadcast(said, src=0)
         return int(said)
 
     def mark(self, key: str) -> None:
         """The others, in `wait_for`, go on."""
-        with self.talking():
+        with self.translate_errors():
             self._store.set(key, "1")
 
     def wait_for(self, key: str) -> None:
         """Until the first worker has marked `key`. Not a barrier: what it does before that may
         take longer than those wait."""
-        with self.talking():
+        with self.translate_errors():
             while not self._ask(lambda: self._store.check([key]), self._patience_s):
                 if self._ask(lambda: self._store.check([FAILURE]), self._patience_s):
                     raise RuntimeError("it failed")
                 time.sleep(POLL_S)
 
-    def said_by_first(self, content: bytes) -> bytes:
+    def broadcast_bytes(self, content: bytes) -> bytes:
         """The first worker's `content`, on all of them."""
         return content if self.size == 1 else self._broadcast(content)
 
-    def hand_out(self, folder: Path | None, into: Path) -> Path | None:
+    def broadcast_folder(self, folder: Path | None, into: Path) -> Path | None:
         """The first worker's `folder`: itself there, a copy of its files in `into` elsewhere."""
         if self.size == 1:
             return folder
-        files = sorted(folder.iterdir()) if folder is not None and self.first else []
+        files = sorted(folder.iterdir()) if folder is not None and self.is_main else []
         listed = {path.name: path.stat().st_size for path in files}
         listed = json.loads(self._broadcast(json.dumps(listed).encode()))
         content = self._broadcast(b"".join(path.read_bytes() for path in files))
-        if self.first or not listed:
-            return folder if self.first else None
+        if self.is_main or not listed:
+            return folder if self.is_main else None
         into.mkdir(parents=True, exist_ok=True)
         start = 0
         for name, size in listed.items():
@@ -213,12 +213,12 @@ class Workers:
     def _broadcast(self, content: bytes) -> bytes:
         import torch
 
-        (size,) = self.sums(len(content) if self.first else 0)
+        (size,) = self.all_reduce_sum(len(content) if self.is_main else 0)
         if not size:
             return b""
         shape = torch.zeros(int(size), dtype=torch.uint8)
-        payload = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.first else shape
-        with self.talking():
+        payload = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.is_main else shape
+        with self.translate_errors():
             torch.distributed.broadcast(payload, src=0)
         return payload.numpy().tobytes()
 
@@ -241,19 +241,19 @@ class Workers:
                 f"({_line(error)}); check that all of them run and reach MASTER_ADDR, then start "
                 "again"
             ) from error
-        with self.talking():
+        with self.translate_errors():
             asked = self._store.compare_set(RUN, "", run).decode()
         # Asked of all before anyone goes on: who starts to load is not there to hear of it.
-        if self.sums(asked != run) != [0]:
+        if self.all_reduce_sum(asked != run) != [0]:
             raise SettingsError(
                 f"worker {self.rank} has other settings or data than another worker; start all "
                 "workers with the same"
             )
-        with self.talking():
+        with self.translate_errors():
             self._lifeline = peer_watchdog.Lifeline(self.rank, self.size)
 
     @contextlib.contextmanager
-    def talking(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Around whatever torch.distributed does for all: raises why another worker is gone."""
         import torch
 
@@ -327,7 +327,7 @@ class Workers:
         with contextlib.suppress(RuntimeError):
             end = time.monotonic() + LINGER_S
             left = self._ask(lambda: self._store.add(LEFT, 1))
-            while self.first and left < self.size and time.monotonic() < end:
+            while self.is_main and left < self.size and time.monotonic() < end:
                 time.sleep(POLL_S)
                 left = self._store.add(LEFT, 0)
         if self._lifeline is not None:

@@ -16,7 +16,7 @@ from trainer.engine.weights import layers_of
 from trainer.kernels import Kernels, choose, choose_attention
 from trainer.kernels.attention import Attention, Documents
 from trainer.models.sharded_base import WholeBase
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 
 
 class Engine:
@@ -32,7 +32,7 @@ class Engine:
         model: Any,
         *,
         dtype: torch.dtype,
-        plan: Plan,
+        plan: MemoryPlan,
         row_tokens: int,
         kernels: Kernels | None = None,
         attention: Attention | None = None,
@@ -70,7 +70,7 @@ class Engine:
             parameter.data = part.view(parameter.shape)
         return [one]
 
-    def change(self, plan: Plan) -> None:
+    def change(self, plan: MemoryPlan) -> None:
         """Go on with another plan; what is computed stays the same."""
         self._free()
         self.plan = plan
@@ -134,7 +134,7 @@ class Engine:
         """
         batch = self._batch(position_ids_BT, where, drops=False)
         x = self._k.embedding(input_ids_BT.flatten(), self._embedding.data, self.dtype)
-        for number in self._frozen.use(range(len(self.layers))):
+        for number in self._frozen.gather_layers(range(len(self.layers))):
             x, _ = self._layer.forward(self.layers[number], x, batch, keep=False)
         return self._end.loss(x, labels_BT)[0]
 
@@ -143,7 +143,7 @@ class Engine:
         x = self._k.embedding(inputs.input_ids_BT.flatten(), self._embedding.data, self.dtype)
         saved = []
         first_kept = len(self.layers) - self.plan.kept_layers
-        for number in self._frozen.use(range(len(self.layers))):
+        for number in self._frozen.gather_layers(range(len(self.layers))):
             layer = self.layers[number]
             out, state = self._layer.forward(layer, x, batch, keep=number >= first_kept)
             if self._host is not None and number < first_kept:
@@ -158,7 +158,7 @@ class Engine:
         batch, saved = passed.batch, passed.saved
         grad = self._end.backward(passed.grad_MH, passed.x_MH, grad_loss)
         passed.grad_MH = passed.x_MH = torch.empty(0)
-        for number in self._frozen.use(reversed(range(len(self.layers)))):
+        for number in self._frozen.gather_layers(reversed(range(len(self.layers)))):
             if self._host is not None:
                 self._host.fetch(number, saved)
             grad = self._layer.backward(
@@ -172,7 +172,7 @@ class Engine:
     def stand_by(self) -> None:
         """What others' micro-batch needs of this worker, which has none of its own."""
         for order in (range(len(self.layers)), reversed(range(len(self.layers)))):
-            for _ in self._frozen.use(order):
+            for _ in self._frozen.gather_layers(order):
                 pass
 
     def _batch(self, position_ids_BT: torch.Tensor, where: Documents, *, drops: bool) -> Batch:

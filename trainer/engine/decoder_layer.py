@@ -9,7 +9,7 @@ from trainer.engine.lora_linear import Input, Products
 from trainer.engine.weights import Layer
 from trainer.kernels import Kernels
 from trainer.kernels.attention import Attention
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LayerPass:
     products: Products
     kernels: Kernels
     attention: Attention
-    plan: Plan
+    plan: MemoryPlan
 
     def forward(
         self, layer: Layer, x: torch.Tensor, batch: Batch, *, keep: bool

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trainer.dataset.eval_questions import Question
 from trainer.dataset.packing import Block
+from trainer.evaluation.answer_metrics import same_answer, token_f1
 from trainer.evaluation.loss import held_out_loss
-from trainer.inference.generate import Question, answer, same_answer, token_f1
+from trainer.inference.generate import answer
 from trainer.runtime.log import figures
 from trainer.tokenization.chat_template import stop_ids
 

@@ -1,6 +1,5 @@
 """The loss of a model, as it stands, on blocks: of every trained token, logits never whole."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from trainer.dataset.packing import Block
 from trainer.engine import why_not
+from trainer.inference.precision import compute_precision
 from trainer.tokenization.chat_template import IGNORED
 
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
@@ -69,13 +69,3 @@ def _logits(model: Any, inputs: dict[str, Any], at_N: Any) -> Iterator[Any]:
     hidden_TH = base.model(**inputs, use_cache=False).last_hidden_state[0]
     for rows in at_N.split(LOGIT_ROWS):
         yield base.lm_head(hidden_TH[rows])
-
-
-@contextlib.contextmanager
-def compute_precision(model: Any) -> Iterator[None]:
-    """Run float32 adapter and 16-bit base together, as training does."""
-    import torch
-
-    dtype = model.get_input_embeddings().weight.dtype
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
-from trainer.evaluation.loss import compute_precision
+from trainer.inference.precision import compute_precision
 from trainer.models import adapters, load
 from trainer.runtime import device, lean_imports
 from trainer.settings import Settings
@@ -21,7 +21,7 @@ MOST_ANSWER_TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Bot:
+class ChatModel:
     """A base model with an adapter, ready to answer one question at a time."""
 
     model: Any
@@ -85,7 +85,7 @@ class Bot:
             )
 
 
-def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
+def load_chat_model(where: str, settings: Settings, base_model: str | None) -> ChatModel:
     """The adapter at `where` on its base, as `adapters.find` finds them, ready to answer."""
     lean_imports.import_bitsandbytes()
     from peft import PeftModel
@@ -96,4 +96,4 @@ def load_bot(where: str, settings: Settings, base_model: str | None) -> Bot:
     precision = device.choose_precision(settings.precision, found)
     base = load.load(adapter.base, settings, precision, found)
     tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
-    return Bot(tuned, adapter.tokenizer(), adapter.base.name)
+    return ChatModel(tuned, adapter.tokenizer(), adapter.base.name)

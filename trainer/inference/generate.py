@@ -1,41 +1,19 @@
 """Questions with a reference, a model's greedy answers to them, and how alike two answers are."""
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.corpus import Conversation, Example
-from trainer.evaluation.loss import compute_precision
+from trainer.dataset.eval_questions import Question
+from trainer.inference.precision import compute_precision
 from trainer.runtime.device import out_of_memory
 from trainer.tokenization.chat_template import question_ids, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
 MOST_ANSWER_TOKENS = 256
 GENERATED_AT_ONCE = 4096  # tokens of keys and values, at least: 2 GiB for Llama-2-7B in 16 bits
-_ONE_TURN = ["user", "assistant"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A held-out record with a single question and its reference answer."""
-
-    question: str
-    answer: str
-
-
-def questions_of(examples: Sequence[Example]) -> list[Question]:
-    """The records of one question and one answer, at most MOST_QUESTIONS, in key order."""
-    found = []
-    for record in sorted(examples, key=lambda e: e.key):
-        if isinstance(record, Conversation) and [m.role for m in record.messages] == _ONE_TURN:
-            asked, answered = record.messages
-            found.append(Question(asked.content, answered.content.strip()))
-    return found[:MOST_QUESTIONS]
 
 
 @dataclass(frozen=True)
@@ -120,21 +98,3 @@ def _reply(tokenizer: "PreTrainedTokenizerBase", ids: list[int], ends: list[int]
     length = next((at for at, token in enumerate(ids) if token in ends), len(ids))
     text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
     return Reply(text.strip(), stopped=length < len(ids))
-
-
-def same_answer(given: str, reference: str) -> bool:
-    """Exact match, whitespace aside."""
-    return " ".join(given.split()) == " ".join(reference.split())
-
-
-def token_f1(given: str, reference: str) -> float:
-    """Harmonic mean of precision and recall of the words, as SQuAD counts them.
-
-    Without case and punctuation (Rajpurkar et al. 2016); articles stay, for not every text is
-    English.
-    """
-    one, other = (Counter(re.findall(r"\w+", text.lower())) for text in (given, reference))
-    if not one or not other:
-        return float(one == other)
-    shared = (one & other).total()
-    return 2 * shared / (one.total() + other.total())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
-from trainer.runs.publish import REJECTED, newest_run
+from trainer.runs.layout import REJECTED, newest_run
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
 from trainer.models import hub
-from trainer.settings import Settings, publishable_uri
+from trainer.planner.model_shape import ModelShape
+from trainer.settings import Settings
 from trainer.storage import Stored, fetch, objects_at
 from trainer.storage.files import sha256_of
 from trainer.storage.parallel import in_parallel
+from trainer.uris import publishable_uri
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,31 +24,6 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parent.parent / "builtin"
 NO_WRITER = r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$"
 CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a model that decide memory and time; parameter counts are of the whole model.
-
-    `q` and `kv` are the widths of the query and of the key, `widest` the values of the largest
-    quantised matrix, `ends_parameters` those of embedding and head.
-    """
-
-    layers: int
-    hidden: int
-    intermediate: int
-    vocabulary: int
-    heads: int
-    q: int
-    kv: int
-    widest: int
-    linear_parameters: int
-    ends_parameters: int
-    other_parameters: int
-
-    @property
-    def parameters(self) -> int:
-        return self.linear_parameters + self.other_parameters
 
 
 @dataclass(frozen=True)
@@ -123,14 +100,14 @@ class Base:
             if isinstance(module, torch.nn.Linear) and module is not head
         }
 
-    def shape(self) -> Shape:
+    def shape(self) -> ModelShape:
         text = self.config.get_text_config()
         linear = sum(rows * columns for rows, columns in self.linear_layers.values())
         every = sum(p.numel() for p in self.skeleton.parameters())
         heads = text.num_attention_heads
         size = getattr(text, "head_dim", None) or text.hidden_size // heads
         ends = text.vocab_size * text.hidden_size
-        return Shape(
+        return ModelShape(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,

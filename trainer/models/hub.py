@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainer.errors import NotAllowedError, SettingsError, UnreachableError
-from trainer.settings import publishable_uri
 from trainer.storage import DamagedError, again_if_damaged
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.files import chunks_of
 from trainer.storage.retry import Failure, retry
+from trainer.uris import publishable_uri
 
 
 def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes: float) -> Path:

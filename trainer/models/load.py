@@ -111,11 +111,11 @@ def _from_tensors(
     from copy import deepcopy
 
     target = _target(base, dtype)
-    frozen.expect({name: target.expected[name][1] for name in target.quantised}, place)
+    frozen.allocate({name: target.expected[name][1] for name in target.quantised}, place)
     cache = _cache(base, settings, dtype, place)
-    tensors = cache.bring(target, frozen.take) if cache else None
+    tensors = cache.bring(target, frozen.keep_shard) if cache else None
     if tensors is None:
-        tensors = quantise(_shards(base, settings), target, place, frozen.take)
+        tensors = quantise(_shards(base, settings), target, place, frozen.keep_shard)
         if cache and not frozen.is_sharded:  # no worker has all of it
             cache.keep(tensors)
     config = deepcopy(base.config)
@@ -129,7 +129,7 @@ def _from_tensors(
             device_map={"": place},
             attn_implementation=base.attention,
         )
-    frozen.attach(model)
+    frozen.bind(model)
     model.name_or_path = model.config.name_or_path = str(base.folder)
     if (base.folder / "generation_config.json").is_file():
         from transformers import GenerationConfig

@@ -34,26 +34,26 @@ class WholeBase:
 
     is_sharded = False
 
-    def expect(self, weights: Mapping[str, tuple[int, ...]], place: torch.device) -> None:
+    def allocate(self, weights: Mapping[str, tuple[int, ...]], place: torch.device) -> None:
         """Make room for the quantised `weights`, shapes by name, before they are loaded."""
 
-    def take(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def keep_shard(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What a model is loaded from, as soon as it is quantised: called tensor by tensor."""
         return tensors
 
-    def attach(self, model: Any) -> None:
+    def bind(self, model: Any) -> None:
         """Connect a model that was loaded from what `take` gave. All workers do it together."""
 
-    def use(self, layers: Iterable[int]) -> Iterator[int]:
+    def gather_layers(self, layers: Iterable[int]) -> Iterator[int]:
         """Each of `layers`, whole until the next one is asked for. All workers ask for the same."""
         return iter(layers)
 
     @contextlib.contextmanager
-    def lent(self, model: Any) -> Iterator[None]:
+    def gather_for_main(self, model: Any) -> Iterator[None]:
         """On the first worker alone: meanwhile `model` may be called like any other."""
         yield
 
-    def lend(self) -> None:
+    def serve_gathers(self) -> None:
         """On the other workers: give what the first one needs until `lent` is over."""
 
 
@@ -76,12 +76,12 @@ class ShardedBase(WholeBase):
         self._pieces: dict[str, _Piece] = {}
         self._lines: list[_Line] = []
 
-    def expect(self, weights: Mapping[str, tuple[int, ...]], place: torch.device) -> None:
+    def allocate(self, weights: Mapping[str, tuple[int, ...]], place: torch.device) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         sizes = self._lay_out(weights)
-        with self._workers.talking():
+        with self._workers.translate_errors():
             mesh = init_device_mesh(place.type, (self._workers.size,))
             for size in sizes:
                 line: Any = fully_shard(_Line(size), mesh=mesh)
@@ -111,7 +111,7 @@ class ShardedBase(WholeBase):
         part: torch.Tensor = sharded.to_local()
         return part
 
-    def take(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def keep_shard(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: self._take(name, tensor) for name, tensor in tensors.items()}
 
     def _take(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -128,9 +128,9 @@ class ShardedBase(WholeBase):
             part[begin - first : end - first] = given[begin:end]
         return torch.zeros(1, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
-    def attach(self, model: Any) -> None:
+    def bind(self, model: Any) -> None:
         modules = dict(model.named_modules())
-        for layer in self.use(range(len(self._lines))):
+        for layer in self.gather_layers(range(len(self._lines))):
             line = self._lines[layer].bytes.data
             for name, piece in self._pieces.items():
                 if piece.layer == layer:
@@ -138,11 +138,11 @@ class ShardedBase(WholeBase):
                     view = line[piece.start : piece.start + piece.size]
                     _point(modules[module], part, view)
 
-    def use(self, layers: Iterable[int]) -> Iterator[int]:
+    def gather_layers(self, layers: Iterable[int]) -> Iterator[int]:
         order = list(layers)
         coming = self._start(order[0])
         for place, layer in enumerate(order):
-            with self._workers.talking():
+            with self._workers.translate_errors():
                 coming.wait()
             if place + 1 < len(order):
                 coming = self._start(order[place + 1])
@@ -151,7 +151,7 @@ class ShardedBase(WholeBase):
 
     def _start(self, layer: int) -> Any:
         line: Any = self._lines[layer]
-        with self._workers.talking():
+        with self._workers.translate_errors():
             return line.unshard(async_op=True)
 
     def _free(self, layer: int) -> None:
@@ -159,7 +159,7 @@ class ShardedBase(WholeBase):
         line.reshard()
 
     @contextlib.contextmanager
-    def lent(self, model: Any) -> Iterator[None]:
+    def gather_for_main(self, model: Any) -> Iterator[None]:
         self._workers.mark(LENDING)
         hooks = []
         for number, layer in enumerate(model.get_base_model().model.layers):
@@ -170,16 +170,16 @@ class ShardedBase(WholeBase):
         finally:
             for hook in hooks:
                 hook.remove()
-        self._workers.word(NO_LAYER)
+        self._workers.broadcast_int(NO_LAYER)
 
     def _call(self, layer: int) -> None:
         self._free(layer)  # it is whole still where a forward pass ran out of memory
-        self._start(self._workers.word(layer)).wait()
+        self._start(self._workers.broadcast_int(layer)).wait()
 
-    def lend(self) -> None:
+    def serve_gathers(self) -> None:
         self._workers.wait_for(LENDING)
-        while (layer := self._workers.word()) != NO_LAYER:
-            for _ in self.use([layer]):
+        while (layer := self._workers.broadcast_int()) != NO_LAYER:
+            for _ in self.gather_layers([layer]):
                 pass
 
 

@@ -16,10 +16,10 @@ KEPT = (
     "tokens_per_s",
     "memory_gib",
 )
-Row = dict[str, Any]
+StepRow = dict[str, Any]
 
 
-def rows_of(log_history: Iterable[Row]) -> list[Row]:
+def rows_of(log_history: Iterable[StepRow]) -> list[StepRow]:
     """transformers' log without what trl adds for itself. What is not finite is None: a gradient
     may be, while fp16's loss scale is found, and JSON has no word for it."""
     return [
@@ -29,17 +29,17 @@ def rows_of(log_history: Iterable[Row]) -> list[Row]:
     ]
 
 
-def as_lines(rows: Iterable[Row]) -> str:
+def as_lines(rows: Iterable[StepRow]) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
-def best_held_out(rows: Iterable[Row]) -> Row | None:
+def best_held_out(rows: Iterable[StepRow]) -> StepRow | None:
     """The row with the least held-out loss; None where none was measured."""
     measured = [row for row in rows if row.get("held_out_loss") is not None]
     return min(measured, key=lambda row: float(row["held_out_loss"]), default=None)
 
 
-def seconds_of(history: list[Row]) -> float:
+def seconds_of(history: list[StepRow]) -> float:
     """Training time up to the last row that says so."""
     return next((row["seconds"] for row in reversed(history) if "seconds" in row), 0.0)
 

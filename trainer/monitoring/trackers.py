@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.errors import SettingsError
-from trainer.monitoring.step_log import Row
+from trainer.monitoring.step_log import StepRow
 from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,12 +39,12 @@ def check(settings: Settings) -> None:
 class Tracker(Protocol):
     """One place that figures go to. Every call comes from the same thread."""
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[StepRow]) -> None:
         """Begin, or go on after `rows`, which an earlier start of this run has reported."""
 
-    def log(self, row: Row) -> None: ...
+    def log(self, row: StepRow) -> None: ...
 
-    def finish(self, scores: Row | None) -> None:
+    def finish(self, scores: StepRow | None) -> None:
         """`scores` are of the evaluation; None when the run was stopped."""
 
 
@@ -75,18 +75,18 @@ class Tracking:
         if self._makers and not self._finished:
             self._end(None, HASTE_S)
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[StepRow]) -> None:
         self._queue.put(lambda tracker: tracker.start(rows))
 
-    def log(self, row: Row) -> None:
+    def log(self, row: StepRow) -> None:
         self._queue.put(lambda tracker: tracker.log(row))
 
-    def finish(self, scores: Row) -> None:
+    def finish(self, scores: StepRow) -> None:
         """The last figures; returns when they are out, or after PATIENCE_S."""
         if self._makers:
             self._end(scores, PATIENCE_S)
 
-    def _end(self, scores: Row | None, patience_s: float) -> None:
+    def _end(self, scores: StepRow | None, patience_s: float) -> None:
         self._finished = True
         self._queue.put(lambda tracker: tracker.finish(scores))
         self._queue.put(None)
@@ -125,16 +125,16 @@ class TensorBoard:
         self._folder, self._run_id = folder, run_id
         self._writer = SummaryWriter(str(folder))
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[StepRow]) -> None:
         for row in rows:
             self.log(row)
 
-    def log(self, row: Row) -> None:
+    def log(self, row: StepRow) -> None:
         for name, value in _numbers(row).items():
             self._writer.add_scalar(name, value, row["step"])
         self._writer.flush()
 
-    def finish(self, scores: Row | None) -> None:
+    def finish(self, scores: StepRow | None) -> None:
         for name, value in _numbers(scores or {}).items():
             self._writer.add_scalar(name, value)
         self._writer.close()
@@ -165,15 +165,15 @@ class MLflow:
         if self._is_new:
             mlflow.log_params(config)
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[StepRow]) -> None:
         """What an earlier start has reported is there already, unless it began without."""
         for row in rows if self._is_new else ():
             self.log(row)
 
-    def log(self, row: Row) -> None:
+    def log(self, row: StepRow) -> None:
         self._mlflow.log_metrics(_numbers(row), step=row["step"])
 
-    def finish(self, scores: Row | None) -> None:
+    def finish(self, scores: StepRow | None) -> None:
         self._mlflow.log_metrics(_numbers(scores or {}))
         self._mlflow.end_run("KILLED" if scores is None else "FINISHED")
 
@@ -198,18 +198,18 @@ class WandB:
             ),
         )
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[StepRow]) -> None:
         for row in rows:
             if row["step"] >= self._run.step:
                 self.log(row)
 
-    def log(self, row: Row) -> None:
+    def log(self, row: StepRow) -> None:
         self._run.log(_numbers(row), step=row["step"])
 
-    def finish(self, scores: Row | None) -> None:
+    def finish(self, scores: StepRow | None) -> None:
         self._run.summary.update(_numbers(scores or {}))
         self._run.finish(exit_code=0 if scores is not None else 1)
 
 
-def _numbers(row: Row) -> dict[str, float]:
+def _numbers(row: StepRow) -> dict[str, float]:
     return {name: value for name, value in row.items() if isinstance(value, int | float)}

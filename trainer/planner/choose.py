@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.errors import DoesNotFitError
+from trainer.planner.gpus import speed_of
 from trainer.planner.memory_plan import (
     FULL,
     HALF,
-    Plan,
+    MemoryPlan,
     host_bytes,
     peak_bytes,
-    speed_of,
     stock_peak_bytes,
     tokens_per_s,
 )
@@ -34,7 +34,7 @@ CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
 
 
 @dataclass(frozen=True)
-class Task:
+class Workload:
     """What is to be trained, and what there is for it.
 
     `shape` is a `bases.Shape`, `trainable` the adapter's parameters, `effective` the blocks of an
@@ -55,14 +55,14 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Execution:
     """Blocks in one forward pass and, for our engine, its plan; why, and what is predicted.
 
     `plan` is None on the stock path. Predictions are 0 on a CPU, where nothing is counted.
     """
 
     blocks: int
-    plan: Plan | None
+    plan: MemoryPlan | None
     reason: str
     peak_bytes: int = 0
     tokens_per_s: float = 0.0
@@ -70,16 +70,16 @@ class Choice:
     def figures(self) -> dict[str, Any]:
         return asdict(self)
 
-    def is_as(self, other: "Choice") -> bool:
+    def is_as(self, other: "Execution") -> bool:
         """Whether both end in the same bits: who holds the base does not show in them."""
 
-        def decisive(choice: Choice) -> tuple[int, Plan | None]:
+        def decisive(choice: Execution) -> tuple[int, MemoryPlan | None]:
             return choice.blocks, choice.plan and replace(choice.plan, parts=1)
 
         return decisive(self) == decisive(other)
 
 
-def choose_for(workers: int, sharding: str, task: Task) -> Choice:
+def choose_for(workers: int, sharding: str, task: Workload) -> Execution:
     """`choose` for each of so many workers that are alike. `sharding` is the setting: with `auto`
     the base is in parts only where it does not fit whole."""
     if workers == 1 or not task.engine:
@@ -95,7 +95,7 @@ def choose_for(workers: int, sharding: str, task: Task) -> Choice:
     return choose(shared)
 
 
-def choose(task: Task) -> Choice:
+def choose(task: Workload) -> Execution:
     """The spending that is predicted to be fastest among those that fit.
 
     Raises DoesNotFitError that says what the leanest spending needs.
@@ -112,7 +112,7 @@ def choose(task: Task) -> Choice:
     return replace(best, reason=_why(best, task))
 
 
-def again(begun: Choice, task: Task) -> Choice:
+def replan_on_resume(begun: Execution, task: Workload) -> Execution:
     """How a run goes on that began with `begun`: the same, if it fits what is free now, or else as
     like it as possible. Raises DoesNotFitError as `choose` does."""
     if begun.plan is not None:  # by now there may be another number of workers
@@ -125,7 +125,7 @@ def again(begun: Choice, task: Task) -> Choice:
     return choose(task)
 
 
-def leaner(plan: Plan, layers: int) -> Plan | None:
+def leaner_plan(plan: MemoryPlan, layers: int) -> MemoryPlan | None:
     """The next plan to try when memory ran out at run time; None below the leanest, and where
     workers hold the base together: what one of them does again the others do not."""
     if plan.parts > 1:
@@ -138,7 +138,7 @@ def leaner(plan: Plan, layers: int) -> Plan | None:
     return None if plan == lean else lean
 
 
-def tell(choice: Choice) -> None:
+def log_execution(choice: Execution) -> None:
     log.info(
         "micro-batch of %d blocks (%s)",
         choice.blocks,
@@ -147,23 +147,23 @@ def tell(choice: Choice) -> None:
     )
 
 
-def _sizes(task: Task) -> list[int]:
+def _sizes(task: Workload) -> list[int]:
     if task.micro_batch is not None:
         return [task.micro_batch]
     return [b for b in range(1, task.effective + 1) if task.effective % b == 0]
 
 
-def _on_a_cpu(task: Task) -> Choice:
+def _on_a_cpu(task: Workload) -> Execution:
     sizes = _sizes(task)
     blocks = max(b for b in sizes if task.micro_batch is not None or b <= CPU_MICRO_BATCH)
     unpack = task.parts == 1 and task.shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
     layers = task.shape.layers
-    plan = Plan(layers, unpacked_layers=unpack * layers, parts=task.parts)
+    plan = MemoryPlan(layers, unpacked_layers=unpack * layers, parts=task.parts)
     reason = "as set" if task.micro_batch else "a CPU gains nothing from more"
-    return Choice(blocks, plan if task.engine else None, reason + _in_parts(task.parts))
+    return Execution(blocks, plan if task.engine else None, reason + _in_parts(task.parts))
 
 
-def _does_not_fit(leanest_bytes: int, task: Task) -> DoesNotFitError:
+def _does_not_fit(leanest_bytes: int, task: Workload) -> DoesNotFitError:
     smaller = " or QLORA_BATCH_SIZE" if (task.micro_batch or 1) > 1 else ""
     return DoesNotFitError(
         f"{task.device.name} has {task.device.free_bytes / GIB:.1f} GiB free and the leanest way "
@@ -173,7 +173,7 @@ def _does_not_fit(leanest_bytes: int, task: Task) -> DoesNotFitError:
     )
 
 
-def _still_fits(begun: Choice, task: Task) -> bool:
+def _still_fits(begun: Execution, task: Workload) -> bool:
     plan = begun.plan
     if begun.blocks > task.effective or (plan is not None) != task.engine:
         return False
@@ -188,7 +188,7 @@ def _still_fits(begun: Choice, task: Task) -> bool:
     return peak * (1 + reserve) <= task.device.free_bytes
 
 
-def _is_possible(plan: Plan, blocks: int, task: Task) -> bool:
+def _is_possible(plan: MemoryPlan, blocks: int, task: Workload) -> bool:
     """Whether this device and these workers can do it at all, memory of the device aside."""
     if plan.parts > 1 and (plan.graph or plan.unpacked_layers):
         return False
@@ -199,24 +199,24 @@ def _is_possible(plan: Plan, blocks: int, task: Task) -> bool:
     return host_bytes(task.shape, plan, blocks * task.block_tokens) <= task.host_bytes
 
 
-def _plans(blocks: int, task: Task) -> Iterator[Plan | None]:
+def _plans(blocks: int, task: Workload) -> Iterator[MemoryPlan | None]:
     if not task.engine:
         yield None
         return
     layers, parts = task.shape.layers, task.parts
-    yield Plan(layers, parts=parts) if parts > 1 else _everything(blocks, task)
-    yield from (Plan(kept, parts=parts) for kept in range(layers - 1, -1, -1))
+    yield MemoryPlan(layers, parts=parts) if parts > 1 else _everything(blocks, task)
+    yield from (MemoryPlan(kept, parts=parts) for kept in range(layers - 1, -1, -1))
     long = task.block_tokens > LONG
-    lean = Plan(0, long, offload=True, mlp_rows=2048, logit_rows=512, parts=parts)
+    lean = MemoryPlan(0, long, offload=True, mlp_rows=2048, logit_rows=512, parts=parts)
     for plan in (lean, replace(lean, host_ends=True)):
         if host_bytes(task.shape, plan, blocks * task.block_tokens) <= task.host_bytes:
             yield plan
 
 
-def _everything(blocks: int, task: Task) -> Plan:
+def _everything(blocks: int, task: Workload) -> MemoryPlan:
     """Nothing is computed again, and memory that is left holds unpacked weights and graphs."""
     shape, has_graphs = task.shape, _has_graphs(task.device)
-    everything = Plan(shape.layers)
+    everything = MemoryPlan(shape.layers)
     peak = peak_bytes(shape, everything, blocks, task.block_tokens, task.trainable)
     spare = int(task.device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
     unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
@@ -231,18 +231,18 @@ def _has_graphs(device: Device) -> bool:
     return device.capability is not None and device.capability >= (8, 0)
 
 
-def _predicted(blocks: int, plan: Plan | None, task: Task) -> Choice:
+def _predicted(blocks: int, plan: MemoryPlan | None, task: Workload) -> Execution:
     if plan is None:
         tokens = blocks * task.block_tokens
         peak = stock_peak_bytes(task.shape, trainable=task.trainable, tokens=tokens)
     else:
         peak = peak_bytes(task.shape, plan, blocks, task.block_tokens, task.trainable)
     speed = speed_of(task.device.name)
-    rate = tokens_per_s(task.shape, plan or Plan(0), blocks, task.block_tokens, speed)
-    return Choice(blocks, plan, "", peak, rate)
+    rate = tokens_per_s(task.shape, plan or MemoryPlan(0), blocks, task.block_tokens, speed)
+    return Execution(blocks, plan, "", peak, rate)
 
 
-def _why(choice: Choice, task: Task) -> str:
+def _why(choice: Execution, task: Workload) -> str:
     fact = f"{choice.peak_bytes / GIB:.1f} of {task.device.free_bytes / GIB:.1f} GiB predicted"
     if choice.plan is None:
         return f"{fact}, every layer computed again"

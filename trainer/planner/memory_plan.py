@@ -7,6 +7,7 @@ here.
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.planner.gpus import Speed
 from trainer.runtime.device import NF4_BYTES
 
 # Bytes of a value: 16-bit activations, float32 gradients and masters.
@@ -18,7 +19,7 @@ KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up t
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """How the engine spends memory.
 
     `kept_layers`, counted from the last, keep what their backward pass needs; the others save
@@ -43,38 +44,7 @@ class Plan:
     parts: int = 1
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What a GPU does in practice: products in FLOP/s, element-wise work in bytes/s.
-
-    Measured on the H200 only; a cautious part of the data sheet for the others.
-    """
-
-    name: str
-    memory_gib: float
-    capability: tuple[int, int]
-    flops: float
-    bytes_per_s: float
-    measured: bool = False
-
-
-GPUS = {
-    "t4": Speed("Tesla T4", 14.7, (7, 5), 22e12, 0.25e12),
-    "l4": Speed("NVIDIA L4", 22.0, (8, 9), 55e12, 0.24e12),
-    "a10g": Speed("NVIDIA A10G", 22.0, (8, 6), 60e12, 0.48e12),
-    "a100": Speed("NVIDIA A100", 39.4, (8, 0), 230e12, 1.3e12),
-    "h100": Speed("NVIDIA H100", 79.1, (9, 0), 600e12, 2.2e12),
-    "h200": Speed("NVIDIA H200", 139.7, (9, 0), 640e12, 2.6e12, measured=True),
-}
-UNKNOWN = Speed("another GPU", 0, (0, 0), 50e12, 0.5e12)
-
-
-def speed_of(device_name: str) -> Speed:
-    """The entry of `GPUS` whose model is in `device_name`, else a guess."""
-    return next((s for s in GPUS.values() if s.name.split()[-1] in device_name), UNKNOWN)
-
-
-def host_bytes(shape: Any, plan: Plan, tokens: int) -> int:
+def host_bytes(shape: Any, plan: MemoryPlan, tokens: int) -> int:
     """Pinned host memory of a plan that offloads."""
     width = shape.hidden + (shape.q if plan.keep_attention else 0)
     ends = shape.ends_parameters if plan.host_ends else 0
@@ -82,7 +52,7 @@ def host_bytes(shape: Any, plan: Plan, tokens: int) -> int:
     return int(HALF * (dropped * tokens * width + ends))
 
 
-def peak_bytes(shape: Any, plan: Plan, blocks: int, block_tokens: int, trainable: int) -> int:
+def peak_bytes(shape: Any, plan: MemoryPlan, blocks: int, block_tokens: int, trainable: int) -> int:
     """Bytes allocated at the highest point of a step.
 
     Within 5 % of what an H200 measured for Llama-2-7B at 512 to 32,768 tokens, see the tests.
@@ -132,7 +102,9 @@ def stock_peak_bytes(shape: Any, *, trainable: int, tokens: int) -> int:
     return int(weights + trainable * (2 * FULL + 2) + tokens * (kept + working))
 
 
-def tokens_per_s(shape: Any, plan: Plan, blocks: int, block_tokens: int, speed: Speed) -> float:
+def tokens_per_s(
+    shape: Any, plan: MemoryPlan, blocks: int, block_tokens: int, speed: Speed
+) -> float:
     """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
     draining the GPU for each kernel."""
     s, tokens = shape, blocks * block_tokens

@@ -6,7 +6,7 @@ Nothing is trained: sizes of the model, the plan of one worker, and the rates in
 from dataclasses import dataclass
 from math import ceil
 
-from trainer.planner.choose import Choice
+from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import HALF
 from trainer.runtime.device import NF4_BYTES
 
@@ -14,10 +14,10 @@ SUMMED = 8  # bytes of a gradient on its way: float64, see `shares`
 
 
 @dataclass(frozen=True)
-class Crew:
+class ScalingEstimate:
     """`workers` that are alike and train `effective` blocks in each step."""
 
-    choice: Choice
+    choice: Execution
     workers: int
     effective: int
     block_tokens: int

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.inference.generate import same_answer
-from trainer.monitoring.step_log import Row
+from trainer.evaluation.answer_metrics import same_answer
+from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
 from trainer.reporting.report_style import STYLE
 
@@ -20,7 +20,7 @@ _KINDS = {
 Pairs = Iterable[tuple[str, Any]]
 
 
-def render_report(record: dict[str, Any], rows: Sequence[Row]) -> str:
+def render_report(record: dict[str, Any], rows: Sequence[StepRow]) -> str:
     """`record` is `run.json`, `rows` are those of `metrics.jsonl`."""
     return "\n".join(
         [
@@ -43,7 +43,7 @@ def render_report(record: dict[str, Any], rows: Sequence[Row]) -> str:
     )
 
 
-def charts(record: dict[str, Any], rows: Sequence[Row]) -> list[Chart]:
+def charts(record: dict[str, Any], rows: Sequence[StepRow]) -> list[Chart]:
     """The run's curves, for the report and the model card."""
     loss = _points(rows, "loss")
     bare = [Line("", loss, "faint")] if len(loss) >= MANY_STEPS else []
@@ -59,11 +59,11 @@ def charts(record: dict[str, Any], rows: Sequence[Row]) -> list[Chart]:
     ]
 
 
-def _points(rows: Sequence[Row], name: str) -> list[Point]:
+def _points(rows: Sequence[StepRow], name: str) -> list[Point]:
     return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
 
 
-def _speed(rows: Sequence[Row]) -> list[Point]:
+def _speed(rows: Sequence[StepRow]) -> list[Point]:
     """Of each step; the rows have the mean since the start."""
     points, tokens, seconds = [], 0.0, 0.0
     for row in rows:
@@ -74,7 +74,7 @@ def _speed(rows: Sequence[Row]) -> list[Point]:
     return points
 
 
-def _curves(record: dict[str, Any], rows: Sequence[Row]) -> str:
+def _curves(record: dict[str, Any], rows: Sequence[StepRow]) -> str:
     return f'<div class="curves">{"".join(svg(chart) for chart in charts(record, rows))}</div>'
 
 

@@ -4,9 +4,7 @@ Nothing here is a pickle, holds a secret or names a path of this machine.
 """
 
 import json
-import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +14,16 @@ from trainer.reporting.caveats import remarks
 from trainer.reporting.charts import png
 from trainer.reporting.html_report import charts, render_report
 from trainer.reporting.model_card import CURVES, render_card
+from trainer.runs.library_versions import library_versions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from trainer.evaluation.compare import Evaluation
     from trainer.models.base_model import Base
-    from trainer.planner.choose import Choice
+    from trainer.planner.choose import Execution
     from trainer.runtime.device import Device, Precision
     from trainer.settings import Settings
     from trainer.training import Trained
 
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "trl",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-)
 SAMPLES = 10
 RECORD = "run.json"
 
@@ -54,7 +39,7 @@ class Run:
     data: dict[str, Any]
     device: "Device"
     precision: "Precision"
-    micro_batch: "Choice"
+    micro_batch: "Execution"
     trainable_parameters: int
     total_parameters: int
     trained: "Trained"
@@ -105,29 +90,6 @@ class Run:
         }
 
 
-def library_versions() -> dict[str, str]:
-    """The versions that decide the result."""
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
-
-
-def save_adapter(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", base: "Base", folder: Path
-) -> None:
-    """The adapter in peft's own layout and the tokenizer, as they are published."""
-    # "auto" would ask the hub whether the vocabulary grew; it never does here.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    tokenizer.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's own, empty
-    _edit_json(folder / "tokenizer_config.json", name_or_path=base.name)
-    config = folder / "adapter_config.json"
-    _edit_json(
-        config,
-        base_model_name_or_path=base.name,
-        revision=base.revision,
-        target_modules=sorted(json.loads(config.read_text())["target_modules"]),
-    )
-
-
 def describe(run: Run, folder: Path) -> None:
     """Everything beside the weights in `folder`: metrics, `run.json`, report and model card."""
     rows = run.trained.history
@@ -137,10 +99,3 @@ def describe(run: Run, folder: Path) -> None:
     (folder / "report.html").write_text(render_report(record, rows))
     (folder / "adapter" / "README.md").write_text(render_card(record, run.base))
     (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
-
-
-def _edit_json(path: Path, **changes: Any) -> None:
-    """Replace what a library wrote as it found it: local paths and an order that varies."""
-    record = json.loads(path.read_text())
-    record |= {name: value for name, value in changes.items() if name in record}
-    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

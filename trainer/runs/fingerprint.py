@@ -1,19 +1,14 @@
-"""Which run this is: its fingerprint, its id, and the claim that keeps two runs apart."""
+"""Which run this is: its fingerprint, its id, and the claim_run_id that keeps two runs apart."""
 
-import hashlib
 import json
 import logging
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.errors import SettingsError
+from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
 from trainer.storage import Store
-
-if TYPE_CHECKING:
-    from trainer.models.base_model import Base
-    from trainer.runtime.device import Precision
 
 log = logging.getLogger(__name__)
 
@@ -23,39 +18,29 @@ _NAMED_FIELDS = 5
 
 def fingerprint_of(
     settings: Settings,
-    base: "Base",
-    precision: "Precision",
     *,
+    base: Mapping[str, str],
+    precision: str,
     data: Mapping[str, str],
     evaluation: Mapping[str, str],
     libraries: Mapping[str, str],
 ) -> str:
     """Everything that two runs must share to end in the same weights, as JSON.
 
-    `data` and `evaluation` are the SHA-256 of each file by name, `libraries` are versions.
+    `base` is its name and revision, `data` and `evaluation` are the SHA-256 of each file by
+    name, `libraries` are versions.
     """
     record = {
-        "settings": settings.changing_the_result() | {"precision": precision.name},
+        "settings": settings.changing_the_result() | {"precision": precision},
         "data": dict(data),
         "evaluation": dict(evaluation),
-        "base": {"name": base.name, "revision": base.revision},
+        "base": dict(base),
         "libraries": dict(libraries),
     }
     return json.dumps(record, indent=1, sort_keys=True)
 
 
-def digest(text: str) -> str:
-    """The first 12 hex digits of a SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def slug(text: str) -> str:
-    """The last part of a path or URI, as a name for a folder or a run."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text.rstrip("/").rpartition("/")[2]).strip("-.")
-    return name or "run"
-
-
-def claim(output: Store, settings: Settings, text: str) -> str:
+def claim_run_id(output: Store, settings: Settings, text: str) -> str:
     """The id of the run with the fingerprint `text`, recorded in `output` by the first who asks.
 
     A run id of the user's that belongs to another run already is refused with RESUME=must

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainer.errors import RejectedError
+from trainer.runs.layout import LATEST, REJECTED, finished_at
 from trainer.runtime import signals
 from trainer.storage import Published, Store, publish
 from trainer.storage.files import sha256_of
 from trainer.storage.lease import publish_alone
 from trainer.storage.transfer import MANIFEST
-
-LATEST = "latest.json"
-REJECTED = "rejected"
 
 
 def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights: str) -> Published:
@@ -77,19 +75,3 @@ def move_latest(store: Store, run_id: str, finished: float) -> None:
         return json.dumps({"run_id": run_id, "finished": finished}).encode()
 
     store.update(LATEST, newer)
-
-
-def newest_run(store: Store) -> str | None:
-    """The run that `latest.json` names; None where there is none."""
-    try:
-        return str(json.loads(store.read(LATEST) or b"{}")["run_id"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def finished_at(record: bytes | None) -> float:
-    """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken."""
-    try:
-        return float(json.loads(record or b"{}")["finished"])
-    except (ValueError, KeyError, TypeError):
-        return 0.0

@@ -150,7 +150,7 @@ class Lease:
             self._store.delete([self._name])
 
     def _replace(self, expected: Callable[[bytes | None], bool]) -> None:
-        """Write our claim over one that is `expected`, and over no other."""
+        """Write our claim_run_id over one that is `expected`, and over no other."""
         self._store.update(
             self._name, lambda there: self._claim() if there and expected(there) else None
         )

@@ -30,14 +30,14 @@ def in_order(
     if len(todo) == 1:
         yield action(todo[0])
         return
-    crew = _Crew(action, todo, ahead)
+    crew = _Pool(action, todo, ahead)
     try:
         yield from crew.results()
     finally:
         crew.stop()
 
 
-class _Crew:
+class _Pool:
     def __init__(self, action: Callable[[Any], Any], items: list[Any], ahead: int) -> None:
         self._action = action
         self._items = items

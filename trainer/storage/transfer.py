@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer.errors import DataError, SettingsError
-from trainer.settings import publishable_uri
 from trainer.storage import files, keys
 from trainer.storage.keys import shown
 from trainer.storage.local import FolderStore
 from trainer.storage.parallel import in_parallel
 from trainer.storage.s3.store import RANGE_BYTES, BucketStore
 from trainer.storage.store import Content, Store, Stored, WrongContentError
+from trainer.uris import publishable_uri
 
 log = logging.getLogger(__name__)
 

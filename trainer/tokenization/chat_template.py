@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.corpus import Completion, Conversation, Message
 from trainer.errors import DataError, SettingsError
-from trainer.tokenization.word_table import Found, Wordwise
+from trainer.tokenization.word_table import Found, WordTable
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -131,7 +131,7 @@ class RecordTokenizer:
         self.eos_id: int = self._tokenizer.eos_token_id
         own_start = self._tokenizer("a")["input_ids"][:1]
         self.bos_ids: list[int] = own_start if own_start == [tokenizer.bos_token_id] else []
-        self._wordwise = Wordwise(self._as_text, self._fast)
+        self._wordwise = WordTable(self._as_text, self._fast)
         self._newline_ids = self._plain(["\n"])[0]
         self._lead = self._leads()
 

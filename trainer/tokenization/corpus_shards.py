@@ -53,7 +53,7 @@ def forget(store: Store, run_id: str) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class ShardLocation:
     """Where the workers of one run find each other's portions: in `store`, below `run_id`.
 
     `scratch` is on this machine's disk, and of this run.
@@ -64,21 +64,21 @@ class Place:
     run_id: str
     scratch: Path
 
-    def portions(self, name: str, sizes: Sequence[int], write: Write) -> "Portions | None":
+    def portions(self, name: str, sizes: Sequence[int], write: Write) -> "CorpusShards | None":
         """Those of the shelf `name`; None for a corpus of one."""
         files = divided(sizes)
         if len(files) == 1:
             return None
-        return Portions(
+        return CorpusShards(
             self, name, files, [sum(sizes[part.start : part.stop]) for part in files], write
         )
 
 
 @dataclass(frozen=True)
-class Portions:
+class CorpusShards:
     """The portions of one shelf: which `files` belong to each, and how many `sizes` of bytes."""
 
-    place: Place
+    place: ShardLocation
     name: str
     files: Sequence[Files]
     sizes: Sequence[int]
@@ -90,10 +90,10 @@ class Portions:
         Not when no worker has `needed` it. One that is lost is noticed behind its portion.
         """
         workers = self.place.workers
-        if workers.sums(needed) == [0]:
+        if workers.all_reduce_sum(needed) == [0]:
             return
-        missing = self._missing() if workers.first else []
-        missing = json.loads(workers.said_by_first(json.dumps(missing).encode()))
+        missing = self._missing() if workers.is_main else []
+        missing = json.loads(workers.broadcast_bytes(json.dumps(missing).encode()))
         if missing:
             log.info("%d workers tokenise %d portions", workers.size, len(missing))
         missing.sort(key=lambda number: -self.sizes[number])  # those of a turn take equally long
@@ -120,12 +120,12 @@ class Portions:
             self._give_up(number, error)
             return False
 
-    def _brought(self) -> Iterator[tuple[int, Callable[[], token_cache.Shelf]]]:
+    def _brought(self) -> Iterator[tuple[int, Callable[[], token_cache.TokenCache]]]:
         for number, files in enumerate(self.files):
             yield files.stop, partial(self._bring, number)
             shutil.rmtree(self._folder(number), ignore_errors=True)
 
-    def _bring(self, number: int) -> token_cache.Shelf:
+    def _bring(self, number: int) -> token_cache.TokenCache:
         folder = self._folder(number)
         try:
             brought = fetch_verified(self.place.store, self._under(number), folder)

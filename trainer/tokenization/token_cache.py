@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 KINDS = (Text, Completion, Conversation)
-KEPT_SHELVES = 4  # in one folder; the ones that were not used for longest go
+KEPT_CACHES = 4  # in one folder; the ones that were not used for longest go
 
 INDEX = "shelf.json"
 _READ_BYTES = 1 << 20
@@ -55,7 +55,7 @@ COLUMNS: dict[str, Any] = {
 
 
 @dataclass
-class Mark:
+class WriteProgress:
     """What is known when all sources before `source` are written: `sizes` of the files in bytes,
     and `sums`, the SHA-256 of that many."""
 
@@ -76,7 +76,7 @@ class Mark:
         return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
 
 
-def mark_of(text: str) -> Mark:
+def mark_of(text: str) -> WriteProgress:
     """Raises ValueError, KeyError or TypeError for what `as_text` did not write."""
     sum_of_it, _, body = text.partition("\n")
     if hashlib.sha256(body.encode()).hexdigest() != sum_of_it:
@@ -86,7 +86,9 @@ def mark_of(text: str) -> Mark:
         (key, number, Conversation(tuple(Message(*turn) for turn in turns)))
         for key, number, turns in found["conversations"]
     ]
-    return Mark(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)
+    return WriteProgress(
+        found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept
+    )
 
 
 def sums_of(folder: Path, sizes: Mapping[str, int]) -> dict[str, "hashlib._Hash"]:
@@ -108,7 +110,7 @@ def _sum_of(path: Path, size: int) -> "hashlib._Hash":
 
 
 @dataclass(frozen=True)
-class Shelf:
+class TokenCache:
     """A tokenised corpus; `tally` says how it was read."""
 
     folder: Path
@@ -174,7 +176,7 @@ class Shelf:
         return starts, lengths
 
 
-def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:
+def open_token_cache(folder: Path, fill: Callable[[Path], None]) -> TokenCache:
     """What lies in `folder`; where it is not complete, `fill` makes it, or goes on making it.
 
     Only one process at a time may do this with the folders beside it.
@@ -194,19 +196,19 @@ def open_shelf(folder: Path, fill: Callable[[Path], None]) -> Shelf:
     return _shelf(folder, index)
 
 
-def found(folder: Path, sums: Mapping[str, str] | None = None) -> Shelf | None:
+def found(folder: Path, sums: Mapping[str, str] | None = None) -> TokenCache | None:
     """The complete shelf that lies in `folder`; None where there is nothing, or not what was
     written. Nothing is read again where the `sums` of its files are known."""
     index = _complete(folder, sums)
     return _shelf(folder, index) if index is not None else None
 
 
-def _shelf(folder: Path, index: Mark) -> Shelf:
+def _shelf(folder: Path, index: WriteProgress) -> TokenCache:
     conversations = [(number, example) for _, number, example in index.conversations]
-    return Shelf(folder, index.tally, conversations)
+    return TokenCache(folder, index.tally, conversations)
 
 
-def _complete(folder: Path, sums: Mapping[str, str] | None = None) -> Mark | None:
+def _complete(folder: Path, sums: Mapping[str, str] | None = None) -> WriteProgress | None:
     if not folder.is_dir():
         return None
     try:
@@ -227,5 +229,5 @@ def _forget_old(folder: Path) -> None:
     shelves = sorted(
         (path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime
     )
-    for old in shelves[KEPT_SHELVES:]:
+    for old in shelves[KEPT_CACHES:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -28,8 +28,8 @@ from trainer.tokenization.token_cache import (
     INDEX,
     KINDS,
     ROW,
-    Mark,
-    Shelf,
+    TokenCache,
+    WriteProgress,
     in_hex,
     mark_of,
     sums_of,
@@ -72,7 +72,7 @@ def write(
     writer.index()
 
 
-def join(shelves: Iterable[tuple[int, Callable[[], Shelf]]], folder: Path) -> None:
+def join(shelves: Iterable[tuple[int, Callable[[], TokenCache]]], folder: Path) -> None:
     """Put shelves end to end into `folder`, from where a start before this one was stopped: what
     `write` makes of all their sources.
 
@@ -128,7 +128,7 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.mark = Mark(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
+        self.mark = WriteProgress(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
         self._sums = {name: hashlib.sha256() for name in COLUMNS}
         self._resume()
         self._files = {name: (folder / name).open("ab") for name in COLUMNS}
@@ -164,7 +164,7 @@ class _Writer:
             self._said = time.monotonic()
             log.info("tokenised %s tokens", f"{self._files['tokens'].tell() // 4:,}")
 
-    def append(self, shelf: Shelf) -> None:
+    def append(self, shelf: TokenCache) -> None:
         """The examples of another shelf, whose sources are numbered on already."""
         number = self._files["rows"].tell() // ROW.itemsize
         for name, file in self._files.items():

@@ -72,7 +72,7 @@ class Found:
     starts: Int32
 
 
-class Wordwise:
+class WordTable:
     """Tokenises texts; several threads may use it together.
 
     `encode` gives the tokens of whole texts, nothing added, by `tokenizer`.

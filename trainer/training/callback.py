@@ -11,7 +11,7 @@ from trainer.dataset.packing import Block
 from trainer.errors import RejectedError
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.prometheus import Metrics
-from trainer.monitoring.step_log import Row, rows_of, seconds_of
+from trainer.monitoring.step_log import StepRow, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
@@ -122,20 +122,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         blocks = epochs * self._epoch_blocks + min(rest * self._step_blocks, self._epoch_blocks)
         return blocks * self._block_tokens
 
-    def _measure_held_out(self, step: int, row: Row) -> None:
+    def _measure_held_out(self, step: int, row: StepRow) -> None:
         """Between two steps, and outside the training time. Not when there is little time left.
 
         Workers that hold the base in parts measure together: each layer needs all of them.
         """
         trainer = self._trainer
-        measures = trainer.workers.first or trainer.frozen.is_sharded
+        measures = trainer.workers.is_main or trainer.frozen.is_sharded
         if not measures or self._stops() or not self._held_out.due(step):
             return
         begin = time.monotonic()
         row["held_out_loss"] = self._held_out.loss(
             trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
         )
-        with trainer.workers.talking():
+        with trainer.workers.translate_errors():
             trainer.workers.raise_if_lost()
         self._started += time.monotonic() - begin
 
@@ -150,7 +150,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._rng = random_state()
 
     def _save(self, step: int, rng: dict[str, Any] | None = None) -> None:
-        if self._trainer.workers.first:
+        if self._trainer.workers.is_main:
             self._checkpoints.save(step, lambda folder: self._trainer.save_state(folder, rng))
         self._saved = time.monotonic()
         self.progress.saved(step)

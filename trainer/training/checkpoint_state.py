@@ -10,8 +10,8 @@ import numpy
 import torch
 from safetensors.torch import load_file
 
-from trainer.planner.choose import Choice
-from trainer.planner.memory_plan import Plan
+from trainer.planner.choose import Execution
+from trainer.planner.memory_plan import MemoryPlan
 from trainer.runs.checkpoints import from_parts
 
 PLAN = "plan.json"  # another one ends in other last bits
@@ -29,18 +29,18 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def write_plan(choice: Choice, folder: Path) -> None:
+def write_plan(choice: Execution, folder: Path) -> None:
     plan = choice.plan and asdict(choice.plan)
     (folder / PLAN).write_text(json.dumps({"blocks": choice.blocks, "plan": plan}))
 
 
-def read_plan(checkpoint: Path) -> Choice | None:
+def read_plan(checkpoint: Path) -> Execution | None:
     """How memory was spent up to this checkpoint; None for one from before that was recorded."""
     if not (checkpoint / PLAN).exists():
         return None
     said = json.loads((checkpoint / PLAN).read_text())
-    plan = said["plan"] and Plan(**said["plan"])
-    return Choice(said["blocks"], plan, "as the run began")
+    plan = said["plan"] and MemoryPlan(**said["plan"])
+    return Execution(said["blocks"], plan, "as the run began")
 
 
 def without_functions(state: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import TrainerState
 
 from trainer.monitoring.step_log import as_lines, rows_of
-from trainer.planner.memory_plan import Plan
+from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.checkpoint_state import (
     ADAPTER,
     PLAN,
@@ -125,7 +125,7 @@ def _plan(checkpoint: Path) -> Iterator[str]:
     if choice is not None:
         yield from misfits(choice.blocks, 1, "blocks")
         if choice.plan is not None:
-            yield from misfits(vars(choice.plan), vars(Plan(0)))
+            yield from misfits(vars(choice.plan), vars(MemoryPlan(0)))
         if choice.blocks < 1:
             yield f"has {choice.blocks} blocks in a micro-batch"
 

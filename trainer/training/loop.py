@@ -14,10 +14,10 @@ from trainer.distributed.workers import OtherFailed, Workers
 from trainer.errors import Interrupted, SettingsError, UnreachableError
 from trainer.models.sharded_base import WholeBase
 from trainer.monitoring.prometheus import Metrics
-from trainer.monitoring.step_log import Row, best_held_out, rows_of, seconds_of
+from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
 from trainer.planner import choose
-from trainer.planner.choose import Choice
+from trainer.planner.choose import Execution
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
 from trainer.runtime.device import Device, Precision
@@ -46,8 +46,8 @@ class Trained:
     seconds: float
     tokens_per_s: float
     vram_peak_gib: float | None
-    choice: Choice
-    history: list[Row]
+    choice: Execution
+    history: list[StepRow]
 
     @property
     def loss(self) -> float | None:
@@ -57,7 +57,7 @@ class Trained:
         return sum(losses) / len(losses) if losses else None
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> StepRow | None:
         """The row with the least held-out loss."""
         return best_held_out(self.history)
 
@@ -71,8 +71,8 @@ def train(
     held_out: Sequence[Block],
     precision: Precision,
     device: Device,
-    choice: Choice,
-    again: Callable[[Choice], Choice],
+    choice: Execution,
+    again: Callable[[Execution], Execution],
     checkpoints: Checkpoints,
     metrics: Metrics,
     tracking: Tracking,
@@ -86,14 +86,16 @@ def train(
     failed with.
     """
 
-    def made(choice: Choice) -> ResumableTrainer:
+    def made(choice: Execution) -> ResumableTrainer:
         return make_trainer(
             model, tokenizer, blocks, settings, precision, device, choice, workers, frozen
         )
 
     trainer = made(choice)
-    start = _start(settings, checkpoints, trainer) if workers.first else None
-    start = workers.hand_out(start, settings.scratch_dir / workers.own("handed-out"))
+    start = _start(settings, checkpoints, trainer) if workers.is_main else None
+    start = workers.broadcast_folder(
+        start, settings.scratch_dir / workers.per_worker_name("handed-out")
+    )
     begun = read_plan(start) if start is not None else None
     if begun is not None and not begun.is_as(choice):
         choice = _as_begun(begun, again)
@@ -138,7 +140,7 @@ def train(
     )
 
 
-def _as_begun(begun: Choice, again: Callable[[Choice], Choice]) -> Choice:
+def _as_begun(begun: Execution, again: Callable[[Execution], Execution]) -> Execution:
     """Memory may have become less, or more, since the run began."""
     choice = again(begun)
     if not choice.is_as(begun):
@@ -147,7 +149,7 @@ def _as_begun(begun: Choice, again: Callable[[Choice], Choice]) -> Choice:
             "it will end in other last bits than a run that was never stopped",
             begun.blocks,
         )
-    choose.tell(choice)
+    choose.log_execution(choice)
     return choice
 
 

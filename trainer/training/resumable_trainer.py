@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from trainer.dataset.collate import documents
-from trainer.distributed.data_parallel import GradientSum, Shares
+from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSampler
 from trainer.distributed.workers import Workers
 from trainer.engine import Engine
 from trainer.errors import DoesNotFitError
 from trainer.models.sharded_base import WholeBase
 from trainer.monitoring.step_log import as_lines, rows_of
-from trainer.planner.choose import Choice, leaner
+from trainer.planner.choose import Execution, leaner_plan
 from trainer.runs.checkpoints import ROWS, to_parts
 from trainer.runtime import signals
 from trainer.runtime.device import out_of_memory
@@ -47,8 +47,8 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     engine: Engine | None = None
     frozen: WholeBase
     workers: Workers
-    shares: Shares
-    gradients: GradientSum
+    shares: MicroBatchSampler
+    gradients: GradientAccumulator
     stops = False  # a signal came to some worker
 
     def get_train_dataloader(self) -> Any:
@@ -66,7 +66,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         own = super()._get_num_items_in_batch([batch for batch in batch_samples if batch], device)
         if self.workers.size == 1:
             return own
-        (total,) = self.workers.sums(int(own or 0))
+        (total,) = self.workers.all_reduce_sum(int(own or 0))
         return torch.tensor(int(total), device=device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -150,7 +150,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
                 parameter.grad = None
             # With the base in parts no worker can do a micro-batch again alone.
             is_alone = not self.frozen.is_sharded
-            plan = leaner(self.engine.plan, len(self.engine.layers)) if is_alone else None
+            plan = leaner_plan(self.engine.plan, len(self.engine.layers)) if is_alone else None
             if plan is None:
                 raise DoesNotFitError(
                     f"out of GPU memory and no leaner plan is left ({fault}); lower "
@@ -185,10 +185,10 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         self.state.save_to_json(str(folder / TRAINER_STATE))
         (folder / ROWS).write_text(as_lines(rows_of(self.state.log_history)))
 
-    def choice(self) -> Choice:
+    def choice(self) -> Execution:
         """How memory is spent at this moment."""
         plan = None if self.engine is None else self.engine.plan
-        return Choice(self.args.per_device_train_batch_size, plan, reason="")
+        return Execution(self.args.per_device_train_batch_size, plan, reason="")
 
     def unusable(self, folder: Path) -> str | None:
         """Why this trainer cannot go on from the checkpoint in `folder`; None when it can."""

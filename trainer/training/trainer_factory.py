@@ -9,12 +9,12 @@ from trl import SFTConfig
 
 from trainer.dataset.collate import collate, collate_for_engine
 from trainer.dataset.packing import Block
-from trainer.distributed.data_parallel import GradientSum, Shares
+from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSampler
 from trainer.distributed.workers import Workers
 from trainer.engine import Engine
 from trainer.models.load import adapter_to_float32
 from trainer.models.sharded_base import WholeBase
-from trainer.planner.choose import Choice
+from trainer.planner.choose import Execution
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
 from trainer.training.resumable_trainer import ResumableTrainer
@@ -33,12 +33,12 @@ def make_trainer(
     settings: Settings,
     precision: Precision,
     device: Device,
-    choice: Choice,
+    choice: Execution,
     workers: Workers,
     frozen: WholeBase,
 ) -> "ResumableTrainer":
     on_gpu = device.kind == "cuda"
-    shares = Shares(
+    shares = MicroBatchSampler(
         len(blocks),
         effective=settings.effective_batch_size,
         micro_batch=choice.blocks,
@@ -87,7 +87,7 @@ def make_trainer(
         data_collator=_Numbered(blocks, collate if choice.plan is None else collate_for_engine),
     )
     trainer.shares, trainer.workers, trainer.frozen = shares, workers, frozen
-    trainer.gradients = GradientSum(settings.seed, workers)
+    trainer.gradients = GradientAccumulator(settings.seed, workers)
     adapter_to_float32(model)
     if choice.plan is not None:
         trainer.engine = Engine(

@@ -11,7 +11,6 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
-from trainer.settings import publishable_uri
 from trainer.storage import files, retry
 from trainer.storage.buffers import Buffers, Bytes
 from trainer.storage.endpoints import refuse_link_local
@@ -27,6 +26,7 @@ from trainer.storage.store import (
     WrongContentError,
     again_if_damaged,
 )
+from trainer.uris import publishable_uri
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -1,0 +1,101 @@
+"""How a run executes on what there is: workers, memory plan, micro-batch, and how it resumes."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from trainer.distributed.workers import Workers
+from trainer.errors import SettingsError
+from trainer.models import base_model
+from trainer.models.base_model import Base
+from trainer.planner import choose
+from trainer.runtime import selftest
+from trainer.runtime.device import Device, Precision
+from trainer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SLOW_ON_A_CPU = 10**9  # parameters
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """How the model and its adapter fit the device."""
+
+    choice: choose.Execution
+    again: Callable[[choose.Execution], choose.Execution]
+    """how to go on with a run that began with this choice"""
+    trainable_parameters: int
+    total_parameters: int
+    warnings: list[str]
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.choice.plan is not None and self.choice.plan.parts > 1
+
+
+def choose_execution(
+    settings: Settings, base: Base, device: Device, precision: Precision, workers: Workers
+) -> ExecutionPlan:
+    """The same for all workers; what was decided is logged with its reasons.
+
+    Raises DoesNotFitError when not even one block fits, SettingsError for a base that cannot be
+    sharded as the settings ask.
+    """
+    shape = base.shape()
+    trainable = base_model.trainable_parameters(base, settings)
+    has_engine = _has_engine(settings, base, precision, device)
+    if settings.sharding == "fsdp" and not has_engine:
+        raise SettingsError(
+            f"QLORA_SHARDING=fsdp: {base.name} trains on the stock path, which holds the base "
+            "whole; use QLORA_SHARDING=auto"
+        )
+    smallest, host_bytes = _smallest_device(device, workers)
+    task = choose.Workload(
+        smallest,
+        shape,
+        trainable=trainable,
+        effective=-(-settings.effective_batch_size // workers.size),
+        block_tokens=settings.max_length,
+        micro_batch=settings.batch_size,
+        engine=has_engine,
+        host_bytes=host_bytes,
+    )
+    choice = choose.choose_for(workers.size, settings.sharding, task)
+    log.info("%s: %s (%s)", device.name, precision.name, precision.reason)
+    log.info(
+        "adapter of %s parameters, %.3f %% of %s",
+        f"{trainable:,}",
+        100 * trainable / shape.parameters,
+        f"{shape.parameters:,}",
+    )
+    choose.log_execution(choice)
+    warnings = []
+    if device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
+        warnings.append("there is no GPU: a model of this size trains for days on a CPU")
+        log.warning("%s", warnings[-1])
+    parts = 1 if choice.plan is None else choice.plan.parts
+    again = partial(choose.replan_on_resume, task=replace(task, parts=parts))
+    return ExecutionPlan(choice, again, trainable, shape.parameters, warnings)
+
+
+def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:
+    """The first worker's device and free host memory, with the least that any of them has: all
+    plan the same, for micro-batches of different sizes would be other blocks."""
+    free, host_bytes = workers.all_reduce_min(device.free_bytes, selftest.free_host_bytes())
+    kind, name, capability = json.loads(
+        workers.broadcast_bytes(json.dumps([device.kind, device.name, device.capability]).encode())
+    )
+    return Device(kind, name, capability and (capability[0], capability[1]), free), host_bytes
+
+
+def _has_engine(settings: Settings, base: Base, precision: Precision, device: Device) -> bool:
+    """Whether our engine trains this model; says so where it does not."""
+    from trainer.engine import why_stock
+
+    reason = why_stock(settings, base.config, precision, device)
+    if reason is not None:
+        log.info("%s trains on the stock path: %s", base.name, reason)
+    return reason is None
