@@ -1,23 +1,20 @@
 """A fresh bucket on a real S3 server, and a proxy that spoils what passes to it."""
 
-import contextlib
 import json
 import logging
 import os
-import secrets
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.buckets import fresh_bucket, needs
+from support.network import unused_port, wait_until_open
 
 # As the command does it, before anything imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -100,44 +97,3 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root")
     yield disk
     subprocess.check_call(["umount", str(disk)])
-
-
-def unused_port() -> int:
-    """Below those that the system hands out: no connection takes it before it is listened on."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-
-
-def needs(variable: str) -> str:
-    if not os.environ.get(variable):
-        pytest.skip(f"{variable} is not set")
-    return os.environ[variable]
-
-
-@contextmanager
-def fresh_bucket() -> Iterator[Any]:
-    import boto3
-
-    fresh = (
-        boto3.session.Session().resource("s3").create_bucket(Bucket=f"test-{secrets.token_hex(8)}")
-    )
-    try:
-        yield fresh
-    finally:
-        for upload in fresh.multipart_uploads.all():
-            upload.abort()
-        for found in fresh.objects.all():  # one by one: XML cannot carry every key
-            found.delete()
-        fresh.delete()
-
-
-def wait_until_open(port: int) -> None:
-    for _ in range(2400):
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on port {port}")

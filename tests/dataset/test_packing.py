@@ -1,7 +1,6 @@
 """Examples become token blocks: what is trained, where it is cut, and what never mixes."""
 
 import hashlib
-import json
 import random
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 import torch
 from support.corpora import Encoded, encode, hold_out, pack, read_corpus
 from support.jobs import ROOT
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from tokenizers.processors import TemplateProcessing
+from support.tokenizers import BUILD, PROSE, _bytes_bpe, make_tokenizer
+from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainer.corpus import Completion, Conversation, Example, Message, Source, Text
@@ -24,12 +23,6 @@ from trainer.tokenization.chat_template import (
     stop_ids,
 )
 
-SPECIAL = ["<s>", "</s>", "<pad>", "<|end|>", "<|user|>", "<|assistant|>"]
-PROSE = (
-    "The quick brown fox jumps over the lazy dog, then sleeps for 12 hours.\n"
-    "A second line follows it, and after that line there is a gap.\n\n"
-    "### Question: what is an answer? ### Answer: whatever ends a question.\n\n"
-)
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
@@ -45,69 +38,6 @@ THINK = (  # the shape of Qwen3: a finished turn holds more than the generation 
 )
 OPEN = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"  # no end token
 TEMPLATES = {"fallback": None, "chatml": CHATML, "inst": INST, "think": THINK, "open": OPEN}
-
-
-def _bytes_bpe() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        [PROSE] * 3,
-        trainers.BpeTrainer(
-            vocab_size=600, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-        ),
-    )
-    return tokenizer
-
-
-def _metaspace_bpe(scheme: str) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
-    tokenizer.train_from_iterator(
-        PROSE.split("\n"),
-        trainers.BpeTrainer(
-            vocab_size=600, special_tokens=["<unk>", *SPECIAL, *byte_tokens], show_progress=False
-        ),
-    )
-    # As in Llama-2: no pre-splitting, and bytes are ordinary tokens.
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", left=1),
-        ]
-    )
-    state = json.loads(tokenizer.to_str())
-    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in byte_tokens]
-    return Tokenizer.from_str(json.dumps(state))
-
-
-BUILD = {
-    "bytes": _bytes_bpe,
-    "llama": lambda: _metaspace_bpe("first"),
-    "legacy": lambda: _metaspace_bpe("always"),
-}
-
-
-def make_tokenizer(kind: str, template: str | None = None) -> PreTrainedTokenizerFast:
-    """A small tokenizer; the SentencePiece-like ones put <s> before a text, as Llama's do."""
-    backend = BUILD[kind]()
-    if kind != "bytes":
-        backend.post_processor = TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=SPECIAL[3:],
-        chat_template=template,
-    )
 
 
 @pytest.fixture(scope="module", params=["bytes", "llama", "legacy"])

@@ -1,37 +1,21 @@
 """Files become tokens on disk once, in any order of work the same, and copies are told."""
 
 import logging
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.jobs import QUESTIONS, ROOT, write_records
-from transformers import AutoTokenizer
+from support.jobs import QUESTIONS, write_records
+from support.token_caches import VOCABULARY, content, flip, prose, write_prose
 
 from trainer.corpus import decoding, formats
 from trainer.dataset import pipeline
 from trainer.errors import DataError
 from trainer.settings import Settings
 from trainer.tokenization import token_cache, token_cache_writer
-from trainer.tokenization.chat_template import ensure_chat_template
 
-WORDS = (ROOT / "examples/data/handbook").glob("*.md")
 FILES = ("shelf.json", *token_cache.COLUMNS)
-VOCABULARY = sorted({word for path in WORDS for word in path.read_text().split()})
-
-
-def prose(seed: int, paragraphs: int = 20) -> str:
-    chance = random.Random(seed)
-    return "\n\n".join(" ".join(chance.choices(VOCABULARY, k=60)) for _ in range(paragraphs))
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "trainer/builtin/tiny")
-    ensure_chat_template(tokenizer)
-    return tokenizer
 
 
 def prepare(folder: Path, tokenizer: Any, **changes: str) -> pipeline.Data:
@@ -40,28 +24,6 @@ def prepare(folder: Path, tokenizer: Any, **changes: str) -> pipeline.Data:
     given |= {"SCRATCH_DIR": str(folder / "scratch"), "MAX_LENGTH": "64"} | changes
     settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
     return pipeline.prepare(settings, pipeline.fetch_inputs(settings), tokenizer)
-
-
-def write_prose(folder: Path, count: int, **more: str) -> None:
-    (folder / "data").mkdir()
-    for n in range(count):
-        (folder / "data" / f"{n:03}.md").write_text(prose(n))
-    for name, text in more.items():
-        (folder / "data" / f"{name}.txt").write_text(text)
-
-
-def content(found: pipeline.Data) -> list[bytes]:
-    columns = (
-        column for block in [*found.train, *found.held_out] for column in vars(block).values()
-    )
-    return [column.tobytes() for column in columns]
-
-
-def flip(path: Path) -> None:
-    """One bit in the middle."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
 
 
 def test_a_second_start_tokenises_nothing_and_finds_the_same(

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unused_port
 from support import cluster
+from support.buckets import keys, upload_questions
 from support.cluster import Cluster, Documents, Local, Pod, container, find, load, render
 from support.jobs import adapter_bytes, run_here, start, variables
-from test_job_s3 import keys, upload_questions
+from support.network import unused_port
 
 pytestmark = pytest.mark.s3
 ON_A_CLUSTER = os.environ.get("QLORA_TEST_CLUSTER") == "1"

@@ -14,17 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.buckets import keys
 from support.cluster import ROOT, Cluster, find, load
 from support.jobs import QUESTIONS, variables
-from test_job_s3 import keys
+from support.readme import section
 
 over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
-
-
-def section(title: str) -> str:
-    """One section of the README."""
-    text = (ROOT / "README.md").read_text()
-    return re.split(r"(?m)^## ", text.partition(f"\n## {title}\n")[2])[0]
 
 
 def commands(text: str) -> str:

@@ -1,67 +1,28 @@
 """Several workers train as one: the same weights, one end for all, resumable by any number."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import pytest
-from conftest import unused_port
-from support.jobs import ROOT, adapter_bytes, start
+from support.jobs import ROOT, start
+from support.network import unused_port
+from support.worker_processes import (
+    ONE_THREAD,
+    SETTINGS,
+    ends,
+    start_workers,
+    steps,
+    wait_for_step,
+    weights,
+)
 
 from trainer.distributed.data_parallel import MicroBatchSampler
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
-
-Processes = list["subprocess.Popen[str]"]
-# With one core for each, sums inside a matrix product have one order.
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-# Enough steps that a signal comes before the last.
-SETTINGS = {"BATCH_SIZE": "1", "CHECKPOINT_EVERY": "60m", "MAX_STEPS": "16"}
-
-
-def start_workers(folder: Path, size: int, **changes: str) -> Processes:
-    """`size` workers on this machine, as an Indexed Job would start them."""
-    port = str(unused_port())
-    return [
-        start(
-            folder,
-            environment=ONE_THREAD
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)},
-            **SETTINGS | changes,
-        )
-        for rank in range(size)
-    ]
-
-
-def ends(processes: Processes) -> list[int]:
-    """Exit codes, once all have ended by themselves."""
-    return [process.wait(timeout=600) for process in processes]
-
-
-def wait_for_step(process: "subprocess.Popen[str]", step: int) -> list[str]:
-    """The lines until the worker has logged `step`."""
-    assert process.stdout is not None and process.stderr is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if f'"step": {step},' in line:
-            return lines
-    pytest.fail("".join(lines) + process.stderr.read())
-
-
-def steps(lines: Iterable[str]) -> list[int]:
-    return [int(n) for line in lines for n in re.findall(r'"step": (\d+),', line)]
-
-
-def weights(folder: Path) -> bytes:
-    (run,) = (path.parent for path in folder.glob("out/*/manifest.json"))
-    return adapter_bytes(run)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support.jobs import ROOT, variables, write_records
-from test_submit import section
+from support.readme import section
 
 README = (ROOT / "README.md").read_text()
 RUN = "RUN_ID"  # as the README calls it; a run may be called so

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
+from support.jobs import (
+    STEPS,
+    adapter_bytes,
+    only_run,
+    run_command,
+    run_here,
+    start,
+    wait_for,
+    wait_for_step,
+    write_records,
+)
 
 from trainer.errors import Interrupted
 
@@ -16,23 +26,6 @@ from trainer.errors import Interrupted
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return adapter_bytes(run_here(tmp_path_factory.mktemp("undisturbed")))
-
-
-def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
-    wait_for(process, f'"step": {step},')
-
-
-def wait_for(process: subprocess.Popen[str], text: str, where: str = "stdout") -> None:
-    """Until it prints a line with `text`."""
-    for line in getattr(process, where):
-        if text in line:
-            return
-    raise AssertionError(f"ended before {text}: {process.communicate()[1]}")
-
-
-def only_run(folder: Path) -> Path:
-    (run,) = (path for path in (folder / "out").iterdir() if path.is_dir())
-    return run
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

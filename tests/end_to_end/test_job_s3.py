@@ -6,24 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jobs import QUESTIONS, adapter_bytes, run_here, start, variables
-from test_interruption import wait_for_step
+from support.buckets import keys, upload_questions
+from support.jobs import QUESTIONS, adapter_bytes, run_here, start, variables, wait_for_step
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 
 pytestmark = pytest.mark.s3
-
-
-def upload_questions(bucket: Any) -> dict[str, str]:
-    """Put the questions into `bucket`; the settings that train on them."""
-    lines = "".join(json.dumps(record) + "\n" for record in QUESTIONS)
-    bucket.put_object(Key="corpus/", Body=b"")
-    bucket.put_object(Key="corpus/questions.jsonl", Body=lines.encode())
-    return {"DATA_URI": f"s3://{bucket.name}/corpus/", "OUTPUT_URI": f"s3://{bucket.name}/models/"}
-
-
-def keys(bucket: Any) -> set[str]:
-    return {stored.key for stored in bucket.objects.all()}
 
 
 def test_the_adapter_comes_back_from_the_bucket_as_it_was_trained(

@@ -11,32 +11,13 @@ from typing import Any
 import pytest
 import torch
 from support.jobs import adapter_bytes, run_here, stop_here
-from test_bad_input import TINY
+from support.pickles import pickled, saved_by_torch
+from support.small_adapters import TINY
 
 from trainer.errors import SettingsError
 from trainer.runs.checkpoints import _seal
 
 Poison = Callable[[Path, Path], object]
-
-
-class Touch:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> Any:
-        return open, (str(self._path), "w")
-
-
-def pickled(mark: Path) -> bytes:
-    return pickle.dumps(Touch(mark))
-
-
-def saved_by_torch(mark: Path) -> bytes:
-    out = io.BytesIO()
-    torch.save(Touch(mark), out)
-    return out.getvalue()
 
 
 def code(mark: Path) -> bytes:

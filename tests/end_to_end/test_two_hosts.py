@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.jobs import ROOT, adapter_bytes, start, variables
-from test_workers import ONE_THREAD, SETTINGS, Processes, ends, wait_for_step
+from support.worker_processes import ONE_THREAD, SETTINGS, Processes, ends, wait_for_step
 from transformers import LlamaConfig
 
 from trainer.planner.choose import Execution

@@ -12,11 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from support.jobs import STEPS, adapter_bytes, run_command, run_here, start, write_records
-from test_decoder import packed_batch, trainable, tuned_model
-from test_interruption import only_run, wait_for_step
-from test_workers import ends, start_workers, steps
-from test_workers import wait_for_step as wait_for_line
+from support.jobs import (
+    STEPS,
+    adapter_bytes,
+    only_run,
+    run_command,
+    run_here,
+    start,
+    wait_for_step,
+    write_records,
+)
+from support.small_models import packed_batch, trainable, tuned_model
+from support.worker_processes import ends, start_workers, steps
+from support.worker_processes import wait_for_step as wait_for_line
 
 from trainer.dataset.collate import collate_for_engine, documents
 from trainer.dataset.packing import Block

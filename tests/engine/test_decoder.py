@@ -7,138 +7,30 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.jobs import run_here
-from transformers import AutoConfig, AutoModelForCausalLM
+from support.small_models import (
+    ADAPTER_FILE,
+    CONFIGS,
+    PLANS,
+    ROW,
+    assert_same,
+    gradients,
+    ours,
+    packed_batch,
+    tuned_model,
+)
+from transformers import AutoConfig
 
 from trainer import engine
 from trainer.engine import Engine
-from trainer.kernels.attention import Documents
-from trainer.models.base_model import Base
-from trainer.models.load import adapter_to_float32, attach_adapter, load
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
-
-ROWS, ROW = 2, 48
-ADAPTER_FILE = "adapter_model.safetensors"
-CONFIGS = {
-    "llama": {},
-    "mistral": {"num_key_value_heads": 2, "sliding_window": None},
-    "qwen2": {"num_key_value_heads": 2, "use_sliding_window": False},
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 32, "use_sliding_window": False},
-}
-PLANS = {
-    "kept": MemoryPlan(kept_layers=3),
-    "half": MemoryPlan(kept_layers=1),
-    "recomputed": MemoryPlan(kept_layers=0, mlp_rows=40, logit_rows=17),
-    "attention": MemoryPlan(kept_layers=0, keep_attention=True),
-    "unpacked": MemoryPlan(kept_layers=3, unpacked_layers=2),
-    "lean": MemoryPlan(kept_layers=0, mlp_rows=17, logit_rows=5, host_ends=False),
-}
-
-
-def tuned_model(
-    family: str,
-    folder: Path,
-    targets: str,
-    dropout: float = 0.0,
-    precision: str = "fp32",
-    kind: str = "cpu",
-) -> Any:
-    """A small random model of `family` in NF4 with an adapter that is not zero."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=331,
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        **CONFIGS[family],
-    )
-    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for name, parameter in made.named_parameters():
-        if "bias" in name or "norm" in name:
-            parameter.data += 0.1 * torch.randn_like(parameter)
-        parameter.data = parameter.data.bfloat16().float()  # quantised alike from any precision
-    made.save_pretrained(folder)
-    given = {
-        "SEED": 1,
-        "LORA_R": 4,
-        "LORA_ALPHA": 8,
-        "LORA_DROPOUT": dropout,
-        "TARGET_MODULES": targets,
-        "SCRATCH_DIR": folder / "scratch",
-    }
-    variables = {f"QLORA_{name}": str(value) for name, value in given.items()}
-    settings = Settings.read({}, variables, trains=False)
-    base = Base(folder, family, "none")
-    model = load(base, settings, Precision(precision, "test"), Device(kind, kind, None, 0))
-    model = attach_adapter(model, settings)
-    adapter_to_float32(model)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data = 0.05 * torch.randn(parameter.shape).to(parameter)
-    model.train()
-    return model
-
-
-def packed_batch() -> dict[str, Any]:
-    """Two rows of documents of different lengths; some labels are masked."""
-    noise = torch.Generator().manual_seed(3)
-    ids = torch.randint(331, (ROWS, ROW), generator=noise)
-    lengths = [[20, 17, 11], [48]]
-    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
-    labels = ids.masked_fill(torch.rand(ids.shape, generator=noise) < 0.3, -100)
-    return {
-        "input_ids": ids,
-        "labels": labels.masked_fill(positions == 0, -100),
-        "position_ids": positions,
-    }
-
-
-def documents(positions: torch.Tensor) -> Documents:
-    starts = (positions.flatten() == 0).nonzero().flatten()
-    bounds = torch.cat([starts, torch.tensor([positions.numel()])]).int()
-    return Documents(bounds, int(bounds.diff().max()))
-
-
-def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
-    return {n: p for n, p in model.named_parameters() if p.requires_grad}
-
-
-def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    found = torch.autograd.grad(loss, list(trainable(model).values()))
-    return dict(zip(trainable(model), found, strict=True))
 
 
 def stock(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
     trained = batch["labels"][:, 1:].ne(-100).sum()
     loss = model(**batch, use_cache=False).loss * trained
     return float(loss.detach()), gradients(model, loss)
-
-
-def ours(model: Any, batch: dict[str, Any], made: Engine) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = made.loss_sum(
-        **{f"{k}_BT": v for k, v in batch.items()}, where=documents(batch["position_ids"])
-    )
-    loss.backward()
-    of_each = {}
-    for parameter in made.parameters:
-        start = parameter.data_ptr()
-        for name, view in trainable(model).items():
-            at = (view.data_ptr() - start) // view.element_size()
-            if 0 <= at < parameter.numel():
-                of_each[name] = parameter.grad.flatten()[at : at + view.numel()].view(view.shape)
-    assert len(of_each) == len(trainable(model))
-    return float(loss.detach()), of_each
-
-
-def assert_same(found: Any, expected: Any, tolerance: float) -> None:
-    assert found[0] == pytest.approx(expected[0], rel=tolerance)
-    for name, gradient in expected[1].items():
-        off = (found[1][name] - gradient).norm() / gradient.norm()
-        assert off < tolerance, name
 
 
 def test_it_trains_in_16_bits_on_a_gpu_and_in_32_on_a_cpu() -> None:

@@ -12,8 +12,8 @@ import torch
 from gguf import GGUFReader
 from peft import PeftModel
 from support.small_adapters import TINY, edit, random_adapter, tiny_as
-from test_decoder import CONFIGS
-from test_packing import PROSE, make_tokenizer
+from support.small_models import CONFIGS
+from support.tokenizers import PROSE, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.errors import SettingsError

@@ -12,7 +12,7 @@ import bitsandbytes
 import pytest
 import torch
 from support.jobs import ROOT
-from test_decoder import assert_same, ours, packed_batch, tuned_model
+from support.small_models import assert_same, ours, packed_batch, tuned_model
 
 from trainer.engine import Engine
 from trainer.kernels import (

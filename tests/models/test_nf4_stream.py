@@ -10,6 +10,7 @@ import pytest
 import torch
 from bitsandbytes.functional import has_avx512bf16
 from safetensors.torch import load_file, save_file
+from support.bases import SIZES, settings_for, write_base
 
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
@@ -20,24 +21,6 @@ from trainer.settings import Settings
 from trainer.storage.files import sha256_of
 
 ON_GPU = torch.cuda.is_available()
-SIZES: dict[str, Any] = {
-    "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-
-
-def write_base(folder: Path, config: Any, dtype: torch.dtype, shard: str = "5GB") -> Path:
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    made.save_pretrained(folder, max_shard_size=shard)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +29,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("llama")
     return write_base(folder, LlamaConfig(**SIZES), torch.float16, "60KB")
-
-
-def settings_for(base: Path | str, scratch: Path, **changes: str) -> Settings:
-    given = {"BASE_MODEL": str(base), "SCRATCH_DIR": str(scratch), "STORAGE_RETRY_MINUTES": "0"}
-    return Settings.read({}, {f"QLORA_{k}": v for k, v in (given | changes).items()}, trains=False)
 
 
 def load(settings: Settings, precision: str = "fp32") -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import unused_port
+from support.bases import settings_for, write_base
 from support.jobs import ROOT, run_here
-from test_nf4_stream import settings_for, write_base
+from support.network import unused_port
 
 from trainer.distributed.workers import Workers
 from trainer.errors import DoesNotFitError, SettingsError

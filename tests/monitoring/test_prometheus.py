@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unused_port
 from prometheus_client.parser import text_string_to_metric_families
-from support.jobs import run_here, start, variables
-from test_interruption import wait_for_step
+from support.jobs import run_here, start, variables, wait_for_step
+from support.network import unused_port
 
 from trainer.errors import SettingsError
 from trainer.monitoring.prometheus import Metrics

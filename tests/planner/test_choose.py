@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_device import A10, CPU, LLAMA_2_7B, T4
+from support.devices import A10, CPU, LLAMA_2_7B, T4, TRAINABLE
 
 from trainer.errors import DoesNotFitError
 from trainer.planner.choose import (
@@ -19,7 +19,6 @@ from trainer.planner.gpus import GPUS
 from trainer.planner.memory_plan import MemoryPlan, peak_bytes, stock_peak_bytes, tokens_per_s
 from trainer.runtime.device import GIB, NF4_BYTES, Device
 
-TRAINABLE = 4_194_304  # r=8 on q and v
 LEAN = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, host_ends=True)
 H200 = Device("cuda", "NVIDIA H200", (9, 0), 139 * GIB)
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_choose import TRAINABLE
-from test_device import LLAMA_2_7B
+from support.devices import LLAMA_2_7B, TRAINABLE
 
 from trainer.cli import cli
 from trainer.planner.choose import Execution

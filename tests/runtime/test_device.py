@@ -3,29 +3,12 @@
 from pathlib import Path
 
 import pytest
+from support.devices import A10, CPU, LLAMA_2_7B, T4
 
 from trainer.errors import SettingsError
 from trainer.models.base_model import Base, check, trainable_parameters
-from trainer.planner.model_shape import ModelShape
-from trainer.runtime.device import GIB, Device, choose_precision
+from trainer.runtime.device import Device, choose_precision
 from trainer.settings import Settings
-
-T4 = Device("cuda", "Tesla T4", (7, 5), int(14.7 * GIB))
-A10 = Device("cuda", "NVIDIA A10G", (8, 6), 22 * GIB)
-CPU = Device("cpu", "CPU", None, 0)
-LLAMA_2_7B = ModelShape(
-    layers=32,
-    hidden=4096,
-    intermediate=11008,
-    vocabulary=32000,
-    heads=32,
-    q=4096,
-    kv=4096,
-    widest=11008 * 4096,
-    linear_parameters=6_476_005_376,
-    ends_parameters=262_144_000,
-    other_parameters=262_410_240,
-)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from conftest import unused_port, wait_until_open
+from support.network import unused_port, wait_until_open
 
 from soaking.harness import Soak
 from soaking.place import Place

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import soak_storage
-from conftest import fresh_bucket, needs
+from support.buckets import fresh_bucket, needs
 
 from trainer.errors import (
     DataError,

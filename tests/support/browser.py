@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unused_port, wait_until_open
+
+from support.network import unused_port, wait_until_open
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name for a reference
 DESKTOP, PHONE = (1200, 800), (390, 844)

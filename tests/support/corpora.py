@@ -21,7 +21,9 @@ from trainer.corpus import (
 from trainer.corpus.sandbox import Limits
 from trainer.dataset import holdout, packing
 from trainer.tokenization import encode as sequences
-from trainer.tokenization.chat_template import RecordTokenizer
+from trainer.tokenization.chat_template import (
+    RecordTokenizer,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -106,3 +106,20 @@ def adapter_bytes(run: Path) -> bytes:
 def published(run: Path) -> dict[str, bytes]:
     """Every file of a run by its name."""
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    wait_for(process, f'"step": {step},')
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (path for path in (folder / "out").iterdir() if path.is_dir())
+    return run
+
+
+def wait_for(process: subprocess.Popen[str], text: str, where: str = "stdout") -> None:
+    """Until it prints a line with `text`."""
+    for line in getattr(process, where):
+        if text in line:
+            return
+    raise AssertionError(f"ended before {text}: {process.communicate()[1]}")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unused_port
 from support.jobs import ROOT, adapter_bytes, variables, write_records
-from test_pipeline import content, flip, prose, tokenizer, write_prose  # noqa: F401
-from test_workers import ONE_THREAD, SETTINGS, Processes, ends
+from support.network import unused_port
+from support.token_caches import content, flip, prose, tokenizer, write_prose  # noqa: F401
+from support.worker_processes import ONE_THREAD, SETTINGS, Processes, ends
 
 from trainer.dataset import pipeline
 from trainer.distributed.workers import Workers

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.jobs import adapter_bytes, run_here, stop_here
-from test_poison import pickled, saved_by_torch
+from support.pickles import pickled, saved_by_torch
 
 from trainer.errors import SettingsError
 from trainer.planner import choose

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.jobs import STEPS, adapter_bytes, run_here
-from test_decoder import PLANS, ROW, packed_batch, tuned_model
+from support.small_models import PLANS, ROW, packed_batch, tuned_model
 
 from trainer.dataset.packing import Block
 from trainer.engine import Engine

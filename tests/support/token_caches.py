@@ -1,0 +1,51 @@
+"""Prose for token caches, what they hold, and how to spoil them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from support.jobs import ROOT
+from trainer.dataset import pipeline
+from trainer.tokenization.chat_template import ensure_chat_template
+
+WORDS = (ROOT / "examples/data/handbook").glob("*.md")
+
+
+VOCABULARY = sorted({word for path in WORDS for word in path.read_text().split()})
+
+
+def prose(seed: int, paragraphs: int = 20) -> str:
+    chance = random.Random(seed)
+    return "\n\n".join(" ".join(chance.choices(VOCABULARY, k=60)) for _ in range(paragraphs))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "trainer/builtin/tiny")
+    ensure_chat_template(tokenizer)
+    return tokenizer
+
+
+def write_prose(folder: Path, count: int, **more: str) -> None:
+    (folder / "data").mkdir()
+    for n in range(count):
+        (folder / "data" / f"{n:03}.md").write_text(prose(n))
+    for name, text in more.items():
+        (folder / "data" / f"{name}.txt").write_text(text)
+
+
+def content(found: pipeline.Data) -> list[bytes]:
+    columns = (
+        column for block in [*found.train, *found.held_out] for column in vars(block).values()
+    )
+    return [column.tobytes() for column in columns]
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
