@@ -184,7 +184,7 @@ def ours(variant: str, longest: int) -> Any:
     import torch
     from models import llama_2_7b, random_llama, with_adapter
 
-    from trainer.engine import Engine
+    from trainer.engine.decoder import Engine
     from trainer.kernels.attention import Documents
     from trainer.planner.choose import LONG as LONG_BLOCK
     from trainer.planner.memory_plan import MemoryPlan

@@ -27,7 +27,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 from models import llama_2_7b, random_llama, with_adapter
 
 from trainer.dataset.collate import collate_for_engine, documents
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.planner.memory_plan import MemoryPlan
 
 ROWS, ROW, STEPS = 4, 512, 50

@@ -131,7 +131,7 @@ def work(base: str, *, parts: bool) -> None:
 def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     import torch
 
-    from trainer.engine import Engine
+    from trainer.engine.decoder import Engine
     from trainer.models import base_model, load
     from trainer.models.sharded_base import ShardedBase, WholeBase
     from trainer.planner.memory_plan import MemoryPlan

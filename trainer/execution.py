@@ -93,7 +93,7 @@ def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:
 
 def _has_engine(settings: Settings, base: Base, precision: Precision, device: Device) -> bool:
     """Whether our engine trains this model; says so where it does not."""
-    from trainer.engine import why_stock
+    from trainer.engine.support import why_stock
 
     reason = why_stock(settings, base.config, precision, device)
     if reason is not None:

@@ -16,6 +16,7 @@ from trainer.errors import SettingsError
 from trainer.uris import publishable_uri, uri_faults
 
 ENV_PREFIX = "QLORA_"
+ALL_LINEAR = "all-linear"  # in place of names: every linear layer but the head, as peft says it
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 REQUIRED = ""  # the default of a setting that has none
 
@@ -172,7 +173,7 @@ class Settings:
     )
     target_modules: tuple[str, ...] = _option(
         "q_proj,v_proj",
-        "layers that get an adapter: names separated by commas, or `all-linear`",
+        f"layers that get an adapter: names separated by commas, or `{ALL_LINEAR}`",
         parse=_names,
     )
     max_length: int = _option("512", "tokens in a block", parse=int, least=16)
@@ -468,7 +469,7 @@ def _faults_across(values: Mapping[str, Any]) -> Iterator[str]:
     if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
         yield f"{ENV_PREFIX}RUN_ID={run_id!r} needs letters, digits, '.', '_' and '-' only"
     if not values.get("target_modules", ("unparsed",)):
-        yield f"{ENV_PREFIX}TARGET_MODULES is empty; name modules or use all-linear"
+        yield f"{ENV_PREFIX}TARGET_MODULES is empty; name modules or use {ALL_LINEAR}"
     repo = values.get("hub_repo", "")
     if repo and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo):
         yield f"{ENV_PREFIX}HUB_REPO={repo!r} needs the form owner/name"

@@ -30,7 +30,7 @@ from trainer.dataset.collate import collate_for_engine, documents
 from trainer.dataset.packing import Block
 from trainer.distributed.data_parallel import GradientAccumulator
 from trainer.distributed.workers import Workers
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.validation import HeldOut

@@ -20,8 +20,8 @@ from support.small_models import (
 )
 from transformers import AutoConfig
 
-from trainer import engine
-from trainer.engine import Engine
+from trainer.engine import support
+from trainer.engine.decoder import Engine
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
@@ -39,7 +39,7 @@ def test_it_trains_in_16_bits_on_a_gpu_and_in_32_on_a_cpu() -> None:
     settings = Settings.read({}, {}, trains=False)
 
     def reason(precision: str, device: Device) -> str | None:
-        return engine.why_stock(settings, config, Precision(precision, "as set"), device)
+        return support.why_stock(settings, config, Precision(precision, "as set"), device)
 
     assert reason("fp16", gpu) is reason("bf16", gpu) is reason("fp32", cpu) is None
     assert reason("fp32", gpu) == "a GPU's attention kernels take 16 bits"
@@ -51,7 +51,7 @@ def test_loss_and_gradients_are_those_of_the_stock_stack(
     family: str, targets: str, tmp_path: Path
 ) -> None:
     model, batch = tuned_model(family, tmp_path, targets), packed_batch()
-    assert engine.why_not(model.config) is None
+    assert support.why_not(model.config) is None
     made = Engine(model, dtype=torch.float32, plan=PLANS["kept"], row_tokens=ROW)
     assert_same(ours(model, batch, made), stock(model, batch), 1e-5)
 

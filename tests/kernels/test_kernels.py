@@ -14,7 +14,7 @@ import torch
 from support.jobs import ROOT
 from support.small_models import assert_same, ours, packed_batch, tuned_model
 
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.kernels import (
     FUSED,
     PLAIN,

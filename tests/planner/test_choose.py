@@ -17,7 +17,8 @@ from trainer.planner.choose import (
 )
 from trainer.planner.gpus import GPUS
 from trainer.planner.memory_plan import MemoryPlan, peak_bytes, stock_peak_bytes, tokens_per_s
-from trainer.runtime.device import GIB, NF4_BYTES, Device
+from trainer.runtime.device import GIB, Device
+from trainer.runtime.nf4 import NF4_BYTES
 
 LEAN = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, host_ends=True)
 H200 = Device("cuda", "NVIDIA H200", (9, 0), 139 * GIB)

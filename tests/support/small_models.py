@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.kernels.attention import Documents
 from trainer.models.base_model import Base
 from trainer.models.load import adapter_to_float32, attach_adapter, load

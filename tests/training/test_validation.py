@@ -10,7 +10,7 @@ from support.jobs import STEPS, adapter_bytes, run_here
 from support.small_models import PLANS, ROW, packed_batch, tuned_model
 
 from trainer.dataset.packing import Block
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.monitoring.step_log import as_lines, best_held_out, rows_of
 from trainer.training.validation import POINTS, HeldOut
 

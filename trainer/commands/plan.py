@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.engine import why_stock
+from trainer.engine.support import why_stock
 from trainer.models import base_model
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.gpus import GPUS, speed_of

@@ -14,8 +14,3 @@ loss), `host` (what waits in host memory), `parts` and `state` (what is trained 
 Shapes: M tokens of all rows in one line, H hidden, I intermediate, D head size, r adapter rank.
 Weights are [out, in] as in torch.nn.Linear.
 """
-
-from trainer.engine.decoder import Engine
-from trainer.engine.support import why_not, why_stock
-
-__all__ = ["Engine", "why_not", "why_stock"]

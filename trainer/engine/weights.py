@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trainer.kernels.dequantise import Nf4
+from trainer.planner.model_shape import head_size
 
 
 @dataclass
@@ -66,8 +67,8 @@ class Layer:
 
 def layers_of(model: Any) -> Iterator[Layer]:
     """Of a PeftModel around a decoder of a known family."""
-    decoder = model.get_base_model().model
-    for number, module in enumerate(decoder.layers):
+    base = model.get_base_model()
+    for number, module in enumerate(base.model.layers):
         attention, mlp = module.self_attn, module.mlp
         modules = (
             attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
@@ -85,5 +86,5 @@ def layers_of(model: Any) -> Iterator[Layer]:
             q_norm=None if q_norm is None else q_norm.weight,
             k_norm=None if k_norm is None else k_norm.weight,
             epsilon=module.input_layernorm.variance_epsilon,
-            head_size=attention.head_dim,
+            head_size=head_size(base.config),
         )  # fmt: skip

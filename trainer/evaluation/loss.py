@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trainer.dataset.packing import Block
-from trainer.engine import why_not
+from trainer.engine.support import why_not
 from trainer.inference.precision import compute_precision
 from trainer.tokenization.chat_template import IGNORED
 

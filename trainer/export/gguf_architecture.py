@@ -8,6 +8,7 @@ import gguf
 
 from trainer.errors import SettingsError
 from trainer.models import base_model
+from trainer.planner.model_shape import head_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +29,6 @@ class Layout:
     name: str
     arch: gguf.MODEL_ARCH
     config: Any
-
-    @property
-    def head_size(self) -> int:
-        own: int | None = getattr(self.config, "head_dim", None)
-        return own or self.config.hidden_size // self.config.num_attention_heads
 
     def tensor(self, name: str) -> str:
         """llama.cpp's name for a tensor. Raises SettingsError when it has none."""
@@ -63,7 +59,8 @@ class Layout:
         rope = self.config.rope_parameters
         if rope["rope_type"] != "llama3":
             return None
-        exponents = torch.arange(0, self.head_size, 2, dtype=torch.float32) / self.head_size
+        size = head_size(self.config)
+        exponents = torch.arange(0, size, 2, dtype=torch.float32) / size
         turns = rope["original_max_position_embeddings"] / (2 * math.pi)
         turns = turns / rope["rope_theta"] ** exponents  # in the length it was trained on first
         low, high = rope["low_freq_factor"], rope["high_freq_factor"]
@@ -84,9 +81,9 @@ class Layout:
         writer.add_feed_forward_length(text.intermediate_size)
         writer.add_head_count(text.num_attention_heads)
         writer.add_head_count_kv(text.num_key_value_heads)
-        writer.add_key_length(self.head_size)
-        writer.add_value_length(self.head_size)
-        writer.add_rope_dimension_count(self.head_size)
+        writer.add_key_length(head_size(self.config))
+        writer.add_value_length(head_size(self.config))
+        writer.add_rope_dimension_count(head_size(self.config))
         writer.add_rope_freq_base(text.rope_parameters["rope_theta"])
         writer.add_layer_norm_rms_eps(text.rms_norm_eps)
 

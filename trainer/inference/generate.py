@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
 from trainer.inference.precision import compute_precision
+from trainer.planner.model_shape import head_size, key_value_heads
 from trainer.runtime.device import out_of_memory
 from trainer.tokenization.chat_template import question_ids, stop_ids
 
@@ -63,9 +64,7 @@ def _tokens_at_once(model: Any) -> int:
     if model.device.type == "cpu":
         return GENERATED_AT_ONCE
     text = model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token_bytes = 2 * 2 * text.num_hidden_layers * heads * size
+    token_bytes = 2 * 2 * text.num_hidden_layers * key_value_heads(text) * head_size(text)
     device_free, total = torch.cuda.mem_get_info()
     cap = torch.cuda.get_per_process_memory_fraction() * total
     free = float(min(device_free, cap - torch.cuda.memory_reserved()))

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from trainer.kernels._triton import cdiv, jit, tl
+from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
-VALUES = 64  # that share one scale
-SCALES = 256  # that share one float
 ROWS = 64  # scales in one program: the fastest of 8 to 128 on an H200, with 4 warps
 
 
@@ -34,10 +33,12 @@ class Nf4:
     def of(cls, weight: Any) -> "Nf4":
         """From a `bitsandbytes.nn.Params4bit`. ValueError for another kind of quantisation."""
         state = weight.quant_state
-        if not state.nested or state.quant_type != "nf4" or state.blocksize != VALUES:
-            raise ValueError("not NF4 with double quantisation in blocks of 64")
-        if state.state2.blocksize != SCALES or weight.numel() % (VALUES // 2):
-            raise ValueError("scales are not quantised in blocks of 256, or a block is not full")
+        if not state.nested or state.quant_type != "nf4" or state.blocksize != BLOCK_VALUES:
+            raise ValueError(f"not NF4 with double quantisation in blocks of {BLOCK_VALUES}")
+        if state.state2.blocksize != BLOCK_SCALES or weight.numel() % (BLOCK_VALUES // 2):
+            raise ValueError(
+                f"scales are not quantised in blocks of {BLOCK_SCALES}, or a block is not full"
+            )
         return cls(
             packed=weight.data.view(torch.uint8).flatten(),
             shape=tuple(state.shape),
@@ -71,8 +72,8 @@ def fused(weight: Nf4, out: torch.Tensor) -> torch.Tensor:
         out,
         scales,
         ROWS=ROWS,
-        BYTES=VALUES // 2,
-        SCALES=SCALES,
+        BYTES=BLOCK_VALUES // 2,
+        SCALES=BLOCK_SCALES,
         num_warps=4,
         # A fused multiply-add rounds once where bitsandbytes rounds twice.
         enable_fp_fusion=False,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
 from trainer.models import hub
-from trainer.planner.model_shape import ModelShape
-from trainer.settings import Settings
+from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
+from trainer.settings import ALL_LINEAR, Settings
 from trainer.storage import Stored, fetch, objects_at
 from trainer.storage.files import sha256_of
 from trainer.storage.parallel import in_parallel
@@ -105,7 +105,6 @@ class Base:
         linear = sum(rows * columns for rows, columns in self.linear_layers.values())
         every = sum(p.numel() for p in self.skeleton.parameters())
         heads = text.num_attention_heads
-        size = getattr(text, "head_dim", None) or text.hidden_size // heads
         ends = text.vocab_size * text.hidden_size
         return ModelShape(
             layers=text.num_hidden_layers,
@@ -113,8 +112,8 @@ class Base:
             intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
             vocabulary=text.vocab_size,
             heads=heads,
-            q=heads * size,
-            kv=(getattr(text, "num_key_value_heads", None) or heads) * size,
+            q=heads * head_size(text),
+            kv=key_value_heads(text) * head_size(text),
             widest=max(rows * columns for rows, columns in self.linear_layers.values()),
             linear_parameters=linear,
             ends_parameters=ends if text.tie_word_embeddings else 2 * ends,
@@ -174,13 +173,13 @@ def check(base: Base, settings: Settings) -> None:
         faults.append(
             f"QLORA_MAX_LENGTH={settings.max_length}: {base.name} reads at most {longest} tokens"
         )
-    if settings.target_modules != ("all-linear",):
+    if settings.target_modules != (ALL_LINEAR,):
         real = sorted({layer.rpartition(".")[2] for layer in base.linear_layers})
         wrong = [name for name in settings.target_modules if name not in real]
         if wrong:
             faults.append(
                 f"QLORA_TARGET_MODULES={','.join(wrong)}: not in {base.name}, "
-                f"which has {', '.join(real)} (or all-linear)"
+                f"which has {', '.join(real)} (or {ALL_LINEAR})"
             )
     if faults:
         raise SettingsError("; ".join(faults))
@@ -188,7 +187,7 @@ def check(base: Base, settings: Settings) -> None:
 
 def trainable_parameters(base: Base, settings: Settings) -> int:
     """Parameters of the adapter: r (in + out) for each layer it is on."""
-    everywhere = settings.target_modules == ("all-linear",)
+    everywhere = settings.target_modules == (ALL_LINEAR,)
     return sum(
         settings.lora_r * (rows + columns)
         for name, (rows, columns) in base.linear_layers.items()

@@ -14,7 +14,7 @@ from trainer.models import hub
 from trainer.models.base_model import Base
 from trainer.models.nf4_cache import BaseCache
 from trainer.models.nf4_stream import Shard, Target, UnknownLayoutError, quantise
-from trainer.settings import Settings
+from trainer.settings import ALL_LINEAR, Settings
 from trainer.storage import fetch, objects_at
 from trainer.storage.files import chunks_of
 
@@ -264,14 +264,14 @@ def attach_adapter(model: Any, settings: Settings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(settings.seed)
-    everywhere = settings.target_modules == ("all-linear",)
+    everywhere = settings.target_modules == (ALL_LINEAR,)
     return get_peft_model(
         model,
         LoraConfig(
             r=settings.lora_r,
             lora_alpha=settings.lora_alpha,
             lora_dropout=settings.lora_dropout,
-            target_modules="all-linear" if everywhere else list(settings.target_modules),
+            target_modules=ALL_LINEAR if everywhere else list(settings.target_modules),
             task_type="CAUSAL_LM",
         ),
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import DataError, JobError
 from trainer.models import nf4_stream
 from trainer.models.nf4_stream import Target, UnknownLayoutError
+from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 from trainer.settings import Settings
 from trainer.storage import Bytes, DamagedError, Stored, open_store, publish, read_manifest
 from trainer.storage.files import only_process
@@ -46,7 +47,9 @@ class BaseCache:
         source = {
             "base": base,
             "revision": revision,
-            "quantisation": "NF4 in blocks of 64, double quantisation in blocks of 256",
+            "quantisation": (
+                f"NF4 in blocks of {BLOCK_VALUES}, double quantisation in blocks of {BLOCK_SCALES}"
+            ),
             "dtype": str(dtype),
             "device": _device(place),
             "bitsandbytes": version("bitsandbytes"),

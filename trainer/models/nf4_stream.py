@@ -17,6 +17,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
+from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 from trainer.storage import Bytes, again_if_damaged
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", 
 
     made: tuple[torch.Tensor, Any] = quantize_4bit(
         values.to(dtype),
-        blocksize=64,
+        blocksize=BLOCK_VALUES,
         compress_statistics=True,
         quant_type="nf4",
         quant_storage=torch.uint8,
@@ -208,15 +209,15 @@ def _nf4_in_slices(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch
 
     quantise = torch.ops.bitsandbytes.quantize_4bit.default
     slices = values.reshape(-1).split(SLICE_VALUES)
-    made = [quantise(part.to(dtype), 64, "nf4", torch.uint8) for part in slices]
+    made = [quantise(part.to(dtype), BLOCK_VALUES, "nf4", torch.uint8) for part in slices]
     absmax = torch.cat([maxima for _, maxima in made])
     offset = absmax.mean()
-    absmax, second = functional.quantize_blockwise(absmax - offset, blocksize=256)
+    absmax, second = functional.quantize_blockwise(absmax - offset, blocksize=BLOCK_SCALES)
     state = functional.QuantState(
         absmax=absmax,
         shape=values.shape,
         dtype=dtype,
-        blocksize=64,
+        blocksize=BLOCK_VALUES,
         code=functional.get_4bit_type("nf4", device=values.device),
         quant_type="nf4",
         offset=offset,

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from trainer.distributed.workers import Workers
-from trainer.kernels.dequantise import SCALES, VALUES
 from trainer.runtime.device import GIB
 from trainer.runtime.log import figures
+from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +194,8 @@ class _Line(torch.nn.Module):
 
 def _nf4_bytes(values: int) -> dict[str, int]:
     """Sizes by bitsandbytes' names: what grows with the matrix, which its tables do not."""
-    scales = math.ceil(values / VALUES)
-    floats = math.ceil(scales / SCALES)
+    scales = math.ceil(values / BLOCK_VALUES)
+    floats = math.ceil(scales / BLOCK_SCALES)
     return {"": math.ceil(values / 2), ".absmax": scales, ".nested_absmax": 4 * floats}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.planner.gpus import Speed
-from trainer.runtime.device import NF4_BYTES
+from trainer.runtime.nf4 import NF4_BYTES
 
 # Bytes of a value: 16-bit activations, float32 gradients and masters.
 HALF, FULL = 2, 4

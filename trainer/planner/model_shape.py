@@ -1,6 +1,7 @@
 """The sizes of a base model that decide memory and time."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,15 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         return self.linear_parameters + self.other_parameters
+
+
+def head_size(config: Any) -> int:
+    """Values of one attention head; `config` is that of a language model in transformers' words."""
+    own: int | None = getattr(config, "head_dim", None)
+    return own or int(config.hidden_size // config.num_attention_heads)
+
+
+def key_value_heads(config: Any) -> int:
+    """Heads of keys and of values, which several heads of queries may share."""
+    own: int | None = getattr(config, "num_key_value_heads", None)
+    return own or int(config.num_attention_heads)

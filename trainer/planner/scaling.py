@@ -8,7 +8,7 @@ from math import ceil
 
 from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import HALF
-from trainer.runtime.device import NF4_BYTES
+from trainer.runtime.nf4 import NF4_BYTES
 
 SUMMED = 8  # bytes of a gradient on its way: float64, see `shares`
 

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     import torch
 
 GIB = 2**30
-# NF4 with double quantisation: 4 bits, 8 for the absmax of 64 values, 32 for 256 of those.
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from trainer.errors import DoesNotFitError
 from trainer.runtime import lean_imports
 from trainer.runtime.device import GIB
+from trainer.runtime.nf4 import BLOCK_VALUES
 
 if TYPE_CHECKING:
     from trainer.runtime.device import Device
@@ -113,7 +114,7 @@ def errors_of_4bit(kind: str) -> tuple[float, float]:
     weight_OI = torch.randn(128, 256, generator=noise).to(kind, dtype)
     input_BI = torch.randn(8, 256, generator=noise).to(kind, dtype)
     packed, state = functional.quantize_4bit(
-        weight_OI, quant_type="nf4", compress_statistics=True, blocksize=64
+        weight_OI, quant_type="nf4", compress_statistics=True, blocksize=BLOCK_VALUES
     )
     result_BO = matmul_4bit(input_BI, packed.t(), quant_state=state).float()
     plain_BO = (input_BI @ weight_OI.t()).float()

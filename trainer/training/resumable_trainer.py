@@ -13,7 +13,7 @@ from trl import SFTTrainer
 from trainer.dataset.collate import documents
 from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSampler
 from trainer.distributed.workers import Workers
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.errors import DoesNotFitError
 from trainer.models.sharded_base import WholeBase
 from trainer.monitoring.step_log import as_lines, rows_of

@@ -11,7 +11,7 @@ from trainer.dataset.collate import collate, collate_for_engine
 from trainer.dataset.packing import Block
 from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSampler
 from trainer.distributed.workers import Workers
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.models.load import adapter_to_float32
 from trainer.models.sharded_base import WholeBase
 from trainer.planner.choose import Execution

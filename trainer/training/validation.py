@@ -8,7 +8,7 @@ import torch
 
 from trainer.dataset.collate import collate_for_engine, documents
 from trainer.dataset.packing import Block
-from trainer.engine import Engine
+from trainer.engine.decoder import Engine
 from trainer.evaluation.loss import held_out_loss
 from trainer.tokenization.chat_template import IGNORED
 
