@@ -1,15 +1,13 @@
 """The decoder as one node of autograd's graph, and both of its passes as CUDA graphs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
+from trainer.engine.activations import Passed
 from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Documents
-
-if TYPE_CHECKING:
-    from trainer.engine.decoder import Engine
 
 
 @dataclass(frozen=True)
@@ -25,33 +23,45 @@ class Inputs:
         return self.input_ids_BT, self.labels_BT, self.position_ids_BT
 
 
+class Passes(Protocol):
+    """Both passes of a decoder over one micro-batch."""
+
+    def forward(self, inputs: Inputs) -> Passed: ...
+
+    def backward(self, passed: Passed, grad_loss: torch.Tensor) -> list[torch.Tensor]:
+        """Gradients of all trained parameters, in their order."""
+        ...
+
+
 class Loss(torch.autograd.Function):
-    """The whole decoder as one node of autograd's graph."""
+    """The whole decoder as one node of autograd's graph; with `graphs` it replays one of them."""
 
     @staticmethod
-    def forward(ctx: Any, engine: "Engine", inputs: Inputs, *parameters: Any) -> torch.Tensor:
-        if engine.plan.graph:
-            ctx.graph = engine.graphs.of(inputs)
+    def forward(
+        ctx: Any, passes: Passes, graphs: "Graphs | None", inputs: Inputs, *parameters: Any
+    ) -> torch.Tensor:
+        if graphs is not None:
+            ctx.graph = graphs.of(inputs)
             replayed: torch.Tensor = ctx.graph.forward(inputs)
             return replayed
-        ctx.engine, ctx.passed = engine, engine.forward(inputs)
+        ctx.passes, ctx.passed = passes, passes.forward(inputs)
         loss: torch.Tensor = ctx.passed.loss
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor) -> Any:
         if hasattr(ctx, "graph"):
-            return None, None, *ctx.graph.backward(grad_loss)
+            return None, None, None, *ctx.graph.backward(grad_loss)
         passed, ctx.passed = ctx.passed, None
-        return None, None, *ctx.engine.backward(passed, grad_loss)
+        return None, None, None, *ctx.passes.backward(passed, grad_loss)
 
 
 class Graphs:
     """One `Graph` for each shape of micro-batch, in memory that all of them share: one runs at a
     time."""
 
-    def __init__(self, engine: "Engine", row_tokens: int) -> None:
-        self._engine, self._row = engine, row_tokens
+    def __init__(self, passes: Passes, row_tokens: int, device: torch.device) -> None:
+        self._passes, self._row, self._device = passes, row_tokens, device
         self._made: dict[tuple[int, int], Graph] = {}
         self._pool: Any = None
 
@@ -61,7 +71,9 @@ class Graphs:
         key = rows, max(rows, next_power_of_2(documents))
         if key not in self._made:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            self._made[key] = Graph(self._engine, rows, self._row, key[1], self._pool)
+            self._made[key] = Graph(
+                self._passes, _blank(rows, self._row, key[1], self._device), self._pool
+            )
         return self._made[key]
 
     def clear(self) -> None:
@@ -72,25 +84,25 @@ class Graphs:
 class Graph:
     """Both passes of one shape of micro-batch as CUDA graphs."""
 
-    def __init__(
-        self, engine: "Engine", rows: int, row_tokens: int, documents: int, pool: Any
-    ) -> None:
-        self._inputs = _blank(rows, row_tokens, documents, engine.device)
-        self._grad_loss = torch.ones((), device=engine.device)
-        aside = torch.cuda.Stream(engine.device)
+    def __init__(self, passes: Passes, inputs: Inputs, pool: Any) -> None:
+        """For micro-batches of the form of `inputs`, which it keeps and writes to."""
+        device = inputs.input_ids_BT.device
+        self._inputs = inputs
+        self._grad_loss = torch.ones((), device=device)
+        aside = torch.cuda.Stream(device)
         aside.wait_stream(torch.cuda.current_stream())
-        random = torch.cuda.get_rng_state(engine.device)
+        random = torch.cuda.get_rng_state(device)
         with torch.cuda.stream(aside):  # compiles and allocates what a capture must not
-            engine.backward(engine.forward(self._inputs), self._grad_loss)
+            passes.backward(passes.forward(self._inputs), self._grad_loss)
         torch.cuda.current_stream().wait_stream(aside)
         # A resumed run captures again, and its dropout has to go on where it was.
-        torch.cuda.set_rng_state(random, engine.device)
+        torch.cuda.set_rng_state(random, device)
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._forward, pool=pool):
-            passed = engine.forward(self._inputs)
+            passed = passes.forward(self._inputs)
         self._loss = passed.loss
         with torch.cuda.graph(self._backward, pool=pool):
-            self._gradients = engine.backward(passed, self._grad_loss)
+            self._gradients = passes.backward(passed, self._grad_loss)
 
     def forward(self, inputs: Inputs) -> torch.Tensor:
         for own, given in zip(self._inputs.tensors(), inputs.tensors(), strict=True):

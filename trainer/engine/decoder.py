@@ -56,7 +56,7 @@ class Engine:
         self._joined = [p for p in self._adapter if p.numel() >= 4096 and p.numel() % 256 == 0]
         self._apart = [p for p in self._adapter if all(p is not other for other in self._joined)]
         self.parameters = [*self._join(), *self._apart]
-        self.graphs = Graphs(self, row_tokens)
+        self.graphs = Graphs(self, row_tokens, self.device)
         self._host: Host | None = None
         self.change(plan)
 
@@ -117,7 +117,8 @@ class Engine:
         The gradient is computed by `backward()` of the result and accumulates as usual.
         """
         inputs = Inputs(input_ids_BT, labels_BT, position_ids_BT, where)
-        loss: torch.Tensor = Loss.apply(self, inputs, *self.parameters)  # type: ignore[no-untyped-call]
+        graphs = self.graphs if self.plan.graph else None
+        loss: torch.Tensor = Loss.apply(self, graphs, inputs, *self.parameters)  # type: ignore[no-untyped-call]
         return loss
 
     @torch.no_grad()
