@@ -12,8 +12,7 @@ from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
 from trainer.evaluation import compare, gate
 from trainer.execution import choose_execution
-from trainer.models import base_model, hub, load
-from trainer.models.adapter_files import save_adapter
+from trainer.models import adapter_files, base_model, hub, load
 from trainer.monitoring import trackers
 from trainer.monitoring.prometheus import Metrics
 from trainer.reporting import run_record
@@ -189,7 +188,7 @@ def _train_and_publish(
         return
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    save_adapter(tuned, tokenizer, job.base, folder / "adapter")
+    adapter_files.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
     with frozen.gather_for_main(tuned):
         evaluation = compare.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
         faults = gate.faults(

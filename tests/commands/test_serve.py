@@ -131,10 +131,11 @@ def test_a_question_is_typed_and_its_answer_streams_in(
 
 def test_ctrl_c_ends_the_server_and_the_page_says_so() -> None:
     program = (
-        "from test_serve import SlowBot; from trainer import serve, stopping; "
-        "stopping.install(); stopping.deliver(); serve.serve(SlowBot(), 'slow', 0)"
+        "from test_serve import SlowBot; from trainer.commands import serve; "
+        "from trainer.runtime import signals; "
+        "signals.install(); signals.deliver(); serve.serve(SlowBot(), 'slow', 0)"
     )
-    path = f"{ROOT}:{ROOT}/tests"
+    path = f"{ROOT}:{ROOT}/tests:{ROOT}/tests/commands"
     process = subprocess.Popen(
         [sys.executable, "-uc", program],
         env=os.environ | {"PYTHONPATH": path},

@@ -76,17 +76,17 @@ def test_workers_that_are_stopped_and_killed_resume_in_any_number(
 NEIGHBOUR = """
 import os, sys, time
 import torch.distributed as dist
-from trainer import lifeline
+from trainer.distributed import peer_watchdog
 
 dist.init_process_group("gloo")
-line = lifeline.Lifeline(dist.get_rank(), 2)
+line = peer_watchdog.Lifeline(dist.get_rank(), 2)
 if dist.get_rank() == 0:
     line._thread.join(timeout=120)
     print(line.broken)
 elif sys.argv[1] == "killed":
     os.kill(os.getpid(), 9)
 else:
-    line.let_go(getattr(lifeline, sys.argv[1]))
+    line.let_go(getattr(peer_watchdog, sys.argv[1]))
     line._said.wait()
 """
 

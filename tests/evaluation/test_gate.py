@@ -14,7 +14,6 @@ from support.jobs import published, run_command, run_here, write_records
 from trainer.dataset import pipeline
 from trainer.errors import DataError, RejectedError
 from trainer.models import adapter_files, adapters
-from trainer.reporting import run_record
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import stop_ids
 
@@ -64,7 +63,7 @@ def written(damage: Callable[[Path], None]) -> Plant:
             save(model, tokenizer, base, folder)
             damage(folder)
 
-        patch.setattr(run_record, "save_adapter", save_and_damage)
+        patch.setattr(adapter_files, "save_adapter", save_and_damage)
 
     return plant
 
@@ -79,7 +78,7 @@ def worse_loss(patch: pytest.MonkeyPatch) -> None:
                 weight.data *= -4
         save(model, *arguments)
 
-    patch.setattr(run_record, "save_adapter", negate_and_save)
+    patch.setattr(adapter_files, "save_adapter", negate_and_save)
 
 
 def ends_masked(patch: pytest.MonkeyPatch) -> None:

@@ -28,11 +28,12 @@ from trainer.runtime.device import Precision, find_device
 WORKER = """
 import gc, json, os
 import torch
-from trainer import bases, job, model as models
-from trainer.device import Device, Precision, find_device
+from trainer import execution
+from trainer.distributed.workers import Workers
+from trainer.models import base_model, load as models
+from trainer.models.sharded_base import ShardedBase
+from trainer.runtime.device import Device, Precision, find_device
 from trainer.settings import Settings
-from trainer.sharding import ShardedBase
-from trainer.workers import Workers
 
 def held_bytes(loaded):
     "Of all that belongs to decoder layers, whoever keeps it."
@@ -52,12 +53,12 @@ def logits(loaded):
 
 workers = Workers.of(os.environ)
 settings = Settings.read({}, {"QLORA_BASE_MODEL": "builtin:tiny"}, trains=False)
-base, fp32 = bases.locate(settings), Precision("fp32", "a test")
+base, fp32 = base_model.locate(settings), Precision("fp32", "a test")
 found = {}
 with workers.session("a run", minutes=2):
     # As if one GPU had less memory than the other, and the other less on its host.
     mine = Device("cuda", f"GPU {workers.rank}", (7, 5), 100 + workers.rank)
-    found["agreed"] = repr(job._weakest(mine, workers)[0])
+    found["agreed"] = repr(execution._smallest_device(mine, workers)[0])
     whole = models.attach_adapter(models.load(base, settings, fp32, find_device()), settings)
     found["whole_bytes"] = held_bytes(whole)
     # Not in evaluation mode, in which bitsandbytes has another product for the CPU.

@@ -227,7 +227,7 @@ def test_a_broken_latest_is_written_anew(tmp_path: Path) -> None:
 
 MOVE = """
 import sys, time
-from trainer.publication import move_latest
+from trainer.runs.publish import move_latest
 from trainer.storage import open_store
 uri, begin, process = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 store = open_store(uri, retry_minutes=1)

@@ -11,9 +11,9 @@ from trainer.runtime import malloc
 # How many heaps four threads at once have together with the first one: glibc says so in XML.
 HEAPS = """
 import ctypes, os, threading
-from trainer import memory
+from trainer.runtime import malloc
 if __import__("sys").argv[1] == "shared":
-    memory.share_heaps()
+    malloc.share_heaps()
 together = threading.Barrier(4)
 def work():
     together.wait()

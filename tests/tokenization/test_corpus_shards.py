@@ -27,9 +27,9 @@ from trainer.tokenization.corpus_shards import ShardLocation
 JOB = """
 import os, sys, time
 from pathlib import Path
-from trainer import portions
-portions.PORTION_BYTES = 4000
-rank, publish = os.environ.get("RANK", "0"), portions.CorpusShards._publish
+from trainer.tokenization import corpus_shards
+corpus_shards.PORTION_BYTES = 4000
+rank, publish = os.environ.get("RANK", "0"), corpus_shards.CorpusShards._publish
 def noted(self, number):
     notes = Path(os.environ["PORTION_NOTES"])
     (notes / f"{number}-by-{rank}").touch()
@@ -37,7 +37,7 @@ def noted(self, number):
         (notes / "stopped").touch()
         time.sleep(3600)
     publish(self, number)
-portions.CorpusShards._publish = noted
+corpus_shards.CorpusShards._publish = noted
 sys.argv[1:] = []
 import runpy
 runpy.run_path("entrypoint.py", run_name="__main__")
@@ -48,7 +48,7 @@ LATE = """
 import os, sys, time
 from pathlib import Path
 from trainer.errors import UnreachableError
-from trainer.workers import Workers
+from trainer.distributed.workers import Workers
 workers, go = Workers.of(os.environ), Path(sys.argv[1])
 try:
     with workers.session("a run", minutes=5):
