@@ -121,7 +121,7 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
         device,
         base.shape(),
         trainable=0,
-        effective=settings.effective_batch_size,
+        step_blocks=settings.effective_batch_size,
         block_tokens=settings.max_length,
         engine=variant == "engine",
     )

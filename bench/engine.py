@@ -198,7 +198,7 @@ def ours(variant: str, longest: int) -> Any:
         plan = MemoryPlan(32, graph=True, unpacked_layers=32 if variant == "unpacked" else 0)
         if variant == "lean":
             plan = MemoryPlan(
-                0, tokens > LONG_BLOCK, True, mlp_rows=2048, logit_rows=512, host_ends=True
+                0, tokens > LONG_BLOCK, True, mlp_rows=2048, logit_rows=512, offload_embeddings=True
             )
         engine[:] = [Engine(model, dtype=torch.float16, plan=plan, row_tokens=tokens)]
         ids, positions = inputs(blocks, tokens)

@@ -33,7 +33,7 @@ class ExecutionPlan:
 
     @property
     def is_sharded(self) -> bool:
-        return self.choice.plan is not None and self.choice.plan.parts > 1
+        return self.choice.plan is not None and self.choice.plan.base_shards > 1
 
 
 def choose_execution(
@@ -53,17 +53,17 @@ def choose_execution(
             "whole; use QLORA_SHARDING=auto"
         )
     smallest, host_bytes = _smallest_device(device, workers)
-    task = choose.Workload(
+    workload = choose.Workload(
         smallest,
         shape,
         trainable=trainable,
-        effective=-(-settings.effective_batch_size // workers.size),
+        step_blocks=-(-settings.effective_batch_size // workers.size),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
         engine=has_engine,
         host_bytes=host_bytes,
     )
-    choice = choose.choose_for(workers.size, settings.sharding, task)
+    choice = choose.choose_for(workers.size, settings.sharding, workload)
     log.info("%s: %s (%s)", device.name, precision.name, precision.reason)
     log.info(
         "adapter of %s parameters, %.3f %% of %s",
@@ -76,8 +76,8 @@ def choose_execution(
     if device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
-    parts = 1 if choice.plan is None else choice.plan.parts
-    again = partial(choose.replan_on_resume, task=replace(task, parts=parts))
+    shards = 1 if choice.plan is None else choice.plan.base_shards
+    again = partial(choose.replan_on_resume, workload=replace(workload, base_shards=shards))
     return ExecutionPlan(choice, again, trainable, shape.parameters, warnings)
 
 

@@ -43,7 +43,9 @@ PLANS = {
     "unpacked": replace(KEPT, unpacked_layers=2, graph=True),
     "half": MemoryPlan(1),
     "recomputed": MemoryPlan(0, mlp_rows=40, logit_rows=17),
-    "offloaded": MemoryPlan(0, keep_attention=True, offload=True, mlp_rows=40, host_ends=True),
+    "offloaded": MemoryPlan(
+        0, keep_attention=True, offload=True, mlp_rows=40, offload_embeddings=True
+    ),
 }
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 OFF = {"fp16": 0.02, "bf16": 0.15}  # of a gradient, against float32: twice what the H200 measured

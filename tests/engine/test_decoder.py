@@ -63,11 +63,11 @@ def test_no_plan_changes_a_gradient(
     plan: str, targets: str, dropout: float, tmp_path: Path
 ) -> None:
     """With dropout those that recompute are compared: one that keeps all on a CPU draws masks."""
-    if dropout and PLANS[plan].kept_layers == 3:
+    if dropout and PLANS[plan].stored_layers == 3:
         pytest.skip("draws its masks as the stock stack does, which has a test of its own")
     model, batch = tuned_model("llama", tmp_path, targets, dropout), packed_batch()
     results = []
-    for chosen in (MemoryPlan(kept_layers=2), PLANS[plan]):
+    for chosen in (MemoryPlan(stored_layers=2), PLANS[plan]):
         torch.manual_seed(5)
         made = Engine(model, dtype=torch.float32, plan=chosen, row_tokens=ROW)
         results.append(ours(model, batch, made))
@@ -98,7 +98,7 @@ def test_memory_that_runs_out_leads_to_leaner_plans_and_changes_nothing_else(
     compute, tried = Engine.loss_sum, []
 
     def loss_sum(engine: Engine, *arguments: Any) -> torch.Tensor:
-        tried.append((engine.plan.kept_layers, engine.plan.unpacked_layers))
+        tried.append((engine.plan.stored_layers, engine.plan.unpacked_layers))
         if len(tried) in NO_MEMORY:
             raise NO_MEMORY[len(tried)]
         return compute(engine, *arguments)

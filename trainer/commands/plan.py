@@ -17,7 +17,7 @@ SMALL = 0.1  # share of the computing time that a network may take
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is asked beside the settings: on which GPU (a key of `plan.GPUS`; None is this
+    """What is asked beside the settings: on which GPU (a key of `gpus.GPUS`; None is this
     machine's device), for how many workers and tokens, at which price of an hour of one GPU."""
 
     gpu: str | None = None
@@ -37,21 +37,21 @@ def outlook(settings: Settings, asked: PlanRequest) -> str:
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
-    task = Workload(
+    workload = Workload(
         device,
         shape,
         trainable=trainable,
-        effective=-(-settings.effective_batch_size // asked.workers),
+        step_blocks=-(-settings.effective_batch_size // asked.workers),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
         engine=reason is None,
         host_bytes=selftest.free_host_bytes(),
     )
-    choice = choose_for(asked.workers, settings.sharding, task)
-    crew = ScalingEstimate(
-        choice=choice,
+    choice = choose_for(asked.workers, settings.sharding, workload)
+    estimate = ScalingEstimate(
+        execution=choice,
         workers=asked.workers,
-        effective=settings.effective_batch_size,
+        step_blocks=settings.effective_batch_size,
         block_tokens=settings.max_length,
         trainable=trainable,
         linear_parameters=shape.linear_parameters,
@@ -65,21 +65,22 @@ def outlook(settings: Settings, asked: PlanRequest) -> str:
         ("engine", "ours" if reason is None else f"stock: {reason}"),
         (
             "micro-batch",
-            f"{choice.blocks} blocks of {settings.max_length} tokens, {crew.slots} a step",
+            f"{choice.blocks} blocks of {settings.max_length} tokens, "
+            f"{estimate.micro_batches} a step",
         ),
         ("memory", choice.reason),
     ]
     if choice.tokens_per_s:
         measured = speed_of(device.name).measured
         basis = "from rates measured on this kind" if measured else "not measured on this kind"
-        rows.append(("speed", f"{crew.tokens_per_s:,.0f} tokens/s predicted ({basis})"))
-        rows.append(("time", _time(crew, asked)))
-    rows += _traffic(crew)
+        rows.append(("speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"))
+        rows.append(("time", _time(estimate, asked)))
+    rows += _traffic(estimate)
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-def _time(crew: ScalingEstimate, asked: PlanRequest) -> str:
-    hours = crew.hours(asked.tokens)
+def _time(estimate: ScalingEstimate, asked: PlanRequest) -> str:
+    hours = estimate.hours(asked.tokens)
     whole = f"{hours:,.2f} hours for {asked.tokens:,} tokens"
     if asked.workers > 1:
         whole += (
@@ -90,17 +91,17 @@ def _time(crew: ScalingEstimate, asked: PlanRequest) -> str:
     return whole
 
 
-def _traffic(crew: ScalingEstimate) -> Iterator[tuple[str, str]]:
+def _traffic(estimate: ScalingEstimate) -> Iterator[tuple[str, str]]:
     """Of one worker. The data is not counted: every worker fetches all of it."""
-    yield "fetched", f"{_size(crew.fetched_bytes)} of base (16 bits), and all of the data"
-    if crew.workers == 1:
+    yield "fetched", f"{_size(estimate.fetched_bytes)} of base (16 bits), and all of the data"
+    if estimate.workers == 1:
         return
-    sent = f"{_size(crew.gradient_bytes)} of gradients"
-    if crew.base_bytes:
-        sent += f" and {_size(crew.base_bytes)} of the base's layers"
+    sent = f"{_size(estimate.gradient_bytes)} of gradients"
+    if estimate.gather_bytes:
+        sent += f" and {_size(estimate.gather_bytes)} of the base's layers"
     yield "sent", f"{sent} by each worker in each step, and as much received"
-    if crew.choice.tokens_per_s:
-        rate = crew.gbit_per_s(SMALL)
+    if estimate.execution.tokens_per_s:
+        rate = estimate.gbit_per_s(SMALL)
         yield "network", f"{rate:,.2f} Gbit/s between workers take a tenth of the computing time"
 
 

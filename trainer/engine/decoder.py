@@ -74,7 +74,7 @@ class Engine:
         """Go on with another plan; what is computed stays the same."""
         self._free()
         self.plan = plan
-        self._keep_ends(on_host=plan.host_ends)
+        self._keep_ends(on_host=plan.offload_embeddings)
         self._host = Host(self.device) if plan.offload else None
         self._layer = LayerPass(self._products, self._k, self._attention, plan)
         self._end = Head(self._head, self._norm, self._k, self.device, plan.logit_rows)
@@ -143,7 +143,7 @@ class Engine:
         batch = self._batch(inputs.position_ids_BT, inputs.where, drops=True)
         x = self._k.embedding(inputs.input_ids_BT.flatten(), self._embedding.data, self.dtype)
         saved = []
-        first_kept = len(self.layers) - self.plan.kept_layers
+        first_kept = len(self.layers) - self.plan.stored_layers
         for number in self._frozen.gather_layers(range(len(self.layers))):
             layer = self.layers[number]
             out, state = self._layer.forward(layer, x, batch, keep=number >= first_kept)
@@ -180,7 +180,7 @@ class Engine:
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         cos, sin = self._rotary(like, position_ids_BT.reshape(1, -1))
         # On a CPU that computes nothing again torch draws the masks, as it does for the stock path.
-        draws = self.device.type == "cpu" and self.plan.kept_layers == len(self.layers)
+        draws = self.device.type == "cpu" and self.plan.stored_layers == len(self.layers)
         random = torch.randint(2**31, (1,), device=self.device) if drops and not draws else None
         halves = [torch.empty_like(p, dtype=self.dtype) for p in self._adapter]
         torch._foreach_copy_(halves, [p.detach() for p in self._adapter])

@@ -1,4 +1,4 @@
-"""Which plan: micro-batch, layers that keep activations, chunks.
+"""Which execution: micro-batch, layers that store activations, chunks.
 
 Everything follows from the model's sizes and the bytes that are free; nothing is tried out.
 """
@@ -20,6 +20,7 @@ from trainer.planner.memory_plan import (
     stock_peak_bytes,
     tokens_per_s,
 )
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
 from trainer.runtime.log import figures
 
@@ -37,21 +38,21 @@ CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
 class Workload:
     """What is to be trained, and what there is for it.
 
-    `shape` is a `bases.Shape`, `trainable` the adapter's parameters, `effective` the blocks of an
-    optimizer step; `micro_batch` fixes the blocks of a micro-batch, otherwise any divisor of
-    `effective` may be chosen. Without `engine` it trains on the stock path. `host_bytes` of host
-    memory may be used; `parts` workers hold the base together.
+    `trainable` are the adapter's parameters, `step_blocks` the blocks of an optimizer step;
+    `micro_batch` fixes the blocks of a micro-batch, otherwise any divisor of `step_blocks` may be
+    chosen. Without `engine` it trains on the stock path. `host_bytes` of host memory may be used;
+    `base_shards` workers hold the base together.
     """
 
     device: Device
-    shape: Any
+    shape: ModelShape
     trainable: int
-    effective: int
+    step_blocks: int
     block_tokens: int
     micro_batch: int | None = None
     engine: bool = True
     host_bytes: int = 0
-    parts: int = 1
+    base_shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,161 +68,172 @@ class Execution:
     peak_bytes: int = 0
     tokens_per_s: float = 0.0
 
-    def figures(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """As run.json and the log hold it."""
+        return asdict(self) | {"plan": self.plan and self.plan.to_json()}
 
     def is_as(self, other: "Execution") -> bool:
         """Whether both end in the same bits: who holds the base does not show in them."""
 
-        def decisive(choice: Execution) -> tuple[int, MemoryPlan | None]:
-            return choice.blocks, choice.plan and replace(choice.plan, parts=1)
+        def decisive(one: Execution) -> tuple[int, MemoryPlan | None]:
+            return one.blocks, one.plan and replace(one.plan, base_shards=1)
 
         return decisive(self) == decisive(other)
 
 
-def choose_for(workers: int, sharding: str, task: Workload) -> Execution:
+def choose_for(workers: int, sharding: str, workload: Workload) -> Execution:
     """`choose` for each of so many workers that are alike. `sharding` is the setting: with `auto`
-    the base is in parts only where it does not fit whole."""
-    if workers == 1 or not task.engine:
-        return choose(task)
-    shared = replace(task, parts=workers)
+    the base is sharded only where it does not fit whole."""
+    if workers == 1 or not workload.engine:
+        return choose(workload)
+    shared = replace(workload, base_shards=workers)
     if sharding == "fsdp":
         return choose(shared)
     try:
-        return choose(task)
+        return choose(workload)
     except DoesNotFitError:
         if sharding == "ddp":
             raise
     return choose(shared)
 
 
-def choose(task: Workload) -> Execution:
-    """The spending that is predicted to be fastest among those that fit.
+def choose(workload: Workload) -> Execution:
+    """The execution that is predicted to be fastest among those that fit.
 
-    Raises DoesNotFitError that says what the leanest spending needs.
+    Raises DoesNotFitError that says what the leanest one needs.
     """
-    if task.device.kind == "cpu":
-        return _on_a_cpu(task)
+    if workload.device.kind == "cpu":
+        return _on_a_cpu(workload)
     found = [
-        _predicted(blocks, plan, task) for blocks in _sizes(task) for plan in _plans(blocks, task)
+        _predicted(blocks, plan, workload)
+        for blocks in _sizes(workload)
+        for plan in _plans(blocks, workload)
     ]
-    fitting = [c for c in found if c.peak_bytes * (1 + SLACK) <= task.device.free_bytes]
+    fitting = [c for c in found if c.peak_bytes * (1 + SLACK) <= workload.device.free_bytes]
     if not fitting:
-        raise _does_not_fit(min(c.peak_bytes for c in found), task)
+        raise _does_not_fit(min(c.peak_bytes for c in found), workload)
     best = max(fitting, key=lambda c: (c.tokens_per_s, -c.peak_bytes))
-    return replace(best, reason=_why(best, task))
+    return replace(best, reason=_why(best, workload))
 
 
-def replan_on_resume(begun: Execution, task: Workload) -> Execution:
+def replan_on_resume(begun: Execution, workload: Workload) -> Execution:
     """How a run goes on that began with `begun`: the same, if it fits what is free now, or else as
     like it as possible. Raises DoesNotFitError as `choose` does."""
     if begun.plan is not None:  # by now there may be another number of workers
-        begun = replace(begun, plan=replace(begun.plan, parts=task.parts))
-    if _still_fits(begun, task):
+        begun = replace(begun, plan=replace(begun.plan, base_shards=workload.base_shards))
+    if _still_fits(begun, workload):
         return begun
-    if begun.blocks <= task.effective:
+    if begun.blocks <= workload.step_blocks:
         with suppress(DoesNotFitError):
-            return choose(replace(task, micro_batch=begun.blocks))
-    return choose(task)
+            return choose(replace(workload, micro_batch=begun.blocks))
+    return choose(workload)
 
 
-def leaner_plan(plan: MemoryPlan, layers: int) -> MemoryPlan | None:
+def leaner_plan(plan: MemoryPlan) -> MemoryPlan | None:
     """The next plan to try when memory ran out at run time; None below the leanest, and where
     workers hold the base together: what one of them does again the others do not."""
-    if plan.parts > 1:
+    if plan.base_shards > 1:
         return None
     if plan.unpacked_layers:
         return replace(plan, unpacked_layers=0, graph=False)
-    if plan.kept_layers:
-        return replace(plan, kept_layers=plan.kept_layers // 2, graph=False)
-    lean = replace(plan, offload=True, host_ends=True, mlp_rows=1024, logit_rows=256)
-    return None if plan == lean else lean
+    if plan.stored_layers:
+        return replace(plan, stored_layers=plan.stored_layers // 2, graph=False)
+    leanest = replace(plan, offload=True, offload_embeddings=True, mlp_rows=1024, logit_rows=256)
+    return None if plan == leanest else leanest
 
 
-def log_execution(choice: Execution) -> None:
+def log_execution(execution: Execution) -> None:
     log.info(
         "micro-batch of %d blocks (%s)",
-        choice.blocks,
-        choice.reason,
-        extra=figures(plan=choice.figures()),
+        execution.blocks,
+        execution.reason,
+        extra=figures(plan=execution.to_json()),
     )
 
 
-def _sizes(task: Workload) -> list[int]:
-    if task.micro_batch is not None:
-        return [task.micro_batch]
-    return [b for b in range(1, task.effective + 1) if task.effective % b == 0]
+def _sizes(workload: Workload) -> list[int]:
+    if workload.micro_batch is not None:
+        return [workload.micro_batch]
+    return [b for b in range(1, workload.step_blocks + 1) if workload.step_blocks % b == 0]
 
 
-def _on_a_cpu(task: Workload) -> Execution:
-    sizes = _sizes(task)
-    blocks = max(b for b in sizes if task.micro_batch is not None or b <= CPU_MICRO_BATCH)
-    unpack = task.parts == 1 and task.shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
-    layers = task.shape.layers
-    plan = MemoryPlan(layers, unpacked_layers=unpack * layers, parts=task.parts)
-    reason = "as set" if task.micro_batch else "a CPU gains nothing from more"
-    return Execution(blocks, plan if task.engine else None, reason + _in_parts(task.parts))
+def _on_a_cpu(workload: Workload) -> Execution:
+    sizes = _sizes(workload)
+    blocks = max(b for b in sizes if workload.micro_batch is not None or b <= CPU_MICRO_BATCH)
+    shape, shards = workload.shape, workload.base_shards
+    unpack = shards == 1 and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
+    plan = MemoryPlan(shape.layers, unpacked_layers=unpack * shape.layers, base_shards=shards)
+    reason = "as set" if workload.micro_batch else "a CPU gains nothing from more"
+    return Execution(blocks, plan if workload.engine else None, reason + _in_shards(shards))
 
 
-def _does_not_fit(leanest_bytes: int, task: Workload) -> DoesNotFitError:
-    smaller = " or QLORA_BATCH_SIZE" if (task.micro_batch or 1) > 1 else ""
+def _does_not_fit(leanest_bytes: int, workload: Workload) -> DoesNotFitError:
+    device = workload.device
+    smaller = " or QLORA_BATCH_SIZE" if (workload.micro_batch or 1) > 1 else ""
     return DoesNotFitError(
-        f"{task.device.name} has {task.device.free_bytes / GIB:.1f} GiB free and the leanest way "
-        f"to train blocks of {task.block_tokens} tokens needs about "
-        f"{leanest_bytes * (1 + SLACK) / GIB:.1f} GiB{_in_parts(task.parts)}; "
+        f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the leanest way "
+        f"to train blocks of {workload.block_tokens} tokens needs about "
+        f"{leanest_bytes * (1 + SLACK) / GIB:.1f} GiB{_in_shards(workload.base_shards)}; "
         f"lower QLORA_MAX_LENGTH{smaller} or use a smaller model"
     )
 
 
-def _still_fits(begun: Execution, task: Workload) -> bool:
+def _still_fits(begun: Execution, workload: Workload) -> bool:
     plan = begun.plan
-    if begun.blocks > task.effective or (plan is not None) != task.engine:
+    if begun.blocks > workload.step_blocks or (plan is not None) != workload.engine:
         return False
-    if plan is not None and not _is_possible(plan, begun.blocks, task):
+    if plan is not None and not _is_possible(plan, begun.blocks, workload):
         return False
-    if task.device.kind == "cpu":
+    if workload.device.kind == "cpu":
         return True
     reserve = SLACK
     if plan is not None and (plan.graph or plan.unpacked_layers):
         reserve = GRAPHS if plan.graph else SPARE
-    peak = _predicted(begun.blocks, plan, task).peak_bytes
-    return peak * (1 + reserve) <= task.device.free_bytes
+    peak = _predicted(begun.blocks, plan, workload).peak_bytes
+    return peak * (1 + reserve) <= workload.device.free_bytes
 
 
-def _is_possible(plan: MemoryPlan, blocks: int, task: Workload) -> bool:
+def _is_possible(plan: MemoryPlan, blocks: int, workload: Workload) -> bool:
     """Whether this device and these workers can do it at all, memory of the device aside."""
-    if plan.parts > 1 and (plan.graph or plan.unpacked_layers):
+    if plan.base_shards > 1 and (plan.graph or plan.unpacked_layers):
         return False
-    if task.device.kind == "cpu":
-        return not (plan.graph or plan.offload or plan.host_ends)
-    if plan.graph and not _has_graphs(task.device):
+    if workload.device.kind == "cpu":
+        return not (plan.graph or plan.offload or plan.offload_embeddings)
+    if plan.graph and not _has_graphs(workload.device):
         return False
-    return host_bytes(task.shape, plan, blocks * task.block_tokens) <= task.host_bytes
+    return host_bytes(workload.shape, plan, blocks * workload.block_tokens) <= workload.host_bytes
 
 
-def _plans(blocks: int, task: Workload) -> Iterator[MemoryPlan | None]:
-    if not task.engine:
+def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
+    if not workload.engine:
         yield None
         return
-    layers, parts = task.shape.layers, task.parts
-    yield MemoryPlan(layers, parts=parts) if parts > 1 else _everything(blocks, task)
-    yield from (MemoryPlan(kept, parts=parts) for kept in range(layers - 1, -1, -1))
-    long = task.block_tokens > LONG
-    lean = MemoryPlan(0, long, offload=True, mlp_rows=2048, logit_rows=512, parts=parts)
-    for plan in (lean, replace(lean, host_ends=True)):
-        if host_bytes(task.shape, plan, blocks * task.block_tokens) <= task.host_bytes:
+    layers, shards = workload.shape.layers, workload.base_shards
+    everything = MemoryPlan(layers, base_shards=shards)
+    yield everything if shards > 1 else _with_spare_memory(everything, blocks, workload)
+    yield from (MemoryPlan(stored, base_shards=shards) for stored in range(layers - 1, -1, -1))
+    is_long = workload.block_tokens > LONG
+    offloaded = replace(
+        everything,
+        stored_layers=0,
+        keep_attention=is_long,
+        offload=True,
+        mlp_rows=2048,
+        logit_rows=512,
+    )
+    for plan in (offloaded, replace(offloaded, offload_embeddings=True)):
+        if host_bytes(workload.shape, plan, blocks * workload.block_tokens) <= workload.host_bytes:
             yield plan
 
 
-def _everything(blocks: int, task: Workload) -> MemoryPlan:
-    """Nothing is computed again, and memory that is left holds unpacked weights and graphs."""
-    shape, has_graphs = task.shape, _has_graphs(task.device)
-    everything = MemoryPlan(shape.layers)
-    peak = peak_bytes(shape, everything, blocks, task.block_tokens, task.trainable)
-    spare = int(task.device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
+def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> MemoryPlan:
+    """The same with unpacked weights and graphs in what memory it leaves."""
+    shape, has_graphs = workload.shape, _has_graphs(workload.device)
+    peak = peak_bytes(shape, plan, blocks, workload.block_tokens, workload.trainable)
+    spare = int(workload.device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
     unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
     return replace(
-        everything,
+        plan,
         unpacked_layers=min(max(unpacked, 0), shape.layers),
         graph=has_graphs and spare >= 0,
     )
@@ -231,30 +243,31 @@ def _has_graphs(device: Device) -> bool:
     return device.capability is not None and device.capability >= (8, 0)
 
 
-def _predicted(blocks: int, plan: MemoryPlan | None, task: Workload) -> Execution:
+def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:
     if plan is None:
-        tokens = blocks * task.block_tokens
-        peak = stock_peak_bytes(task.shape, trainable=task.trainable, tokens=tokens)
+        tokens = blocks * workload.block_tokens
+        peak = stock_peak_bytes(workload.shape, trainable=workload.trainable, tokens=tokens)
     else:
-        peak = peak_bytes(task.shape, plan, blocks, task.block_tokens, task.trainable)
-    speed = speed_of(task.device.name)
-    rate = tokens_per_s(task.shape, plan or MemoryPlan(0), blocks, task.block_tokens, speed)
+        peak = peak_bytes(workload.shape, plan, blocks, workload.block_tokens, workload.trainable)
+    speed = speed_of(workload.device.name)
+    rate = tokens_per_s(workload.shape, plan or MemoryPlan(0), blocks, workload.block_tokens, speed)
     return Execution(blocks, plan, "", peak, rate)
 
 
-def _why(choice: Execution, task: Workload) -> str:
-    fact = f"{choice.peak_bytes / GIB:.1f} of {task.device.free_bytes / GIB:.1f} GiB predicted"
-    if choice.plan is None:
+def _why(execution: Execution, workload: Workload) -> str:
+    plan, free_bytes = execution.plan, workload.device.free_bytes
+    fact = f"{execution.peak_bytes / GIB:.1f} of {free_bytes / GIB:.1f} GiB predicted"
+    if plan is None:
         return f"{fact}, every layer computed again"
-    fact += _in_parts(choice.plan.parts)
-    kept, layers = choice.plan.kept_layers, task.shape.layers
-    if kept == layers:
-        unpacked = choice.plan.unpacked_layers
+    fact += _in_shards(plan.base_shards)
+    stored, layers = plan.stored_layers, workload.shape.layers
+    if stored == layers:
+        unpacked = plan.unpacked_layers
         beside = f", {unpacked} of them unpacked" if unpacked else ""
         return f"{fact}, no layer computed again{beside}"
-    where = " from host memory" if choice.plan.offload else ""
-    return f"{fact}, {layers - kept} of {layers} layers computed again{where}"
+    where = " from host memory" if plan.offload else ""
+    return f"{fact}, {layers - stored} of {layers} layers computed again{where}"
 
 
-def _in_parts(parts: int) -> str:
-    return f", the base in {parts} parts" if parts > 1 else ""
+def _in_shards(shards: int) -> str:
+    return f", the base in {shards} parts" if shards > 1 else ""

@@ -1,13 +1,15 @@
-"""A plan, how the engine spends memory, and what it takes: bytes and tokens a second.
+"""How the engine spends memory, and what that takes: bytes at the peak, tokens a second.
 
-The accounting mirrors `engine/` buffer by buffer: whoever changes what a layer saves changes it
-here.
+What a layer saves is counted here and made in `engine/`: tests/planner/test_memory_plan.py compares
+the two, so that whoever changes what a layer saves is told to change it here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.planner.gpus import Speed
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.nf4 import NF4_BYTES
 
 # Bytes of a value: 16-bit activations, float32 gradients and masters.
@@ -17,106 +19,144 @@ FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
 
+# Checkpoints and run.json hold plans under these keys; the other fields' keys are their names.
+KEYS = {"stored_layers": "kept_layers", "offload_embeddings": "host_ends", "base_shards": "parts"}
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """How the engine spends memory.
 
-    `kept_layers`, counted from the last, keep what their backward pass needs; the others save
+    `stored_layers`, counted from the last, store what their backward pass needs; the others save
     their input (and, with `keep_attention`, its output) and compute the rest again. `offload`
     moves what those save to host memory. `mlp_rows` and `logit_rows` are how many tokens go
-    through a feed-forward network and through the head at a time. `host_ends` keeps the embedding,
-    of which a micro-batch reads a few rows, and the head, needed for a moment, in pinned host
-    memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute dtype
-    too: the same numbers, without dequantising them twice a micro-batch. `graph` captures both
-    passes as CUDA graphs, so that starting kernels takes no time. `parts` is how many workers hold
-    the base together, each its part and at most two whole layers.
+    through a feed-forward network and through the head at a time. `offload_embeddings` keeps the
+    embedding, of which a micro-batch reads a few rows, and the head, needed for a moment, in pinned
+    host memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute
+    dtype too: the same numbers, without dequantising them twice a micro-batch. `graph` captures
+    both passes as CUDA graphs, so that starting kernels takes no time. `base_shards` is how many
+    workers hold the base together, each its shard and at most two whole layers.
     """
 
-    kept_layers: int
+    stored_layers: int
     keep_attention: bool = False
     offload: bool = False
     mlp_rows: int = 16384
     logit_rows: int = 2048
-    host_ends: bool = False
+    offload_embeddings: bool = False
     unpacked_layers: int = 0
     graph: bool = False
-    parts: int = 1
+    base_shards: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "MemoryPlan":
+        """What `to_json` gave, now or in an earlier release. TypeError for an unknown key."""
+        names = {key: name for name, key in KEYS.items()}
+        return cls(**{names.get(key, key): value for key, value in stored.items()})
 
 
-def host_bytes(shape: Any, plan: MemoryPlan, tokens: int) -> int:
+def stored_layer_bytes(shape: ModelShape, tokens: int) -> int:
+    """What a layer that computes nothing again leaves to its backward pass.
+
+    Its input, the middle of its residual stream, q and the attention's output, k and v, gate and
+    up; the log-sum-exp of the attention in float32.
+    """
+    values = 2 * (shape.hidden + shape.q + shape.kv + shape.intermediate)
+    return tokens * (HALF * values + FULL * shape.heads)
+
+
+def recomputed_layer_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
+    """The same of a layer that is computed again: its input and, with `keep_attention`, the
+    attention's output. In host memory where the plan offloads."""
+    return tokens * HALF * (shape.hidden + (shape.q if plan.keep_attention else 0))
+
+
+def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     """Pinned host memory of a plan that offloads."""
-    width = shape.hidden + (shape.q if plan.keep_attention else 0)
-    ends = shape.ends_parameters if plan.host_ends else 0
-    dropped = shape.layers - plan.kept_layers if plan.offload else 0
-    return int(HALF * (dropped * tokens * width + ends))
+    recomputed = shape.layers - plan.stored_layers if plan.offload else 0
+    ends = HALF * shape.ends_parameters if plan.offload_embeddings else 0
+    return recomputed * recomputed_layer_bytes(shape, plan, tokens) + ends
 
 
-def peak_bytes(shape: Any, plan: MemoryPlan, blocks: int, block_tokens: int, trainable: int) -> int:
+def peak_bytes(
+    shape: ModelShape, plan: MemoryPlan, blocks: int, block_tokens: int, trainable: int
+) -> int:
     """Bytes allocated at the highest point of a step.
 
     Within 5 % of what an H200 measured for Llama-2-7B at 512 to 32,768 tokens, see the tests.
     """
-    s, tokens = shape, blocks * block_tokens
-    dropped = s.layers - plan.kept_layers
-    in_layers = min(1, 1 / plan.parts + (2 / s.layers if plan.parts > 1 else 0))
-    weights = s.linear_parameters * NF4_BYTES * in_layers + s.other_parameters * HALF
-    weights += s.linear_parameters * HALF * plan.unpacked_layers / s.layers
-    if plan.host_ends:
-        weights -= s.ends_parameters * HALF
-    fixed = weights + trainable * ADAPTER + s.widest * HALF + WORKSPACE
+    fixed = _weight_bytes(shape, plan) + trainable * ADAPTER + shape.widest * HALF + WORKSPACE
+    return int(fixed + max(_activation_peaks(shape, plan, blocks * block_tokens)))
 
-    # Saved from the forward to the backward pass: input, middle, q, out, k, v, gate, up.
-    kept = tokens * (HALF * 2 * (s.hidden + s.q + s.kv + s.intermediate) + FULL * s.heads)
-    width = s.hidden + (s.q if plan.keep_attention else 0)
-    inputs = tokens * HALF * width
-    below = 0 if plan.offload else dropped * inputs
+
+def _weight_bytes(shape: ModelShape, plan: MemoryPlan) -> float:
+    """The base on this worker, and what it holds unpacked."""
+    shards, layers = plan.base_shards, shape.layers
+    share = min(1, 1 / shards + (2 / layers if shards > 1 else 0))
+    weights = shape.linear_parameters * NF4_BYTES * share + shape.other_parameters * HALF
+    weights += shape.linear_parameters * HALF * plan.unpacked_layers / layers
+    if plan.offload_embeddings:
+        weights -= shape.ends_parameters * HALF
+    return weights
+
+
+def _activation_peaks(shape: ModelShape, plan: MemoryPlan, tokens: int) -> Iterator[int]:
+    """Bytes of activations and gradients where they may be highest: at the head, in the last
+    stored layer, in the last one that is computed again."""
+    recomputed = shape.layers - plan.stored_layers
+    saved_below = 0 if plan.offload else recomputed * recomputed_layer_bytes(shape, plan, tokens)
+    saved = plan.stored_layers * stored_layer_bytes(shape, tokens) + saved_below
+
+    head = HALF * (tokens * 2 * shape.hidden + min(tokens, plan.logit_rows) * shape.vocabulary)
+    if plan.offload_embeddings:
+        head += HALF * shape.vocabulary * shape.hidden
+    yield saved + head
+    if plan.stored_layers:
+        yield saved + HALF * tokens * (shape.intermediate + 4 * shape.hidden)
+    if recomputed:
+        yield saved_below + _recomputing_bytes(shape, plan, tokens)
+
+
+def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
+    """While one layer is computed again, what it and the transfers beside it take."""
+    hidden, q, kv = shape.hidden, shape.q, shape.kv
     # On the way to the host or back at one time: three inputs, two outputs of attention.
-    in_flight = 3 * s.hidden + (2 * s.q if plan.keep_attention else 0)
+    in_flight = 3 * hidden + (2 * q if plan.keep_attention else 0)
     moving = tokens * HALF * in_flight if plan.offload else 0
-
-    rows = min(tokens, plan.mlp_rows)
-    mlp = HALF * rows * (3 * s.intermediate + 2 * s.hidden)
-    attention = HALF * tokens * ((3 + FLASH_SUM) * s.q + 4 * s.kv + 2 * s.hidden)
-    again = HALF * tokens * (2 * s.q + 2 * s.kv + 4 * s.hidden) + mlp
-    head = HALF * (tokens * 2 * s.hidden + min(tokens, plan.logit_rows) * s.vocabulary)
-    if plan.host_ends:
-        head += HALF * s.vocabulary * s.hidden
-    last_kept = HALF * tokens * (s.intermediate + 4 * s.hidden)
-
-    saved = plan.kept_layers * kept + below
-    points = [saved + head]
-    if plan.kept_layers:
-        points.append(saved + last_kept)
-    if dropped:
-        points.append(below + moving + max(again, attention))
-    return int(fixed + max(points))
+    mlp = HALF * min(tokens, plan.mlp_rows) * (3 * shape.intermediate + 2 * hidden)
+    forward = HALF * tokens * (2 * q + 2 * kv + 4 * hidden) + mlp
+    attention_backward = HALF * tokens * ((3 + FLASH_SUM) * q + 4 * kv + 2 * hidden)
+    return moving + max(forward, attention_backward)
 
 
-def stock_peak_bytes(shape: Any, *, trainable: int, tokens: int) -> int:
-    """The same for the stock path with every layer recomputed: one hidden state kept for each
+def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
+    """The same for the stock path with every layer recomputed: one hidden state saved for each
     layer, one layer's working set, float32 logits."""
     weights = shape.linear_parameters * NF4_BYTES + shape.other_parameters * HALF
-    kept = shape.layers * shape.hidden * HALF
+    saved = shape.layers * shape.hidden * HALF
     working = HALF * (16 * shape.hidden + 4 * shape.intermediate) + FULL * shape.vocabulary
-    return int(weights + trainable * (2 * FULL + 2) + tokens * (kept + working))
+    return int(weights + trainable * (2 * FULL + 2) + tokens * (saved + working))
 
 
 def tokens_per_s(
-    shape: Any, plan: MemoryPlan, blocks: int, block_tokens: int, speed: Speed
+    shape: ModelShape, plan: MemoryPlan, blocks: int, block_tokens: int, speed: Speed
 ) -> float:
     """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
     draining the GPU for each kernel."""
-    s, tokens = shape, blocks * block_tokens
-    dropped = (s.layers - plan.kept_layers) / s.layers
-    down = s.layers * s.intermediate * s.hidden  # a recomputed layer leaves this product out
-    flops = tokens * 4 * (s.linear_parameters + s.vocabulary * s.hidden)
-    flops += dropped * tokens * 2 * (s.linear_parameters - down)
+    tokens, layers = blocks * block_tokens, shape.layers
+    recomputed = (layers - plan.stored_layers) / layers
+    down = layers * shape.intermediate * shape.hidden  # a recomputed layer leaves this product out
+    flops: float = tokens * 4 * (shape.linear_parameters + shape.vocabulary * shape.hidden)
+    flops += recomputed * tokens * 2 * (shape.linear_parameters - down)
     # Causal attention looks at half of a block: 2 products forward, 5 backward, 2 again.
-    again = 0 if plan.keep_attention else 2 * dropped
-    flops += (7 + again) * 2 * tokens * block_tokens / 2 * s.layers * s.q
-    packed = 1 - plan.unpacked_layers / s.layers
-    unpacked = (2 + dropped) * packed * s.linear_parameters * (NF4_BYTES + HALF)
-    moved = (2 + dropped) * tokens * s.layers * HALF * (14 * s.hidden + 3 * s.intermediate)
-    kernels = (2 + dropped) * s.layers * KERNELS * KERNEL_S
+    again = 0 if plan.keep_attention else 2 * recomputed
+    flops += (7 + again) * 2 * tokens * block_tokens / 2 * layers * shape.q
+    passes = 2 + recomputed
+    packed = 1 - plan.unpacked_layers / layers
+    unpacked = passes * packed * shape.linear_parameters * (NF4_BYTES + HALF)
+    moved = passes * tokens * layers * HALF * (14 * shape.hidden + 3 * shape.intermediate)
+    kernels = passes * layers * KERNELS * KERNEL_S
     return float(tokens / (flops / speed.flops + (unpacked + moved) / speed.bytes_per_s + kernels))

@@ -65,7 +65,7 @@ class Run:
             "data": self.data,
             "device": {"name": self.device.name, "capability": self.device.capability},
             "precision": asdict(self.precision),
-            "micro_batch": self.micro_batch.figures(),
+            "micro_batch": self.micro_batch.to_json(),
             "parameters": {
                 "trainable": self.trainable_parameters,
                 "total": self.total_parameters,

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def write_plan(choice: Execution, folder: Path) -> None:
-    plan = choice.plan and asdict(choice.plan)
+    plan = choice.plan and choice.plan.to_json()
     (folder / PLAN).write_text(json.dumps({"blocks": choice.blocks, "plan": plan}))
 
 
@@ -39,7 +38,7 @@ def read_plan(checkpoint: Path) -> Execution | None:
     if not (checkpoint / PLAN).exists():
         return None
     said = json.loads((checkpoint / PLAN).read_text())
-    plan = said["plan"] and MemoryPlan(**said["plan"])
+    plan = said["plan"] and MemoryPlan.from_json(said["plan"])
     return Execution(said["blocks"], plan, "as the run began")
 
 

@@ -125,7 +125,7 @@ def _plan(checkpoint: Path) -> Iterator[str]:
     if choice is not None:
         yield from misfits(choice.blocks, 1, "blocks")
         if choice.plan is not None:
-            yield from misfits(vars(choice.plan), vars(MemoryPlan(0)))
+            yield from misfits(choice.plan.to_json(), MemoryPlan(0).to_json())
         if choice.blocks < 1:
             yield f"has {choice.blocks} blocks in a micro-batch"
 

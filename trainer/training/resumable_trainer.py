@@ -150,7 +150,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
                 parameter.grad = None
             # With the base in parts no worker can do a micro-batch again alone.
             is_alone = not self.frozen.is_sharded
-            plan = leaner_plan(self.engine.plan, len(self.engine.layers)) if is_alone else None
+            plan = leaner_plan(self.engine.plan) if is_alone else None
             if plan is None:
                 raise DoesNotFitError(
                     f"out of GPU memory and no leaner plan is left ({fault}); lower "
