@@ -12,6 +12,7 @@ TRAINER = ROOT / "trainer"
 WINGS = [
     "errors",
     "uris",
+    "labels",
     "settings",
     "runtime",
     "kernels",

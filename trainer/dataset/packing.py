@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from trainer.tokenization.chat_template import IGNORED
+from trainer.labels import IGNORED
 from trainer.tokenization.encode import Tokens, ids_of, labels_of
 
 # Sequences that are packed together. More would fill no block better and take memory.

@@ -112,7 +112,7 @@ class Engine:
         position_ids_BT: torch.Tensor,
         where: Documents,
     ) -> torch.Tensor:
-        """Sum of the cross-entropy of all labels that are not -100, float32 scalar.
+        """Sum of the cross-entropy of all labels that are not IGNORED, float32 scalar.
 
         The gradient is computed by `backward()` of the result and accumulates as usual.
         """

@@ -7,7 +7,7 @@ import torch
 
 from trainer.engine.decoder_layer import slices
 from trainer.kernels import Kernels
-from trainer.kernels.cross_entropy import IGNORED
+from trainer.labels import IGNORED
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from trainer.dataset.packing import Block
 from trainer.engine.support import why_not
 from trainer.inference.precision import compute_precision
-from trainer.tokenization.chat_template import IGNORED
+from trainer.labels import IGNORED
 
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
 

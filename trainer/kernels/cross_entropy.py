@@ -7,13 +7,13 @@ takes a mean scales what is computed from it.
 import torch
 
 from trainer.kernels._triton import jit, next_power_of_2, tl
+from trainer.labels import IGNORED
 
-IGNORED = -100
 WIDEST = 8192
 
 
 def reference(logits_CV: torch.Tensor, target_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(loss float32 [C], softmax minus one-hot [C, V]); both zero where the target is -100."""
+    """(loss float32 [C], softmax minus one-hot [C, V]); both zero where the target is IGNORED."""
     wide = logits_CV.float()
     trained_C1 = (target_C != IGNORED)[:, None]
     picked_C1 = target_C.clamp(min=0)[:, None]

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.corpus import Completion, Conversation, Message
 from trainer.errors import DataError, SettingsError
+from trainer.labels import IGNORED
 from trainer.tokenization.word_table import Found, WordTable
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100  # the label of a token without loss
 
 # Some templates write today's date. A run resumed tomorrow must see the same tokens, so it is
 # always the day that the Llama 3 templates fall back to.

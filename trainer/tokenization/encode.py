@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.corpus import Completion, Conversation, Example, Outline, Text
-from trainer.tokenization.chat_template import IGNORED, RecordTokenizer
+from trainer.labels import IGNORED
+from trainer.tokenization.chat_template import RecordTokenizer
 from trainer.tokenization.chunking import best_cut, text_boundary
 
 Tokens = npt.NDArray[np.int32]

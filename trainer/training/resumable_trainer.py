@@ -15,6 +15,7 @@ from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSam
 from trainer.distributed.workers import Workers
 from trainer.engine.decoder import Engine
 from trainer.errors import DoesNotFitError
+from trainer.labels import IGNORED
 from trainer.models.sharded_base import WholeBase
 from trainer.monitoring.step_log import as_lines, rows_of
 from trainer.planner.choose import Execution, leaner_plan
@@ -91,7 +92,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             documents(inputs),
         )
         trained = (
-            inputs["labels"].ne(-100).sum() if num_items_in_batch is None else num_items_in_batch
+            inputs["labels"].ne(IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         )
         return loss / torch.as_tensor(trained).clamp(min=1)
 

@@ -10,7 +10,7 @@ from trainer.dataset.collate import collate_for_engine, documents
 from trainer.dataset.packing import Block
 from trainer.engine.decoder import Engine
 from trainer.evaluation.loss import held_out_loss
-from trainer.tokenization.chat_template import IGNORED
+from trainer.labels import IGNORED
 
 POINTS = 20  # of the curve
 SHARE = 0.1  # of the blocks that are trained; a forward pass is about a third of a step
