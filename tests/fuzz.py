@@ -30,12 +30,12 @@ if "--atheris" in sys.argv:
 
 from support import makers  # noqa: E402
 
-from trainer.corpus import Columns, Text  # noqa: E402
-from trainer.corpus.examples import Item, Notice, Refused, Unusable  # noqa: E402
+from trainer.corpus.examples import Item, Notice, SkippedRecord, Text, Unusable  # noqa: E402
 from trainer.corpus.formats import format_of, read  # noqa: E402
-from trainer.corpus.sandbox import Limits, Sandbox  # noqa: E402
+from trainer.corpus.records import Columns  # noqa: E402
+from trainer.corpus.sandbox import Sandbox, SandboxLimits  # noqa: E402
 
-LIMITS = Limits(memory_bytes=1 << 30, seconds=20)
+LIMITS = SandboxLimits(memory_bytes=1 << 30, seconds=20)
 RECORDS = [
     {"question": "Why is it “so”?", "answer": "Because, as 3 of 4 say,\n\nit is."},
     {"prompt": "Once", "completion": " upon a time"},
@@ -118,7 +118,7 @@ def outcome(path: Path, sandbox: Sandbox) -> str:
 
 
 def check(item: Item) -> None:
-    if isinstance(item, Notice | Refused):
+    if isinstance(item, Notice | SkippedRecord):
         return
     for part in item.parts:
         assert part.strip() and "\0" not in part

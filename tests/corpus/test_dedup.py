@@ -4,10 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from support.corpora import prints_of
+from support.corpora import signatures
 
-from trainer.corpus import Completion, Conversation, Message, Text, dedup
+from trainer.corpus import dedup
 from trainer.corpus.dedup import Copy
+from trainer.corpus.examples import Completion, Conversation, Message, Text
 
 WORDS = [f"word{n}" for n in range(3000)]
 
@@ -25,7 +26,7 @@ def with_changes(words: list[str], count: int) -> str:
 
 
 def copies(*examples: Text | Completion | Conversation) -> list[Copy]:
-    found = dedup.copies(prints_of(examples), np.ones(len(examples), bool))
+    found = dedup.copies(signatures(examples), np.ones(len(examples), bool))
     return [Copy(code) for code in found]
 
 

@@ -6,15 +6,10 @@ import pytest
 from support import makers
 from support.corpora import Corpus, read_corpus
 
-from trainer.corpus import (
-    SUFFIXES,
-    Columns,
-    Completion,
-    Conversation,
-    Message,
-    Source,
-    Text,
-)
+from trainer.corpus.examples import Completion, Conversation, Message, Text
+from trainer.corpus.formats import SUFFIXES
+from trainer.corpus.reader import Source
+from trainer.corpus.records import Columns
 
 PAGE = """<html><head><title>The Plover</title><script>track()</script></head><body>
 <nav>Home | Shop</nav><h2>In use</h2><p>It weighs <b>430&nbsp;grams</b>.</p>

@@ -15,15 +15,16 @@ from support import makers
 from support.corpora import Corpus, read_corpus
 from support.jobs import run_command, run_here
 
-from trainer.corpus import Columns, Source, Text
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import Text, Unusable
 from trainer.corpus.formats import format_of
-from trainer.corpus.sandbox import Limits, Sandbox
+from trainer.corpus.reader import Source
+from trainer.corpus.records import Columns
+from trainer.corpus.sandbox import Sandbox, SandboxLimits
 from trainer.errors import DataError
 from trainer.storage import fetch, keys
 
 Maker = Callable[[Path], object]
-LIMITS = Limits(memory_bytes=1 << 30, seconds=120)
+LIMITS = SandboxLimits(memory_bytes=1 << 30, seconds=120)
 NOISE = random.Random(7).randbytes(5000)
 GOOD = makers.jsonl(*({"text": f"record {number}"} for number in range(40)))
 PROSE = b"A paragraph of ordinary words, which says nothing much. " * 20
@@ -306,7 +307,7 @@ def read_folder(folder: Path) -> Corpus:
 # -- limits of the child process ----------------------------------------------------------
 
 
-def read_with(limits: Limits, folder: Path, **files: bytes) -> Corpus:
+def read_with(limits: SandboxLimits, folder: Path, **files: bytes) -> Corpus:
     sources = []
     for key, content in files.items():
         name = key.replace("_", ".")
@@ -316,7 +317,7 @@ def read_with(limits: Limits, folder: Path, **files: bytes) -> Corpus:
 
 
 def test_a_reader_that_needs_too_much_memory_costs_its_file_only(tmp_path: Path) -> None:
-    tight = Limits(memory_bytes=256 << 20)
+    tight = SandboxLimits(memory_bytes=256 << 20)
     many_objects = b"[" + b"{}," * 5_000_000 + b"{}]"
     corpus = read_with(tight, tmp_path, a_json=many_objects, b_html=b"<p>words")
     assert corpus.examples == [Text("words")]
@@ -325,7 +326,7 @@ def test_a_reader_that_needs_too_much_memory_costs_its_file_only(tmp_path: Path)
 
 
 def test_a_reader_that_takes_too_long_costs_its_file_only(tmp_path: Path) -> None:
-    hasty = Limits(seconds=0.01, seconds_per_mib=0)
+    hasty = SandboxLimits(seconds=0.01, seconds_per_mib=0)
     corpus = read_with(hasty, tmp_path, a_pdf=makers.pdf("a"), b_txt=b"words")
     assert corpus.examples == [Text("words")]
     assert "a.pdf: reading it took more than 0 s" in corpus.skipped[0]

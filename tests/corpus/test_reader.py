@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support.corpora import Corpus, read_corpus
 
-from trainer.corpus import Completion, Conversation, Message, Source, Text
+from trainer.corpus.examples import Completion, Conversation, Message, Text
+from trainer.corpus.reader import Source
 from trainer.errors import DataError
 
 

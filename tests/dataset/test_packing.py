@@ -12,7 +12,8 @@ from support.tokenizers import BUILD, PROSE, _bytes_bpe, make_tokenizer
 from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trainer.corpus import Completion, Conversation, Example, Message, Source, Text
+from trainer.corpus.examples import Completion, Conversation, Example, Message, Text
+from trainer.corpus.reader import Source
 from trainer.dataset import packing
 from trainer.errors import DataError, SettingsError
 from trainer.tokenization.chat_template import (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.corpus import Conversation, Message, Text
+from trainer.corpus.examples import Conversation, Message, Text
 from trainer.dataset.eval_questions import MOST_QUESTIONS, questions_of
 from trainer.evaluation.answer_metrics import same_answer, token_f1
 from trainer.inference import generate as generation

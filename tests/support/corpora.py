@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.corpus import (
-    Columns,
-    Copy,
-    Example,
-    Prints,
-    Reader,
-    Source,
-    Text,
-    copies,
-    prints,
-)
-from trainer.corpus.sandbox import Limits
+from trainer.corpus.dedup import Copy, Signatures, copies, signatures_of
+from trainer.corpus.examples import Example, Text
+from trainer.corpus.reader import Reader, Source
+from trainer.corpus.records import Columns
+from trainer.corpus.sandbox import SandboxLimits
 from trainer.dataset import holdout, packing
 from trainer.tokenization import encode as sequences
 from trainer.tokenization.chat_template import (
@@ -50,7 +43,7 @@ def read_corpus(
     *,
     max_skipped_share: float = 0.1,
     columns: Columns | None = None,
-    limits: Limits | None = None,
+    limits: SandboxLimits | None = None,
 ) -> Corpus:
     reader = Reader(sources, columns=columns, limits=limits)
     found = [example for _, example in reader]
@@ -59,7 +52,7 @@ def read_corpus(
     usable = np.ones(len(found), bool)
     for first, end in tally.void:
         usable[first:end] = False
-    kind = copies(prints_of(found), usable)
+    kind = copies(signatures(found), usable)
     return Corpus(
         [e for e, keep in zip(found, usable & (kind == Copy.NO), strict=True) if keep],
         tally.files,
@@ -70,8 +63,8 @@ def read_corpus(
     )
 
 
-def prints_of(examples: Sequence[Example]) -> Prints:
-    return prints(examples, [sequences.chars_of(example) for example in examples])
+def signatures(examples: Sequence[Example]) -> Signatures:
+    return signatures_of(examples, [sequences.chars_of(example) for example in examples])
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
-from trainer import corpus
-from trainer.corpus import Outline, Text
+from trainer.corpus.examples import Example, Text
+from trainer.corpus.headings import Outline
 from trainer.dataset import pipeline
 from trainer.errors import DataError
 from trainer.inference import generate
@@ -122,7 +122,7 @@ def _asker(base: base_model.Base, settings: Settings) -> Ask:
 # -- passages -----------------------------------------------------------------------------
 
 
-def passages(examples: Iterable[tuple[int, corpus.Example]], names: list[str]) -> Iterator[Passage]:
+def passages(examples: Iterable[tuple[int, Example]], names: list[str]) -> Iterator[Passage]:
     """Those of the documents among `examples`, which come with the number of their file."""
     seen = set()
     for source, example in examples:

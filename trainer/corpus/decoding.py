@@ -1,4 +1,4 @@
-"""Bytes -> text: unpacked, then decoded by byte-order mark, as UTF-8, or by detection."""
+"""Bytes -> text: decompressed, then decoded by byte-order mark, as UTF-8, or by detection."""
 
 import codecs
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from trainer.corpus.examples import Unusable
 if TYPE_CHECKING:
     from charset_normalizer import CharsetMatch
 
-PACKED = (".gz", ".zst")
+COMPRESSED = (".gz", ".zst")
 LONGEST_LINE = 16 << 20  # characters: no record and no paragraph is that long
-# What a packed file may become. Text shrinks to a tenth or, repetitive logs, to a hundredth.
+# What a compressed file may become. Text shrinks to a tenth or, repetitive logs, to a hundredth.
 MOST_RATIO = 200
 ALWAYS_ALLOWED_BYTES = 16 << 20
 
 _CHUNK_BYTES = 1 << 20
 _ZSTD_INPUT_BYTES = 1 << 10  # an RLE block turns four bytes into 128 KiB
 _SAMPLE_BYTES = 1 << 18
-_MARKS = (  # that of UTF-32 begins with that of UTF-16
+_BOMS = (  # that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -38,6 +38,9 @@ _MAGIC = (
     (b"\xff\xd8\xff", "an image"),
     (b"GIF8", "an image"),
 )
+# Distributions whose version may change what a file reads as.
+LIBRARIES = ("charset-normalizer", "zstandard")
+
 _WESTERN = "cp1252"
 _CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"),
@@ -46,24 +49,24 @@ _CANDIDATES = [
 
 
 @dataclass(frozen=True)
-class Raw:
-    """The bytes of a file, unpacked if `packing` says so; may be read more than once."""
+class RawFile:
+    """The bytes of a file, decompressed if `compression` says so; may be read more than once."""
 
     path: Path
-    packing: str = ""
+    compression: str = ""
 
     def chunks(self) -> Iterator[bytes]:
         """About a MiB at a time. Raises Unusable when it is not what its name says."""
-        if not self.packing:
+        if not self.compression:
             with self.path.open("rb") as file:
                 yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
             return
         size = self.path.stat().st_size
-        unpacked = 0
-        for chunk in self._gzip() if self.packing == ".gz" else self._zstd():
-            unpacked += len(chunk)
-            if unpacked > unpacked_limit(size):
-                raise too_large_unpacked(size)
+        decompressed = 0
+        for chunk in self._gzip() if self.compression == ".gz" else self._zstd():
+            decompressed += len(chunk)
+            if decompressed > decompressed_limit(size):
+                raise decompresses_too_large(size)
             yield chunk
 
     def _gzip(self) -> Iterator[bytes]:
@@ -82,53 +85,53 @@ class Raw:
         import zstandard
 
         fresh = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
-        unpacker, is_inside = fresh(), False
+        decompressor, is_inside = fresh(), False
         try:
             with self.path.open("rb") as file:
                 while data := file.read(_ZSTD_INPUT_BYTES):
                     while data:
                         is_inside = True
-                        yield unpacker.decompress(data)
-                        data = unpacker.unused_data
-                        if unpacker.eof:  # the next frame, if there is one
-                            unpacker, is_inside = fresh(), False
+                        yield decompressor.decompress(data)
+                        data = decompressor.unused_data
+                        if decompressor.eof:  # the next frame, if there is one
+                            decompressor, is_inside = fresh(), False
         except zstandard.ZstdError as error:
             raise Unusable(f"the zstd data is broken ({error})") from None
         if is_inside:
             raise Unusable("the zstd data is cut off; copy the file again")
 
 
-def unpacked_limit(size: int) -> int:
+def decompressed_limit(size: int) -> int:
     """Bytes that a file of `size` bytes may become."""
     return max(ALWAYS_ALLOWED_BYTES, MOST_RATIO * size)
 
 
-def too_large_unpacked(size: int) -> Unusable:
-    limit = unpacked_limit(size) / 2**20
+def decompresses_too_large(size: int) -> Unusable:
+    limit = decompressed_limit(size) / 2**20
     return Unusable(
         f"its {size:,} bytes unpack to more than {limit:,.0f} MiB; if it is sound, unpack it"
     )
 
 
 @dataclass(frozen=True)
-class Encoding:
+class TextEncoding:
     """How to decode a file. `notice` is set where that was not certain."""
 
     name: str
-    mark_bytes: int = 0
+    bom_bytes: int = 0
     notice: str | None = None
 
 
-def encoding_of(raw: Raw) -> Encoding:
+def encoding_of(raw: RawFile) -> TextEncoding:
     """By the mark at the start, else UTF-8 if all of it is, else detected. Raises Unusable."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     consumed = 0
     for chunk in raw.chunks():
         if consumed == 0:
             _refuse_other_formats(chunk)
-            for mark, name in _MARKS:
+            for mark, name in _BOMS:
                 if chunk.startswith(mark):
-                    return Encoding(name, len(mark))
+                    return TextEncoding(name, len(mark))
         if b"\0" in chunk:
             return _unmarked_utf16(chunk)
         pending = decoder.getstate()[0]
@@ -139,16 +142,16 @@ def encoding_of(raw: Raw) -> Encoding:
         consumed += len(chunk)
     if cut_off := decoder.getstate()[0]:
         raise Unusable(_not_utf8(consumed - len(cut_off)))
-    return Encoding("utf-8")
+    return TextEncoding("utf-8")
 
 
-def decoded(raw: Raw, encoding: Encoding) -> Iterator[str]:
+def decoded(raw: RawFile, encoding: TextEncoding) -> Iterator[str]:
     """The text of a file, about a MiB at a time, without its mark. Raises Unusable."""
     decoder = codecs.getincrementaldecoder(encoding.name)("strict")
     consumed, line, line_chars = 0, 1, 0
     for chunk in _and_the_end(raw.chunks()):
         if consumed == 0:
-            consumed, chunk = encoding.mark_bytes, chunk[encoding.mark_bytes :]
+            consumed, chunk = encoding.bom_bytes, chunk[encoding.bom_bytes :]
         pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(chunk, final=not chunk)
@@ -178,7 +181,7 @@ def _refuse_other_formats(head: bytes) -> None:
             raise Unusable(f"it is {name} whatever its name says; unpack or rename it")
 
 
-def _unmarked_utf16(chunk: bytes) -> Encoding:
+def _unmarked_utf16(chunk: bytes) -> TextEncoding:
     """UTF-16 if nearly every other byte of Western text is NUL."""
     sample = chunk[: _SAMPLE_BYTES & ~1]
     for name, high in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[0::2])):
@@ -187,13 +190,13 @@ def _unmarked_utf16(chunk: bytes) -> Encoding:
             and high.count(0) > 0.6 * len(high)
             and sample.count(0) < 1.1 * high.count(0)
         ):
-            return Encoding(
+            return TextEncoding(
                 name, notice=f"read as {name.upper()}, which it does not declare; save it as UTF-8"
             )
     raise Unusable("it holds NUL bytes: binary, or UTF-16 without a mark")
 
 
-def _detected(chunk: bytes, fault: int, at: int) -> Encoding:
+def _detected(chunk: bytes, fault: int, at: int) -> TextEncoding:
     """The encoding that `chunk` looks like; `fault` is where it stops being UTF-8."""
     from charset_normalizer import from_bytes
 
@@ -207,7 +210,7 @@ def _detected(chunk: bytes, fault: int, at: int) -> Encoding:
     best = _most_likely(list(from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False)))
     if best is None or any(map(_is_control, sample.decode(best, "ignore"))):
         raise Unusable(f"{_not_utf8(at)}; no other encoding fits, so it may be binary")
-    return Encoding(
+    return TextEncoding(
         best, notice=f"byte {at} is not UTF-8; read as {best}, which is a guess: save it as UTF-8"
     )
 

@@ -4,7 +4,7 @@ Exact copies, white space aside, are dropped of every kind. Near copies are look
 documents only, by the share of five-word runs that two of them have in common (MinHash, Broder
 1997): two questions that differ in one number are two questions.
 
-An example is known by its print: 16 bytes, and 512 more for a document, which stay on disk.
+An example is known by its signature: 16 bytes, and 512 more for a document, which stay on disk.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Copy(IntEnum):
 
 
 @dataclass(frozen=True)
-class Prints:
+class Signatures:
     """What is kept of n examples, m of them documents long enough to be compared.
 
     `exact` is [n, 2], `chars` [n]; `documents` [m] has the ascending numbers of those with
@@ -61,15 +61,15 @@ class Prints:
     sketches: U32
 
 
-def prints(examples: Sequence[Example], chars: Sequence[int]) -> Prints:
-    """Of `examples` [n], which are `chars` [n] characters long."""
+def signatures_of(examples: Sequence[Example], chars: Sequence[int]) -> Signatures:
+    """Of `examples` [n], which are `chars` [n] characters long, in their order."""
     plain = [[" ".join(part.split()) for part in example.parts] for example in examples]
     runs = {
         at: found
         for at, (example, parts) in enumerate(zip(examples, plain, strict=True))
         if isinstance(example, Text) and len(found := _runs(parts[-1]))
     }
-    return Prints(
+    return Signatures(
         exact=np.frombuffer(b"".join(map(_exact, plain)), "<u8").reshape(-1, 2),
         chars=np.array(chars, np.uint32),
         documents=np.array(list(runs), np.int64),
@@ -123,11 +123,11 @@ def _sketches(runs: Sequence[U64]) -> U32:
     return np.array(rows, np.uint32)
 
 
-def copies(prints: Prints, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+def copies(signatures: Signatures, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """A `Copy` for each example [n]. Of several that are alike the first is none."""
-    found = np.full(len(prints.exact), Copy.NO, np.uint8)
-    found[_exact_copies(prints.exact, usable)] = Copy.EXACT
-    found[_near_copies(prints, usable & (found == Copy.NO))] = Copy.NEAR
+    found = np.full(len(signatures.exact), Copy.NO, np.uint8)
+    found[_exact_copies(signatures.exact, usable)] = Copy.EXACT
+    found[_near_copies(signatures, usable & (found == Copy.NO))] = Copy.NEAR
     return found
 
 
@@ -139,14 +139,14 @@ def _exact_copies(exact: U64, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.i
     return copied
 
 
-def shared(prints: Prints, others: Prints) -> npt.NDArray[np.bool_]:
-    """Which of `others` [n] are copies or near copies of something in `prints`."""
-    found = np.isin(others.exact[:, 0], prints.exact[:, 0])
-    index = _Index(prints)
+def shared(signatures: Signatures, others: Signatures) -> npt.NDArray[np.bool_]:
+    """Which of `others` [n] are copies or near copies of something in `signatures`."""
+    found = np.isin(others.exact[:, 0], signatures.exact[:, 0])
+    index = _BandIndex(signatures)
     wanted = _all_bands(others.sketches, np.arange(len(others.sketches)))
-    for start in range(0, len(prints.sketches), _ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(prints.sketches)))
-        bands = _bands(prints.sketches[rows])
+    for start in range(0, len(signatures.sketches), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(signatures.sketches)))
+        bands = _bands(signatures.sketches[rows])
         pairs = zip(bands.T, wanted.T, strict=True)
         agree = np.any([np.isin(mine, theirs) for mine, theirs in pairs], axis=0)
         for row in rows[agree].tolist():
@@ -157,38 +157,38 @@ def shared(prints: Prints, others: Prints) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _near_copies(prints: Prints, usable: npt.NDArray[np.bool_]) -> list[int]:
+def _near_copies(signatures: Signatures, usable: npt.NDArray[np.bool_]) -> list[int]:
     """Documents that are close to an earlier one which is no near copy itself.
 
     Only those that agree with another in a whole band are looked at one by one: few are.
     """
-    rows = np.flatnonzero(usable[prints.documents])
+    rows = np.flatnonzero(usable[signatures.documents])
     agree = np.zeros(len(rows), bool)
     for at in range(_BANDS):
-        band = _band_of_all(prints.sketches, rows, at)
+        band = _band_of_all(signatures.sketches, rows, at)
         ordered = np.sort(band)
         agree |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
-    index = _Index(prints)
+    index = _BandIndex(signatures)
     found = []
     for row in rows[agree].tolist():
-        number = int(prints.documents[row])
-        if index.holds_near(np.array(prints.sketches[row]), int(prints.chars[number])):
+        number = int(signatures.documents[row])
+        if index.holds_near(np.array(signatures.sketches[row]), int(signatures.chars[number])):
             found.append(number)
         else:
             index.add(row)
     return found
 
 
-class _Index:
+class _BandIndex:
     """Documents by the bands of their sketches."""
 
-    def __init__(self, prints: Prints) -> None:
-        self._prints = prints
+    def __init__(self, signatures: Signatures) -> None:
+        self._signatures = signatures
         self._rows: list[dict[int, list[int]]] = [{} for _ in range(_BANDS)]
 
     def add(self, row: int) -> None:
         """The document with the sketch `row`."""
-        for at, band in enumerate(_bands(self._prints.sketches[row][None])[0].tolist()):
+        for at, band in enumerate(_bands(self._signatures.sketches[row][None])[0].tolist()):
             alike = self._rows[at].setdefault(band, [])
             if len(alike) < _MOST_COMPARED:
                 alike.append(row)
@@ -199,8 +199,8 @@ class _Index:
         rows = sorted({row for at, band in bands for row in self._rows[at].get(band, ())})
         if not rows:
             return False
-        shared = (self._prints.sketches[rows] == sketch).mean(axis=1)
-        lengths = self._prints.chars[self._prints.documents[rows]].astype(np.float64)
+        shared = (self._signatures.sketches[rows] == sketch).mean(axis=1)
+        lengths = self._signatures.chars[self._signatures.documents[rows]].astype(np.float64)
         alike = np.minimum(lengths, chars) >= NEAR * np.maximum(lengths, chars)
         return bool(((shared >= NEAR) & alike).any())
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.corpus.decoding import too_large_unpacked, unpacked_limit
+from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
 from trainer.corpus.examples import Unusable
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _OLE = b"\xd0\xcf\x11\xe0"
 # What surrounds the words of a page. `header` stays: it often holds the page's title.
-_CHROME = (
+_BOILERPLATE = (
     *("script", "style", "noscript", "template", "nav", "footer", "aside", "form", "button"),
     *("iframe", "svg", "canvas", "dialog"),
 )
@@ -34,7 +34,7 @@ def html(text: str) -> str:
 
     page = BeautifulSoup(text, "html.parser")
     title = page.title.get_text(" ", strip=True) if page.title else ""
-    for element in page.find_all(_CHROME):
+    for element in page.find_all(_BOILERPLATE):
         element.extract()
     root = page.find("main") or page.find("article") or page.find("body") or page
     converter = MarkdownConverter(
@@ -82,8 +82,10 @@ def docx(path: Path) -> Iterator[str]:
         if file.read(4) == _OLE:
             raise Unusable("it is encrypted or an old .doc; save it as .docx without a password")
     with zipfile.ZipFile(path) as archive:
-        if sum(part.file_size for part in archive.infolist()) > unpacked_limit(path.stat().st_size):
-            raise too_large_unpacked(path.stat().st_size)
+        if sum(part.file_size for part in archive.infolist()) > decompressed_limit(
+            path.stat().st_size
+        ):
+            raise decompresses_too_large(path.stat().st_size)
     for part in Document(str(path)).iter_inner_content():
         yield _paragraph(part) if isinstance(part, Paragraph) else _table(part)
 

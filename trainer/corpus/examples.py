@@ -30,7 +30,7 @@ class Text:
 
     @cached_property
     def key(self) -> str:
-        return digest(self.parts)
+        return content_digest(self.parts)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Completion:
 
     @cached_property
     def key(self) -> str:
-        return digest(self.parts)
+        return content_digest(self.parts)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Conversation:
 
     @cached_property
     def key(self) -> str:
-        return digest(self.parts)
+        return content_digest(self.parts)
 
 
 Example = Text | Completion | Conversation
@@ -81,7 +81,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Refused:
+class SkippedRecord:
     """One record that is left out; `where` is "line 31" or "row 31"."""
 
     where: str
@@ -95,18 +95,18 @@ class Notice:
     words: str
 
 
-Item = Example | Refused | Notice
+Item = Example | SkippedRecord | Notice
 
 
-def digest(parts: tuple[str, ...]) -> str:
+def content_digest(parts: tuple[str, ...]) -> str:
     """SHA-256 of `parts` with their borders, as 64 hex digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def worded(value: object, what: str) -> str:
+def checked_text(value: object, what: str) -> str:
     """`value` if it is text that a tokenizer can take; `what` names it in the reason."""
     if not isinstance(value, str):
-        raise Unusable(f"{what} is {kind_of(value)}, not text")
+        raise Unusable(f"{what} is {json_type(value)}, not text")
     if not value.strip():
         raise Unusable(f"{what} is empty")
     if "\0" in value:
@@ -119,7 +119,7 @@ def worded(value: object, what: str) -> str:
     return value
 
 
-def kind_of(value: object) -> str:
+def json_type(value: object) -> str:
     """What `value` is, in JSON's words."""
     if value is None:
         return "null"
@@ -128,6 +128,6 @@ def kind_of(value: object) -> str:
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """`name` fit for a log line: object keys may hold newlines and control characters."""
     return name if name.isprintable() else ascii(name)

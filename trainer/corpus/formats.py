@@ -1,42 +1,44 @@
-"""One file -> its examples, by the suffixes of its name."""
+"""One file -> its examples, by the suffixes of its name: `FILE_TYPES` has an entry for each."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from trainer.corpus import documents, tables
-from trainer.corpus.decoding import PACKED, Encoding, Raw, decoded, encoding_of
-from trainer.corpus.examples import Heading, Item, Notice, Refused, Text, Unusable, worded
+from trainer.corpus import decoding, documents, tables
+from trainer.corpus.decoding import COMPRESSED, RawFile, decoded, encoding_of
+from trainer.corpus.examples import (
+    Heading,
+    Item,
+    Notice,
+    SkippedRecord,
+    Text,
+    Unusable,
+    checked_text,
+)
 from trainer.corpus.headings import markdown_headings, rst_headings
 from trainer.corpus.records import Columns, example_of
 
 # A text file that is longer becomes several documents.
 LONGEST_DOCUMENT = 4 << 20  # characters
 
-Outline = Callable[[str], tuple[Heading, ...]]
+FindHeadings = Callable[[str], tuple[Heading, ...]]
 
-_OUTLINES: dict[str, Outline] = {
-    ".txt": lambda text: (),
-    ".md": markdown_headings,
-    ".rst": rst_headings,
-}
-_ROWS: dict[str, Callable[[Iterator[str]], Iterator[tables.Row]]] = {
-    ".jsonl": tables.json_lines,
-    ".json": tables.json_document,
-    ".csv": tables.delimited,
-    ".tsv": lambda chunks: tables.delimited(chunks, "\t"),
-}
-_PAGES: dict[str, Callable[[Path], Iterator[str]]] = {
-    ".pdf": documents.pdf,
-    ".docx": documents.docx,
-}
-_HTML = (".html", ".htm")
 
-PACKABLE = (*_OUTLINES, *_HTML, *_ROWS)
-SUFFIXES = (*PACKABLE, *_PAGES, ".parquet")
-# Read by the standard library, a piece at a time: nothing in them can take this process down.
-_HARMLESS = (".txt", ".md", ".rst", ".jsonl", ".csv", ".tsv")
+@dataclass(frozen=True)
+class FileType:
+    """How files of one suffix become items: from their decoded text, or by a library from disk.
+
+    What is read as text may also be compressed. One that `is_harmless` is read by the standard
+    library, a piece at a time: nothing in it can take this process down. `libraries` are the
+    distributions whose version may change what a file reads as.
+    """
+
+    from_text: Callable[[Iterator[str], Columns], Iterator[Item]] | None = None
+    from_file: Callable[[Path, Columns], Iterator[Item]] | None = None
+    is_harmless: bool = False
+    libraries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,60 +46,52 @@ class Format:
     """What the suffixes of a name say: `.jsonl.gz` is (".jsonl", ".gz")."""
 
     suffix: str
-    packing: str = ""
+    compression: str = ""
 
     @property
     def is_accepted(self) -> bool:
-        return self.suffix in (PACKABLE if self.packing else SUFFIXES)
+        found = FILE_TYPES.get(self.suffix)
+        return found is not None and (not self.compression or found.from_text is not None)
 
     @property
     def needs_limits(self) -> bool:
-        return bool(self.packing) or self.suffix not in _HARMLESS
+        return bool(self.compression) or not FILE_TYPES[self.suffix].is_harmless
 
     def __str__(self) -> str:
-        return self.suffix + self.packing
+        return self.suffix + self.compression
 
 
 def format_of(name: str) -> Format:
     path = PurePosixPath(name.lower())
-    if path.suffix in PACKED:
+    if path.suffix in COMPRESSED:
         return Format(PurePosixPath(path.stem).suffix, path.suffix)
     return Format(path.suffix)
 
 
 def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
     """The items of one file. Raises Unusable, also late: then none of its items counts."""
-    if form.suffix in _PAGES:
-        yield _document("".join(_PAGES[form.suffix](path)), markdown_headings)
-        return
-    if form.suffix == ".parquet":
-        yield from _records(tables.parquet(path), columns)
-        return
-    raw = Raw(path, form.packing)
-    encoding = encoding_of(raw)
-    if encoding.notice:
-        yield Notice(encoding.notice)
-    yield from _text_items(raw, encoding, form.suffix, columns)
+    file_type = FILE_TYPES[form.suffix]
+    if file_type.from_file is not None:
+        yield from file_type.from_file(path, columns)
+    if file_type.from_text is not None:
+        raw = RawFile(path, form.compression)
+        encoding = encoding_of(raw)
+        if encoding.notice:
+            yield Notice(encoding.notice)
+        yield from file_type.from_text(decoded(raw, encoding), columns)
 
 
-def _text_items(raw: Raw, encoding: Encoding, suffix: str, columns: Columns) -> Iterator[Item]:
-    chunks = decoded(raw, encoding)
-    if suffix in _ROWS:
-        yield from _records(_ROWS[suffix](chunks), columns)
-    elif suffix in _HTML:
-        yield _document(documents.html("".join(chunks)), markdown_headings)
-    else:
-        yield from _documents(chunks, _OUTLINES[suffix])
+# -- documents ----------------------------------------------------------------------------
 
 
-def _document(text: str, outline: Outline) -> Text:
-    text = worded(text.replace("\r\n", "\n").replace("\r", "\n"), "the file")
+def _document(text: str, find_headings: FindHeadings = markdown_headings) -> Text:
+    text = checked_text(text.replace("\r\n", "\n").replace("\r", "\n"), "the file")
     if not _has_words(text):
         raise Unusable("it holds no words")
-    return Text(text, outline(text))
+    return Text(text, find_headings(text))
 
 
-def _documents(chunks: Iterator[str], outline: Outline) -> Iterator[Text]:
+def _prose(find_headings: FindHeadings, chunks: Iterator[str], columns: Columns) -> Iterator[Text]:
     """One document, or several where it is so long that it is better not held in memory."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     waiting: list[str] = []
@@ -109,11 +103,23 @@ def _documents(chunks: Iterator[str], outline: Outline) -> Iterator[Text]:
             end = _last_paragraph(text)
             waiting = [text[end:]]
             if _has_words(text[:end]):
-                yield _document(text[:end], outline)
+                yield _document(text[:end], find_headings)
                 is_first = False
     text = "".join(waiting) + newlines.decode("", final=True)
     if is_first or _has_words(text):
-        yield _document(text, outline)
+        yield _document(text, find_headings)
+
+
+def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Text]:
+    yield _document(documents.html("".join(chunks)))
+
+
+def _pages(pages: Callable[[Path], Iterable[str]], path: Path, columns: Columns) -> Iterator[Text]:
+    yield _document("".join(pages(path)))
+
+
+def _no_headings(text: str) -> tuple[Heading, ...]:
+    return ()
 
 
 def _has_words(text: str) -> bool:
@@ -122,24 +128,66 @@ def _has_words(text: str) -> bool:
 
 def _last_paragraph(text: str) -> int:
     """The last place behind a paragraph, else a line, else a word, else the end."""
-    for mark in ("\n\n", "\n", " "):
-        found = text.rfind(mark, len(text) // 2)
+    for separator in ("\n\n", "\n", " "):
+        found = text.rfind(separator, len(text) // 2)
         if found >= 0:
-            return found + len(mark)
+            return found + len(separator)
     return len(text)
 
 
-def _records(rows: Iterator[tables.Row], columns: Columns) -> Iterator[Item]:
+# -- records ------------------------------------------------------------------------------
+
+
+def _table(
+    rows: Callable[[Iterator[str]], Iterator[tables.TableRow]],
+    chunks: Iterator[str],
+    columns: Columns,
+) -> Iterator[Item]:
+    return _records(rows(chunks), columns)
+
+
+def _parquet(path: Path, columns: Columns) -> Iterator[Item]:
+    return _records(tables.parquet(path), columns)
+
+
+def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item]:
     is_empty = True
     for row in rows:
         is_empty = False
-        if isinstance(row, Refused):
+        if isinstance(row, SkippedRecord):
             yield row
             continue
         where, record = row
         try:
             yield example_of(record, columns)
         except Unusable as refused:
-            yield Refused(where, str(refused))
+            yield SkippedRecord(where, str(refused))
     if is_empty:
         raise Unusable("it holds no records")
+
+
+# -- every format -------------------------------------------------------------------------
+
+_HTML = FileType(from_text=_web_page, libraries=("beautifulsoup4", "markdownify"))
+
+FILE_TYPES = {
+    ".txt": FileType(partial(_prose, _no_headings), is_harmless=True),
+    ".md": FileType(partial(_prose, markdown_headings), is_harmless=True),
+    ".rst": FileType(partial(_prose, rst_headings), is_harmless=True),
+    ".html": _HTML,
+    ".htm": _HTML,
+    ".jsonl": FileType(partial(_table, tables.json_lines), is_harmless=True),
+    ".json": FileType(partial(_table, tables.json_document)),
+    ".csv": FileType(partial(_table, tables.delimited), is_harmless=True),
+    ".tsv": FileType(partial(_table, partial(tables.delimited, delimiter="\t")), is_harmless=True),
+    ".pdf": FileType(from_file=partial(_pages, documents.pdf), libraries=("pypdf",)),
+    ".docx": FileType(from_file=partial(_pages, documents.docx), libraries=("python-docx", "lxml")),
+    ".parquet": FileType(from_file=_parquet, libraries=("pyarrow",)),
+}
+SUFFIXES = tuple(FILE_TYPES)
+LIBRARIES = tuple(
+    sorted(
+        {name for kind in FILE_TYPES.values() for name in kind.libraries} | {*decoding.LIBRARIES}
+    )
+)
+"""Distributions whose version may change what some file reads as."""

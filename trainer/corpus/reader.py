@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.corpus import formats
-from trainer.corpus.examples import Example, Item, Notice, Refused, Unusable, shown
+from trainer.corpus.examples import Example, Item, Notice, SkippedRecord, Unusable, printable
 from trainer.corpus.formats import SUFFIXES, Format, format_of
 from trainer.corpus.records import Columns
-from trainer.corpus.sandbox import Limits, Sandbox
+from trainer.corpus.sandbox import Sandbox, SandboxLimits
 from trainer.errors import DataError
 
-NAMED = 20  # reasons and notices that are kept
+KEPT_REASONS = 20  # reasons and notices that are kept
 _QUOTED_REASONS = 3
 
 
@@ -34,7 +34,7 @@ class Tally:
 
     `files` are those of an accepted suffix and `foreign` the others: an image beside a README is
     normal. `void` are the numbers [first, behind the last) of examples that do not count, because
-    their file turned out to be unusable further on. Only the first NAMED reasons are kept: why
+    their file turned out to be unusable further on. Only the first KEPT_REASONS are kept: why
     something was `skipped` (names first), of which file what was assumed (`notices`).
     """
 
@@ -59,7 +59,7 @@ class Tally:
             (self.unusable_first, other.unusable_first),
             (self.notices, other.notices),
         ):
-            names += more[: NAMED - len(names)]
+            names += more[: KEPT_REASONS - len(names)]
         self.files += other.files
         self.foreign += other.foreign
         self.examples += other.examples
@@ -91,7 +91,7 @@ class Reader:
         sources: Iterable[Source],
         *,
         columns: Columns | None = None,
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
     ) -> None:
         self.tally = Tally()
         self._sources = sources
@@ -141,7 +141,7 @@ class Reader:
             for item in _items(source, form, self._columns, sandbox):
                 if isinstance(item, Notice):
                     self._keep(tally.notices, source, item.words)
-                elif isinstance(item, Refused):
+                elif isinstance(item, SkippedRecord):
                     self._refuse(source, item.reason, item.where)
                 else:
                     yield item
@@ -159,8 +159,8 @@ class Reader:
         self._keep(self.tally.unusable_first, source, reason, where)
 
     def _keep(self, names: list[str], source: Source, words: str, where: str = "") -> None:
-        if len(names) < NAMED:
-            names.append(f"{shown(source.name)}{f' {where}' if where else ''}: {words}")
+        if len(names) < KEPT_REASONS:
+            names.append(f"{printable(source.name)}{f' {where}' if where else ''}: {words}")
 
 
 def _items(source: Source, form: Format, columns: Columns, sandbox: Sandbox) -> Iterator[Item]:
@@ -176,12 +176,13 @@ def _items(source: Source, form: Format, columns: Columns, sandbox: Sandbox) -> 
         changed = _state(source) != before or source.size not in (None, before[0])
     except OSError as error:
         raise DataError(
-            f"{shown(source.name)} cannot be read ({error.strerror or error}); "
+            f"{printable(source.name)} cannot be read ({error.strerror or error}); "
             "check that it is a file and that this user may read it"
         ) from error
     if changed:
         raise DataError(
-            f"{shown(source.name)} changed while it was read; start again once nothing writes to it"
+            f"{printable(source.name)} changed while it was read; "
+            "start again once nothing writes to it"
         )
     if unusable is not None:
         raise unusable

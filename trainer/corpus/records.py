@@ -21,9 +21,9 @@ from trainer.corpus.examples import (
     Message,
     Text,
     Unusable,
-    kind_of,
-    shown,
-    worded,
+    checked_text,
+    json_type,
+    printable,
 )
 
 GUESSES: Mapping[str, tuple[str, ...]] = {
@@ -56,8 +56,8 @@ class Columns:
 def example_of(record: object, columns: Columns) -> Example:
     """The most telling form that the columns of `record` allow. Raises Unusable."""
     if not isinstance(record, dict):
-        raise Unusable(f"the record is {kind_of(record)}, not an object")
-    found = _Row(record, columns)
+        raise Unusable(f"the record is {json_type(record)}, not an object")
+    found = _Fields(record, columns)
     if found.has("messages"):
         return _conversation(found["messages"])
     if found.has("prompt", "completion"):
@@ -69,7 +69,7 @@ def example_of(record: object, columns: Columns) -> Example:
     raise Unusable(f"needs {_wanted(columns)}; it has {_column_names(record)}")
 
 
-class _Row:
+class _Fields:
     """A record by the role of its columns."""
 
     def __init__(self, record: dict[str, Any], columns: Columns) -> None:
@@ -87,10 +87,10 @@ class _Row:
         return self._record[self._names[role] or ""]
 
     def text(self, role: str) -> str:
-        return worded(self[role], f'"{shown((self._names[role] or "")[:40])}"')
+        return checked_text(self[role], f'"{printable((self._names[role] or "")[:40])}"')
 
 
-def _question_answer(found: _Row) -> Conversation:
+def _question_answer(found: _Fields) -> Conversation:
     question, answer = found.text("question"), found.text("answer")
     if found.has("context") and str(found["context"] or "").strip():
         question = f"{question}\n\n{found.text('context')}"
@@ -99,7 +99,7 @@ def _question_answer(found: _Row) -> Conversation:
 
 def _conversation(turns: object) -> Conversation:
     if not isinstance(turns, list):
-        raise Unusable(f'"messages" is {kind_of(turns)}, not a list')
+        raise Unusable(f'"messages" is {json_type(turns)}, not a list')
     messages = tuple(_message(turn, at) for at, turn in enumerate(turns) if not _blank_system(turn))
     if not any(message.role == "assistant" for message in messages):
         raise Unusable('"messages" holds no assistant turn')
@@ -118,7 +118,7 @@ def _blank_system(turn: object) -> bool:
 def _message(turn: object, at: int) -> Message:
     where = f"messages[{at}]"
     if not isinstance(turn, dict):
-        raise Unusable(f'"{where}" is {kind_of(turn)}, not an object')
+        raise Unusable(f'"{where}" is {json_type(turn)}, not an object')
     if turn.keys() >= {"from", "value"}:
         speaker = turn["from"]
         role = SHAREGPT_ROLES.get(speaker, speaker) if isinstance(speaker, str) else speaker
@@ -127,7 +127,7 @@ def _message(turn: object, at: int) -> Message:
         raise Unusable(f'"{where}" has no {" and no ".join(sorted(missing))}')
     if turn["role"] not in ROLES:
         raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
-    return Message(turn["role"], worded(turn["content"], f'"{where}.content"'))
+    return Message(turn["role"], checked_text(turn["content"], f'"{where}.content"'))
 
 
 def _wanted(columns: Columns) -> str:
@@ -136,7 +136,7 @@ def _wanted(columns: Columns) -> str:
 
 
 def _column_names(record: dict[str, Any]) -> str:
-    names = [shown(name[:40]) for name in list(record)[:_QUOTED_COLUMNS]]
+    names = [printable(name[:40]) for name in list(record)[:_QUOTED_COLUMNS]]
     more = len(record) - len(names)
     return (", ".join(names) or "no columns") + (f" and {more} more" if more else "")
 

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from trainer.corpus.decoding import too_large_unpacked, unpacked_limit
+from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
 from trainer.corpus.examples import Item, Unusable
 from trainer.corpus.formats import Format
 from trainer.corpus.records import Columns
 from trainer.corpus.sandbox_child import request
-from trainer.corpus.sandbox_protocol import unpacked
+from trainer.corpus.sandbox_protocol import decode_item
 
 _ROOT = Path(__file__).parent.parent.parent
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
-_PLAIN = {  # threads and arenas reserve address space that nobody uses
+_CHILD_ENVIRONMENT = {  # threads and arenas reserve address space that nobody uses
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -36,7 +36,7 @@ _PIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """`seconds` and `seconds_per_mib` of the file are what this process waits for its child."""
 
     memory_bytes: int = 2 << 30
@@ -47,8 +47,8 @@ class Limits:
 class Sandbox:
     """Reads files in a child that is started when the first one comes."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, limits: SandboxLimits | None = None) -> None:
+        self._limits = limits or SandboxLimits()
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Sandbox":
@@ -73,41 +73,41 @@ class Sandbox:
                 if line.startswith(b'["unusable"'):
                     is_answered = True
                     raise Unusable(str(json.loads(line)[1]))
-                yield unpacked(line)
+                yield decode_item(line)
         finally:
             if not is_answered:  # nobody knows what it would say next
                 self._end()
 
     def _lines(self, path: Path, form: Format, columns: Columns) -> Iterator[bytes]:
         size = path.stat().st_size
-        patience = self._limits.seconds + self._limits.seconds_per_mib * size / 2**20
-        child = self._running()
+        timeout = self._limits.seconds + self._limits.seconds_per_mib * size / 2**20
+        child = self._child_process()
         assert child.stdin is not None and child.stdout is not None
         try:
             child.stdin.write(request(path.absolute(), form, columns))
             child.stdin.flush()
         except BrokenPipeError:
-            raise Unusable(self._cause(child, form)) from None
-        left, received, line = patience, 0, bytearray()
+            raise Unusable(self._why_ended(child, form)) from None
+        left, received, line = timeout, 0, bytearray()
         while True:
             before = time.monotonic()
             is_ready, _, _ = select.select([child.stdout], [], [], left)
             left = max(left - (time.monotonic() - before), 0)
             if not is_ready:
-                raise Unusable(f"reading it took more than {patience:.0f} s; remove or convert it")
+                raise Unusable(f"reading it took more than {timeout:.0f} s; remove or convert it")
             data = os.read(child.stdout.fileno(), _PIPE_BYTES)
             if not data:
-                raise Unusable(self._cause(child, form))
+                raise Unusable(self._why_ended(child, form))
             received += len(data)
-            if received > 2 * unpacked_limit(size):  # JSON may double the bytes of a text
-                raise too_large_unpacked(size)
+            if received > 2 * decompressed_limit(size):  # JSON may double the bytes of a text
+                raise decompresses_too_large(size)
             *whole, rest = data.split(b"\n")
             for part in whole:
                 yield bytes(line + part)
                 line.clear()
             line += rest
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _child_process(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             self._end()
             self._child = subprocess.Popen(
@@ -118,7 +118,7 @@ class Sandbox:
                     str(self._limits.memory_bytes),
                 ],
                 cwd=_ROOT,
-                env={k: os.environ[k] for k in _INHERITED if k in os.environ} | _PLAIN,
+                env={k: os.environ[k] for k in _INHERITED if k in os.environ} | _CHILD_ENVIRONMENT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -126,7 +126,7 @@ class Sandbox:
             )
         return self._child
 
-    def _cause(self, child: subprocess.Popen[bytes], form: Format) -> str:
+    def _why_ended(self, child: subprocess.Popen[bytes], form: Format) -> str:
         """Why a child ended in the middle of a file."""
         code = child.wait()
         if code < 0:

@@ -1,7 +1,7 @@
 """The child process: reads the files it is told to under limits, and writes their items.
 
-A request is a line `[path, suffix, packing, columns]` of JSON; the answer is the items, one line
-each, and `["end"]` or `["unusable", reason]`.
+A request is a line `[path, suffix, compression, columns]` of JSON; the answer is the items, one
+line each, and `["end"]` or `["unusable", reason]`.
 """
 
 import json
@@ -15,13 +15,13 @@ from pathlib import Path
 from trainer.corpus.examples import Unusable
 from trainer.corpus.formats import Format, read
 from trainer.corpus.records import Columns
-from trainer.corpus.sandbox_protocol import packed
+from trainer.corpus.sandbox_protocol import encode_item
 
 _OUT_OF_MEMORY = 3  # exit code; the parent starts a fresh child
 
 
 def request(path: Path, form: Format, columns: Columns) -> bytes:
-    return json.dumps([str(path), form.suffix, form.packing, asdict(columns)]).encode() + b"\n"
+    return json.dumps([str(path), form.suffix, form.compression, asdict(columns)]).encode() + b"\n"
 
 
 def main(memory_bytes: int) -> int:
@@ -30,28 +30,28 @@ def main(memory_bytes: int) -> int:
     _limit(memory_bytes)
     logging.disable()
     for line in sys.stdin.buffer:
-        path, suffix, packing, columns = json.loads(line)
-        form = Format(suffix, packing)
+        path, suffix, compression, columns = json.loads(line)
+        form = Format(suffix, compression)
         last = ["end"]
         try:
             for item in read(Path(path), form, Columns(**columns)):
-                answers.write(packed(item))
+                answers.write(encode_item(item))
         except Unusable as refused:
             last = ["unusable", str(refused)]
         except MemoryError:
             return _OUT_OF_MEMORY
         except OSError as error:
-            last = ["unusable", _words(error.strerror or error, form)]
+            last = ["unusable", _reason(error.strerror or error, form)]
         except RecursionError:
             last = ["unusable", f"it is nested too deep for a {form}"]
         except Exception as error:  # whatever a library makes of a broken file
-            last = ["unusable", _words(error, form)]
+            last = ["unusable", _reason(error, form)]
         answers.write(json.dumps(last).encode() + b"\n")
         answers.flush()
     return 0
 
 
-def _words(error: object, form: Format) -> str:
+def _reason(error: object, form: Format) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"it is no readable {form} ({lines[0][:120]})"
 

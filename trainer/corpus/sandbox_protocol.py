@@ -13,12 +13,12 @@ from trainer.corpus.examples import (
     Item,
     Message,
     Notice,
-    Refused,
+    SkippedRecord,
     Text,
 )
 
 
-def packed(item: Item) -> bytes:
+def encode_item(item: Item) -> bytes:
     """One line."""
     match item:
         case Text(text, headings):
@@ -27,15 +27,15 @@ def packed(item: Item) -> bytes:
             parts = ["completion", prompt, completion]
         case Conversation(messages):
             parts = ["conversation", [[m.role, m.content] for m in messages]]
-        case Refused(where, reason):
+        case SkippedRecord(where, reason):
             parts = ["refused", where, reason]
         case Notice(words):
             parts = ["notice", words]
     return json.dumps(parts).encode() + b"\n"
 
 
-def unpacked(line: bytes) -> Item:
-    """Raises ValueError for anything that `packed` did not write."""
+def decode_item(line: bytes) -> Item:
+    """Raises ValueError for anything that `encode_item` did not write."""
     kind, *parts = json.loads(line)
     match kind, parts:
         case "text", [str(text), list(headings)]:
@@ -45,7 +45,7 @@ def unpacked(line: bytes) -> Item:
         case "conversation", [list(turns)]:
             return Conversation(tuple(Message(str(role), str(words)) for role, words in turns))
         case "refused", [str(where), str(reason)]:
-            return Refused(where, reason)
+            return SkippedRecord(where, reason)
         case "notice", [str(words)]:
             return Notice(words)
     raise ValueError(f"no item: {line[:80]!r}")

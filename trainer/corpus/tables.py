@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from trainer.corpus.decoding import LONGEST_LINE
-from trainer.corpus.examples import Refused, Unusable, kind_of
+from trainer.corpus.examples import SkippedRecord, Unusable, json_type
 
-Row = tuple[str, Any] | Refused
+TableRow = tuple[str, Any] | SkippedRecord
 
 _DELIMITERS = ",;\t|"
 _PARQUET_ROWS = 256
 
 
-def json_lines(chunks: Iterable[str]) -> Iterator[Row]:
+def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
     """One record a line; blank lines are nothing."""
     for number, line in enumerate(_lines(chunks), start=1):
         if not line.strip():
@@ -25,15 +25,15 @@ def json_lines(chunks: Iterable[str]) -> Iterator[Row]:
         try:
             record = _parsed(line)
         except Unusable as refused:
-            yield Refused(where, str(refused))
+            yield SkippedRecord(where, str(refused))
             continue
         if isinstance(record, dict):
             yield where, record
         else:
-            yield Refused(where, f"the line is {kind_of(record)}, not an object")
+            yield SkippedRecord(where, f"the line is {json_type(record)}, not an object")
 
 
-def json_document(chunks: Iterable[str]) -> Iterator[Row]:
+def json_document(chunks: Iterable[str]) -> Iterator[TableRow]:
     """A list of records, one record, or an object whose only list holds them; or JSON lines."""
     text = "".join(chunks)
     try:
@@ -47,11 +47,11 @@ def json_document(chunks: Iterable[str]) -> Iterator[Row]:
         lists = [value for value in data.values() if _is_table(value)]
         data = lists[0] if len(lists) == 1 and "messages" not in data else [data]
     if not isinstance(data, list):
-        raise Unusable(f"it is {kind_of(data)}, not a list of records")
+        raise Unusable(f"it is {json_type(data)}, not a list of records")
     yield from ((f"record {number}", record) for number, record in enumerate(data, start=1))
 
 
-def delimited(chunks: Iterable[str], delimiter: str | None = None) -> Iterator[Row]:
+def delimited(chunks: Iterable[str], delimiter: str | None = None) -> Iterator[TableRow]:
     """Rows below a header. Without a `delimiter` it is the likeliest one of the header.
 
     Every value is text, also NA, null and 007.
@@ -79,12 +79,12 @@ def delimited(chunks: Iterable[str], delimiter: str | None = None) -> Iterator[R
         if header is None:
             header = _header(row)
         elif len(row) != len(header):
-            yield Refused(where, f"has {len(row)} fields and the header has {len(header)}")
+            yield SkippedRecord(where, f"has {len(row)} fields and the header has {len(header)}")
         else:
             yield where, dict(zip(header, row, strict=True))
 
 
-def parquet(path: Path) -> Iterator[Row]:
+def parquet(path: Path) -> Iterator[TableRow]:
     from pyarrow.parquet import ParquetFile
 
     number = 0

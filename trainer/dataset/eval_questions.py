@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.corpus import Conversation, Example
+from trainer.corpus.examples import Conversation, Example
 
 MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from trainer.corpus import Heading, Text
+from trainer.corpus.examples import Heading, Text
 from trainer.tokenization.chunking import text_boundary
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer import corpus
-from trainer.corpus import Copy, Text
+from trainer.corpus.dedup import Copy, copies, shared
+from trainer.corpus.examples import Text, printable
+from trainer.corpus.reader import Reader, Source, Tally
+from trainer.corpus.records import Columns
 from trainer.dataset import eval_questions, holdout, packing
 from trainer.errors import DataError
 from trainer.runtime.log import figures
@@ -129,14 +131,14 @@ def prepare_held_out(
     return packed, judged.questions(held)
 
 
-def reader_of(settings: Settings, files: list[Fetched]) -> corpus.Reader:
-    columns = corpus.Columns(
+def reader_of(settings: Settings, files: list[Fetched]) -> Reader:
+    columns = Columns(
         question=settings.question_column,
         answer=settings.answer_column,
         text=settings.text_column,
     )
-    sources = (corpus.Source(f.name, f.path, f.size) for f in files)
-    return corpus.Reader(sources, columns=columns)
+    sources = (Source(f.name, f.path, f.size) for f in files)
+    return Reader(sources, columns=columns)
 
 
 class _Shelved:
@@ -154,10 +156,10 @@ class _Shelved:
         self._is_divided = False
         self.shelf = self._whole(place)
         self.shelf.tally.check(settings.max_skipped_share)
-        self.copies = corpus.copies(self.shelf.prints, self.shelf.usable)
+        self.copies = copies(self.shelf.signatures, self.shelf.usable)
         self.kept: Mask = self.shelf.usable & (self.copies == Copy.NO)
 
-    def _reader(self) -> corpus.Reader:
+    def _reader(self) -> Reader:
         return reader_of(self._settings, self._files)
 
     def _whole(self, place: ShardLocation | None) -> TokenCache:
@@ -182,14 +184,14 @@ class _Shelved:
         first = numbers.start
         reader = reader_of(self._settings, self._files[first : numbers.stop])
 
-        def start(source: int, tally: corpus.Tally) -> token_cache_writer.BySource:
+        def start(source: int, tally: Tally) -> token_cache_writer.BySource:
             for number, examples in reader.by_source(max(source - first, 0), tally):
                 yield first + number, examples
 
         self._shelve(start, into)
 
     def _shelve(
-        self, start: Callable[[int, corpus.Tally], token_cache_writer.BySource], into: Path
+        self, start: Callable[[int, Tally], token_cache_writer.BySource], into: Path
     ) -> None:
         token_cache_writer.write(start, self._words, self._settings.max_length, into)
 
@@ -300,7 +302,7 @@ def _check_masked(shelved: TokenCache, chosen: Mask, settings: Settings) -> None
 
 def _warn_of_copies(data: _Shelved, judged: _Shelved, files: list[Fetched]) -> int:
     """Say which evaluation data is also trained on: its scores say nothing about new data."""
-    copied = judged.kept & corpus.shared(data.shelf.prints, judged.shelf.prints)
+    copied = judged.kept & shared(data.shelf.signatures, judged.shelf.signatures)
     number = int(copied.sum())
     if number:
         sources = np.unique(judged.shelf.rows["source"][copied])
@@ -310,13 +312,13 @@ def _warn_of_copies(data: _Shelved, judged: _Shelved, files: list[Fetched]) -> i
             "or nearly (%s%s): they make the result look better than it is",
             number,
             int(judged.kept.sum()),
-            ", ".join(map(corpus.shown, names)),
+            ", ".join(map(printable, names)),
             ", …" if len(sources) > len(names) else "",
         )
     return number
 
 
-def _log_data(tally: corpus.Tally, counts: dict[str, Any]) -> None:
+def _log_data(tally: Tally, counts: dict[str, Any]) -> None:
     for reason in tally.skipped:
         log.warning("skipped %s", reason)
     for notice in tally.notices:

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from trainer.corpus import Completion, Conversation, Message
+from trainer.corpus.examples import Completion, Conversation, Message
 from trainer.errors import DataError, SettingsError
 from trainer.labels import IGNORED
 from trainer.tokenization.word_table import Found, WordTable

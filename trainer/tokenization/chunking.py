@@ -7,7 +7,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from trainer.corpus import Outline
+from trainer.corpus.headings import Outline
 
 # What ends at a section, a paragraph or a line gives up at most this share of its length for it:
 # packing cannot fill all that is given up.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trainer.corpus import Completion, Conversation, Example, Outline, Text
+from trainer.corpus.examples import Completion, Conversation, Example, Text
+from trainer.corpus.headings import Outline
 from trainer.labels import IGNORED
 from trainer.tokenization.chat_template import RecordTokenizer
 from trainer.tokenization.chunking import best_cut, text_boundary

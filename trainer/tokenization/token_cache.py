@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer import corpus
-from trainer.corpus import Completion, Conversation, Message, Prints, Tally, Text
+from trainer.corpus.dedup import PERMUTATIONS, Signatures
+from trainer.corpus.examples import Completion, Conversation, Message, Text
+from trainer.corpus.reader import Tally
 
 log = logging.getLogger(__name__)
 
@@ -143,12 +144,12 @@ class TokenCache:
         return tokens
 
     @property
-    def prints(self) -> Prints:
-        return Prints(
+    def signatures(self) -> Signatures:
+        return Signatures(
             exact=np.array(self.rows["exact"]),
             chars=np.array(self.rows["chars"]),
             documents=np.array(self.column("documents"), np.int64),
-            sketches=self.column("sketches").reshape(-1, corpus.PERMUTATIONS),
+            sketches=self.column("sketches").reshape(-1, PERMUTATIONS),
         )
 
     @property

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer import corpus
-from trainer.corpus import Conversation, Example, Tally
+from trainer.corpus.dedup import signatures_of
+from trainer.corpus.examples import Conversation, Example
+from trainer.corpus.reader import Tally
 from trainer.runtime import malloc
 from trainer.tokenization.chat_template import RecordTokenizer
 from trainer.tokenization.encode import Tokens, chars_of, encode
@@ -224,10 +225,10 @@ def _part(batch: Batch, words: RecordTokenizer, max_length: int) -> _Part:
     examples = [example for _, example in batch]
     encoded = encode(examples, words, max_length)
     sequences = [tokens for example in encoded for tokens in example.sequences]
-    prints = corpus.prints(examples, [chars_of(example) for example in examples])
+    signatures = signatures_of(examples, [chars_of(example) for example in examples])
     rows = np.zeros(len(batch), ROW)
     rows["key"] = [int(example.key[:16], 16) for example in examples]
-    rows["exact"], rows["chars"] = prints.exact, prints.chars
+    rows["exact"], rows["chars"] = signatures.exact, signatures.chars
     rows["source"] = [source for source, _ in batch]
     rows["kind"] = [KINDS.index(type(example)) for example in examples]
     rows["truncated"] = [example.truncated for example in encoded]
@@ -241,8 +242,8 @@ def _part(batch: Batch, words: RecordTokenizer, max_length: int) -> _Part:
         "rows": rows,
         "lengths": lengths,
         "tokens": tokens,
-        "documents": prints.documents,
-        "sketches": prints.sketches,
+        "documents": signatures.documents,
+        "sketches": signatures.sketches,
     }
     return _Part(columns, _single_turns(examples))
 
