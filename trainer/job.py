@@ -29,7 +29,7 @@ from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
 from trainer.storage.files import only_process
 from trainer.storage.lease import owner_of
-from trainer.tokenization import chat_template, corpus_shards
+from trainer.tokenization import chat_template, corpus_shards, record_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _train_and_publish(
             evaluation,
             train=blocks.train,
             held_out=blocks.held_out,
-            ends=chat_template.stop_ids(tokenizer),
+            ends=record_tokenizer.stop_ids(tokenizer),
             max_loss_ratio=job.settings.max_loss_ratio,
         )
     tracker.finish(evaluation.figures())

@@ -16,13 +16,8 @@ from trainer.corpus.examples import Completion, Conversation, Example, Message, 
 from trainer.corpus.reader import Source
 from trainer.dataset import packing
 from trainer.errors import DataError, SettingsError
-from trainer.tokenization.chat_template import (
-    FALLBACK_TEMPLATE,
-    ensure_chat_template,
-    prompt_ids,
-    question_ids,
-    stop_ids,
-)
+from trainer.tokenization.chat_template import FALLBACK_TEMPLATE, ensure_chat_template
+from trainer.tokenization.record_tokenizer import prompt_ids, question_ids, stop_ids
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"

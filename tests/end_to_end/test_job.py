@@ -90,7 +90,7 @@ torch.save(model(ids).logits, out)
 
     from trainer.inference.chat_model import load_chat_model
     from trainer.settings import Settings
-    from trainer.tokenization.chat_template import question_ids
+    from trainer.tokenization.record_tokenizer import question_ids
 
     settings = Settings.read({}, {"QLORA_SCRATCH_DIR": str(folder / "scratch")}, trains=False)
     bot = load_chat_model(str(run), settings, None)

@@ -15,7 +15,7 @@ from trainer.dataset import pipeline
 from trainer.errors import DataError, RejectedError
 from trainer.models import adapter_files, adapters
 from trainer.settings import Settings
-from trainer.tokenization.chat_template import stop_ids
+from trainer.tokenization.record_tokenizer import stop_ids
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 RUN = "planted"

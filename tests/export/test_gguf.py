@@ -23,7 +23,7 @@ from trainer.export.gguf_vocabulary import vocabulary
 from trainer.models import adapters
 from trainer.models.base_model import Base
 from trainer.settings import Settings
-from trainer.tokenization.chat_template import question_ids, stop_ids
+from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 HAS_LLAMA_CPP = importlib.util.find_spec("llama_cpp") is not None
 with_llama_cpp = pytest.mark.skipif(not HAS_LLAMA_CPP, reason="llama-cpp-python is not installed")

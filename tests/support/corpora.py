@@ -14,9 +14,7 @@ from trainer.corpus.records import Columns
 from trainer.corpus.sandbox import SandboxLimits
 from trainer.dataset import holdout, packing
 from trainer.tokenization import encode as sequences
-from trainer.tokenization.chat_template import (
-    RecordTokenizer,
-)
+from trainer.tokenization.record_tokenizer import RecordTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.jobs import ROOT, adapter_bytes, variables, write_records
 from support.network import unused_port
-from support.token_caches import content, flip, prose, tokenizer, write_prose  # noqa: F401
+from support.token_caches import content, flip, prose, write_prose
 from support.worker_processes import ONE_THREAD, SETTINGS, Processes, ends
 
 from trainer.dataset import pipeline
@@ -90,7 +90,7 @@ def hard_corpus(folder: Path) -> None:
 
 def prepared(
     folder: Path,
-    tokenizer: Any,  # noqa: F811
+    tokenizer: Any,
     scratch: str,
     place: ShardLocation | None,
 ) -> tuple[pipeline.Data, token_cache.TokenCache]:
@@ -114,7 +114,7 @@ def place_of(folder: Path, scratch: str, output: str = "") -> ShardLocation:
 def test_portions_end_to_end_are_the_shelf_of_one(
     portion_bytes: int,
     tmp_path: Path,
-    tokenizer: Any,  # noqa: F811
+    tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hard_corpus(tmp_path)
@@ -134,7 +134,7 @@ def test_portions_end_to_end_are_the_shelf_of_one(
 
 def test_a_portion_that_was_damaged_before_it_was_stored_is_made_again(
     tmp_path: Path,
-    tokenizer: Any,  # noqa: F811
+    tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_portion_that_was_damaged_before_it_was_stored_is_made_again(
 def test_a_start_elsewhere_takes_the_portions_from_a_bucket(
     bucket: Any,
     tmp_path: Path,
-    tokenizer: Any,  # noqa: F811
+    tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

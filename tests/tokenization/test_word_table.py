@@ -76,7 +76,7 @@ def with_added(content: str, **how: bool) -> Tokenizer:
     return tokenizer
 
 
-WORDWISE: dict[str, Callable[[], Tokenizer]] = {
+WORD_BY_WORD: dict[str, Callable[[], Tokenizer]] = {
     "gpt-2": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False)),
     "llama-3": lambda: trained(split(LLAMA_3)),
     "qwen": lambda: trained(split(LLAMA_3.replace("{1,3}", "")), normalizers.NFC()),
@@ -132,9 +132,9 @@ TEXTS = st.lists(st.tuples(GAPS, WORDS), max_size=30).map(
 ) | st.text(max_size=60)
 
 
-@pytest.fixture(scope="module", params=WORDWISE)
+@pytest.fixture(scope="module", params=WORD_BY_WORD)
 def sound(request: pytest.FixtureRequest) -> tuple[WordTable, Tokenizer]:
-    tokenizer = WORDWISE[request.param]()
+    tokenizer = WORD_BY_WORD[request.param]()
     return opened(tokenizer), tokenizer
 
 
@@ -173,7 +173,7 @@ def test_a_table_that_grew_too_large_starts_over(
 
 def test_a_small_corpus_does_not_pay_for_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word_table, "_WORTH_IT_CHARS", 1 << 20)
-    tokenizer = WORDWISE["gpt-2"]()
+    tokenizer = WORD_BY_WORD["gpt-2"]()
     words = opened(tokenizer)
     assert_same(words, tokenizer, [PROSE[:1000]])
     assert words.known_chars == 0 and np.size(words([""])[0].ids) == 0
@@ -186,7 +186,7 @@ def test_words_are_found_in_arrays_as_by_their_pattern(
     border: word_table.Border, texts: list[str]
 ) -> None:
     for found in (word_table._matched(texts, border), word_table._encoded(texts, border)):
-        words = [found.some[number] for number in found.numbers]
+        words = [found.distinct[number] for number in found.numbers]
         assert words == [word for text in texts for word in border.pattern.findall(text)]
         ends = [len(border.pattern.findall(text)) for text in texts]
         assert found.bounds == np.cumsum([0, *ends]).tolist()

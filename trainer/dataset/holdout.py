@@ -27,11 +27,11 @@ def held_out(keys: npt.NDArray[np.uint64], share: float = 0.1) -> npt.NDArray[np
 
 
 def divide(document: Text, share: float = 0.1) -> tuple[Text, Text] | None:
-    """(most of it, its end), cut at a paragraph, line or word; None where there is none."""
+    """(most of it, its end), divided at a paragraph, line or word; None where there is none."""
     text = document.text.strip()
-    cut = text_boundary(text, 0, round(len(text) * (1 - share)), near_share=1 / 8)
-    head, tail = text[:cut].strip(), text[cut:].strip()
-    if not head or not tail or not text[cut - 1].isspace():
+    boundary = text_boundary(text, 0, round(len(text) * (1 - share)), near_share=1 / 8)
+    head, tail = text[:boundary].strip(), text[boundary:].strip()
+    if not head or not tail or not text[boundary - 1].isspace():
         return None
     begins = document.text.index(text)
     split = begins + len(text) - len(tail)

@@ -25,8 +25,8 @@ from trainer.settings import Settings
 from trainer.storage import Fetched, fetch
 from trainer.storage.files import only_process
 from trainer.tokenization import token_cache, token_cache_writer
-from trainer.tokenization.chat_template import RecordTokenizer
 from trainer.tokenization.corpus_shards import ShardLocation
+from trainer.tokenization.record_tokenizer import RecordTokenizer
 from trainer.tokenization.token_cache import TokenCache
 
 if TYPE_CHECKING:

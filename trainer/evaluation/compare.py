@@ -12,7 +12,7 @@ from trainer.evaluation.answer_metrics import same_answer, token_f1
 from trainer.evaluation.loss import held_out_loss
 from trainer.inference.generate import answer
 from trainer.runtime.log import figures
-from trainer.tokenization.chat_template import stop_ids
+from trainer.tokenization.record_tokenizer import stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,7 +21,8 @@ from trainer.export.ollama import modelfile
 from trainer.models import load
 from trainer.models.adapters import Adapter
 from trainer.settings import Settings
-from trainer.tokenization.chat_template import RecordTokenizer, ensure_chat_template, stop_ids
+from trainer.tokenization.chat_template import ensure_chat_template
+from trainer.tokenization.record_tokenizer import RecordTokenizer, stop_ids
 
 if TYPE_CHECKING:
     from torch import Tensor

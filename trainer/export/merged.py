@@ -16,7 +16,7 @@ from trainer.export.lora_delta import Delta, deltas, tensors_of
 from trainer.models import load
 from trainer.models.adapters import Adapter
 from trainer.settings import Settings
-from trainer.tokenization.chat_template import stop_ids
+from trainer.tokenization.record_tokenizer import stop_ids
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trainer.tokenization.chat_template import RecordTokenizer, stop_ids
+from trainer.tokenization.record_tokenizer import RecordTokenizer, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,8 +38,8 @@ def _models(parts: Sequence[str], base: str) -> list[str]:
 
 def _frame(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     """The template's text around a question, without a start token that Ollama adds itself."""
-    words = RecordTokenizer(tokenizer)
-    before, after = words.frame(("user",), generation=True)
-    if words.bos_ids and tokenizer.bos_token:
+    records = RecordTokenizer(tokenizer)
+    before, after = records.template.frame(("user",), generation=True)
+    if records.bos_ids and tokenizer.bos_token:
         before = before.removeprefix(str(tokenizer.bos_token))
     return before, after

@@ -11,7 +11,7 @@ from trainer.inference.precision import compute_precision
 from trainer.models import adapters, load
 from trainer.runtime import device, lean_imports
 from trainer.settings import Settings
-from trainer.tokenization.chat_template import question_ids, stop_ids
+from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from trainer.dataset.eval_questions import Question
 from trainer.inference.precision import compute_precision
 from trainer.planner.model_shape import head_size, key_value_heads
 from trainer.runtime.device import out_of_memory
-from trainer.tokenization.chat_template import question_ids, stop_ids
+from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

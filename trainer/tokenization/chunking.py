@@ -1,6 +1,7 @@
-"""Where a long document is cut: at its structure where that is near, never inside a word.
+"""Where a long document is divided into chunks: at its structure where that is near, never inside
+a word.
 
-A word that is longer than a whole sequence is cut between two characters.
+A word that is longer than a whole chunk is divided between two characters.
 """
 
 import re
@@ -28,34 +29,34 @@ def text_boundary(text: str, low: int, high: int, near_share: float = _NEAR) -> 
     Paragraphs and lines are looked for in the last `near_share` only.
     """
     near = high - round((high - low) * near_share)
-    for mark, start in (("\n\n", near), ("\n", near), (" ", low), ("\n", low)):
-        found = text.rfind(mark, start, high)
+    for separator, start in (("\n\n", near), ("\n", near), (" ", low), ("\n", low)):
+        found = text.rfind(separator, start, high)
         if found >= 0:
-            return found + len(mark)
+            return found + len(separator)
     return high
 
 
-def best_cut(
+def best_boundary(
     text: str, starts: Sequence[int], low: int, high: int, outline: Outline, offset: int
 ) -> int:
-    """The token in (low, high] at which a sequence is best cut: the last one near `high` that
+    """The token in (low, high] with which the next chunk best begins: the last one near `high` that
     starts a section, paragraph, line or sentence, else a word, else a character; else `high`.
 
     `starts` is the character of `text` at which each token starts; `text` begins at character
     `offset` of the document that `outline` describes.
     """
-    section = _section_cut(starts, low, high, outline, offset)
+    section = _section_boundary(starts, low, high, outline, offset)
     if section is not None:
         return section
     near = _near(low, high, _NEAR)
     for begins in (_PARAGRAPH, _LINE):
-        if (cut := _last_match(begins, text, starts, near, high)) is not None:
-            return cut
-    if (cut := _last_sentence(text, starts, near, high)) is not None:
-        return cut
-    for is_cut in (_word, _character):
+        if (at := _last_match(begins, text, starts, near, high)) is not None:
+            return at
+    if (at := _last_sentence(text, starts, near, high)) is not None:
+        return at
+    for is_boundary in (_word, _character):
         for at in range(high, low, -1):
-            if starts[at] > starts[at - 1] and is_cut(text, starts[at]):
+            if starts[at] > starts[at - 1] and is_boundary(text, starts[at]):
                 return at
     return high
 
@@ -64,7 +65,7 @@ def _near(low: int, high: int, share: float) -> int:
     return max(low, high - round((high - low) * share))
 
 
-def _section_cut(
+def _section_boundary(
     starts: Sequence[int], low: int, high: int, outline: Outline, offset: int
 ) -> int | None:
     near = _near(low, high, _NEAR_SECTION)
@@ -80,9 +81,9 @@ def _last_match(
 ) -> int | None:
     """The last token in (low, high] that starts where a match of `begins` ends."""
     found = begins.finditer(text, max(starts[low] - 1, 0), starts[high] + 1)
-    for place in reversed([match.end() for match in found]):
-        at = bisect_left(starts, place)
-        if low < at <= high and starts[at] == place:
+    for character in reversed([match.end() for match in found]):
+        at = bisect_left(starts, character)
+        if low < at <= high and starts[at] == character:
             return at
     return None
 

@@ -1,4 +1,4 @@
-"""Examples -> sequences of tokens of limited length: tokenise, mask and cut. No files, no GPU.
+"""Examples -> sequences of tokens of limited length: tokenise, mask, divide into chunks. No GPU.
 
 A sequence is one int32 array [T], 2 <= T <= max_length: a trained token is its id, a given one
 the complement `~id`, which is negative.
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from trainer.corpus.examples import Completion, Conversation, Example, Text
 from trainer.corpus.headings import Outline
 from trainer.labels import IGNORED
-from trainer.tokenization.chat_template import RecordTokenizer
-from trainer.tokenization.chunking import best_cut, text_boundary
+from trainer.tokenization.chunking import best_boundary, text_boundary
+from trainer.tokenization.record_tokenizer import LabelledTokens, RecordTokenizer
 
 Tokens = npt.NDArray[np.int32]
 
@@ -50,7 +50,7 @@ def trained(tokens: Tokens) -> int:
     return int(np.count_nonzero(tokens[1:] >= 0))
 
 
-def encode(examples: Sequence[Example], words: RecordTokenizer, max_length: int) -> list[Encoded]:
+def encode(examples: Sequence[Example], records: RecordTokenizer, max_length: int) -> list[Encoded]:
     """Tokenise `examples`, each sequence at most `max_length` tokens long.
 
     A document ends with eos and begins with bos if the tokenizer uses one; a long one becomes
@@ -62,14 +62,13 @@ def encode(examples: Sequence[Example], words: RecordTokenizer, max_length: int)
     """
     encoded = [Encoded([]) for _ in examples]
     for batch in _batches(examples):
-        pieces = _encode_slices([s for _, s in batch if isinstance(s, _Slice)], words, max_length)
-        records = iter(words.encode([r for _, r in batch if not isinstance(r, _Slice)]))
+        sliced = _encode_slices([s for _, s in batch if isinstance(s, _Slice)], records, max_length)
+        whole = iter(records.encode([r for _, r in batch if not isinstance(r, _Slice)]))
         for at, item in batch:
             if isinstance(item, _Slice):
-                encoded[at].sequences.extend(next(pieces))
+                encoded[at].sequences.extend(next(sliced))
             else:
-                whole = next(records)
-                encoded[at] = _record(_signed(whole.input_ids, whole.labels), max_length)
+                encoded[at] = _record(_signed(next(whole)), max_length)
     return encoded
 
 
@@ -81,9 +80,9 @@ def _record(whole: Tokens, max_length: int) -> Encoded:
     return Encoded([], prompt_tokens=prompt)
 
 
-def _signed(input_ids: list[int], labels: list[int]) -> Tokens:
-    ids = np.array(input_ids, np.int32)
-    return np.where(np.array(labels, np.int32) == IGNORED, ~ids, ids)
+def _signed(record: LabelledTokens) -> Tokens:
+    ids = np.array(record.input_ids, np.int32)
+    return np.where(np.array(record.labels, np.int32) == IGNORED, ~ids, ids)
 
 
 @dataclass(frozen=True)
@@ -136,20 +135,20 @@ def _slices(document: Text) -> Iterator[_Slice]:
 
 
 def _encode_slices(
-    slices: Sequence[_Slice], words: RecordTokenizer, max_length: int
+    slices: Sequence[_Slice], records: RecordTokenizer, max_length: int
 ) -> Iterator[list[Tokens]]:
     """The sequences of each slice, one list a slice."""
     if not slices:
         return
-    context = _Context(words, max_length)
-    found = words.running([piece.text for piece in slices])
-    for piece, tokens in zip(slices, found, strict=True):
-        end = np.array([words.eos_id] if piece.is_last else [], np.int32)
+    context = _Context(records, max_length)
+    found = records.plain.documents([stretch.text for stretch in slices])
+    for stretch, tokens in zip(slices, found, strict=True):
+        end = np.array([records.eos_id] if stretch.is_last else [], np.int32)
         body = np.concatenate([tokens.ids, end])
         starts = memoryview(tokens.starts)  # type: ignore[arg-type]  # numpy's stubs before 3.12
         sequences = [
             np.concatenate([above, body[begin:stop]])
-            for above, begin, stop in _cuts(piece, starts, context, len(end))
+            for above, begin, stop in _chunks(stretch, starts, context, len(end))
             if stop > begin
         ]
         yield [sequence for sequence in sequences if len(sequence) > 1]
@@ -159,33 +158,33 @@ class _Context:
     """What stands before a sequence, untrained: bos and the headings above it. Keeps those it has
     made."""
 
-    def __init__(self, words: RecordTokenizer, max_length: int) -> None:
-        self._words = words
+    def __init__(self, records: RecordTokenizer, max_length: int) -> None:
+        self._records = records
         self._most = int(max_length * _CONTEXT)
-        self._bos = ~np.array(words.bos_ids, np.int32)
+        self._bos = ~np.array(records.bos_ids, np.int32)
         self._known: dict[tuple[str, ...], Tokens] = {(): self._bos}
         self.max_length = max_length
 
-    def above(self, piece: _Slice, at: int) -> Tokens:
+    def above(self, stretch: _Slice, at: int) -> Tokens:
         """`Guide > Install` and an empty line; without outer headings where it gets too long."""
-        while piece.text[at : at + 1].isspace():
+        while stretch.text[at : at + 1].isspace():
             at += 1
-        path = piece.outline.path(piece.start + at)
+        path = stretch.outline.path(stretch.start + at)
         if path not in self._known:
             self._known[path] = np.concatenate([self._bos, self._tokens(path)])
         return self._known[path]
 
     def _tokens(self, path: tuple[str, ...]) -> Tokens:
         while path:
-            (found,) = self._words.running([" > ".join(path) + "\n\n"])
+            (found,) = self._records.plain.documents([" > ".join(path) + "\n\n"])
             if len(found.ids) <= self._most:
                 return ~found.ids
             path = path[1:]
         return np.empty(0, np.int32)
 
 
-def _cuts(
-    piece: _Slice, starts: Sequence[int], context: _Context, end_tokens: int
+def _chunks(
+    stretch: _Slice, starts: Sequence[int], context: _Context, end_tokens: int
 ) -> Iterator[tuple[Tokens, int, int]]:
     """(what stands before it, first token, token behind the last) of each sequence of a slice.
 
@@ -193,13 +192,13 @@ def _cuts(
     """
     begin = 0
     while True:
-        above = context.above(piece, starts[begin] if starts else 0)
+        above = context.above(stretch, starts[begin] if starts else 0)
         room = context.max_length - len(above)
         if len(starts) + end_tokens - begin <= room:
             yield above, begin, len(starts) + end_tokens
             return
         # The last token stays with what follows it: a sequence of eos alone teaches nothing.
         most = min(begin + room, len(starts) - 1)
-        stop = best_cut(piece.text, starts, begin, most, piece.outline, piece.start)
+        stop = best_boundary(stretch.text, starts, begin, most, stretch.outline, stretch.start)
         yield above, begin, stop
         begin = stop

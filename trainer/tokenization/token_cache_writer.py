@@ -22,8 +22,8 @@ from trainer.corpus.dedup import signatures_of
 from trainer.corpus.examples import Conversation, Example
 from trainer.corpus.reader import Tally
 from trainer.runtime import malloc
-from trainer.tokenization.chat_template import RecordTokenizer
 from trainer.tokenization.encode import Tokens, chars_of, encode
+from trainer.tokenization.record_tokenizer import RecordTokenizer
 from trainer.tokenization.token_cache import (
     COLUMNS,
     INDEX,

@@ -65,7 +65,7 @@ _FEW_CHARS = 1 << 12  # a pattern finds the words of so few sooner
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class TokenizedText:
     """Of one text: its tokens, and the character at which each starts. Both [T]."""
 
     ids: Int32
@@ -85,7 +85,7 @@ class WordTable:
         self._chars = 0
         self._table = _Table()
 
-    def __call__(self, texts: list[str]) -> list[Found]:
+    def __call__(self, texts: list[str]) -> list[TokenizedText]:
         with self._lock:
             self._chars += sum(map(len, texts))
             border = self.border if self._chars > _WORTH_IT_CHARS else None
@@ -97,26 +97,28 @@ class WordTable:
     def border(self) -> Border | None:
         """What the words of a text are; None where only the whole will do."""
         vocabulary = _vocabulary(self._tokenizer)
-        return next((border for border in _BORDERS if self._holds(border, vocabulary)), None)
+        return next((border for border in _BORDERS if self._is_exact(border, vocabulary)), None)
 
     @property
     def known_chars(self) -> int:
         """Of the table, as they are counted for its limit."""
         return self._table.chars
 
-    def _from_words(self, words: "_Words") -> list[Found]:
+    def _from_words(self, words: "_Words") -> list[TokenizedText]:
         with self._lock:
             if self._table.chars > _MOST_CHARS:
                 self._table = _Table()
             table = self._table
-            known = np.fromiter(map(table.__getitem__, words.some), np.int64, len(words.some))
+            known = np.fromiter(
+                map(table.__getitem__, words.distinct), np.int64, len(words.distinct)
+            )
             if table.unknown:
                 table.learn(self._encode(table.unknown))
             tokens = table.tokens
         numbers = known[words.numbers]
         return [tokens.joined(numbers[begin:end]) for begin, end in pairwise(words.bounds)]
 
-    def _holds(self, border: Border, vocabulary: Sequence[str]) -> bool:
+    def _is_exact(self, border: Border, vocabulary: Sequence[str]) -> bool:
         """Whether texts are their words end to end."""
         sides = [*product(_KINDS, _MAIN_KINDS), *product(_MAIN_KINDS, _KINDS)]
         probes = [f"{before}{gap}{behind}" for (before, behind), gap in product(sides, _GAPS)]
@@ -133,9 +135,9 @@ class WordTable:
 
 @dataclass(frozen=True, eq=False)
 class _Words:
-    """Text n is the words `some[m]` for m in `numbers[bounds[n] : bounds[n + 1]]`, end to end."""
+    """Text n is the words `distinct[m]` for m in `numbers[bounds[n] : bounds[n + 1]]`, joined."""
 
-    some: list[str]
+    distinct: list[str]
     numbers: npt.NDArray[np.integer]
     bounds: list[int]
 
@@ -206,12 +208,12 @@ def _end_to_end(words: list[tuple[str, list[int], list[int]]]) -> tuple[list[int
     return joined
 
 
-def _whole(encoding: "Encoding") -> Found:
-    return Found(*(np.array(column, np.int32) for column in _tokens(encoding)))
+def _whole(encoding: "Encoding") -> TokenizedText:
+    return TokenizedText(*(np.array(column, np.int32) for column in _tokens(encoding)))
 
 
 @dataclass(frozen=True, eq=False)
-class _Tokens:
+class _WordTokens:
     """Tokens of all words of a table: word n is `chars[n]` long and has those from `first[n]` on,
     `count[n]` of them. `starts` counts from the start of the word.
     """
@@ -222,13 +224,13 @@ class _Tokens:
     count: npt.NDArray[np.int64]
     chars: npt.NDArray[np.int64]
 
-    def joined(self, numbers: npt.NDArray[np.int64]) -> Found:
+    def joined(self, numbers: npt.NDArray[np.int64]) -> TokenizedText:
         """Of the words with these `numbers` [W], end to end."""
         count, chars = self.count[numbers], self.chars[numbers]
         before = np.cumsum(count) - count
         at = np.arange(int(count.sum())) + np.repeat(self.first[numbers] - before, count)
         offsets = np.repeat((np.cumsum(chars) - chars).astype(np.int32), count)
-        return Found(self.ids[at], self.starts[at] + offsets)
+        return TokenizedText(self.ids[at], self.starts[at] + offsets)
 
 
 class _Table(dict[str, int]):
@@ -237,7 +239,7 @@ class _Table(dict[str, int]):
     def __init__(self) -> None:
         super().__init__()
         none = np.empty(0, np.int32)
-        self.tokens = _Tokens(none, none, *(none.astype(np.int64) for _ in range(3)))
+        self.tokens = _WordTokens(none, none, *(none.astype(np.int64) for _ in range(3)))
         self.unknown: list[str] = []
         self.chars = 0
 
@@ -252,7 +254,7 @@ class _Table(dict[str, int]):
         known = self.tokens
         found = [_whole(encoding) for encoding in encodings]
         count = np.array([len(word.ids) for word in found], np.int64)
-        self.tokens = _Tokens(
+        self.tokens = _WordTokens(
             np.concatenate([known.ids, *(word.ids for word in found)]),
             np.concatenate([known.starts, *(word.starts for word in found)]),
             np.concatenate([known.first, len(known.ids) + np.cumsum(count) - count]),
