@@ -1,10 +1,6 @@
-"""The container's entry point; everything is in `trainer`."""
+"""The container's entry point: `python -m trainer` as a file, which a launcher can name."""
 
-from trainer.runtime import signals
-
-signals.install()  # before heavy imports: as PID 1 a process without a handler ignores SIGTERM
-
-from trainer.cli import main  # noqa: E402  (after the handler, on purpose)
+from trainer.__main__ import main
 
 if __name__ == "__main__":
     main()

@@ -13,6 +13,7 @@ WINGS = [
     "errors",
     "uris",
     "labels",
+    "options",
     "settings",
     "runtime",
     "kernels",
@@ -35,6 +36,7 @@ WINGS = [
     "commands",
     "job",
     "cli",
+    "__main__",
     "launch",
 ]
 S3_LIBRARIES = {"boto3", "botocore", "s3transfer"}

@@ -284,3 +284,8 @@ def _end(error: JobError) -> None:
     sys.stderr.flush()
     # Not sys.exit: a thread that is still computing or sending would hold or abort the process.
     os._exit(error.exit_code)
+
+
+if __name__ == "__main__":  # `python -m trainer` hears a signal a second earlier
+    signals.install()
+    main()
