@@ -80,7 +80,7 @@ def child() -> None:
     from trainer.runtime import lean_imports, malloc
 
     lean_imports.collect_rarely()  # as the command does
-    malloc.share_heaps()
+    malloc.limit_arenas()
     what, folder, given, started = sys.argv[1:]
     doing: dict[str, Callable[..., dict[str, Any]]] = {
         "write": write,

@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     folder, block_tokens = Path(arguments[0]), int((arguments[1:] or ["512"])[0])
     names = sorted(names_in(folder))
     if arguments[2:]:
-        malloc.share_heaps()  # as the command does it
+        malloc.limit_arenas()  # as the command does it
         threading.Thread(target=watch_memory, daemon=True).start()
         start = time.monotonic()
         tokens = {"ours": ours, "plain": plain}[arguments[2]](folder, names, block_tokens)

@@ -8,7 +8,6 @@ import pytest
 
 from trainer.errors import SettingsError
 from trainer.settings import Settings, options
-from trainer.uris import publishable_uri
 
 NEEDED = {"QLORA_DATA_URI": "data", "QLORA_OUTPUT_URI": "out"}
 ROOT = Path(__file__).parent.parent
@@ -115,7 +114,6 @@ def test_what_is_recorded_holds_no_password_and_no_folder_of_this_machine(tmp_pa
     assert "notes" in record
     assert str(tmp_path) not in record
     assert "/fast" not in record
-    assert publishable_uri("https://me:pass@host/x") == "https://host/x"
 
 
 def test_where_things_lie_does_not_change_which_run_it_is() -> None:

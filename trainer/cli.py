@@ -28,7 +28,7 @@ def main() -> None:
     try:
         signals.deliver()
         lean_imports.collect_rarely()
-        malloc.share_heaps()
+        malloc.limit_arenas()
         # OpenMP threads that spin while they wait take the cores from those that work: on two
         # cores with other work on them a 4-bit layer on the CPU was 100 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -13,7 +13,7 @@ HEAPS = """
 import ctypes, os, threading
 from trainer.runtime import malloc
 if __import__("sys").argv[1] == "shared":
-    malloc.share_heaps()
+    malloc.limit_arenas()
 together = threading.Barrier(4)
 def work():
     together.wait()
@@ -42,4 +42,4 @@ def heaps(how: str) -> int:
 
 @pytest.mark.skipif(not is_glibc, reason="only glibc's malloc is asked")
 def test_threads_share_two_heaps() -> None:
-    assert heaps("shared") == malloc.HEAPS < heaps("as usual")
+    assert heaps("shared") == malloc.ARENAS < heaps("as usual")

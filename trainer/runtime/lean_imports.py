@@ -40,7 +40,7 @@ def _as_it_is(function: Any = None, **_: Any) -> Any:
 
 @contextlib.contextmanager
 def without_wandb() -> Iterator[None]:
-    """trl imports W&B (0.8 s) wherever it is installed; `tracking` does it when it is asked for."""
+    """trl imports W&B (0.8 s) wherever it is installed; the trackers do it when asked."""
     import transformers
 
     there = transformers.is_wandb_available

@@ -194,7 +194,7 @@ class _Writer:
         new = self._folder / (_MARK + ".new")
         new.write_text(self.mark.as_text())
         new.rename(self._folder / _MARK)
-        malloc.give_back()
+        malloc.trim()
 
     def _measure(self) -> None:
         self.mark.sizes = {name: (self._folder / name).stat().st_size for name in COLUMNS}
@@ -209,7 +209,7 @@ class _Writer:
         self._measure()
         (self._folder / INDEX).write_text(self.mark.as_text())
         (self._folder / _MARK).unlink(missing_ok=True)
-        malloc.give_back()
+        malloc.trim()
 
 
 @dataclass(frozen=True)
