@@ -46,7 +46,7 @@ def training_state() -> Any:
         lr_scheduler=get_cosine_schedule_with_warmup(optimizer, 10, 1000),
         accelerator=SimpleNamespace(scaler=None),
         state=TrainerState(),
-        choice=lambda: Execution(1, None, ""),
+        execution=lambda: Execution(1, None, ""),
     )
 
 

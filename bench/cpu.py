@@ -125,16 +125,23 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
         block_tokens=settings.max_length,
         engine=variant == "engine",
     )
-    choice = choose.choose(task)
+    execution = choose.choose(task)
     if variant.startswith("trl"):
-        return _plain_trl(variant, base, settings, blocks, choice.blocks)
-    from trainer.distributed.workers import Workers
-    from trainer.models.sharded_base import WholeBase
-    from trainer.training.trainer_factory import make_trainer
+        return _plain_trl(variant, base, settings, blocks, execution.blocks)
+    from trainer.training.resumable_trainer import ResumableTrainer
+    from trainer.training.setup import TrainingSetup
 
     tuned = load.attach_adapter(load.load(base, settings, precision, device), settings)
-    return make_trainer(
-        tuned, base.tokenizer(), blocks, settings, precision, device, choice, Workers(), WholeBase()
+    return ResumableTrainer(
+        TrainingSetup(
+            model=tuned,
+            tokenizer=base.tokenizer(),
+            blocks=blocks,
+            settings=settings,
+            precision=precision,
+            device=device,
+            execution=execution,
+        )
     )
 
 

@@ -205,11 +205,11 @@ def step_of(engine: Any, workers: Any, is_gpu: bool) -> Callable[[], float]:
     def step() -> float:
         number = next(steps)
         for ids in batches[workers.rank :: workers.size]:
-            gradients.begin(number)
+            gradients.seed_dropout(number)
             loss = engine.loss_sum(ids, ids, positions, where) / (EFFECTIVE * (TOKENS - 1))
             scaler.scale(loss).backward()
             gradients.add(engine.parameters, loss.detach())
-        total, _ = gradients.finish(engine.parameters, stops=False)
+        total, _ = gradients.all_reduce(engine.parameters, stop_requested=False)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)

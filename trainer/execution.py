@@ -24,16 +24,16 @@ SLOW_ON_A_CPU = 10**9  # parameters
 class ExecutionPlan:
     """How the model and its adapter fit the device."""
 
-    choice: choose.Execution
-    again: Callable[[choose.Execution], choose.Execution]
-    """how to go on with a run that began with this choice"""
+    execution: choose.Execution
+    replan_on_resume: Callable[[choose.Execution], choose.Execution]
+    """how to go on with a run that began with another execution"""
     trainable_parameters: int
     total_parameters: int
     warnings: list[str]
 
     @property
     def is_sharded(self) -> bool:
-        return self.choice.plan is not None and self.choice.plan.base_shards > 1
+        return self.execution.plan is not None and self.execution.plan.base_shards > 1
 
 
 def choose_execution(
@@ -63,7 +63,7 @@ def choose_execution(
         engine=has_engine,
         host_bytes=host_bytes,
     )
-    choice = choose.choose_for(workers.size, settings.sharding, workload)
+    execution = choose.choose_for(workers.size, settings.sharding, workload)
     log.info("%s: %s (%s)", device.name, precision.name, precision.reason)
     log.info(
         "adapter of %s parameters, %.3f %% of %s",
@@ -71,14 +71,14 @@ def choose_execution(
         100 * trainable / shape.parameters,
         f"{shape.parameters:,}",
     )
-    choose.log_execution(choice)
+    choose.log_execution(execution)
     warnings = []
     if device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
-    shards = 1 if choice.plan is None else choice.plan.base_shards
-    again = partial(choose.replan_on_resume, workload=replace(workload, base_shards=shards))
-    return ExecutionPlan(choice, again, trainable, shape.parameters, warnings)
+    shards = 1 if execution.plan is None else execution.plan.base_shards
+    replan = partial(choose.replan_on_resume, workload=replace(workload, base_shards=shards))
+    return ExecutionPlan(execution, replan, trainable, shape.parameters, warnings)
 
 
 def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:

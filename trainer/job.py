@@ -150,7 +150,8 @@ def _train_and_publish(
 
     # transformers greets W&B's offline mode on stdout
     with contextlib.redirect_stdout(None), lean_imports.without_wandb():
-        from trainer.training import train
+        from trainer.training.loop import train
+        from trainer.training.setup import TrainingSetup
     lean_imports.collect_as_usual()
 
     tokenizer = job.base.tokenizer()
@@ -162,15 +163,19 @@ def _train_and_publish(
     quantised = load.load(job.base, job.settings, job.precision, job.device, frozen)
     tuned = load.attach_adapter(quantised, job.settings)
     trained = train(
-        tuned,
-        tokenizer,
-        blocks.train,
-        job.settings,
-        held_out=blocks.held_out,
-        precision=job.precision,
-        device=job.device,
-        choice=fit.choice,
-        again=fit.again,
+        TrainingSetup(
+            model=tuned,
+            tokenizer=tokenizer,
+            blocks=blocks.train,
+            held_out=blocks.held_out,
+            settings=job.settings,
+            precision=job.precision,
+            device=job.device,
+            execution=fit.execution,
+            workers=workers,
+            frozen_base=frozen,
+        ),
+        replan_on_resume=fit.replan_on_resume,
         checkpoints=Checkpoints(
             scratch / "checkpoints",
             job.output,
@@ -180,8 +185,6 @@ def _train_and_publish(
         ),
         metrics=metrics,
         tracking=tracker,
-        workers=workers,
-        frozen=frozen,
     )
     if not workers.is_main:
         frozen.serve_gathers()
@@ -213,7 +216,7 @@ def _train_and_publish(
             data=blocks.counts,
             device=job.device,
             precision=job.precision,
-            micro_batch=trained.choice,
+            micro_batch=trained.execution,
             trainable_parameters=fit.trainable_parameters,
             total_parameters=fit.total_parameters,
             trained=trained,

@@ -33,7 +33,7 @@ from trainer.distributed.workers import Workers
 from trainer.engine.decoder import Engine
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
 from trainer.planner.memory_plan import MemoryPlan
-from trainer.training.validation import HeldOut
+from trainer.training.validation import HeldOutLoss
 
 ROWS, ROW, LAYERS = 2, 48, 3
 KEPT = MemoryPlan(LAYERS)
@@ -196,7 +196,7 @@ def test_a_micro_batch_gives_the_same_bits_again_whatever_was_between(
     columns = (micro_batch()[name].cpu() for name in ("input_ids", "labels", "position_ids"))
     blocks = [Block(*(c.numpy() for c in row)) for row in zip(*columns, strict=True)]
     state = torch.cuda.get_rng_state()
-    assert HeldOut(blocks, steps=1, step_blocks=1000).loss(model, engine, ROWS) > 0
+    assert HeldOutLoss(blocks, steps=1, step_blocks=1000).loss(model, engine, ROWS) > 0
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert_bits(step(engine, batch), (loss, gradient))
     assert_bits(step(engine_of(model, precision, PLANS[plan]), batch), (loss, gradient))
@@ -224,13 +224,13 @@ def test_the_sum_of_a_step_is_that_of_its_micro_batches(plan: str, tmp_path: Pat
     total = GradientAccumulator(7, Workers())
     alone: list[torch.Tensor] = []
     for number in range(3):
-        total.begin(0)
+        total.seed_dropout(0)
         loss = loss_of(engine, micro_batch(seed=number))
         loss.backward()
         alone.append(flat(p.grad for p in engine.parameters).double())
         total.add(engine.parameters, loss.detach())
         assert all(p.grad is None for p in engine.parameters)
-    total.finish(engine.parameters, stops=False)
+    total.all_reduce(engine.parameters, stop_requested=False)
     found = flat(p.grad for p in engine.parameters)
     assert all(p.grad.dtype == torch.float32 for p in engine.parameters)
     assert torch.equal(found, sum(alone[1:], alone[0]).float())

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from trainer.errors import JobError, UnreachableError
-from trainer.runs.checkpoints import Checkpoints, from_parts, to_parts
+from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
 from trainer.storage import Content, FolderStore, fetch_verified
+from trainer.training.checkpoint_state import extract_tensors, restore_tensors
 
 FILES = ("adapter.safetensors", "state.json", "fingerprint.json", "manifest.json")
 
@@ -279,7 +280,7 @@ def test_state_survives_the_way_through_json_and_tensors() -> None:
         "flag": True,
     }
     tensors: dict[str, torch.Tensor] = {}
-    back = from_parts(to_parts(state, tensors), tensors)
+    back = restore_tensors(extract_tensors(state, tensors), tensors)
     assert back["rng"] == state["rng"]
     assert torch.equal(back["optimizer"]["state"][0]["state1"], torch.arange(4).to(torch.uint8))
     assert (back["numpy"][1] == state["numpy"][1]).all()  # type: ignore[index]
@@ -289,4 +290,4 @@ def test_state_survives_the_way_through_json_and_tensors() -> None:
 
 def test_nothing_but_plain_data_may_be_part_of_a_checkpoint() -> None:
     with pytest.raises(TypeError, match="/x: a function"):
-        to_parts({"x": fill}, {})
+        extract_tensors({"x": fill}, {})

@@ -20,7 +20,7 @@ def preload() -> None:
 
     lean_imports.import_bitsandbytes()
     with lean_imports.without_wandb():
-        import trainer.training  # noqa: F401
+        import trainer.training.loop  # noqa: F401
     gc.collect()
     gc.freeze()  # or each collection in a child copies all that is imported
 

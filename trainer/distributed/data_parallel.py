@@ -1,4 +1,4 @@
-"""How the blocks of a step are shared among workers, and how what they found is added up.
+"""Data parallelism: which blocks of a step each worker computes, and how gradients are reduced.
 
 Micro-batch j of a step is worker j mod size's. With its own dropout seed, and gradients added in
 float64, it does not matter who computed it: any number of workers ends in the same weights.
@@ -18,46 +18,57 @@ SEEDS_PER_STEP = 1 << 16  # more micro-batches than a step has
 class MicroBatchSampler(torch.utils.data.Sampler[list[int]]):
     """The micro-batches of one worker, epoch after epoch, as lists of block numbers.
 
-    All workers have equally many in each step, so that none waits for a word that never comes; an
-    empty one is where others have one more.
+    All workers have equally many in each step, so that none waits for a reduction that another
+    never comes to; an empty one is where others have one more.
     """
 
     def __init__(
-        self, blocks: int, *, effective: int, micro_batch: int, seed: int, workers: Workers
+        self,
+        blocks: int,
+        *,
+        effective_batch_size: int,
+        micro_batch_size: int,
+        seed: int,
+        workers: Workers,
     ) -> None:
-        """Raises SettingsError when a step has fewer micro-batches than there are workers."""
-        self._blocks, self._effective, self._micro_batch = blocks, effective, micro_batch
-        self._seed, self._workers, self._epoch = seed, workers, 0
-        if ceil(effective / micro_batch) < workers.size:
+        """Of `blocks` in an epoch; both sizes are in blocks too.
+
+        Raises SettingsError when a step has fewer micro-batches than there are workers.
+        """
+        self._blocks, self._seed, self._workers = blocks, seed, workers
+        self._effective_batch_size = effective_batch_size
+        self._micro_batch_size = micro_batch_size
+        self._epoch = 0
+        if ceil(effective_batch_size / micro_batch_size) < workers.size:
             raise SettingsError(
-                f"QLORA_EFFECTIVE_BATCH_SIZE={effective} in micro-batches of {micro_batch} is too "
-                f"little for {workers.size} workers; raise it, lower QLORA_BATCH_SIZE or start "
-                "fewer workers"
+                f"QLORA_EFFECTIVE_BATCH_SIZE={effective_batch_size} in micro-batches of "
+                f"{micro_batch_size} is too little for {workers.size} workers; raise it, lower "
+                "QLORA_BATCH_SIZE or start fewer workers"
             )
 
     @property
-    def per_step(self) -> int:
-        """Micro-batches of one worker in a whole step."""
-        return self._slots(self._effective)
+    def micro_batches_per_step(self) -> int:
+        """Of this worker, in a whole step: the steps of gradient accumulation."""
+        return self._own_micro_batches(self._effective_batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        steps, rest = divmod(self._blocks, self._effective)
-        return steps * self.per_step + self._slots(rest)
+        steps, rest = divmod(self._blocks, self._effective_batch_size)
+        return steps * self.micro_batches_per_step + self._own_micro_batches(rest)
 
     def __iter__(self) -> Iterator[list[int]]:
-        shuffled = torch.Generator().manual_seed(self._seed + self._epoch)
-        order = torch.randperm(self._blocks, generator=shuffled).tolist()
-        for step in _cut(order, self._effective):
-            parts = _cut(step, self._micro_batch)
-            for slot in range(self._slots(len(step))):
-                number = slot * self._workers.size + self._workers.rank
-                yield parts[number] if number < len(parts) else []
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        shuffled = torch.randperm(self._blocks, generator=generator).tolist()
+        for step in _batched(shuffled, self._effective_batch_size):
+            micro_batches = _batched(step, self._micro_batch_size)
+            for own in range(self._own_micro_batches(len(step))):
+                number = own * self._workers.size + self._workers.rank
+                yield micro_batches[number] if number < len(micro_batches) else []
 
-    def _slots(self, blocks: int) -> int:
-        return ceil(ceil(blocks / self._micro_batch) / self._workers.size)
+    def _own_micro_batches(self, blocks: int) -> int:
+        return ceil(ceil(blocks / self._micro_batch_size) / self._workers.size)
 
 
 class GradientAccumulator:
@@ -70,15 +81,15 @@ class GradientAccumulator:
         self._seed, self._workers = seed, workers
         self._sums: list[torch.Tensor] = []
         self._loss = torch.zeros((), dtype=torch.float64)
-        self._step, self._slot = -1, 0
+        self._step, self._own_micro_batch = -1, 0
 
-    def begin(self, step: int) -> None:
-        """Seed the dropout of this worker's next micro-batch of optimizer step `step`."""
+    def seed_dropout(self, step: int) -> None:
+        """Before each micro-batch of this worker's: its own seed within optimizer step `step`."""
         if step != self._step:
-            self._step, self._slot = step, 0
-        number = self._slot * self._workers.size + self._workers.rank
+            self._step, self._own_micro_batch = step, 0
+        number = self._own_micro_batch * self._workers.size + self._workers.rank
         torch.manual_seed((self._seed << 32) + step * SEEDS_PER_STEP + number & (1 << 63) - 1)
-        self._slot += 1
+        self._own_micro_batch += 1
 
     def add(self, parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor | None) -> None:
         """Take the gradients of a micro-batch over; None where this worker had no blocks."""
@@ -90,18 +101,18 @@ class GradientAccumulator:
         for parameter in parameters:
             parameter.grad = None
 
-    def finish(
-        self, parameters: Sequence[torch.nn.Parameter], *, stops: bool
+    def all_reduce(
+        self, parameters: Sequence[torch.nn.Parameter], *, stop_requested: bool
     ) -> tuple[float, bool]:
         """Leave the gradients of the whole step; returns its loss and whether any worker stops."""
         # First: it notices who is gone, which the GPUs' own network may not.
-        loss, stopping = self._workers.all_reduce_sum(self._loss.item(), stops)
-        self._workers.add_up(self._sums)
+        loss, stopping = self._workers.all_reduce_sum(self._loss.item(), stop_requested)
+        self._workers.all_reduce_tensors(self._sums)
         for parameter, total in zip(parameters, self._sums, strict=True):
             parameter.grad = total.float()
         self._sums, self._loss = [], torch.zeros((), dtype=torch.float64)
         return loss, stopping > 0
 
 
-def _cut(blocks: list[int], size: int) -> list[list[int]]:
+def _batched(blocks: list[int], size: int) -> list[list[int]]:
     return [blocks[first : first + size] for first in range(0, len(blocks), size)]

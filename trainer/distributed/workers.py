@@ -116,7 +116,7 @@ class Workers:
         added: list[float] = total.tolist()
         return added
 
-    def add_up(self, tensors: Sequence["torch.Tensor"]) -> None:
+    def all_reduce_tensors(self, tensors: Sequence["torch.Tensor"]) -> None:
         """Each tensor in place becomes the sum of all workers' tensors."""
         if self.size == 1:
             return

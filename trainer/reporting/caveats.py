@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.evaluation.compare import Evaluation
-    from trainer.training import Trained
+    from trainer.training.loop import TrainingResult
 
 FEW_QUESTIONS = 20
 MUCH_CUT = 0.02
@@ -13,7 +13,7 @@ MOST_STOP = 0.95
 CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
-def remarks(data: dict[str, Any], trained: "Trained", evaluation: "Evaluation") -> list[str]:
+def remarks(data: dict[str, Any], trained: "TrainingResult", evaluation: "Evaluation") -> list[str]:
     """Each a sentence with the fact and, where there is one, what to do."""
     return [
         *_about_data(data),
@@ -44,7 +44,7 @@ def _about_held_out(data: dict[str, Any], evaluation: "Evaluation") -> Iterator[
         yield f"only {count} questions were held out: one of them is {1 / count:.0%} of each share"
 
 
-def _about_length(trained: "Trained") -> Iterator[str]:
+def _about_length(trained: "TrainingResult") -> Iterator[str]:
     measured = [row for row in trained.history if row.get("held_out_loss") is not None]
     if len(measured) < 4 or trained.best is None:
         return

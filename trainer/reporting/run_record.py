@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.planner.choose import Execution
     from trainer.runtime.device import Device, Precision
     from trainer.settings import Settings
-    from trainer.training import Trained
+    from trainer.training.loop import TrainingResult
 
 SAMPLES = 10
 RECORD = "run.json"
@@ -42,7 +42,7 @@ class Run:
     micro_batch: "Execution"
     trainable_parameters: int
     total_parameters: int
-    trained: "Trained"
+    trained: "TrainingResult"
     evaluation: "Evaluation"
     warnings: list[str]
     faults: list[str]
@@ -53,7 +53,7 @@ class Run:
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
         training = asdict(self.trained) | {"loss": self.trained.loss}
-        del training["history"], training["choice"]
+        del training["history"], training["execution"]
         best = self.trained.best
         return {
             "run_id": self.run_id,

@@ -28,7 +28,6 @@ FINGERPRINT = "fingerprint.json"
 ROWS = "metrics.jsonl"
 KEPT = 2  # never fewer valid ones than this
 _NAME = re.compile(r"step-(\d{6,})")
-Parts = tuple[Any, dict[str, Any]]
 
 
 class Checkpoints:
@@ -235,40 +234,6 @@ class Checkpoints:
         if wrong:
             return f"{', '.join(wrong)} is not what was written"
         return "it belongs to another run" if other else None
-
-
-def to_parts(value: Any, tensors: dict[str, Any], path: str = "") -> Any:
-    """`value` as JSON, its tensors and arrays moved into `tensors` under their path in it."""
-    import numpy
-    import torch
-
-    if isinstance(value, torch.Tensor | numpy.ndarray):
-        # A copy: optimizer states share their quantisation maps, and safetensors refuses aliases.
-        tensors[path] = torch.as_tensor(value).detach().cpu().clone().contiguous()
-        return {"tensor": path, "numpy": isinstance(value, numpy.ndarray)}
-    if isinstance(value, dict):
-        pairs = [[k, to_parts(v, tensors, f"{path}/{k}")] for k, v in value.items()]
-        return {"dict": pairs}
-    if isinstance(value, list | tuple):
-        kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [to_parts(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{path}: a {type(value).__name__} cannot be part of a checkpoint")
-
-
-def from_parts(parts: Any, tensors: dict[str, Any]) -> Any:
-    """The inverse of `to_parts`."""
-    if not isinstance(parts, dict):
-        return parts
-    if "tensor" in parts:
-        tensor = tensors[parts["tensor"]]
-        return tensor.numpy() if parts["numpy"] else tensor
-    if "dict" in parts:
-        return {key: from_parts(value, tensors) for key, value in parts["dict"]}
-    if "tuple" in parts:
-        return tuple(from_parts(value, tensors) for value in parts["tuple"])
-    return [from_parts(value, tensors) for value in parts["list"]]
 
 
 def _seal(folder: Path) -> None:

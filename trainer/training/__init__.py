@@ -1,10 +1,7 @@
 """The training run: SFTTrainer on packed blocks, resumable to the bit, stopped when it diverges.
 
-`run` is the story; `making` sets trl's trainer up, `resumable` is that trainer with our engine and
-without pickles, `watch` looks at each step, `state` is what a checkpoint holds, `soundness` tells
-whether it can be gone on from.
+`loop` is the story, from a `setup` to a result. `engine_trainer` is trl's trainer with our engine,
+for one worker's share of each step; `resumable_trainer` saves and restores it without pickles.
+`callback` looks at each step, `divergence` and `validation` judge it. `checkpoint_state` is what a
+checkpoint holds, `checkpoint_validation` tells whether it can be gone on from.
 """
-
-from trainer.training.loop import Trained, train
-
-__all__ = ["Trained", "train"]

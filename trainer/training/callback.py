@@ -2,13 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback
 
-from trainer.dataset.packing import Block
-from trainer.errors import RejectedError
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.prometheus import Metrics
 from trainer.monitoring.step_log import StepRow, rows_of, seconds_of
@@ -16,41 +13,39 @@ from trainer.monitoring.trackers import Tracking
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
 from trainer.runtime.device import memory_gib
-from trainer.settings import Settings
 from trainer.training.checkpoint_state import random_state
+from trainer.training.divergence import DivergenceDetector
 from trainer.training.resumable_trainer import ResumableTrainer
-from trainer.training.validation import HeldOut
-
-# fp16 loss scaling starts high and skips the first steps; more than this in a row is divergence.
-BAD_STEPS = 8
+from trainer.training.setup import TrainingSetup
+from trainer.training.validation import HeldOutLoss
 
 
-class StepGivenUp(Exception):
+class StepAbandoned(Exception):
     """A signal came in a step that takes longer than the grace period leaves."""
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class TrainingCallback(TrainerCallback):  # type: ignore[misc]
     """Progress, divergence, checkpoints and signals, at the end of each optimizer step."""
 
     def __init__(
         self,
         trainer: ResumableTrainer,
-        settings: Settings,
+        setup: TrainingSetup,
         checkpoints: Checkpoints,
         metrics: Metrics,
         tracking: Tracking,
-        held_out: Sequence[Block],
     ) -> None:
+        settings = setup.settings
         self.progress = Progress(settings.log_format, metrics)
         self._trainer = trainer
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
         self._step_blocks = settings.effective_batch_size
         self._block_tokens = settings.max_length
-        self._epoch_blocks = len(trainer.train_dataset)
-        self._blocks = held_out
+        self._epoch_blocks = len(setup.blocks)
+        self._held_out_blocks = setup.held_out
         self._tracking = tracking
-        self._bad = 0
+        self._divergence = DivergenceDetector()
         self._micro_batches = 0
         self._rng = random_state()
         self._started = self._saved = self._step_started = time.monotonic()
@@ -60,7 +55,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._started = self._saved - seconds_of(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
         self._tracking.start(rows_of(state.log_history))
-        self._held_out = HeldOut(self._blocks, steps=state.max_steps, step_blocks=self._step_blocks)
+        self._held_out = HeldOutLoss(
+            self._held_out_blocks, steps=state.max_steps, step_blocks=self._step_blocks
+        )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._micro_batches = 0
@@ -72,10 +69,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         each_s = (time.monotonic() - self._step_started) / self._micro_batches
         left_s = each_s * (args.gradient_accumulation_steps - self._micro_batches)
         if left_s > signals.seconds_left() / 2:  # the other half is for the push
-            self.save_whole_steps()
-            raise StepGivenUp
+            self.save_completed_steps()
+            raise StepAbandoned
 
-    def save_whole_steps(self) -> None:
+    def save_completed_steps(self) -> None:
         """In the middle of a step: what was before it."""
         step = self._trainer.state.global_step
         if step > 0:
@@ -86,14 +83,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             parameter.grad = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._stops():
+        if self._should_stop():
             control.should_training_stop = True
         control.should_log = True
 
-    def _stops(self) -> bool:
+    def _should_stop(self) -> bool:
         """Of several workers all stop after the same step."""
         is_alone = self._trainer.workers.size == 1
-        return self._trainer.stops or (is_alone and signals.requested())
+        return self._trainer.stop_requested or (is_alone and signals.requested())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" not in logs:
@@ -102,7 +99,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         tokens_per_s = self._tokens(state.global_step) / seconds
         row = state.log_history[-1]
         row |= {"seconds": seconds, "tokens_per_s": tokens_per_s, "memory_gib": memory_gib()}
-        self._stop_if_diverged(logs)
+        self._divergence.step(logs["loss"], logs.get("grad_norm", math.nan))
         self._measure_held_out(state.global_step, row)
         self.progress.step(
             state.global_step,
@@ -125,14 +122,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _measure_held_out(self, step: int, row: StepRow) -> None:
         """Between two steps, and outside the training time. Not when there is little time left.
 
-        Workers that hold the base in parts measure together: each layer needs all of them.
+        Workers that hold a shard of the base each measure together: every layer needs all of them.
         """
         trainer = self._trainer
-        measures = trainer.workers.is_main or trainer.frozen.is_sharded
-        if not measures or self._stops() or not self._held_out.due(step):
+        measures = trainer.workers.is_main or trainer.frozen_base.is_sharded
+        if not measures or self._should_stop() or not self._held_out.is_due(step):
             return
         begin = time.monotonic()
-        row["held_out_loss"] = self._held_out.loss(
+        row["held_out_loss"] = self._held_out.measure(
             trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
         )
         with trainer.workers.translate_errors():
@@ -154,13 +151,3 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._checkpoints.save(step, lambda folder: self._trainer.save_state(folder, rng))
         self._saved = time.monotonic()
         self.progress.saved(step)
-
-    def _stop_if_diverged(self, logs: dict[str, float]) -> None:
-        gradient = logs.get("grad_norm", math.nan)
-        sound = math.isfinite(logs["loss"]) and math.isfinite(gradient) and gradient > 0
-        self._bad = 0 if sound else self._bad + 1
-        if self._bad >= BAD_STEPS:
-            raise RejectedError(
-                f"training diverged: loss {logs['loss']:.4g}, gradient norm {gradient:.4g} and "
-                f"{BAD_STEPS} unusable steps in a row; lower QLORA_LEARNING_RATE or check the data"
-            )

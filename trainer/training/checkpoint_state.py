@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import MemoryPlan
-from trainer.runs.checkpoints import from_parts
 
 PLAN = "plan.json"  # another one ends in other last bits
 STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
@@ -23,23 +22,57 @@ def trainable(model: Any) -> dict[str, torch.Tensor]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    parts = json.loads((checkpoint / STATE).read_text())
-    state: dict[str, Any] = from_parts(parts, load_file(checkpoint / TENSORS))
+    content = json.loads((checkpoint / STATE).read_text())
+    state: dict[str, Any] = restore_tensors(content, load_file(checkpoint / TENSORS))
     return state
 
 
-def write_plan(choice: Execution, folder: Path) -> None:
-    plan = choice.plan and choice.plan.to_json()
-    (folder / PLAN).write_text(json.dumps({"blocks": choice.blocks, "plan": plan}))
+def write_plan(execution: Execution, folder: Path) -> None:
+    plan = execution.plan and execution.plan.to_json()
+    (folder / PLAN).write_text(json.dumps({"blocks": execution.blocks, "plan": plan}))
 
 
 def read_plan(checkpoint: Path) -> Execution | None:
     """How memory was spent up to this checkpoint; None for one from before that was recorded."""
     if not (checkpoint / PLAN).exists():
         return None
-    said = json.loads((checkpoint / PLAN).read_text())
-    plan = said["plan"] and MemoryPlan.from_json(said["plan"])
-    return Execution(said["blocks"], plan, "as the run began")
+    content = json.loads((checkpoint / PLAN).read_text())
+    plan = content["plan"] and MemoryPlan.from_json(content["plan"])
+    return Execution(content["blocks"], plan, "as the run began")
+
+
+def extract_tensors(value: Any, tensors: dict[str, Any], path: str = "") -> Any:
+    """`value` as JSON, its tensors and arrays moved into `tensors` under their path in it.
+
+    Raises TypeError for what is neither.
+    """
+    if isinstance(value, torch.Tensor | numpy.ndarray):
+        # A copy: optimizer states share their quantisation maps, and safetensors refuses aliases.
+        tensors[path] = torch.as_tensor(value).detach().cpu().clone().contiguous()
+        return {"tensor": path, "numpy": isinstance(value, numpy.ndarray)}
+    if isinstance(value, dict):
+        pairs = [[k, extract_tensors(v, tensors, f"{path}/{k}")] for k, v in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, list | tuple):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [extract_tensors(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be part of a checkpoint")
+
+
+def restore_tensors(content: Any, tensors: dict[str, Any]) -> Any:
+    """The inverse of `extract_tensors`."""
+    if not isinstance(content, dict):
+        return content
+    if "tensor" in content:
+        tensor = tensors[content["tensor"]]
+        return tensor.numpy() if content["numpy"] else tensor
+    if "dict" in content:
+        return {key: restore_tensors(value, tensors) for key, value in content["dict"]}
+    if "tuple" in content:
+        return tuple(restore_tensors(value, tensors) for value in content["tuple"])
+    return [restore_tensors(value, tensors) for value in content["list"]]
 
 
 def without_functions(state: dict[str, Any]) -> dict[str, Any]:

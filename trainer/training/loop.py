@@ -2,17 +2,14 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer.dataset.packing import Block
-from trainer.distributed.workers import OtherFailed, Workers
+from trainer.distributed.workers import OtherFailed
 from trainer.errors import Interrupted, SettingsError, UnreachableError
-from trainer.models.sharded_base import WholeBase
 from trainer.monitoring.prometheus import Metrics
 from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
@@ -20,15 +17,11 @@ from trainer.planner import choose
 from trainer.planner.choose import Execution
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
-from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
-from trainer.training.callback import StepGivenUp, Watch
+from trainer.training.callback import StepAbandoned, TrainingCallback
 from trainer.training.checkpoint_state import read_plan
 from trainer.training.resumable_trainer import ResumableTrainer
-from trainer.training.trainer_factory import make_trainer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from trainer.training.setup import TrainingSetup
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +29,7 @@ SAVING = "saving a checkpoint at the end of this step; a second signal ends at o
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What a finished training run leaves beside the weights. `history` has one row a step.
 
     Seconds and tokens/s are of all starts of the run together, without what a kill made it repeat.
@@ -46,7 +39,7 @@ class Trained:
     seconds: float
     tokens_per_s: float
     vram_peak_gib: float | None
-    choice: Execution
+    execution: Execution
     history: list[StepRow]
 
     @property
@@ -63,58 +56,51 @@ class Trained:
 
 
 def train(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    blocks: Sequence[Block],
-    settings: Settings,
+    setup: TrainingSetup,
     *,
-    held_out: Sequence[Block],
-    precision: Precision,
-    device: Device,
-    choice: Execution,
-    again: Callable[[Execution], Execution],
+    replan_on_resume: Callable[[Execution], Execution],
     checkpoints: Checkpoints,
     metrics: Metrics,
     tracking: Tracking,
-    workers: Workers,
-    frozen: WholeBase,
-) -> Trained:
-    """Train the adapter of `model` in place, from the newest valid checkpoint if there is one.
+) -> TrainingResult:
+    """Train the adapter of `setup` in place, from the newest valid checkpoint if there is one.
 
-    Memory is spent as in `choice`, or as in the checkpoint where `again` finds that it still fits.
-    Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's push
-    failed with.
+    Then memory is spent as in that checkpoint, or as `replan_on_resume` says where that no longer
+    fits. Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's
+    push failed with.
     """
-
-    def made(choice: Execution) -> ResumableTrainer:
-        return make_trainer(
-            model, tokenizer, blocks, settings, precision, device, choice, workers, frozen
-        )
-
-    trainer = made(choice)
-    start = _start(settings, checkpoints, trainer) if workers.is_main else None
-    start = workers.broadcast_folder(
-        start, settings.scratch_dir / workers.per_worker_name("handed-out")
-    )
+    trainer = ResumableTrainer(setup)
+    start = _shared_start(setup, checkpoints, trainer)
     begun = read_plan(start) if start is not None else None
-    if begun is not None and not begun.is_as(choice):
-        choice = _as_begun(begun, again)
-        if trainer.engine is not None:
-            trainer.engine.close()
-        trainer = made(choice)
-    watch = Watch(trainer, settings, checkpoints, metrics, tracking, held_out)
-    trainer.add_callback(watch)
+    if begun is not None and not begun.is_as(setup.execution):
+        setup = replace(setup, execution=_execution_on_resume(begun, replan_on_resume))
+        trainer.close()
+        trainer = ResumableTrainer(setup)
+    callback = TrainingCallback(trainer, setup, checkpoints, metrics, tracking)
+    trainer.add_callback(callback)
     if start is not None:
         log.info("resuming from checkpoint %s", start.name)
-    if device.kind == "cuda":
+    if setup.device.kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    _run(trainer, callback, checkpoints, start)
+    trainer.close()
+    return _result(setup, trainer)
+
+
+def _run(
+    trainer: ResumableTrainer,
+    callback: TrainingCallback,
+    checkpoints: Checkpoints,
+    start: Path | None,
+) -> None:
+    """To the last step. A signal ends it in Interrupted, with the steps before it saved."""
     with signals.deferred(SAVING):
         try:
-            with contextlib.suppress(StepGivenUp):
+            with contextlib.suppress(StepAbandoned):
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
             checkpoints.finish()
         except OtherFailed:
-            watch.save_whole_steps()
+            callback.save_completed_steps()
             checkpoints.finish()
             raise
         except UnreachableError as error:
@@ -122,39 +108,50 @@ def train(
                 raise
             log.warning("the last checkpoint is on this disk only: %s", error)
         finally:
-            watch.progress.close()
-        if trainer.stops and not signals.requested():
+            callback.progress.close()
+        if trainer.stop_requested and not signals.requested():
             raise Interrupted("a signal stopped another worker; start all again to go on")
-    if trainer.engine is not None:
-        trainer.engine.close()
+
+
+def _result(setup: TrainingSetup, trainer: ResumableTrainer) -> TrainingResult:
     history = rows_of(trainer.state.log_history)
-    return Trained(
+    on_gpu = setup.device.kind == "cuda"
+    return TrainingResult(
         steps=trainer.state.global_step,
         seconds=seconds_of(history),
         tokens_per_s=history[-1]["tokens_per_s"],
-        vram_peak_gib=(
-            max(row["memory_gib"] for row in history) if device.kind == "cuda" else None
-        ),
-        choice=choice,
+        vram_peak_gib=max(row["memory_gib"] for row in history) if on_gpu else None,
+        execution=setup.execution,
         history=history,
     )
 
 
-def _as_begun(begun: Execution, again: Callable[[Execution], Execution]) -> Execution:
+def _execution_on_resume(
+    begun: Execution, replan_on_resume: Callable[[Execution], Execution]
+) -> Execution:
     """Memory may have become less, or more, since the run began."""
-    choice = again(begun)
-    if not choice.is_as(begun):
+    execution = replan_on_resume(begun)
+    if not execution.is_as(begun):
         log.warning(
             "the run began with micro-batches of %d blocks, in a way that does not fit any more: "
             "it will end in other last bits than a run that was never stopped",
             begun.blocks,
         )
-    choose.log_execution(choice)
-    return choice
+    choose.log_execution(execution)
+    return execution
+
+
+def _shared_start(
+    setup: TrainingSetup, checkpoints: Checkpoints, trainer: ResumableTrainer
+) -> Path | None:
+    """The checkpoint to go on from, which the first worker has; the others get a copy."""
+    workers, settings = setup.workers, setup.settings
+    start = _start(settings, checkpoints, trainer) if workers.is_main else None
+    copied = settings.scratch_dir / workers.per_worker_name("handed-out")
+    return workers.broadcast_folder(start, copied)
 
 
 def _start(settings: Settings, checkpoints: Checkpoints, trainer: ResumableTrainer) -> Path | None:
-    """The checkpoint to go on from."""
     if settings.resume == "never":
         checkpoints.discard()
         return None

@@ -16,7 +16,7 @@ POINTS = 20  # of the curve
 SHARE = 0.1  # of the blocks that are trained; a forward pass is about a third of a step
 
 
-class HeldOut:
+class HeldOutLoss:
     """A part of the held-out blocks, measured POINTS times in `steps` optimizer steps.
 
     It is small enough for all measurements together to cost a few percent of the training.
@@ -29,10 +29,10 @@ class HeldOut:
         stride = -(-len(blocks) // most)  # blocks come longest content first: take of all lengths
         self._blocks = blocks[:: stride or 1]
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         return bool(self._blocks) and (step % self._every == 0 or step == self._last)
 
-    def loss(self, model: Any, engine: Engine | None, micro_batch: int) -> float:
+    def measure(self, model: Any, engine: Engine | None, micro_batch: int) -> float:
         """In nats a token, without dropout. Leaves the model and every random state as they are."""
         if engine is None:
             with _without_dropout(model):
