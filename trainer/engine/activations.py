@@ -1,10 +1,28 @@
-"""What one micro-batch carries from part to part, and from its forward to its backward pass."""
+"""What one micro-batch consists of, and what its forward pass saves for its backward pass.
+
+What is saved here is counted in `planner/memory_plan.py`; tests/planner/test_memory_plan.py
+compares the two.
+"""
 
 from dataclasses import dataclass, field
 
 import torch
 
+from trainer.engine.weights import LoraKey
 from trainer.kernels.attention import Attended, Documents
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One micro-batch; int64 [B, T] each."""
+
+    input_ids_BT: torch.Tensor
+    labels_BT: torch.Tensor
+    position_ids_BT: torch.Tensor
+    where: Documents
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        return self.input_ids_BT, self.labels_BT, self.position_ids_BT
 
 
 @dataclass
@@ -14,40 +32,43 @@ class Batch:
     where: Documents
     cos_MD: torch.Tensor
     sin_MD: torch.Tensor
-    halves: dict[int, torch.Tensor]  # of the adapter, in the compute dtype
+    adapter: dict[LoraKey, torch.Tensor]  # in the compute dtype
     drops: bool
     random: torch.Tensor | None  # int64 [1]: decides its dropout; None where torch draws it
-    gradients: dict[int, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[LoraKey, torch.Tensor] = field(default_factory=dict)  # float32
 
-    def add(self, parameter: torch.nn.Parameter, gradient: torch.Tensor) -> None:
-        former = self.gradients.get(id(parameter))
-        self.gradients[id(parameter)] = gradient if former is None else former.add_(gradient)
+    def add(self, key: LoraKey, gradient: torch.Tensor) -> None:
+        former = self.gradients.get(key)
+        self.gradients[key] = gradient if former is None else former.add_(gradient)
 
 
 @dataclass
-class Saved:
-    """What the forward pass of one layer leaves to its backward pass."""
+class LayerActivations:
+    """What the forward pass of one layer leaves to its backward pass.
+
+    Dictionaries have the number of a linear layer as their key.
+    """
 
     x_MH: torch.Tensor | None
     attended: Attended | None = None
     q_MHD: torch.Tensor | None = None  # as attention saw it, rotated
     k_MKD: torch.Tensor | None = None
     v_MKD: torch.Tensor | None = None
-    unrotated: tuple[torch.Tensor, torch.Tensor] | None = None  # before Qwen3's norms
+    unnormed: tuple[torch.Tensor, torch.Tensor] | None = None  # q and k before Qwen3's norms
     middle_MH: torch.Tensor | None = None
     gate_MI: torch.Tensor | None = None
     up_MI: torch.Tensor | None = None
     masks: dict[int, torch.Tensor] = field(default_factory=dict)  # those that torch has drawn
-    first_row: int = 0  # of the part that goes through the feed-forward network
-    lowered: dict[int, torch.Tensor] = field(default_factory=dict)  # A x of each adapter
+    first_row: int = 0  # of the slice that goes through the feed-forward network
+    lora_ax: dict[int, torch.Tensor] = field(default_factory=dict)  # A x of each adapter, [M, r]
 
 
 @dataclass
-class Passed:
+class DecoderActivations:
     """What the forward pass leaves to the backward pass."""
 
     batch: Batch
     loss: torch.Tensor
-    saved: list[Saved]
+    layers: list[LayerActivations]
     x_MH: torch.Tensor  # input of the last norm
     grad_MH: torch.Tensor  # gradient at its output, of the sum of losses

@@ -2,19 +2,19 @@
 
 import torch
 
-from trainer.engine.activations import Saved
+from trainer.engine.activations import LayerActivations
 
 
-class Host:
+class CpuOffload:
     """Layer inputs in pinned host memory, copied on a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._buffers: dict[tuple[int, int], torch.Tensor] = {}
-        self._coming: dict[int, tuple[list[torch.Tensor], torch.cuda.Event]] = {}
+        self._prefetched: dict[int, tuple[list[torch.Tensor], torch.cuda.Event]] = {}
 
-    def store(self, number: int, saved: Saved) -> None:
+    def store(self, number: int, saved: LayerActivations) -> None:
         """Start copying what `saved` holds; its GPU memory is free once the copy is done."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
@@ -30,11 +30,11 @@ class Host:
         if saved.attended is not None:
             saved.attended.out_MHD = torch.empty(0)
 
-    def fetch(self, number: int, saved: list[Saved]) -> None:
+    def fetch(self, number: int, saved: list[LayerActivations]) -> None:
         """Bring layer `number` back and start bringing the one before it."""
         if saved[number].x_MH is None:
             self._start(number)
-            tensors, arrived = self._coming.pop(number)
+            tensors, arrived = self._prefetched.pop(number)
             current = torch.cuda.current_stream(self._device)
             current.wait_event(arrived)
             for tensor in tensors:
@@ -47,16 +47,16 @@ class Host:
             self._start(number - 1)
 
     def _start(self, number: int) -> None:
-        if number in self._coming:
+        if number in self._prefetched:
             return
         with torch.cuda.stream(self._stream):
             buffers = [b for (n, _), b in self._buffers.items() if n == number]
             tensors = [b.to(self._device, non_blocking=True) for b in buffers]
             arrived = torch.cuda.Event()
             arrived.record(self._stream)
-        self._coming[number] = tensors, arrived
+        self._prefetched[number] = tensors, arrived
 
 
-def _tensors(saved: Saved) -> list[torch.Tensor]:
+def _tensors(saved: LayerActivations) -> list[torch.Tensor]:
     assert saved.x_MH is not None
     return [saved.x_MH] if saved.attended is None else [saved.x_MH, saved.attended.out_MHD]

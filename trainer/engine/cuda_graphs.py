@@ -1,77 +1,63 @@
 """The decoder as one node of autograd's graph, and both of its passes as CUDA graphs."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from trainer.engine.activations import Passed
+from trainer.engine.activations import DecoderActivations, Inputs
 from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Documents
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One micro-batch; int64 [B, T] each."""
-
-    input_ids_BT: torch.Tensor
-    labels_BT: torch.Tensor
-    position_ids_BT: torch.Tensor
-    where: Documents
-
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        return self.input_ids_BT, self.labels_BT, self.position_ids_BT
 
 
 class Passes(Protocol):
     """Both passes of a decoder over one micro-batch."""
 
-    def forward(self, inputs: Inputs) -> Passed: ...
+    def forward(self, inputs: Inputs) -> DecoderActivations: ...
 
-    def backward(self, passed: Passed, grad_loss: torch.Tensor) -> list[torch.Tensor]:
+    def backward(self, saved: DecoderActivations, grad_loss: torch.Tensor) -> list[torch.Tensor]:
         """Gradients of all trained parameters, in their order."""
         ...
 
 
-class Loss(torch.autograd.Function):
+class DecoderLoss(torch.autograd.Function):
     """The whole decoder as one node of autograd's graph; with `graphs` it replays one of them."""
 
     @staticmethod
     def forward(
-        ctx: Any, passes: Passes, graphs: "Graphs | None", inputs: Inputs, *parameters: Any
+        ctx: Any, passes: Passes, graphs: "GraphCache | None", inputs: Inputs, *parameters: Any
     ) -> torch.Tensor:
         if graphs is not None:
             ctx.graph = graphs.of(inputs)
             replayed: torch.Tensor = ctx.graph.forward(inputs)
             return replayed
-        ctx.passes, ctx.passed = passes, passes.forward(inputs)
-        loss: torch.Tensor = ctx.passed.loss
+        ctx.passes, ctx.saved = passes, passes.forward(inputs)
+        loss: torch.Tensor = ctx.saved.loss
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor) -> Any:
         if hasattr(ctx, "graph"):
             return None, None, None, *ctx.graph.backward(grad_loss)
-        passed, ctx.passed = ctx.passed, None
-        return None, None, None, *ctx.passes.backward(passed, grad_loss)
+        saved, ctx.saved = ctx.saved, None
+        return None, None, None, *ctx.passes.backward(saved, grad_loss)
 
 
-class Graphs:
-    """One `Graph` for each shape of micro-batch, in memory that all of them share: one runs at a
-    time."""
+class GraphCache:
+    """One `CapturedPasses` for each shape of micro-batch, in memory that all of them share: one
+    runs at a time."""
 
     def __init__(self, passes: Passes, row_tokens: int, device: torch.device) -> None:
         self._passes, self._row, self._device = passes, row_tokens, device
-        self._made: dict[tuple[int, int], Graph] = {}
+        self._made: dict[tuple[int, int], CapturedPasses] = {}
         self._pool: Any = None
 
-    def of(self, inputs: Inputs) -> "Graph":
+    def of(self, inputs: Inputs) -> "CapturedPasses":
         """The one that takes `inputs`: for as many documents, rounded up to a power of two."""
         rows, documents = len(inputs.input_ids_BT), inputs.where.starts.numel() - 1
         key = rows, max(rows, next_power_of_2(documents))
         if key not in self._made:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            self._made[key] = Graph(
+            self._made[key] = CapturedPasses(
                 self._passes, _blank(rows, self._row, key[1], self._device), self._pool
             )
         return self._made[key]
@@ -81,7 +67,7 @@ class Graphs:
         self._pool = None
 
 
-class Graph:
+class CapturedPasses:
     """Both passes of one shape of micro-batch as CUDA graphs."""
 
     def __init__(self, passes: Passes, inputs: Inputs, pool: Any) -> None:
@@ -99,10 +85,10 @@ class Graph:
         torch.cuda.set_rng_state(random, device)
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._forward, pool=pool):
-            passed = passes.forward(self._inputs)
-        self._loss = passed.loss
+            saved = passes.forward(self._inputs)
+        self._loss = saved.loss
         with torch.cuda.graph(self._backward, pool=pool):
-            self._gradients = passes.backward(passed, self._grad_loss)
+            self._gradients = passes.backward(saved, self._grad_loss)
 
     def forward(self, inputs: Inputs) -> torch.Tensor:
         for own, given in zip(self._inputs.tensors(), inputs.tensors(), strict=True):

@@ -1,7 +1,6 @@
 """The end of a decoder: last norm, head and cross-entropy, and back; logits are never whole."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -11,11 +10,12 @@ from trainer.labels import IGNORED
 
 
 @dataclass(frozen=True)
-class Head:
+class LmHead:
     """`weight` [V, H] may lie in host memory; `rows` tokens go through it at a time."""
 
     weight: torch.Tensor
-    norm: Any  # a module with `weight` and `variance_epsilon`
+    norm: torch.Tensor
+    epsilon: float
     kernels: Kernels
     device: torch.device
     rows: int
@@ -38,9 +38,7 @@ class Head:
         for rows in slices(len(grad_MH), self.rows):
             # In float32: the loss scale alone may be more than 16 bits hold.
             grad_MH[rows] = grad_MH[rows].float().mul_(grad_loss).to(grad_MH.dtype)
-        grad: torch.Tensor = self.kernels.rms_norm_backward(
-            grad_MH, x_MH, self.norm.weight, self.norm.variance_epsilon
-        )
+        grad: torch.Tensor = self.kernels.rms_norm_backward(grad_MH, x_MH, self.norm, self.epsilon)
         return grad
 
     def _rows_loss(
@@ -49,7 +47,7 @@ class Head:
         losses, grad_MH = [torch.zeros((), device=self.device)], torch.empty_like(x_MH)
         head = self.weight.to(self.device, non_blocking=True)
         for rows in slices(len(x_MH), self.rows):
-            normed = self.kernels.rms_norm(x_MH[rows], self.norm.weight, self.norm.variance_epsilon)
+            normed = self.kernels.rms_norm(x_MH[rows], self.norm, self.epsilon)
             logits = normed @ head.t()
             loss, grad_logits = self.kernels.cross_entropy(logits, target_M[rows])
             torch.mm(grad_logits, head, out=grad_MH[rows])

@@ -9,41 +9,59 @@ import torch
 from trainer.kernels.dequantise import Nf4
 from trainer.planner.model_shape import head_size
 
+LoraKey = tuple[int, str]
+"""Names one tensor of the adapter: the number of its linear layer, "A" or "B"."""
 
-@dataclass
+
+@dataclass(frozen=True)
+class Lora:
+    """The adapter of a linear layer, which adds scale B A drop(x)."""
+
+    a: torch.nn.Parameter  # [r, in]
+    b: torch.nn.Parameter  # [out, r]
+    scale: float
+    dropout: float
+
+    @classmethod
+    def of(cls, module: Any) -> "Lora":
+        """From one of peft's LoRA layers."""
+        (name,) = module.active_adapters
+        return cls(
+            a=module.lora_A[name].weight,
+            b=module.lora_B[name].weight,
+            scale=module.scaling[name],
+            dropout=getattr(module.lora_dropout[name], "p", 0.0),
+        )
+
+
+@dataclass(frozen=True)
 class Linear:
-    """A frozen linear layer and, where it has one, its adapter: W + scale B A."""
+    """A frozen linear layer and, where it has one, its adapter."""
 
     weight: Nf4
     bias: torch.Tensor | None
-    lora_a: torch.nn.Parameter | None = None  # [r, in]
-    lora_b: torch.nn.Parameter | None = None  # [out, r]
-    scale: float = 0.0
-    dropout: float = 0.0
-    salt: int = 0
-    unpacked: torch.Tensor | None = None  # the matrix itself, where memory is no question
+    number: int  # counted through all layers; the salt of its dropout
+    lora: Lora | None = None
 
     @classmethod
-    def of(cls, module: Any, salt: int) -> "Linear":
+    def of(cls, module: Any, number: int) -> "Linear":
         """From bitsandbytes' Linear4bit, bare or inside peft's. ValueError for anything else."""
         base = getattr(module, "base_layer", module)
         if not hasattr(getattr(base, "weight", None), "quant_state"):
             raise ValueError(f"{type(base).__name__} is no 4-bit layer")
-        linear = cls(Nf4.of(base.weight), base.bias)
-        if base is not module:
-            (name,) = module.active_adapters
-            linear.lora_a = module.lora_A[name].weight
-            linear.lora_b = module.lora_B[name].weight
-            linear.scale = module.scaling[name]
-            linear.dropout = getattr(module.lora_dropout[name], "p", 0.0)
-            linear.salt = salt
-        return linear
+        lora = None if base is module else Lora.of(module)
+        return cls(Nf4.of(base.weight), base.bias, number, lora)
 
-    def trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in (self.lora_a, self.lora_b) if p is not None]
+    @property
+    def a_key(self) -> LoraKey:
+        return self.number, "A"
+
+    @property
+    def b_key(self) -> LoraKey:
+        return self.number, "B"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layer:
     """One decoder layer; Qwen3 alone has norms on the heads of q and k."""
 
@@ -65,9 +83,35 @@ class Layer:
         return self.q, self.k, self.v, self.o, self.gate, self.up, self.down
 
 
-def layers_of(model: Any) -> Iterator[Layer]:
-    """Of a PeftModel around a decoder of a known family."""
-    base = model.get_base_model()
+@dataclass(frozen=True)
+class DecoderWeights:
+    """All of a decoder. `embedding` [V, H] and `head` [V, H] may be one tensor."""
+
+    embedding: torch.nn.Parameter
+    layers: tuple[Layer, ...]
+    norm: torch.Tensor
+    epsilon: float
+    head: torch.nn.Parameter
+    rotary: Any  # transformers' module: cos and sin of positions
+
+    @classmethod
+    def of(cls, model: Any) -> "DecoderWeights":
+        """Of a PeftModel around a decoder of a known family."""
+        base = model.get_base_model()
+        return cls(
+            embedding=base.get_input_embeddings().weight,
+            layers=tuple(_layers(base)),
+            norm=base.model.norm.weight,
+            epsilon=base.model.norm.variance_epsilon,
+            head=base.get_output_embeddings().weight,
+            rotary=base.model.rotary_emb,
+        )
+
+    def linears(self) -> list[Linear]:
+        return [linear for layer in self.layers for linear in layer.linears()]
+
+
+def _layers(base: Any) -> Iterator[Layer]:
     for number, module in enumerate(base.model.layers):
         attention, mlp = module.self_attn, module.mlp
         modules = (
@@ -75,7 +119,7 @@ def layers_of(model: Any) -> Iterator[Layer]:
             mlp.gate_proj, mlp.up_proj, mlp.down_proj,
         )  # fmt: skip
         q, k, v, o, gate, up, down = (
-            Linear.of(m, salt=number * len(modules) + i) for i, m in enumerate(modules)
+            Linear.of(m, number * len(modules) + i) for i, m in enumerate(modules)
         )
         q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
         yield Layer(

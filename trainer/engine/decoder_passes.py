@@ -1,0 +1,122 @@
+"""Both passes of a decoder under one memory plan."""
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.engine.activations import Batch, DecoderActivations, Inputs, LayerActivations
+from trainer.engine.adapter_parameters import AdapterParameters
+from trainer.engine.cpu_offload import CpuOffload
+from trainer.engine.cuda_graphs import GraphCache
+from trainer.engine.decoder_layer import LayerPass
+from trainer.engine.lm_head import LmHead
+from trainer.engine.lora_linear import LinearPass
+from trainer.engine.weights import DecoderWeights
+from trainer.kernels import Kernels
+from trainer.kernels.attention import Attention
+from trainer.models.sharded_base import WholeBase
+from trainer.planner.memory_plan import MemoryPlan
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a decoder is computed by; a row of a micro-batch has `row_tokens`."""
+
+    dtype: torch.dtype
+    device: torch.device
+    kernels: Kernels
+    attention: Attention
+    row_tokens: int
+
+
+class DecoderPasses:
+    """Both passes under `plan`. All that another plan replaces is in here: matrices that are
+    unpacked, host memory, captured graphs. `free` gives it back."""
+
+    def __init__(
+        self,
+        weights: DecoderWeights,
+        adapter: AdapterParameters,
+        base: WholeBase,
+        backend: Backend,
+        plan: MemoryPlan,
+    ) -> None:
+        self.plan = plan
+        self._weights, self._adapter, self._base = weights, adapter, base
+        self._dtype, self._device = backend.dtype, backend.device
+        self._k = backend.kernels
+        self._linear = LinearPass(weights.linears(), self._k, self._dtype, self._device)
+        self._layer = LayerPass(self._linear, self._k, backend.attention, plan)
+        self._head = LmHead(
+            weights.head, weights.norm, weights.epsilon, self._k, self._device, plan.logit_rows
+        )
+        self._offload = CpuOffload(self._device) if plan.offload else None
+        self.graphs = GraphCache(self, backend.row_tokens, self._device) if plan.graph else None
+
+    def unpack(self) -> bool:
+        """Unpack the weights of the plan's layers; False where memory runs out in between."""
+        try:
+            for layer in self._weights.layers[: self.plan.unpacked_layers]:
+                for linear in layer.linears():
+                    self._linear.unpack(linear)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def free(self) -> None:
+        if self.graphs is not None:
+            self.graphs.clear()
+        self._linear.free()
+        self._offload = None
+
+    def forward(self, inputs: Inputs) -> DecoderActivations:
+        batch = self._batch(inputs, drops=True)
+        x = self._embedded(inputs)
+        saved = []
+        first_stored = len(self._weights.layers) - self.plan.stored_layers
+        for number in self._base.gather_layers(range(len(self._weights.layers))):
+            layer, store = self._weights.layers[number], number >= first_stored
+            out, state = self._layer.forward(layer, x, batch, store=store)
+            if self._offload is not None and not store:
+                self._offload.store(number, state)
+            saved.append(state)
+            x = out
+        loss, grad = self._head.loss(x, inputs.labels_BT)
+        return DecoderActivations(batch, loss, saved, x, grad)
+
+    def backward(self, saved: DecoderActivations, grad_loss: torch.Tensor) -> list[torch.Tensor]:
+        """Gradients of the adapter's `parameters`, float32. What was saved is used up."""
+        batch, layers = saved.batch, saved.layers
+        grad = self._head.backward(saved.grad_MH, saved.x_MH, grad_loss)
+        saved.grad_MH = saved.x_MH = torch.empty(0)
+        for number in self._base.gather_layers(reversed(range(len(layers)))):
+            if self._offload is not None:
+                self._offload.fetch(number, layers)
+            grad = self._layer.backward(
+                self._weights.layers[number], grad, layers[number], batch, lowest=number == 0
+            )
+            layers[number] = LayerActivations(None)
+        return self._adapter.gradients(batch.gradients)
+
+    def held_out_sum(self, inputs: Inputs) -> torch.Tensor:
+        """The loss without dropout, saving nothing for a backward pass."""
+        batch = self._batch(inputs, drops=False)
+        x = self._embedded(inputs)
+        for number in self._base.gather_layers(range(len(self._weights.layers))):
+            x, _ = self._layer.forward(self._weights.layers[number], x, batch, store=False)
+        return self._head.loss(x, inputs.labels_BT)[0]
+
+    def _embedded(self, inputs: Inputs) -> torch.Tensor:
+        ids, table = inputs.input_ids_BT.flatten(), self._weights.embedding.data
+        x_MH: torch.Tensor = self._k.embedding(ids, table, self._dtype)
+        return x_MH
+
+    def _batch(self, inputs: Inputs, *, drops: bool) -> Batch:
+        like = torch.empty(0, dtype=self._dtype, device=self._device)
+        cos, sin = self._weights.rotary(like, inputs.position_ids_BT.reshape(1, -1))
+        # On a CPU that computes nothing again torch draws the masks, as it does for the stock path.
+        stores_all = self.plan.stored_layers == len(self._weights.layers)
+        draws = self._device.type == "cpu" and stores_all
+        random = torch.randint(2**31, (1,), device=self._device) if drops and not draws else None
+        adapter = self._adapter.copies(self._dtype)
+        return Batch(inputs.where, cos[0], sin[0], adapter, drops, random)
