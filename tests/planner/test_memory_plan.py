@@ -1,18 +1,47 @@
 """The memory plan: its keys on disk, and what is predicted is what was measured and is saved."""
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
 
 import pytest
+import torch
 from support.devices import LLAMA_2_7B, TRAINABLE
+from support.small_models import CONFIGS, ROW, documents, packed_batch, tuned_model
 
+from trainer.engine.activations import DecoderActivations
+from trainer.engine.decoder import Engine
+from trainer.models.base_model import Base
 from trainer.planner.gpus import GPUS
-from trainer.planner.memory_plan import MemoryPlan, peak_bytes, stock_peak_bytes, tokens_per_s
+from trainer.planner.memory_plan import (
+    FULL,
+    HALF,
+    MemoryPlan,
+    peak_bytes,
+    recomputed_layer_bytes,
+    stock_peak_bytes,
+    stored_layer_bytes,
+    tokens_per_s,
+)
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB
 from trainer.runtime.nf4 import NF4_BYTES
 
 OFFLOADED = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, offload_embeddings=True)
 LONG = replace(OFFLOADED, keep_attention=True)
+
+
+@dataclass(frozen=True)
+class Small:
+    """A small model with an adapter, and its sizes as the planner sees them."""
+
+    family: str
+    model: Any
+    shape: ModelShape
+
+
+# -- keys on disk -----------------------------------------------------------------------------
 
 ON_DISK = {  # as checkpoints and run.json of the first releases hold a plan
     "kept_layers": 3,
@@ -50,6 +79,82 @@ def test_a_plan_of_an_earlier_release_is_read() -> None:
 def test_a_plan_with_an_unknown_key_is_refused() -> None:
     with pytest.raises(TypeError, match="dropped_layers"):
         MemoryPlan.from_json(ON_DISK | {"dropped_layers": 1})
+
+
+# -- what a layer saves, in the engine and in the accounting ----------------------------------
+
+ADAPTED, RANK = "q_proj,v_proj", 4
+SAVING = {
+    "stored": MemoryPlan(3),
+    "one stored": MemoryPlan(1),
+    "recomputed": MemoryPlan(0, mlp_rows=40, logit_rows=17),
+    "attention": MemoryPlan(0, keep_attention=True),
+    "both": MemoryPlan(2, keep_attention=True, unpacked_layers=1),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A model of each family whose hidden state, queries, keys and intermediate state are of
+    different widths, in 16 bits."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = tuned_model(request.param, folder, ADAPTED, precision="fp16", head_dim=48)
+    return Small(request.param, model, Base(folder, request.param, "none").shape())
+
+
+@pytest.mark.parametrize("plan", SAVING)
+def test_what_the_engine_saves_is_what_is_counted(plan: str, small: Small) -> None:
+    """To the byte, layer by layer, with what is left out of the count named and added."""
+    batch, chosen = packed_batch(), SAVING[plan]
+    where, tokens = documents(batch["position_ids"]), batch["input_ids"].numel()
+    engine = Engine(small.model, dtype=torch.float16, plan=chosen, row_tokens=ROW)
+    loss = engine.loss_sum(batch["input_ids"], batch["labels"], batch["position_ids"], where)
+    saved: DecoderActivations = loss.grad_fn.saved  # what the backward pass will be given
+    first_stored = small.shape.layers - chosen.stored_layers
+    for number, layer in enumerate(saved.layers):
+        if number >= first_stored:
+            counted = stored_layer_bytes(small.shape, tokens)
+            left_out = left_out_of_stored(small) * tokens
+        else:
+            counted = recomputed_layer_bytes(small.shape, chosen, tokens)
+            left_out = left_out_of_recomputed(small, chosen) * tokens
+        assert saved_bytes(layer) == counted + left_out, number
+    of_layers = sum(saved_bytes(layer) for layer in saved.layers)
+    assert saved_bytes(saved.layers) == of_layers, "layers share what is counted for each"
+
+
+def left_out_of_stored(small: Small) -> int:
+    """Bytes for each token: A x of each adapter, less than a thousandth of a 7B's layer; q and k
+    before Qwen3's norms; on a CPU, where nothing is counted, attention's output once more."""
+    adapters = RANK * len(ADAPTED.split(","))
+    before_norms = small.shape.q + small.shape.kv if small.family == "qwen3" else 0
+    return HALF * (adapters + before_norms + small.shape.q)
+
+
+def left_out_of_recomputed(small: Small, plan: MemoryPlan) -> int:
+    """The log-sum-exp of attention that is kept, under a hundredth of its output for heads of 128;
+    on a CPU its output once more."""
+    return FULL * small.shape.heads + HALF * small.shape.q if plan.keep_attention else 0
+
+
+def saved_bytes(saved: Any) -> int:
+    """Of all tensors in `saved`, through dataclasses and containers; each storage once."""
+    return sum({s.data_ptr(): s.nbytes() for s in storages(saved)}.values())
+
+
+def storages(saved: Any) -> Iterator[torch.UntypedStorage]:
+    if isinstance(saved, torch.Tensor):
+        yield saved.untyped_storage()
+    elif is_dataclass(saved):
+        yield from storages(vars(saved))
+    elif isinstance(saved, dict):
+        yield from storages(list(saved.values()))
+    elif isinstance(saved, list | tuple):
+        for item in saved:
+            yield from storages(item)
+
+
+# -- peaks and rates, as measured -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

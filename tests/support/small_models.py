@@ -49,19 +49,20 @@ def tuned_model(
     dropout: float = 0.0,
     precision: str = "fp32",
     kind: str = "cpu",
+    **sizes: int,
 ) -> Any:
-    """A small random model of `family` in NF4 with an adapter that is not zero."""
+    """A small random model of `family` in NF4 with an adapter that is not zero; `sizes` are changes
+    of its config."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=331,
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        **CONFIGS[family],
-    )
+    usual = {
+        "vocab_size": 331,
+        "hidden_size": 128,
+        "intermediate_size": 320,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    }
+    config = AutoConfig.for_model(family, **(usual | CONFIGS[family] | sizes))
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for name, parameter in made.named_parameters():
         if "bias" in name or "norm" in name:
