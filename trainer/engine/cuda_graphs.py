@@ -58,7 +58,7 @@ class GraphCache:
         if key not in self._made:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             self._made[key] = CapturedPasses(
-                self._passes, _blank(rows, self._row, key[1], self._device), self._pool
+                self._passes, blank_inputs(rows, self._row, key[1], self._device), self._pool
             )
         return self._made[key]
 
@@ -105,7 +105,7 @@ class CapturedPasses:
         return [gradient.clone() for gradient in self._gradients]
 
 
-def _blank(rows: int, row_tokens: int, documents: int, device: torch.device) -> Inputs:
+def blank_inputs(rows: int, row_tokens: int, documents: int, device: torch.device) -> Inputs:
     """Zeros in rows that are one document each; the documents beyond are empty."""
     starts = torch.full((documents + 1,), rows * row_tokens, dtype=torch.int32)
     starts[:rows] = torch.arange(rows) * row_tokens

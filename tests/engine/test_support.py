@@ -1,0 +1,52 @@
+"""Which models and runs the engine takes; for others it says why not."""
+
+from typing import Any
+
+import pytest
+from support.small_models import CONFIGS
+from transformers import AutoConfig
+
+from trainer.engine.support import why_not, why_stock
+from trainer.runtime.device import Device, Precision
+from trainer.settings import Settings
+
+
+def test_it_trains_in_16_bits_on_a_gpu_and_in_32_on_a_cpu() -> None:
+    config = AutoConfig.for_model("llama")
+    gpu, cpu = Device("cuda", "Tesla T4", (7, 5), 2**34), Device("cpu", "CPU", None, 0)
+    settings = Settings.read({}, {}, trains=False)
+
+    def reason(precision: str, device: Device) -> str | None:
+        return why_stock(settings, config, Precision(precision, "as set"), device)
+
+    assert reason("fp16", gpu) is reason("bf16", gpu) is reason("fp32", cpu) is None
+    assert reason("fp32", gpu) == "a GPU's attention kernels take 16 bits"
+
+
+def test_it_can_be_switched_off() -> None:
+    settings = Settings.read({}, {"QLORA_ENGINE": "stock"}, trains=False)
+    cpu = Device("cpu", "CPU", None, 0)
+    config = AutoConfig.for_model("llama")
+    assert why_stock(settings, config, Precision("fp32", "CPU"), cpu) == "it was switched off"
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_it_takes_models_of_four_families(family: str) -> None:
+    assert why_not(AutoConfig.for_model(family, **CONFIGS[family])) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "reason"),
+    [
+        ("gpt2", {}, "gpt2 is not one of llama, mistral, qwen2, qwen3"),
+        ("llama", {"hidden_act": "gelu"}, "its activation is gelu, not silu"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "its position embedding is of type dynamic",
+        ),
+        ("mistral", {"sliding_window": 64}, "it attends in a sliding window"),
+    ],
+)
+def test_what_it_cannot_compute_is_said(family: str, given: dict[str, Any], reason: str) -> None:
+    assert why_not(AutoConfig.for_model(family, **given)) == reason
