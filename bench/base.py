@@ -5,7 +5,7 @@
 Writes a Llama with random weights there, and then, each in a process of its own: fetches it and
 keeps nothing, quantises it from this disk, and starts the job up to its first step with the
 built-in model (what any start takes), from this disk, from the bucket, from there again while it
-fills QLORA_BASE_CACHE_URI, and from that. `load` is the part of it in `model.load`. Memory is the
+fills QLORA_BASE_CACHE_URI, and from that. `load` is the part of it in `load_base`. Memory is the
 most that the process had resident up to then, libraries and all, without the quantised weights
 where those lie in host memory too.
 """
@@ -136,12 +136,13 @@ def transfer(folder: Path, base: str) -> dict[str, Any]:
 
 
 def quantise(folder: Path, base: str) -> dict[str, Any]:
-    from trainer.models import base_model, load
+    from trainer.models import load
+    from trainer.models.locate import locate_base
     from trainer.runtime.device import choose_precision, find_device
 
     given = settings(folder, base)
-    located, device = base_model.locate(given), find_device()
-    return loaded(load.load, located, given, choose_precision("auto", device), device)[1]
+    located, device = locate_base(given), find_device()
+    return loaded(load.load_base, located, given, choose_precision("auto", device), device)[1]
 
 
 def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
@@ -166,11 +167,11 @@ def first_step(folder: Path, base: str, cache: str = "") -> dict[str, Any]:
         return made
 
     found: dict[str, Any] = {}
-    real = loader.load
+    real = loader.load_base
     given = settings(folder, base, cache)
     log.set_up("json", "WARNING")
     try:
-        with patch.object(loader, "load", load):
+        with patch.object(loader, "load_base", load):
             job.run(given)
     except Reached:
         return found

@@ -65,7 +65,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
     import torch
 
     from trainer.dataset.packing import Block
-    from trainer.models import base_model
+    from trainer.models.locate import locate_base
     from trainer.runtime.device import find_device
     from trainer.settings import Settings
 
@@ -87,7 +87,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
         positions = torch.arange(length) % (length // 4)  # four documents in a block
         labels = ids.masked_fill(positions == 0, -100)
         blocks.append(Block(ids.numpy(), labels.numpy(), positions.numpy()))
-    base, device = base_model.locate(settings), find_device()
+    base, device = locate_base(settings), find_device()
     trainer = _made(variant, base, settings, blocks, device)
     ends: list[tuple[float, float]] = []
     _count(trainer, ends)
@@ -131,7 +131,7 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
     from trainer.training.resumable_trainer import ResumableTrainer
     from trainer.training.setup import TrainingSetup
 
-    tuned = load.attach_adapter(load.load(base, settings, precision, device), settings)
+    tuned = load.attach_adapter(load.load_base(base, settings, precision, device), settings)
     return ResumableTrainer(
         TrainingSetup(
             model=tuned,

@@ -54,7 +54,8 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     import bitsandbytes  # noqa: F401
     import torch
 
-    from trainer.models import base_model, load
+    from trainer.models import load
+    from trainer.models.locate import locate_base
     from trainer.runtime.device import choose_precision, find_device
     from trainer.settings import Settings
 
@@ -63,12 +64,12 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     precision = choose_precision("fp16" if device.kind == "cuda" else "auto", device)
     given = {"QLORA_BASE_MODEL": str(folder), "QLORA_SCRATCH_DIR": tempfile.mkdtemp()}
     settings = Settings.read({}, given, trains=False)
-    base = base_model.locate(settings)
+    base = locate_base(settings)
     with Watch() as watch:
         if loader == "ours":
-            made = load.load(base, settings, precision, device)
+            made = load.load_base(base, settings, precision, device)
         else:
-            made = load._stock(base, precision.dtype, torch.device(device.kind))
+            made = load.load_with_transformers(base, precision.dtype, torch.device(device.kind))
         if device.kind == "cuda":
             torch.cuda.synchronize()
     here = sum(t.nbytes for t in made.state_dict().values() if t.device.type == "cpu")

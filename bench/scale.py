@@ -132,7 +132,8 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     import torch
 
     from trainer.engine.decoder import Engine
-    from trainer.models import base_model, load
+    from trainer.models import load
+    from trainer.models.locate import locate_base
     from trainer.models.sharded_base import ShardedBase, WholeBase
     from trainer.planner.memory_plan import MemoryPlan
     from trainer.runtime.device import Precision, find_device
@@ -144,7 +145,7 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
     given = {"QLORA_BASE_MODEL": base, "QLORA_LORA_DROPOUT": "0"}
     settings = Settings.read({}, given, trains=False)
     frozen = ShardedBase(workers) if parts else WholeBase()
-    quantised = load.load(base_model.locate(settings), settings, precision, device, frozen)
+    quantised = load.load_base(locate_base(settings), settings, precision, device, frozen)
     tuned = load.attach_adapter(quantised, settings).train()
     loaded = held_bytes()
     layers = len(tuned.get_base_model().model.layers)

@@ -207,9 +207,9 @@ def merge(adapter: str, output: str, base_model: str | None) -> None:
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
     from trainer.export.merged import merge
-    from trainer.models import adapters
+    from trainer.models.adapters import find_adapter
 
-    merge(adapters.find(adapter, settings, base_model), settings, folder)
+    merge(find_adapter(adapter, settings, base_model), settings, folder)
 
 
 @cli.command()
@@ -231,10 +231,10 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
     folder = _folder(output)
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
-    from trainer.export.gguf import export
-    from trainer.models import adapters
+    from trainer.export.formats import exporter
+    from trainer.models.adapters import find_adapter
 
-    export(adapters.find(adapter, settings, base_model), settings, parts, folder)
+    exporter("gguf")(find_adapter(adapter, settings, base_model), settings, parts, folder)
 
 
 def _folder(output: str) -> Path:

@@ -13,6 +13,7 @@ from trainer.errors import SettingsError
 from trainer.evaluation import compare, gate
 from trainer.execution import choose_execution
 from trainer.models import adapter_files, base_model, hub, load
+from trainer.models.locate import locate_base
 from trainer.monitoring import trackers
 from trainer.monitoring.prometheus import Metrics
 from trainer.reporting import run_record
@@ -103,8 +104,8 @@ def _open(settings: Settings) -> Job:
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
-    base = base_model.locate(settings)
-    base_model.check(base, settings)
+    base = locate_base(settings)
+    base_model.check_settings(base, settings)
     found = find_device()
     selftest.check(found)
     precision = choose_precision(settings.precision, found)
@@ -160,7 +161,7 @@ def _train_and_publish(
     blocks = pipeline.prepare(job.settings, job.inputs, tokenizer, _place(job, run_id, workers))
     fit = choose_execution(job.settings, job.base, job.device, job.precision, workers)
     frozen = ShardedBase(workers) if fit.is_sharded else WholeBase()
-    quantised = load.load(job.base, job.settings, job.precision, job.device, frozen)
+    quantised = load.load_base(job.base, job.settings, job.precision, job.device, frozen)
     tuned = load.attach_adapter(quantised, job.settings)
     trained = train(
         TrainingSetup(

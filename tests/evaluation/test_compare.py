@@ -11,6 +11,7 @@ from trainer.dataset.eval_questions import MOST_QUESTIONS, questions_of
 from trainer.evaluation.answer_metrics import same_answer, token_f1
 from trainer.inference import generate as generation
 from trainer.inference.generate import answer
+from trainer.models.locate import locate_base
 
 
 def record(question: str, *turns: tuple[str, str]) -> Conversation:
@@ -58,7 +59,7 @@ def test_the_questions_are_the_same_whatever_their_order() -> None:
 def test_answers_that_do_not_fit_together_are_given_in_halves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.models import base_model, load
+    from trainer.models import load
     from trainer.runtime.device import choose_precision, find_device
     from trainer.settings import Settings
 
@@ -67,8 +68,8 @@ def test_answers_that_do_not_fit_together_are_given_in_halves(
         {"QLORA_BASE_MODEL": "builtin:tiny", "QLORA_SCRATCH_DIR": str(tmp_path)},
         trains=False,
     )
-    base, device = base_model.locate(settings), find_device()
-    loaded = load.load(base, settings, choose_precision("auto", device), device)
+    base, device = locate_base(settings), find_device()
+    loaded = load.load_base(base, settings, choose_precision("auto", device), device)
     asked = questions_of([record(f"What is {n}?", ("assistant", "It is.")) for n in range(5)])
     together = answer(loaded, base.tokenizer(), asked)
     generate, sizes = generation._generate, []

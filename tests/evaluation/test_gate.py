@@ -97,10 +97,10 @@ def ends_masked(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tokenizer() -> Any:
-    from trainer.models.base_model import locate
+    from trainer.models.locate import locate_base
     from trainer.settings import Settings
 
-    return locate(Settings.read({"base_model": "builtin:tiny"}, {}, trains=False)).tokenizer()
+    return locate_base(Settings.read({"base_model": "builtin:tiny"}, {}, trains=False)).tokenizer()
 
 
 PLANTS: dict[str, tuple[Plant, str]] = {
@@ -163,7 +163,7 @@ def test_a_planted_fault_is_rejected_with_its_reason_and_kept(
     assert not (folder / "out" / "latest.json").exists()
     elsewhere = Settings.read({}, {"QLORA_SCRATCH_DIR": str(folder / "scratch")}, trains=False)
     with pytest.raises(DataError, match=r"adapter was rejected, .* nevertheless, name .*rejected"):
-        adapters.find(str(kept.parent), elsewhere)
+        adapters.find_adapter(str(kept.parent), elsewhere)
 
 
 def test_a_sound_adapter_is_published_after_that_and_nothing_rejected_is_left(folder: Path) -> None:

@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.errors import SettingsError
 from trainer.export.gguf import PARTS, export
-from trainer.export.gguf_architecture import layout_of
-from trainer.export.gguf_vocabulary import vocabulary
+from trainer.export.gguf_architecture import architecture_of
+from trainer.export.gguf_vocabulary import vocabulary_of
 from trainer.models import adapters
 from trainer.models.base_model import Base
 from trainer.settings import Settings
@@ -53,7 +53,7 @@ def files(run: Path) -> Path:
 
 def exported(output: Path, run: Path, base: Path | None = None) -> Path:
     settings = Settings.read({}, {}, trains=False)
-    adapter = adapters.find(str(run), settings, base and str(base))
+    adapter = adapters.find_adapter(str(run), settings, base and str(base))
     return export(adapter, settings, PARTS, output)
 
 
@@ -116,7 +116,7 @@ def test_llama_3_s_rotary_factors_are_those_of_transformers(tmp_path: Path) -> N
     base.__dict__["config"] = config
     expected, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     plain = LLAMA_3["rope_theta"] ** -(torch.arange(0, 32, 2) / 32)
-    factors = layout_of(base).rope_factors()
+    factors = architecture_of(base).rope_factors()
     assert factors is not None
     assert len(set(factors.tolist())) > 2
     assert (factors.min(), factors.max()) == (1, 8)
@@ -218,7 +218,7 @@ def test_the_modelfile_words_a_question_as_in_training(files: Path, run: Path) -
 
 def test_the_modelfile_of_an_adapter_names_its_base(run: Path, tmp_path: Path) -> None:
     settings = Settings.read({}, {}, trains=False)
-    adapter = adapters.find(str(run), settings)
+    adapter = adapters.find_adapter(str(run), settings)
     text = (export(adapter, settings, ["adapter"], tmp_path / "a") / "Modelfile").read_text()
     lines = ["# base.gguf is builtin:tiny, in any precision", "FROM ./base.gguf"]
     assert text.splitlines()[:3] == [*lines, "ADAPTER ./adapter.gguf"]
@@ -251,7 +251,7 @@ def test_a_tokenizer_that_llama_cpp_could_not_follow_is_refused() -> None:
     backend: Any = tokenizer.backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(SettingsError, match=r"tokenizer \(Whitespace\) is not one"):
-        vocabulary(tokenizer, 600)
+        vocabulary_of(tokenizer, 600)
 
 
 def test_weights_beyond_float16_are_refused(run: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def merged(run: Path) -> Path:
 
 def merged_into(output: Path, run: Path, base: Path | None = None) -> Path:
     settings = Settings.read({}, {}, trains=False)
-    return merge(adapters.find(str(run), settings, base and str(base)), settings, output)
+    return merge(adapters.find_adapter(str(run), settings, base and str(base)), settings, output)
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:

@@ -35,10 +35,10 @@ def test_an_output_stands_for_the_newest_run_in_it(tmp_path: Path) -> None:
     settings = Settings.read({}, {}, trains=False)
     random_adapter(tmp_path / "one")
     (tmp_path / "latest.json").write_text('{"run_id": "one", "finished": 1}')
-    assert adapters.find(str(tmp_path), settings).folder == tmp_path / "one" / "adapter"
+    assert adapters.find_adapter(str(tmp_path), settings).folder == tmp_path / "one" / "adapter"
     (tmp_path / "latest.json").write_text("no JSON")
     with pytest.raises(DataError, match="name a run, its adapter folder, or an output"):
-        adapters.find(str(tmp_path), settings)
+        adapters.find_adapter(str(tmp_path), settings)
 
 
 def answer(bot: ChatModel, question: str, *, tuned: bool = True) -> str:

@@ -19,12 +19,13 @@ from trainer.errors import (
     SettingsError,
     UnreachableError,
 )
-from trainer.models import base_model
 from trainer.models import load as loader
+from trainer.models.locate import BUILTIN, locate_base
+from trainer.models.weight_files import fetch_weights
 from trainer.runtime.device import Precision, find_device
 from trainer.settings import Settings
 
-TINY = base_model.BUILTIN / "tiny"
+TINY = BUILTIN / "tiny"
 NAME = "owner/name"
 WEIGHTS = "model.safetensors"
 
@@ -51,8 +52,8 @@ def settings_for(tmp_path: Path, name: str = NAME) -> Settings:
 
 def load(tmp_path: Path) -> Any:
     settings = settings_for(tmp_path)
-    base = base_model.locate(settings)
-    return loader.load(base, settings, Precision("fp32", "a test"), find_device())
+    base = locate_base(settings)
+    return loader.load_base(base, settings, Precision("fp32", "a test"), find_device())
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json"])
@@ -64,7 +65,7 @@ def test_a_file_that_arrives_with_a_flipped_bit_is_fetched_again(
         load(tmp_path)
     assert f"{NAME}/{name}: its bytes are not those of the digest that the hub gives" in caplog.text
     assert hub.sent.count(name) == 2
-    paths = loader.weights(base_model.locate(settings_for(tmp_path)), settings_for(tmp_path))
+    paths = fetch_weights(locate_base(settings_for(tmp_path)), settings_for(tmp_path))
     assert [path.read_bytes() for path in paths] == [hub.files[WEIGHTS]]
 
 
@@ -81,15 +82,15 @@ def test_whoever_reads_the_files_themselves_gets_them_checked(
     hub: stand_in_hub.Hub, tmp_path: Path
 ) -> None:
     settings = settings_for(tmp_path)
-    base = base_model.locate(settings)
+    base = locate_base(settings)
     hub.spoils[WEIGHTS] = 1
-    (path,) = loader.weights(base, settings)
+    (path,) = fetch_weights(base, settings)
     assert path.read_bytes() == hub.files[WEIGHTS]
     hub.spoils[WEIGHTS] = 2
     path.unlink()
     shutil.rmtree(tmp_path / "hub" / "models--owner--name" / "blobs")
     with pytest.raises(DataError, match=WEIGHTS):
-        loader.weights(base, settings)
+        fetch_weights(base, settings)
 
 
 @pytest.mark.parametrize("way", ["switched off", "down", "gone"])
@@ -164,7 +165,7 @@ def test_a_name_that_no_model_can_have_is_refused(
     hub: stand_in_hub.Hub, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(SettingsError, match="is no model id; set QLORA_BASE_MODEL"):
-        base_model.locate(settings_for(tmp_path, name))
+        locate_base(settings_for(tmp_path, name))
 
 
 def test_a_model_without_a_config_is_refused(hub: stand_in_hub.Hub, tmp_path: Path) -> None:

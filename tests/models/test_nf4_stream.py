@@ -15,7 +15,10 @@ from support.bases import SIZES, settings_for, write_base
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
 from trainer.models import load as loader
-from trainer.models.nf4_stream import SLICE_VALUES, Shard, _nf4, _nf4_in_slices, tensors
+from trainer.models.locate import locate_base
+from trainer.models.nf4_stream import SLICE_VALUES, _nf4, _nf4_in_slices
+from trainer.models.safetensors_stream import Shard, stream_tensors
+from trainer.models.weight_files import fetch_weights
 from trainer.runtime.device import Precision, find_device
 from trainer.settings import Settings
 from trainer.storage.files import sha256_of
@@ -32,14 +35,16 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(settings: Settings, precision: str = "fp32") -> Any:
-    base = base_model.locate(settings)
-    return loader.load(base, settings, Precision(precision, "a test"), find_device())
+    base = locate_base(settings)
+    return loader.load_base(base, settings, Precision(precision, "a test"), find_device())
 
 
 def stock(folder: Path, precision: str = "fp32") -> Any:
     base = base_model.Base(folder, "base", "none")
     place = "cuda:0" if ON_GPU else "cpu"
-    return loader._stock(base, Precision(precision, "a test").dtype, torch.device(place))
+    return loader.load_with_transformers(
+        base, Precision(precision, "a test").dtype, torch.device(place)
+    )
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -162,7 +167,7 @@ def test_a_damaged_file_is_named(content: bytes, fault: str) -> None:
     chunks = [content[start : start + 7] for start in range(0, len(content), 7)]
     shard = Shard("the/file", size, lambda: iter(chunks))
     with pytest.raises(DataError, match=r"the/file: no sound safetensors file") as caught:
-        list(tensors(shard, torch.device("cpu")))
+        list(stream_tensors(shard, torch.device("cpu")))
     assert fault in str(caught.value)
 
 
@@ -171,11 +176,11 @@ def test_the_quantised_base_is_kept_and_comes_back_the_same(
 ) -> None:
     base = shutil.copytree(llama, tmp_path / "base")
     settings = settings_for(base, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
-    located = base_model.locate(settings)
-    first = loader.load(located, settings, Precision("fp32", ""), find_device())
+    located = locate_base(settings)
+    first = loader.load_base(located, settings, Precision("fp32", ""), find_device())
     for path in base.glob("*.safetensors"):
         path.unlink()  # what is kept is enough
-    again = loader.load(located, settings, Precision("fp32", ""), find_device())
+    again = loader.load_base(located, settings, Precision("fp32", ""), find_device())
     assert_same(again, first)
     assert_same(again, stock(llama))
     (kept,) = (tmp_path / "cache").iterdir()
@@ -279,5 +284,5 @@ def test_a_base_in_a_bucket_never_lies_on_this_disk(
     assert_same(load(settings), expected)
     assert not list((tmp_path / "scratch").rglob("*.safetensors"))
     # For whoever needs the files themselves.
-    paths = loader.weights(base_model.locate(settings), settings)
+    paths = fetch_weights(locate_base(settings), settings)
     assert [p.read_bytes() for p in paths] == [(llama / p.name).read_bytes() for p in paths]

@@ -19,7 +19,8 @@ from support.network import unused_port
 
 from trainer.distributed.workers import Workers
 from trainer.errors import DoesNotFitError, SettingsError
-from trainer.models import base_model, load
+from trainer.models import load
+from trainer.models.locate import locate_base
 from trainer.models.sharded_base import ShardedBase
 from trainer.runtime.device import Precision, find_device
 
@@ -30,7 +31,8 @@ import gc, json, os
 import torch
 from trainer import execution
 from trainer.distributed.workers import Workers
-from trainer.models import base_model, load as models
+from trainer.models import load as models
+from trainer.models.locate import locate_base
 from trainer.models.sharded_base import ShardedBase
 from trainer.runtime.device import Device, Precision, find_device
 from trainer.settings import Settings
@@ -53,19 +55,19 @@ def logits(loaded):
 
 workers = Workers.of(os.environ)
 settings = Settings.read({}, {"QLORA_BASE_MODEL": "builtin:tiny"}, trains=False)
-base, fp32 = base_model.locate(settings), Precision("fp32", "a test")
+base, fp32 = locate_base(settings), Precision("fp32", "a test")
 found = {}
 with workers.session("a run", minutes=2):
     # As if one GPU had less memory than the other, and the other less on its host.
     mine = Device("cuda", f"GPU {workers.rank}", (7, 5), 100 + workers.rank)
     found["agreed"] = repr(execution._smallest_device(mine, workers)[0])
-    whole = models.attach_adapter(models.load(base, settings, fp32, find_device()), settings)
+    whole = models.attach_adapter(models.load_base(base, settings, fp32, find_device()), settings)
     found["whole_bytes"] = held_bytes(whole)
     # Not in evaluation mode, in which bitsandbytes has another product for the CPU.
     expected = logits(whole.train())
     del whole
     frozen = ShardedBase(workers)
-    parts = models.load(base, settings, fp32, find_device(), frozen)
+    parts = models.load_base(base, settings, fp32, find_device(), frozen)
     parts = models.attach_adapter(parts, settings).eval()
     found["part_bytes"] = held_bytes(parts)
     if workers.is_main:
@@ -149,9 +151,9 @@ def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_p
 
     config = GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=2, n_positions=64)
     settings = settings_for(write_base(tmp_path / "base", config, torch.float32), tmp_path)
-    base, precision = base_model.locate(settings), Precision("fp32", "a test")
+    base, precision = locate_base(settings), Precision("fp32", "a test")
     with pytest.raises(DoesNotFitError, match="transposed; use QLORA_SHARDING=ddp"):
-        load.load(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))
+        load.load_base(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))
 
 
 def test_a_worker_s_own_lack_of_memory_is_not_taken_for_another_s_failure() -> None:

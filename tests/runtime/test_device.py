@@ -6,7 +6,7 @@ import pytest
 from support.devices import A10, CPU, LLAMA_2_7B, T4
 
 from trainer.errors import SettingsError
-from trainer.models.base_model import Base, check, trainable_parameters
+from trainer.models.base_model import Base, check_settings, trainable_parameters
 from trainer.runtime.device import Device, choose_precision
 from trainer.settings import Settings
 
@@ -68,6 +68,6 @@ def test_every_fault_that_the_model_shows_is_named_at_once(tmp_path: Path) -> No
         {}, {"QLORA_TARGET_MODULES": "query", "QLORA_MAX_LENGTH": "8192"}, trains=False
     )
     with pytest.raises(SettingsError) as caught:
-        check(llama_2_7b(tmp_path), settings)
+        check_settings(llama_2_7b(tmp_path), settings)
     for words in ("at most 4096", "query", "down_proj", "q_proj"):
         assert words in str(caught.value)

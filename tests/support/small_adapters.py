@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.models.base_model import BUILTIN, _local
+from trainer.models.locate import BUILTIN, local_base
 
 TINY = BUILTIN / "tiny"
 
@@ -28,7 +28,7 @@ def random_adapter(folder: Path, base: Path = TINY, **lora: Any) -> Path:
     edit(
         folder / "adapter" / "adapter_config.json",
         base_model_name_or_path=name,
-        revision=_local(base, name).revision,
+        revision=local_base(base, name).revision,
     )
     return folder
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trainer.engine.decoder import Engine
 from trainer.kernels.attention import Documents
 from trainer.models.base_model import Base
-from trainer.models.load import adapter_to_float32, attach_adapter, load
+from trainer.models.load import adapter_to_float32, attach_adapter, load_base
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
@@ -80,7 +80,7 @@ def tuned_model(
     variables = {f"QLORA_{name}": str(value) for name, value in given.items()}
     settings = Settings.read({}, variables, trains=False)
     base = Base(folder, family, "none")
-    model = load(base, settings, Precision(precision, "test"), Device(kind, kind, None, 0))
+    model = load_base(base, settings, Precision(precision, "test"), Device(kind, kind, None, 0))
     model = attach_adapter(model, settings)
     adapter_to_float32(model)
     for name, parameter in model.named_parameters():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from trainer.engine.support import why_stock
 from trainer.models import base_model
+from trainer.models.locate import locate_base
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.gpus import GPUS, speed_of
 from trainer.planner.scaling import ScalingEstimate
@@ -31,8 +32,8 @@ def outlook(settings: Settings, asked: PlanRequest) -> str:
 
     Only the base model's config and tokenizer are fetched. Raises JobError.
     """
-    base = base_model.locate(settings)
-    base_model.check(base, settings)
+    base = locate_base(settings)
+    base_model.check_settings(base, settings)
     device = find_device() if asked.gpu is None else _named(asked.gpu)
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)

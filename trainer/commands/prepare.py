@@ -22,6 +22,7 @@ from trainer.errors import DataError
 from trainer.inference import generate
 from trainer.inference.generate import Reply
 from trainer.models import base_model, load
+from trainer.models.locate import locate_base
 from trainer.runtime.device import choose_precision, find_device
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
@@ -85,7 +86,7 @@ def make(settings: Settings) -> int:
     """Publish OUTPUT to OUTPUT_URI; the number of its records. Raises DataError for none."""
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
-    base = base_model.locate(settings)
+    base = locate_base(settings)
     files = pipeline.fetch_inputs(settings).data
     reader = pipeline.reader_of(settings, files)
     by = f"{base.name}@{base.revision}" if base.revision else base.name
@@ -115,7 +116,7 @@ def _asker(base: base_model.Base, settings: Settings) -> Ask:
     precision = choose_precision(settings.precision, device)
     tokenizer = base.tokenizer()
     ensure_chat_template(tokenizer)
-    loaded = load.load(base, settings, precision, device).eval()
+    loaded = load.load_base(base, settings, precision, device).eval()
     return lambda requests: generate.replies_to(loaded, tokenizer, requests, _REPLY_TOKENS)
 
 

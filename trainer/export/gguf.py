@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import gguf
 
 from trainer.errors import SettingsError
-from trainer.export.gguf_architecture import Layout, layout_of
-from trainer.export.gguf_vocabulary import Vocabulary, vocabulary
-from trainer.export.lora_delta import Delta, Stored, deltas, tensors_of
-from trainer.export.merged import complete_or_absent
+from trainer.export.gguf_architecture import Architecture, architecture_of
+from trainer.export.gguf_vocabulary import Vocabulary, vocabulary_of
+from trainer.export.lora_delta import Delta, MergedReader, deltas_of
 from trainer.export.ollama import modelfile
-from trainer.models import load
+from trainer.export.output_folder import complete_or_absent
 from trainer.models.adapters import Adapter
+from trainer.models.safetensors_files import StoredTensor, read_header
+from trainer.models.weight_files import fetch_weights
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.tokenization.record_tokenizer import RecordTokenizer, stop_ids
@@ -38,59 +39,66 @@ def export(adapter: Adapter, settings: Settings, parts: Sequence[str], output: P
     One tensor at a time is in memory; `output` is complete or absent. Raises SettingsError for a
     base or a tokenizer that cannot be written here.
     """
-    layout = layout_of(adapter.base)
+    architecture = architecture_of(adapter.base)
     tokenizer = adapter.tokenizer()
     ensure_chat_template(tokenizer)
-    words = vocabulary(tokenizer, layout.config.vocab_size)
-    stored = [t for file in load.weights(adapter.base, settings) for t in tensors_of(file)[1]]
-    added = deltas(adapter, stored)
+    words = vocabulary_of(tokenizer, architecture.config.vocab_size)
+    stored = [t for file in fetch_weights(adapter.base, settings) for t in read_header(file)[1]]
+    deltas = deltas_of(adapter, stored)
     size = len({*parts} - {"adapter"}) * sum(tensor.size for tensor in stored)
     with complete_or_absent(output, size) as folder:
         for part in parts:
             path = folder / f"{part}.gguf"
-            writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[layout.arch])
+            writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture.arch])
             if part == "adapter":
-                _write_adapter(writer, layout, adapter, added)
+                _write_adapter(writer, architecture, adapter, deltas)
             else:
-                layout.describe(writer)
+                architecture.describe(writer)
                 describe_tokenizer(writer, tokenizer, words)
-                _write_tensors(writer, layout, stored, added if part == "merged" else {})
+                reader = MergedReader(stored, deltas if part == "merged" else {})
+                _write_tensors(writer, architecture, stored, reader)
             log.info("wrote %s, %.2f GB", path.name, path.stat().st_size / 1e9)
         (folder / "Modelfile").write_text(modelfile(tokenizer, parts, adapter.base.name))
     return output
 
 
 def _write_tensors(
-    writer: gguf.GGUFWriter, layout: Layout, stored: Sequence[Stored], added: Mapping[str, Delta]
+    writer: gguf.GGUFWriter,
+    architecture: Architecture,
+    stored: Sequence[StoredTensor],
+    reader: MergedReader,
 ) -> None:
     """Names and sizes first, then the tensors one by one."""
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    factors = layout.rope_factors()
+    factors = architecture.rope_factors()
     if factors is not None:
         _announce(writer, "rope_freqs.weight", tuple(factors.shape))
     for tensor in stored:
-        _announce(writer, layout.tensor(tensor.name), tensor.shape)
+        _announce(writer, architecture.tensor(tensor.name), tensor.shape)
     _write_header(writer)
     writer.write_ti_data_to_file()
     if factors is not None:
         writer.write_tensor_data(factors.numpy())
     for tensor in stored:
-        rows = layout.arranged(tensor.name, tensor.read(added.get(tensor.name)))
+        rows = architecture.permuted(tensor.name, reader.read(tensor))
         writer.write_tensor_data(_array(rows, tensor.name))
     writer.close()
 
 
 def _write_adapter(
-    writer: gguf.GGUFWriter, layout: Layout, adapter: Adapter, added: Mapping[str, Delta]
+    writer: gguf.GGUFWriter,
+    architecture: Architecture,
+    adapter: Adapter,
+    deltas: Mapping[str, Delta],
 ) -> None:
     writer.add_type(gguf.GGUFType.ADAPTER)
-    writer.add_name(f"adapter for {layout.name}")
+    writer.add_name(f"adapter for {architecture.name}")
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(adapter.config["lora_alpha"]))
-    for weight, delta in added.items():
-        name = layout.tensor(weight)
+    for weight, delta in deltas.items():
+        name = architecture.tensor(weight)
         writer.add_tensor(f"{name}.lora_a", delta.a_RI.numpy())
-        rows = layout.arranged(weight, delta.b_OR).contiguous()
+        rows = architecture.permuted(weight, delta.b_OR).contiguous()
         writer.add_tensor(f"{name}.lora_b", rows.numpy())
     _write_header(writer)
     writer.write_tensors_to_file()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gguf
 
 from trainer.errors import SettingsError
-from trainer.models import base_model
+from trainer.models.base_model import Base
 from trainer.planner.model_shape import head_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ ROPES = ("default", "llama3")
 
 
 @dataclass(frozen=True)
-class Layout:
+class Architecture:
     """A base model seen from llama.cpp; `config` is that of its language model."""
 
     name: str
@@ -38,7 +38,7 @@ class Layout:
             raise SettingsError(refusal(self.name, f"tensor {name}"))
         return found
 
-    def arranged(self, name: str, rows: "Tensor") -> "Tensor":
+    def permuted(self, name: str, rows: "Tensor") -> "Tensor":
         """Query and key of the Llama family rotate neighbours there, halves in transformers."""
         heads = {
             "q_proj": self.config.num_attention_heads,
@@ -88,7 +88,7 @@ class Layout:
         writer.add_layer_norm_rms_eps(text.rms_norm_eps)
 
 
-def layout_of(base: base_model.Base) -> Layout:
+def architecture_of(base: Base) -> Architecture:
     """Raises SettingsError for an architecture or a rotary embedding that is not written here."""
     text = base.config.get_text_config()
     known = (base.config.architectures or ["no architecture"])[0]
@@ -97,7 +97,7 @@ def layout_of(base: base_model.Base) -> Layout:
         raise SettingsError(refusal(base.name, known))
     if rope not in ROPES:
         raise SettingsError(refusal(base.name, f"rotary embedding {rope}"))
-    return Layout(base.name, ARCHITECTURES[known], text)
+    return Architecture(base.name, ARCHITECTURES[known], text)
 
 
 def refusal(name: str, what: str) -> str:

@@ -37,7 +37,7 @@ class Vocabulary:
     space_prefix: bool = False  # before a text, and before what follows a special token
 
 
-def vocabulary(tokenizer: "PreTrainedTokenizerBase", size: int) -> Vocabulary:
+def vocabulary_of(tokenizer: "PreTrainedTokenizerBase", size: int) -> Vocabulary:
     """`tokenizer`'s, filled up to the `size` rows of the embedding.
 
     Raises SettingsError for a kind of tokenizer that llama.cpp could not split text with.

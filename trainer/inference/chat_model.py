@@ -86,14 +86,14 @@ class ChatModel:
 
 
 def load_chat_model(where: str, settings: Settings, base_model: str | None) -> ChatModel:
-    """The adapter at `where` on its base, as `adapters.find` finds them, ready to answer."""
+    """The adapter at `where` on its base, as `find_adapter` finds them, ready to answer."""
     lean_imports.import_bitsandbytes()
     from peft import PeftModel
 
     lean_imports.collect_as_usual()
-    adapter = adapters.find(where, settings, base_model)
+    adapter = adapters.find_adapter(where, settings, base_model)
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)
-    base = load.load(adapter.base, settings, precision, found)
+    base = load.load_base(adapter.base, settings, precision, found)
     tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
     return ChatModel(tuned, adapter.tokenizer(), adapter.base.name)

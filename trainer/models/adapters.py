@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
+from trainer.models.locate import locate_base
 from trainer.runs.layout import REJECTED, newest_run
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
@@ -42,11 +43,11 @@ class Adapter:
         return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
 
 
-def find(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
+def find_adapter(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
     """The adapter at `where`: a run, its adapter folder, or an output with the newest of its runs.
 
-    The base is the one that the adapter names, unless `base_model` names another; `model.load`
-    and `model.weights` bring its weights. Raises DataError when there is no adapter,
+    The base is the one that the adapter names, unless `base_model` names another; `load_base`
+    and `fetch_weights` bring its weights. Raises DataError when there is no adapter,
     SettingsError when its base cannot be found by name.
     """
     folder = _bring(where, settings)
@@ -61,13 +62,13 @@ def find(where: str, settings: Settings, base_model: str | None = None) -> Adapt
 
 def _base_of(name: str, revision: str, settings: Settings, given: str | None) -> base_model.Base:
     if given:
-        return base_model.locate(replace(settings, base_model=given))
+        return locate_base(replace(settings, base_model=given))
     if "/" not in name and not name.startswith("builtin:"):
         raise SettingsError(
             f"the adapter was trained on a model in a folder named {name!r}; "
             "say where it is with --base-model"
         )
-    return base_model.locate(replace(settings, base_model=name, base_revision=revision))
+    return locate_base(replace(settings, base_model=name, base_revision=revision))
 
 
 def _bring(where: str, settings: Settings) -> Path:

@@ -1,29 +1,21 @@
-"""Which base model: where it is and what shape it has; its config and tokenizer on local disk."""
+"""A base model: its config, its tokenizer, its shape, and how many parameters are trained on it."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
-from trainer.models import hub
 from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
 from trainer.settings import ALL_LINEAR, Settings
-from trainer.storage import Stored, fetch, objects_at
-from trainer.storage.files import sha256_of
-from trainer.storage.parallel import in_parallel
-from trainer.uris import publishable_uri
+from trainer.storage import Stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BUILTIN = Path(__file__).parent.parent / "builtin"
 NO_WRITER = r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$"
-CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
 
 
 @dataclass(frozen=True)
@@ -141,24 +133,7 @@ class Base:
         return tokenizer
 
 
-def locate(settings: Settings) -> Base:
-    """Bring the base model's config and tokenizer to local disk; `model.load` brings the weights.
-
-    Raises SettingsError, NotAllowedError or UnreachableError.
-    """
-    name = settings.base_model
-    if name.startswith("builtin:"):
-        return _local(BUILTIN / name.removeprefix("builtin:"), name)
-    if name.startswith("s3://"):
-        return _in_bucket(name, settings)
-    if Path(name).is_dir():
-        return _local(Path(name), Path(name).resolve().name)
-    if name.startswith((".", "/", "~")):
-        raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
-    return _on_hub(name, settings)
-
-
-def check(base: Base, settings: Settings) -> None:
+def check_settings(base: Base, settings: Settings) -> None:
     """Faults that only the base model's config can show, all at once. Raises SettingsError."""
     faults = []
     stored = getattr(base.config, "quantization_config", None)
@@ -195,61 +170,5 @@ def trainable_parameters(base: Base, settings: Settings) -> int:
     )
 
 
-def _on_hub(name: str, settings: Settings) -> Base:
-    minutes = settings.storage_retry_minutes
-    folder = hub.snapshot(name, settings.base_revision, CONFIG_FILES, retry_minutes=minutes)
-    configs = [path.name for path in folder.glob("*") if _is_config(path.name)]
-    hub.check(folder, configs, name, retry_minutes=minutes)
-    _check_config(folder, name)
-    # The hub's cache names a snapshot's folder by its commit.
-    return Base(folder, name, revision=folder.name, is_from_hub=True)
-
-
-def _in_bucket(uri: str, settings: Settings) -> Base:
-    """A model below a prefix; its revision is the digest of the names and ETags of its files."""
-    minutes = settings.storage_retry_minutes
-    store, found = objects_at(uri, retry_minutes=minutes)
-    stored = [one for one in found if "/" not in one.name]
-    into = settings.scratch_dir / "base" / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
-    if not any(one.name == "config.json" for one in stored):
-        raise SettingsError(f"{uri}: no config.json there; name the prefix that holds the model")
-    fetch(uri, into, retry_minutes=minutes, wanted=_is_config)
-    digest = hashlib.sha256()
-    for one in stored:
-        if one.name == "config.json" or one.name.endswith(".safetensors"):
-            digest.update(f"{one.name} {one.size} {one.version}\n".encode())
-    _check_config(into, uri)
-    return Base(
-        into,
-        publishable_uri(uri),
-        f"etag:{digest.hexdigest()[:16]}",
-        bucket_uri=uri,
-        stored=tuple(stored),
-    )
-
-
-def _is_config(name: str) -> bool:
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in CONFIG_FILES)
-
-
-def _local(folder: Path, name: str) -> Base:
-    """A model in a folder; its revision is the digest of its config and weights."""
-    _check_config(folder, name)
-    digest = hashlib.sha256()
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    digest.update("".join(in_parallel(sha256_of, files)).encode())
-    return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
-
-
 def _first_words(error: Exception, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
-
-
-def _check_config(folder: Path, name: str) -> None:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
-    try:
-        json.loads(config.read_text())
-    except ValueError as error:
-        raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None

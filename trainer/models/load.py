@@ -1,22 +1,17 @@
-"""The base model's weights: quantised to NF4 as they are read, with a LoRA adapter on them."""
+"""The base model on its device, in NF4, and a fresh LoRA adapter on it."""
 
-import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import DataError, DoesNotFitError, SettingsError
-from trainer.models import hub
+from trainer.errors import DoesNotFitError, SettingsError
 from trainer.models.base_model import Base
-from trainer.models.nf4_cache import BaseCache
-from trainer.models.nf4_stream import Shard, Target, UnknownLayoutError, quantise
+from trainer.models.nf4_cache import NF4Cache
+from trainer.models.nf4_stream import UnknownLayoutError, WeightLayout, quantise
+from trainer.models.weight_files import fetch_weights, open_shards
 from trainer.settings import ALL_LINEAR, Settings
-from trainer.storage import fetch, objects_at
-from trainer.storage.files import chunks_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,30 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"  # never a pickle
 
-
-def weights(base: Base, settings: Settings) -> list[Path]:
-    """Every file of the base's weights, brought to local disk. Raises as `locate` does."""
-    names = _weight_files(base)
-    minutes = settings.storage_retry_minutes
-    if base.is_from_hub:
-        hub.snapshot(base.name, base.revision, names, retry_minutes=minutes)
-        hub.check(base.folder, names, base.name, retry_minutes=minutes)
-    if base.bucket_uri:
-        kept = {*names, *(path.name for path in base.folder.iterdir())}
-        fetch(base.bucket_uri, base.folder, retry_minutes=minutes, wanted=kept.__contains__)
-    return _on_disk(base, names)
-
-
-def _on_disk(base: Base, names: list[str]) -> list[Path]:
-    missing = [name for name in names if not (base.folder / name).is_file()]
-    if missing:
-        raise _no_weights(base, missing[0])
-    return [base.folder / name for name in names]
-
-
-def load(
+def load_base(
     base: Base,
     settings: Settings,
     precision: "Precision",
@@ -62,35 +35,117 @@ def load(
     on a 7B model and slows each step. The weights come from QLORA_BASE_CACHE_URI if they are
     there; otherwise they are quantised as they are read, and kept there. `frozen` says what of
     them this worker holds.
+
+    Raises SettingsError, DataError, DoesNotFitError, NotAllowedError or UnreachableError.
     """
     import torch
 
     from trainer.models.sharded_base import WholeBase
 
-    place = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
+    on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     frozen = frozen or WholeBase()
     try:
-        model = _from_tensors(base, settings, precision.dtype, place, frozen)
+        model = _load_streamed(base, settings, precision.dtype, on, frozen)
     except UnknownLayoutError as error:
         if frozen.is_sharded:
             raise DoesNotFitError(
                 f"{base.name} cannot be held in parts: {error}; use QLORA_SHARDING=ddp"
             ) from error
         log.info("%s is read by transformers' own loader: %s", base.name, error)
-        weights(base, settings)
-        try:
-            model = _stock(base, precision.dtype, place)
-        except RuntimeError as unreadable:
-            if "mismatched" not in str(unreadable):
-                raise
-            raise SettingsError(
-                f"{base.name}: config.json and weights do not belong together ({error}); bring the "
-                "model there again or choose another QLORA_BASE_MODEL"
-            ) from unreadable
+        fetch_weights(base, settings)
+        model = _load_unknown_layout(base, precision.dtype, on, why=error)
     model.config.use_cache = False
     model.requires_grad_(False)
     _keep_as_quantised(model)
     return model
+
+
+def load_with_transformers(base: Base, dtype: "torch.dtype", device: "torch.device") -> Any:
+    """The base as transformers itself loads it, from files on local disk."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        base.folder,
+        quantization_config=_nf4_config(dtype),
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation=base.attention,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+
+
+def _load_unknown_layout(
+    base: Base, dtype: "torch.dtype", device: "torch.device", why: UnknownLayoutError
+) -> Any:
+    try:
+        return load_with_transformers(base, dtype, device)
+    except RuntimeError as unreadable:
+        if "mismatched" not in str(unreadable):
+            raise
+        raise SettingsError(
+            f"{base.name}: config.json and weights do not belong together ({why}); bring the "
+            "model there again or choose another QLORA_BASE_MODEL"
+        ) from unreadable
+
+
+def _load_streamed(
+    base: Base,
+    settings: Settings,
+    dtype: "torch.dtype",
+    device: "torch.device",
+    frozen: "WholeBase",
+) -> Any:
+    """The same bits as `load_with_transformers`, without its need of memory and without the files
+    on this disk. Raises UnknownLayoutError."""
+    layout = _weight_layout(base, dtype)
+    frozen.allocate({name: layout.expected[name][1] for name in layout.quantised}, device)
+    cache = _cache(base, settings, dtype, device)
+    tensors = cache.load(layout, frozen.keep_shard) if cache else None
+    if tensors is None:
+        tensors = quantise(open_shards(base, settings), layout, device, frozen.keep_shard)
+        if cache and not frozen.is_sharded:  # no worker has all of it
+            cache.store(tensors)
+    model = _model_of(base, tensors, dtype, device)
+    frozen.bind(model)
+    return model
+
+
+def _model_of(
+    base: Base, tensors: dict[str, "torch.Tensor"], dtype: "torch.dtype", device: "torch.device"
+) -> Any:
+    """The base with `tensors` for weights, as transformers makes it of a quantised checkpoint."""
+    config = deepcopy(base.config)
+    config.quantization_config = _nf4_config(dtype).to_dict()
+    with _without_warmup():
+        model = type(base.skeleton).from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation=base.attention,
+        )
+    model.name_or_path = model.config.name_or_path = str(base.folder)
+    if (base.folder / "generation_config.json").is_file():
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(base.folder)
+    return model
+
+
+@contextmanager
+def _without_warmup() -> Iterator[None]:
+    """Keep transformers from reserving a GPU's memory for weights that lie there already: a base
+    of more than half of that memory would not fit."""
+    from transformers import modeling_utils
+
+    reserve = modeling_utils.caching_allocator_warmup
+    modeling_utils.caching_allocator_warmup = lambda *_: None
+    try:
+        yield
+    finally:
+        modeling_utils.caching_allocator_warmup = reserve
 
 
 def _keep_as_quantised(model: Any) -> None:
@@ -104,76 +159,15 @@ def _keep_as_quantised(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _from_tensors(
-    base: Base, settings: Settings, dtype: "torch.dtype", place: Any, frozen: "WholeBase"
-) -> Any:
-    """The same bits as `_stock`, without its need of memory and without the files on this disk."""
-    from copy import deepcopy
-
-    target = _target(base, dtype)
-    frozen.allocate({name: target.expected[name][1] for name in target.quantised}, place)
-    cache = _cache(base, settings, dtype, place)
-    tensors = cache.bring(target, frozen.keep_shard) if cache else None
-    if tensors is None:
-        tensors = quantise(_shards(base, settings), target, place, frozen.keep_shard)
-        if cache and not frozen.is_sharded:  # no worker has all of it
-            cache.keep(tensors)
-    config = deepcopy(base.config)
-    config.quantization_config = _nf4(dtype).to_dict()
-    with _nothing_set_aside():
-        model = type(base.skeleton).from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=dtype,
-            device_map={"": place},
-            attn_implementation=base.attention,
-        )
-    frozen.bind(model)
-    model.name_or_path = model.config.name_or_path = str(base.folder)
-    if (base.folder / "generation_config.json").is_file():
-        from transformers import GenerationConfig
-
-        model.generation_config = GenerationConfig.from_pretrained(base.folder)
-    return model
-
-
-@contextmanager
-def _nothing_set_aside() -> Iterator[None]:
-    """Keep transformers from reserving a GPU's memory for weights that lie there already: a base
-    of more than half of that memory would not fit."""
-    from transformers import modeling_utils
-
-    reserve = modeling_utils.caching_allocator_warmup
-    modeling_utils.caching_allocator_warmup = lambda *_: None
-    try:
-        yield
-    finally:
-        modeling_utils.caching_allocator_warmup = reserve
-
-
-def _cache(base: Base, settings: Settings, dtype: "torch.dtype", place: Any) -> BaseCache | None:
+def _cache(
+    base: Base, settings: Settings, dtype: "torch.dtype", device: "torch.device"
+) -> NF4Cache | None:
     if not settings.base_cache_uri:
         return None
-    return BaseCache(settings, base=base.name, revision=base.revision, dtype=dtype, place=place)
+    return NF4Cache(settings, base=base.name, revision=base.revision, dtype=dtype, device=device)
 
 
-def _stock(base: Base, dtype: "torch.dtype", place: Any) -> Any:
-    """The base as transformers itself loads it, from files on local disk."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
-        base.folder,
-        quantization_config=_nf4(dtype),
-        dtype=dtype,
-        device_map={"": place},
-        attn_implementation=base.attention,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-
-
-def _nf4(dtype: "torch.dtype") -> Any:
+def _nf4_config(dtype: "torch.dtype") -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -184,77 +178,30 @@ def _nf4(dtype: "torch.dtype") -> Any:
     )
 
 
-def _target(base: Base, dtype: "torch.dtype") -> Target:
+def _weight_layout(base: Base, dtype: "torch.dtype") -> WeightLayout:
     """What transformers would make of each tensor. Raises UnknownLayoutError."""
     import torch
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    if getattr(base.config, "quantization_config", None) is not None:
+    if base.is_quantised:
         raise UnknownLayoutError("its weights are quantised already")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(base.config, dtype=dtype, trust_remote_code=False)
     if model._get_dtype_plan(dtype):
         raise UnknownLayoutError("parts of it stay in float32")
     expected = {name: (t.dtype, tuple(t.shape)) for name, t in model.state_dict().items()}
-    quantizer = AutoHfQuantizer.from_config(_nf4(dtype), pre_quantized=False)
+    quantizer = AutoHfQuantizer.from_config(_nf4_config(dtype), pre_quantized=False)
     quantizer.preprocess_model(model, device_map={"": "meta"})
     linear = {n: m for n, m in model.named_modules() if isinstance(m, Linear4bit)}
     if any(layer.source_cls is not torch.nn.Linear for layer in linear.values()):
         raise UnknownLayoutError("its matrices are stored transposed")
-    return Target(
+    return WeightLayout(
         expected=expected,
         quantised=frozenset(name + ".weight" for name in linear),
         tied=frozenset(model.all_tied_weights_keys),
         ignored=(r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())),
-    )
-
-
-def _shards(base: Base, settings: Settings) -> list[Shard]:
-    """The base's weights as streams; of a bucket they are never written to this disk."""
-    names, minutes = _weight_files(base), settings.storage_retry_minutes
-    if base.is_from_hub:
-        hub.snapshot(base.name, base.revision, names, retry_minutes=minutes)
-    if not base.bucket_uri:
-        return [_shard(base, path, minutes) for path in _on_disk(base, names)]
-    store, _ = objects_at(base.bucket_uri, retry_minutes=minutes)
-    stored = {one.name: one for one in base.stored}
-    missing = [name for name in names if name not in stored]
-    if missing:
-        raise _no_weights(base, missing[0])
-    return [
-        Shard(store.uri + name, stored[name].size, partial(store.chunks, stored[name]))
-        for name in names
-    ]
-
-
-def _shard(base: Base, path: Path, minutes: float) -> Shard:
-    read = partial(chunks_of, path)
-    if base.is_from_hub:
-        read = partial(hub.read, base.folder, path.name, base.name, retry_minutes=minutes)
-    return Shard(str(path), path.stat().st_size, read)
-
-
-def _weight_files(base: Base) -> list[str]:
-    """The names of the base's weights: those of its index, or the one file. Raises DataError."""
-    index = base.folder / INDEX
-    if not index.is_file():
-        return [WEIGHTS]
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        sound = bool(names) and all(re.fullmatch(r"[\w.-]+\.safetensors", n) for n in names)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise DataError(f"{base.name}: its {INDEX} is broken; bring the model there again")
-    return names
-
-
-def _no_weights(base: Base, name: str) -> SettingsError:
-    return SettingsError(
-        f"{base.name}: no .safetensors weights there ({name} is missing); "
-        "pickled weights are never read"
     )
 
 

@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError, JobError
-from trainer.models import nf4_stream
-from trainer.models.nf4_stream import Target, UnknownLayoutError
+from trainer.models.nf4_stream import (
+    KeepShard,
+    UnknownLayoutError,
+    WeightLayout,
+    load_quantised,
+)
+from trainer.models.safetensors_stream import Shard
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 from trainer.settings import Settings
 from trainer.storage import Bytes, DamagedError, Stored, open_store, publish, read_manifest
@@ -30,8 +35,8 @@ FILE_BYTES = 512 << 20  # as much is copied to host memory while it is written
 SOURCE = "source.json"
 
 
-class BaseCache:
-    """The place of one base, quantised for one dtype on one device."""
+class NF4Cache:
+    """The entry of one base, quantised for one dtype on one device."""
 
     def __init__(
         self,
@@ -40,7 +45,7 @@ class BaseCache:
         base: str,
         revision: str,
         dtype: "torch.dtype",
-        place: "torch.device",
+        device: "torch.device",
     ) -> None:
         from importlib.metadata import version
 
@@ -51,26 +56,26 @@ class BaseCache:
                 f"NF4 in blocks of {BLOCK_VALUES}, double quantisation in blocks of {BLOCK_SCALES}"
             ),
             "dtype": str(dtype),
-            "device": _device(place),
+            "device": _device_name(device),
             "bitsandbytes": version("bitsandbytes"),
             "torch": version("torch"),
         }
         self._source = json.dumps(source, indent=1, sort_keys=True)
         self._under = f"nf4-{hashlib.sha256(self._source.encode()).hexdigest()[:16]}"
-        self._place = place
+        self._device = device
         self._scratch = settings.scratch_dir / "base-cache"
         minutes = settings.storage_retry_minutes
         self._store = open_store(settings.base_cache_uri, retry_minutes=minutes)
 
-    def bring(self, target: Target, take: nf4_stream.Take) -> dict[str, "torch.Tensor"] | None:
-        """What `take` makes of the quantised weights; None when there are none. An entry of no use
+    def load(self, layout: WeightLayout, keep: KeepShard) -> dict[str, "torch.Tensor"] | None:
+        """What `keep` leaves of the quantised weights; None when there are none. An entry of no use
         is removed."""
         try:
             manifest = read_manifest(self._store, self._under)
             if manifest is None:
                 return None
             shards = self._shards(manifest["objects"])
-            tensors = nf4_stream.bring(shards, target, self._place, take)
+            tensors = load_quantised(shards, layout, self._device, keep)
         except (DataError, UnknownLayoutError) as error:
             log.warning("%s; quantising the base again", error)
             self._store.delete([f"{self._under}/manifest.json"])
@@ -78,7 +83,7 @@ class BaseCache:
         log.info("the quantised base comes from %s%s", self._store.uri, self._under)
         return tensors
 
-    def keep(self, tensors: dict[str, "torch.Tensor"]) -> None:
+    def store(self, tensors: dict[str, "torch.Tensor"]) -> None:
         """Store the quantised weights. That it fails does not end the run."""
         try:
             with only_process(self._scratch):  # another worker's base is the same
@@ -98,9 +103,9 @@ class BaseCache:
             shutil.rmtree(folder, ignore_errors=True)
         log.info("the quantised base is kept at %s%s", self._store.uri, self._under)
 
-    def _shards(self, objects: dict[str, Any]) -> list[nf4_stream.Shard]:
+    def _shards(self, objects: dict[str, Any]) -> list[Shard]:
         return [
-            nf4_stream.Shard(
+            Shard(
                 f"{self._store.uri}{self._under}/{name}",
                 content["size"],
                 partial(self._checked, f"{self._under}/{name}", content),
@@ -118,14 +123,14 @@ class BaseCache:
             raise DamagedError(f"{self._store.uri}{name}: is not what its manifest lists")
 
 
-def _device(place: "torch.device") -> str:
+def _device_name(device: "torch.device") -> str:
     """What decides the order in which numbers are added: the mean behind the second quantisation
     is a sum, and its last bit differs between GPUs and with the number of CPU threads."""
     import torch
 
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return f"{place.type}, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def _write(tensors: dict[str, "torch.Tensor"], folder: Path) -> None:

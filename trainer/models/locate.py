@@ -1,0 +1,91 @@
+"""Where a base model is: on the hub, in a bucket, in a folder or built in; and that it is whole."""
+
+import hashlib
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from trainer.errors import SettingsError
+from trainer.models import hub
+from trainer.models.base_model import Base
+from trainer.settings import Settings
+from trainer.storage import fetch, objects_at
+from trainer.storage.files import sha256_of
+from trainer.storage.parallel import in_parallel
+from trainer.uris import publishable_uri
+
+BUILTIN = Path(__file__).parent.parent / "builtin"
+CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
+
+
+def locate_base(settings: Settings) -> Base:
+    """Bring the base model's config and tokenizer to local disk; `load_base` brings the weights.
+
+    Raises SettingsError, NotAllowedError or UnreachableError.
+    """
+    name = settings.base_model
+    if name.startswith("builtin:"):
+        return local_base(BUILTIN / name.removeprefix("builtin:"), name)
+    if name.startswith("s3://"):
+        return _in_bucket(name, settings)
+    if Path(name).is_dir():
+        return local_base(Path(name), Path(name).resolve().name)
+    if name.startswith((".", "/", "~")):
+        raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
+    return _on_hub(name, settings)
+
+
+def _on_hub(name: str, settings: Settings) -> Base:
+    minutes = settings.storage_retry_minutes
+    folder = hub.snapshot(name, settings.base_revision, CONFIG_FILES, retry_minutes=minutes)
+    configs = [path.name for path in folder.glob("*") if _is_config(path.name)]
+    hub.check(folder, configs, name, retry_minutes=minutes)
+    _check_config(folder, name)
+    # The hub's cache names a snapshot's folder by its commit.
+    return Base(folder, name, revision=folder.name, is_from_hub=True)
+
+
+def _in_bucket(uri: str, settings: Settings) -> Base:
+    """A model below a prefix; its revision is the digest of the names and ETags of its files."""
+    minutes = settings.storage_retry_minutes
+    store, found = objects_at(uri, retry_minutes=minutes)
+    stored = [one for one in found if "/" not in one.name]
+    into = settings.scratch_dir / "base" / hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+    if not any(one.name == "config.json" for one in stored):
+        raise SettingsError(f"{uri}: no config.json there; name the prefix that holds the model")
+    fetch(uri, into, retry_minutes=minutes, wanted=_is_config)
+    digest = hashlib.sha256()
+    for one in stored:
+        if one.name == "config.json" or one.name.endswith(".safetensors"):
+            digest.update(f"{one.name} {one.size} {one.version}\n".encode())
+    _check_config(into, uri)
+    return Base(
+        into,
+        publishable_uri(uri),
+        f"etag:{digest.hexdigest()[:16]}",
+        bucket_uri=uri,
+        stored=tuple(stored),
+    )
+
+
+def _is_config(name: str) -> bool:
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in CONFIG_FILES)
+
+
+def local_base(folder: Path, name: str) -> Base:
+    """A model in a folder; its revision is the digest of its config and weights."""
+    _check_config(folder, name)
+    digest = hashlib.sha256()
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    digest.update("".join(in_parallel(sha256_of, files)).encode())
+    return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
+
+
+def _check_config(folder: Path, name: str) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
+    try:
+        json.loads(config.read_text())
+    except ValueError as error:
+        raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None
