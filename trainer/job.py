@@ -6,12 +6,13 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainer.dataset import pipeline
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
 from trainer.evaluation import compare, gate
-from trainer.execution import choose_execution
+from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, base_model, hub, load
 from trainer.models.locate import locate_base
 from trainer.monitoring import trackers
@@ -32,6 +33,12 @@ from trainer.storage.files import only_process
 from trainer.storage.lease import owner_of
 from trainer.tokenization import chat_template, corpus_shards, record_tokenizer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.models.sharded_base import WholeBase
+    from trainer.training.loop import TrainingResult
+
 log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -49,6 +56,28 @@ class Job:
     precision: Precision
     inputs: pipeline.Inputs
     fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """One start of a run on this worker; a run that was killed has had several."""
+
+    job: Job
+    run_id: str
+    scratch: Path
+    """this worker's folder: checkpoints, and what is published"""
+    metrics: Metrics
+    tracking: trackers.Tracking
+    workers: Workers
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base with its adapter, the tokenizer, and who holds the base's weights."""
+
+    tuned: Any
+    tokenizer: "PreTrainedTokenizerBase"
+    frozen_base: "WholeBase"
 
 
 def run(settings: Settings, workers: Workers | None = None) -> str:
@@ -72,7 +101,16 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
                 workers.session(name, minutes=settings.storage_retry_minutes),
                 trackers.Tracking(settings, run_id, scratch / TENSORBOARD) as tracker,
             ):
-                _train_and_publish(job, run_id, scratch, metrics, tracker, workers)
+                _train_and_publish(
+                    Start(
+                        job=job,
+                        run_id=run_id,
+                        scratch=scratch,
+                        metrics=metrics,
+                        tracking=tracker,
+                        workers=workers,
+                    )
+                )
         else:
             log.info("run %s is already finished; nothing to do", run_id)
         # Also by a later start: a kill may have come between the publishing and this.
@@ -139,105 +177,168 @@ def _absolute(uri: str) -> str:
     return (uri if "://" in uri else str(Path(uri).resolve())).rstrip("/")
 
 
-def _train_and_publish(
-    job: Job,
-    run_id: str,
-    scratch: Path,
-    metrics: Metrics,
-    tracker: trackers.Tracking,
-    workers: Workers,
-) -> None:
-    from trainer.models.sharded_base import ShardedBase, WholeBase
+def _train_and_publish(start: Start) -> None:
+    """The seven steps of a run; the first worker alone goes on after the training."""
+    _import_training()
+    tokenizer = _tokenizer(start.job)
+    data = _prepare_data(start, tokenizer)
+    execution = _choose_execution(start)
+    model = _load_model(start, tokenizer, execution)
+    trained = _train(start, data, model, execution)
+    if not start.workers.is_main:
+        model.frozen_base.serve_gathers()
+        return
+    folder = _save_adapter(start, model)
+    with model.frozen_base.gather_for_main(model.tuned):
+        evaluation = compare.compare(model.tuned, tokenizer, data.held_out, data.questions)
+        faults = _gate(start, folder, data, model, evaluation)
+    _describe(start, folder, data, execution, trained, evaluation, faults)
+    _publish(start, folder, faults)
 
+
+def _import_training() -> None:
+    """Here and not where it is used: once it is there, memory is collected as usual."""
     # transformers greets W&B's offline mode on stdout
     with contextlib.redirect_stdout(None), lean_imports.without_wandb():
-        from trainer.training.loop import train
-        from trainer.training.setup import TrainingSetup
+        from trainer.training import loop  # noqa: F401
     lean_imports.collect_as_usual()
 
+
+def _tokenizer(job: Job) -> "PreTrainedTokenizerBase":
     tokenizer = job.base.tokenizer()
     if (reason := chat_template.ensure_chat_template(tokenizer)) is not None:
         log.info("%s", reason)
-    blocks = pipeline.prepare(job.settings, job.inputs, tokenizer, _place(job, run_id, workers))
-    fit = choose_execution(job.settings, job.base, job.device, job.precision, workers)
-    frozen = ShardedBase(workers) if fit.is_sharded else WholeBase()
+    return tokenizer
+
+
+def _prepare_data(start: Start, tokenizer: "PreTrainedTokenizerBase") -> pipeline.Data:
+    job = start.job
+    return pipeline.prepare(job.settings, job.inputs, tokenizer, _shards(start))
+
+
+def _shards(start: Start) -> corpus_shards.ShardLocation | None:
+    """Where several workers find what each tokenised; one keeps it on its disk alone."""
+    job = start.job
+    if start.workers.size == 1:
+        return None
+    # Of this run, and the same for all of its workers on this machine.
+    shared = job.settings.scratch_dir / "portions" / digest(job.output.uri + start.run_id)
+    return corpus_shards.ShardLocation(start.workers, job.output, start.run_id, shared)
+
+
+def _choose_execution(start: Start) -> ExecutionPlan:
+    job = start.job
+    return choose_execution(job.settings, job.base, job.device, job.precision, start.workers)
+
+
+def _load_model(
+    start: Start, tokenizer: "PreTrainedTokenizerBase", execution: ExecutionPlan
+) -> Model:
+    from trainer.models.sharded_base import ShardedBase, WholeBase
+
+    job = start.job
+    frozen = ShardedBase(start.workers) if execution.is_sharded else WholeBase()
     quantised = load.load_base(job.base, job.settings, job.precision, job.device, frozen)
-    tuned = load.attach_adapter(quantised, job.settings)
-    trained = train(
+    return Model(load.attach_adapter(quantised, job.settings), tokenizer, frozen)
+
+
+def _train(
+    start: Start, data: pipeline.Data, model: Model, execution: ExecutionPlan
+) -> "TrainingResult":
+    from trainer.training.loop import train
+    from trainer.training.setup import TrainingSetup
+
+    job = start.job
+    return train(
         TrainingSetup(
-            model=tuned,
-            tokenizer=tokenizer,
-            blocks=blocks.train,
-            held_out=blocks.held_out,
+            model=model.tuned,
+            tokenizer=model.tokenizer,
+            blocks=data.train,
+            held_out=data.held_out,
             settings=job.settings,
             precision=job.precision,
             device=job.device,
-            execution=fit.execution,
-            workers=workers,
-            frozen_base=frozen,
+            execution=execution.execution,
+            workers=start.workers,
+            frozen_base=model.frozen_base,
         ),
-        replan_on_resume=fit.replan_on_resume,
+        replan_on_resume=execution.replan_on_resume,
         checkpoints=Checkpoints(
-            scratch / "checkpoints",
+            start.scratch / "checkpoints",
             job.output,
-            f"{run_id}/checkpoints",
+            f"{start.run_id}/checkpoints",
             job.fingerprint,
-            owner_of(scratch),
+            owner_of(start.scratch),
         ),
-        metrics=metrics,
-        tracking=tracker,
+        metrics=start.metrics,
+        tracking=start.tracking,
     )
-    if not workers.is_main:
-        frozen.serve_gathers()
-        return
-    folder = scratch / "run"
+
+
+def _save_adapter(start: Start, model: Model) -> Path:
+    """The folder of all that will be published, with nothing else in it."""
+    folder = start.scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    adapter_files.save_adapter(tuned, tokenizer, job.base, folder / "adapter")
-    with frozen.gather_for_main(tuned):
-        evaluation = compare.compare(tuned, tokenizer, blocks.held_out, blocks.questions)
-        faults = gate.faults(
-            folder / "adapter",
-            tuned,
-            job.base,
-            evaluation,
-            train=blocks.train,
-            held_out=blocks.held_out,
-            ends=record_tokenizer.stop_ids(tokenizer),
-            max_loss_ratio=job.settings.max_loss_ratio,
-        )
-    tracker.finish(evaluation.figures())
-    if (scratch / TENSORBOARD).is_dir():
-        shutil.copytree(scratch / TENSORBOARD, folder / TENSORBOARD)
+    adapter_files.save_adapter(model.tuned, model.tokenizer, start.job.base, folder / "adapter")
+    return folder
+
+
+def _gate(
+    start: Start, folder: Path, data: pipeline.Data, model: Model, evaluation: compare.Evaluation
+) -> list[str]:
+    """What forbids to publish."""
+    return gate.faults(
+        folder / "adapter",
+        model.tuned,
+        start.job.base,
+        evaluation,
+        train=data.train,
+        held_out=data.held_out,
+        ends=record_tokenizer.stop_ids(model.tokenizer),
+        max_loss_ratio=start.job.settings.max_loss_ratio,
+    )
+
+
+def _describe(
+    start: Start,
+    folder: Path,
+    data: pipeline.Data,
+    execution: ExecutionPlan,
+    trained: "TrainingResult",
+    evaluation: compare.Evaluation,
+    faults: list[str],
+) -> None:
+    """Everything beside the weights: report, model card, `run.json`, metrics, event files."""
+    start.tracking.finish(evaluation.figures())
+    if (start.scratch / TENSORBOARD).is_dir():
+        shutil.copytree(start.scratch / TENSORBOARD, folder / TENSORBOARD)
+    job = start.job
     run_record.describe(
         run_record.Run(
-            run_id=run_id,
+            run_id=start.run_id,
             settings=job.settings,
             base=job.base,
             inputs=job.inputs.objects(),
-            data=blocks.counts,
+            data=data.counts,
             device=job.device,
             precision=job.precision,
             micro_batch=trained.execution,
-            trainable_parameters=fit.trainable_parameters,
-            total_parameters=fit.total_parameters,
+            trainable_parameters=execution.trainable_parameters,
+            total_parameters=execution.total_parameters,
             trained=trained,
             evaluation=evaluation,
-            warnings=fit.warnings,
+            warnings=execution.warnings,
             faults=faults,
             finished=time.time(),
         ),
         folder,
     )
+
+
+def _publish(start: Start, folder: Path, faults: list[str]) -> None:
+    """Raises RejectedError, with the report kept beside the runs, where there are `faults`."""
+    output, run_id = start.job.output, start.run_id
     if faults:
-        reject_run(folder, job.output, run_id, faults)
-    publish_run(folder, job.output, run_id, owner=owner_of(scratch), weights=WEIGHTS)
-    log.info("published %s%s", job.output.uri, run_id, extra=figures(run_id=run_id))
-
-
-def _place(job: Job, run_id: str, workers: Workers) -> corpus_shards.ShardLocation | None:
-    """Where several workers find what each tokenised; one keeps it on its disk alone."""
-    if workers.size == 1:
-        return None
-    # Of this run, and the same for all of its workers on this machine.
-    shared = job.settings.scratch_dir / "portions" / digest(job.output.uri + run_id)
-    return corpus_shards.ShardLocation(workers, job.output, run_id, shared)
+        reject_run(folder, output, run_id, faults)
+    publish_run(folder, output, run_id, owner=owner_of(start.scratch), weights=WEIGHTS)
+    log.info("published %s%s", output.uri, run_id, extra=figures(run_id=run_id))
