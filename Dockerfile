@@ -1,4 +1,4 @@
-# One image, three variants; docs/decisions/0003-image.md gives reasons and figures.
+# One image, three variants; docs/decisions/0003-image.md gives the reasons.
 #
 #   docker build -t qlora-job:cu130 .
 #   docker build -t qlora-job:cu126 --build-arg VARIANT=cu126 .          (drivers below 580)

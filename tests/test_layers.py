@@ -1,6 +1,7 @@
 """The wings of trainer/ import only wings that stand above them; files of a wing make no circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     while ends := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in ends}
     assert not left
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md"])
+def test_pages_name_every_wing_in_this_order(page: str) -> None:
+    table = (ROOT / page).read_text().partition("| wing |")[2].partition("\n\n")[0]
+    named = re.findall(r"`([^`|]+)`", " ".join(re.findall(r"(?m)^\|([^|]*)\|", table)))
+    assert [name.removesuffix(".py").rstrip("/") for name in named] == WINGS
 
 
 def test_only_storage_knows_boto3() -> None:

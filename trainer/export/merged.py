@@ -1,7 +1,7 @@
 """The adapter merged into the base's own 16-bit weights: a model that needs no adapter.
 
 Not into the 4-bit weights: rounding to NF4 once more adds an error of 9 % of a weight, however
-small the change that the adapter makes (docs/decisions/0009-leaving.md has the figures).
+small the change that the adapter makes (docs/measurements/0009-leaving.md has the figures).
 """
 
 import json
