@@ -4,22 +4,40 @@ from pathlib import Path
 
 import pytest
 
-from trainer.uris import FORMS, SCHEMES, normal, publishable_uri, scheme_of, uri_faults
+from trainer.errors import SettingsError
+from trainer.uris import (
+    SCHEMES,
+    in_lower_case,
+    is_bucket_uri,
+    is_meant_as_bucket_uri,
+    publishable_uri,
+    split_bucket_uri,
+    uri_faults,
+)
 
 
 @pytest.mark.parametrize(
-    ("uri", "scheme"),
-    [("s3://bucket/x", "s3"), ("gs://bucket/x", None), ("s3:/bucket", None), ("my/folder", None)],
+    ("text", "is_one", "is_meant"),
+    [
+        ("s3://bucket/x", True, True),
+        ("s3:/bucket", False, True),
+        ("gs://bucket/x", False, False),
+        ("my/folder", False, False),
+        ("s3", False, False),
+    ],
 )
-def test_a_uri_names_a_store_that_there_is_or_none(uri: str, scheme: str | None) -> None:
-    assert scheme_of(uri) == scheme
+def test_a_uri_names_a_bucket_or_is_meant_to(text: str, is_one: bool, is_meant: bool) -> None:
+    assert (is_bucket_uri(text), is_meant_as_bucket_uri(text)) == (is_one, is_meant)
 
 
-def test_each_scheme_is_well_formed_in_its_own_words() -> None:
-    for name, scheme in SCHEMES.items():
-        assert scheme.form.startswith(f"{name}://")
-        assert not list(uri_faults("X", scheme.form))
-        assert scheme.form in FORMS
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_is_split_into_bucket_and_key(scheme: str) -> None:
+    uri = f"{scheme}://bucket/a/b\nc"
+    assert split_bucket_uri(uri) == (scheme, "bucket", "a/b\nc")
+    assert split_bucket_uri(f"{scheme}://bucket") == (scheme, "bucket", "")
+    assert not list(uri_faults("X", uri))
+    with pytest.raises(SettingsError, match=f"is no {scheme}://bucket/prefix/; correct the URI"):
+        split_bucket_uri("other://bucket/x")
 
 
 @pytest.mark.parametrize(
@@ -43,10 +61,9 @@ def test_a_folder_has_no_faults(folder: str) -> None:
     assert not list(uri_faults("QLORA_DATA_URI", folder))
 
 
-def test_capitals_of_a_scheme_and_the_home_are_understood() -> None:
-    assert normal("S3://Bucket/Docs/") == "s3://Bucket/Docs/"
-    assert normal("~/model") == f"{Path.home()}/model"
-    assert normal("GS://x") == "GS://x"
+def test_capitals_of_a_scheme_are_understood() -> None:
+    assert in_lower_case("S3://Bucket/Docs/") == "s3://Bucket/Docs/"
+    assert in_lower_case("My/Folder") == "My/Folder"
 
 
 def test_what_is_published_holds_no_password_and_no_folder_of_this_machine(tmp_path: Path) -> None:

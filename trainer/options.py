@@ -5,7 +5,7 @@ from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trainer.uris import normal, uri_faults
+from trainer.uris import in_lower_case, uri_faults
 
 ENV_PREFIX = "QLORA_"
 _KEY = "option"  # under which a field's metadata hold it
@@ -38,6 +38,12 @@ def _interval(raw: str) -> Interval:
     return Interval(steps=int(text))
 
 
+def _place(raw: str) -> str:
+    """A folder or URI; `~` is left to no shell."""
+    text = in_lower_case(raw.strip())
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
 def _names(raw: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(raw.replace(",", " ").split()))
 
@@ -50,7 +56,7 @@ WHOLE_OR_AUTO = Parser(  # `auto` is None: the device decides
     lambda raw: None if raw.strip().lower() in ("", "auto") else int(raw), "a whole number or auto"
 )
 NAMES = Parser(_names)
-PLACE = Parser(lambda raw: normal(raw.strip()))
+PLACE = Parser(_place)
 FOLDER = Parser(lambda raw: Path(raw.strip()).expanduser())
 INTERVAL = Parser(_interval, "minutes (10m) or optimizer steps (200)")
 

@@ -31,7 +31,7 @@ from trainer.options import (
     place,
     unquoted,
 )
-from trainer.uris import FORMS, looks_remote, publishable_uri, uri_faults
+from trainer.uris import FORMS, is_meant_as_bucket_uri, publishable_uri, uri_faults
 
 ALL_LINEAR = "all-linear"  # in place of names: every linear layer but the head, as peft says it
 GUESSED = "guessed from usual names"
@@ -41,7 +41,7 @@ Values = Mapping[str, Any]
 
 
 def _known_base(option: Option, base_model: str, _others: Values) -> Iterator[str]:
-    if looks_remote(base_model):
+    if is_meant_as_bucket_uri(base_model):
         yield from uri_faults(option.env, base_model)
     elif base_model.startswith("builtin:") and base_model != "builtin:tiny":
         yield f"{option.env}={base_model}: the only built-in model is builtin:tiny"

@@ -1,68 +1,62 @@
-"""Folders and URIs as users write them: which stores there are, faults, what may be published."""
+"""Folders and the URIs of buckets as users write them: what they name, their faults, and how they
+may be published. A new scheme is one entry here, and one in `storage/transfer.py` for its store.
+"""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from trainer.errors import SettingsError
 
-@dataclass(frozen=True)
-class Scheme:
-    """One kind of store, as its URIs begin."""
-
-    form: str
-    """How such a URI is written, for help and messages"""
-    container: re.Pattern[str]
-    """What may stand between `://` and the next `/`"""
-    container_name: str
-    """What that is called: "bucket name" """
+SCHEMES = {"s3": re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")}
+"""Of stores in a bucket, each with the names that a bucket may have there."""
+FORMS = " or ".join(f"`{scheme}://bucket/prefix/`" for scheme in SCHEMES)
+"""How their URIs are written, for help"""
 
 
-# Every kind of store beside a folder. A new one is an entry here; storage/ has what opens it.
-SCHEMES = {
-    "s3": Scheme(
-        form="s3://bucket/prefix/",
-        container=re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
-        container_name="bucket name",
-    )
-}
-FORMS = " or ".join(f"`{scheme.form}`" for scheme in SCHEMES.values())
+def is_bucket_uri(text: str) -> bool:
+    """Whether `text` begins as the URI of a bucket: `s3://`."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme in SCHEMES
 
 
-def scheme_of(uri: str) -> str | None:
-    """Which kind of store `uri` names, "s3"; None for a folder and for what no store is."""
-    scheme, separator, _ = uri.partition("://")
-    return scheme if separator and scheme in SCHEMES else None
+def is_meant_as_bucket_uri(text: str) -> bool:
+    """The same without its slashes, `s3:bucket`, which is a fault."""
+    scheme, separator, _ = text.partition(":")
+    return bool(separator) and scheme in SCHEMES
 
 
-def normal(text: str) -> str:
-    """`text` as it is compared: `S3://` is no other place than `s3://`, and `~` is the home."""
+def in_lower_case(text: str) -> str:
+    """A bucket's URI with its scheme as it is compared: `S3://` is no other place than `s3://`."""
     scheme, separator, rest = text.partition("://")
-    if scheme.lower() in SCHEMES and separator:
-        return f"{scheme.lower()}://{rest}"
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+    is_bucket = separator and scheme.lower() in SCHEMES
+    return scheme.lower() + separator + rest if is_bucket else text
 
 
-def looks_remote(text: str) -> bool:
-    """Whether `text` begins as the URI of a store does, though perhaps misspelt (`s3:/bucket`)."""
-    return text.partition(":")[0] in SCHEMES and ":" in text
+def split_bucket_uri(uri: str) -> tuple[str, str, str]:
+    """Scheme, bucket and key, which may be empty. Raises SettingsError for any other text."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if not is_bucket_uri(uri) or not SCHEMES[scheme].fullmatch(bucket):
+        forms = " or ".join(f"{scheme}://bucket/prefix/" for scheme in SCHEMES)
+        raise SettingsError(f"{publishable_uri(uri)}: is no {forms}; correct the URI")
+    return scheme, bucket, key
 
 
 def uri_faults(source: str, uri: str) -> Iterator[str]:
-    """What is wrong with the form of `uri`, which `source` gave."""
+    """What is wrong with `uri`, which the setting `source` holds; nothing for a folder."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        if looks_remote(uri):
-            yield f"{source}={uri}: write it as {SCHEMES[uri.partition(':')[0]].form}"
+        if is_meant_as_bucket_uri(uri):
+            yield f"{source}={uri}: write it as {uri.partition(':')[0]}://bucket/prefix/"
         return
-    container = rest.split("/")[0]
     if scheme not in SCHEMES:
-        known = " and ".join(f"{name}://" for name in SCHEMES)
+        known = " and ".join(f"{scheme}://" for scheme in SCHEMES)
         yield f"{source}={publishable_uri(uri)}: only folders and {known} are supported"
-    elif not SCHEMES[scheme].container.fullmatch(container):
-        shown, called = container.rpartition("@")[2], SCHEMES[scheme].container_name
-        yield f"{source}={publishable_uri(uri)}: {shown!r} is not a {called}"
+    elif not SCHEMES[scheme].fullmatch(rest.split("/")[0]):
+        bucket = rest.split("/")[0].rpartition("@")[2]
+        yield f"{source}={publishable_uri(uri)}: {bucket!r} is not a bucket name"
 
 
 def publishable_uri(uri: str) -> str:

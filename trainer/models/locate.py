@@ -12,7 +12,7 @@ from trainer.settings import Settings
 from trainer.storage import fetch, objects_at
 from trainer.storage.files import sha256_of
 from trainer.storage.parallel import in_parallel
-from trainer.uris import publishable_uri
+from trainer.uris import is_bucket_uri, publishable_uri
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
@@ -26,7 +26,7 @@ def locate_base(settings: Settings) -> Base:
     name = settings.base_model
     if name.startswith("builtin:"):
         return local_base(BUILTIN / name.removeprefix("builtin:"), name)
-    if name.startswith("s3://"):
+    if is_bucket_uri(name):
         return _in_bucket(name, settings)
     if Path(name).is_dir():
         return local_base(Path(name), Path(name).resolve().name)
