@@ -37,6 +37,7 @@ def ours(folder: Path, names: list[str], block_tokens: int) -> int:
     from transformers import AutoTokenizer
 
     from trainer.dataset import pipeline
+    from trainer.dataset.inputs import Inputs
     from trainer.settings import Settings
     from trainer.storage import Fetched
 
@@ -50,7 +51,7 @@ def ours(folder: Path, names: list[str], block_tokens: int) -> int:
             Fetched(n, folder, (folder / n).stat().st_size, hashlib.sha256(n.encode()).hexdigest())
             for n in names
         ]
-        pipeline.prepare(settings, pipeline.Inputs(found, []), tokenizer)
+        pipeline.prepare(settings, Inputs(found, []), tokenizer)
         # All of them, what is held out too.
         return sum(path.stat().st_size // 4 for path in Path(scratch).glob("tokens/*/tokens"))
 

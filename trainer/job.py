@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset import pipeline
+from trainer.dataset.inputs import Inputs, fetch_inputs
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
 from trainer.evaluation import compare, gate
@@ -54,7 +55,7 @@ class Job:
     base: base_model.Base
     device: Device
     precision: Precision
-    inputs: pipeline.Inputs
+    inputs: Inputs
     fingerprint: str
 
 
@@ -116,7 +117,7 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         # Also by a later start: a kill may have come between the publishing and this.
         record = job.output.read(f"{run_id}/{run_record.RECORD}")
         move_latest(job.output, run_id, finished=finished_at(record))
-        corpus_shards.forget(job.output, run_id)
+        corpus_shards.delete_shards(job.output, run_id)
         if settings.hub_repo:
             _push_to_hub(job, run_id, scratch / "hub")
     return run_id
@@ -150,7 +151,7 @@ def _open(settings: Settings) -> Job:
     trackers.check(settings)
     if settings.hub_repo:
         hub.check_token(settings.hub_repo)
-    inputs = pipeline.fetch_inputs(settings)
+    inputs = fetch_inputs(settings)
     fingerprint = fingerprint_of(
         settings,
         base={"name": base.name, "revision": base.revision},

@@ -11,7 +11,7 @@ from support.jobs import run_command, variables, write_records
 
 from trainer.commands import prepare
 from trainer.commands.prepare import Pair
-from trainer.dataset import pipeline
+from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError
 from trainer.inference.generate import Reply
 from trainer.settings import Settings
@@ -136,9 +136,7 @@ def test_records_say_where_they_come_from_and_train_as_they_are(
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(tmp_path / "out", tmp_path / "data")
     settings = Settings.read({}, variables(tmp_path))
-    found = [
-        example for _, example in pipeline.reader_of(settings, pipeline.fetch_inputs(settings).data)
-    ]
+    found = [example for _, example in reader_of(settings, fetch_inputs(settings).data)]
     assert [[m.content for m in e.messages] for e in found] == [  # type: ignore[union-attr]
         [r["question"], r["answer"]] for r in records
     ]

@@ -11,6 +11,7 @@ from support.token_caches import VOCABULARY, content, flip, prose, write_prose
 
 from trainer.corpus import decoding, formats
 from trainer.dataset import pipeline
+from trainer.dataset.inputs import fetch_inputs
 from trainer.errors import DataError
 from trainer.settings import Settings
 from trainer.tokenization import token_cache, token_cache_writer
@@ -23,7 +24,7 @@ def prepare(folder: Path, tokenizer: Any, **changes: str) -> pipeline.Data:
     given = {"DATA_URI": str(folder / "data"), "OUTPUT_URI": str(folder / "out")}
     given |= {"SCRATCH_DIR": str(folder / "scratch"), "MAX_LENGTH": "64"} | changes
     settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
-    return pipeline.prepare(settings, pipeline.fetch_inputs(settings), tokenizer)
+    return pipeline.prepare(settings, fetch_inputs(settings), tokenizer)
 
 
 def test_a_second_start_tokenises_nothing_and_finds_the_same(
@@ -106,7 +107,7 @@ def test_sequences_are_looked_up_a_few_at_a_time_and_none_is_lost(
     write_prose(tmp_path, 30)
     at_once = content(prepare(tmp_path, tokenizer))
     assert len(at_once) > 3 * 7
-    monkeypatch.setattr(token_cache, "_AT_ONCE", 7)
+    monkeypatch.setattr(token_cache, "_SEQUENCES_AT_ONCE", 7)
     assert content(prepare(tmp_path, tokenizer)) == at_once
 
 
@@ -179,11 +180,11 @@ def test_blocks_are_read_from_the_disk_and_not_from_memory(tmp_path: Path, token
     found = prepare(tmp_path, tokenizer)
     (index,) = (tmp_path / "scratch/tokens").glob("*/shelf.json")
     assert isinstance(found.train._tokens, np.memmap)  # type: ignore[attr-defined]
-    sizes = token_cache.mark_of(index.read_text()).sizes
+    sizes = token_cache.WriteProgress.parse(index.read_text()).sizes
     assert sizes["tokens"] == 4 * found.train._tokens.size  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("harm", ["none", "cut off", "half a mark", "flipped"])
+@pytest.mark.parametrize("harm", ["none", "cut off", "half a progress file", "flipped"])
 def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -192,7 +193,7 @@ def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
     (tmp_path / "data" / "005.csv").write_text('question,answer\nWhy?,So\n"open')
     (tmp_path / "data" / "photo.png").write_bytes(b"\x89PNG")
     whole = prepare(tmp_path, tokenizer, SCRATCH_DIR=str(tmp_path / "other"))
-    monkeypatch.setattr(token_cache_writer, "_MARK_BYTES", 20_000)
+    monkeypatch.setattr(token_cache_writer, "_SAVE_EVERY_BYTES", 20_000)
     monkeypatch.setattr(token_cache_writer, "_BATCH_CHARS", 5_000)
     read, was_read = [], formats.read
 
@@ -205,14 +206,14 @@ def test_after_a_kill_tokenising_goes_on_where_it_was_and_ends_the_same(
     monkeypatch.setattr(formats, "read", until_killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path, tokenizer)
-    (mark,) = (tmp_path / "scratch" / "tokens").glob("*/mark.json")
+    (progress,) = (tmp_path / "scratch" / "tokens").glob("*/mark.json")
     if harm == "cut off":
-        with (mark.parent / "rows").open("r+b") as file:
+        with (progress.parent / "rows").open("r+b") as file:
             file.truncate(65)
-    elif harm == "half a mark":
-        mark.write_text(mark.read_text()[:50])
+    elif harm == "half a progress file":
+        progress.write_text(progress.read_text()[:50])
     elif harm == "flipped":
-        flip(mark.parent / "lengths")
+        flip(progress.parent / "lengths")
     again = prepare(tmp_path, tokenizer)
     assert content(again) == content(whole) and again.counts == whole.counts
     assert [q.question for q in again.questions] == [q.question for q in whole.questions]

@@ -50,7 +50,7 @@ def test_a_fresh_node_resumes_from_the_bucket_and_ends_the_same(
 
 
 def test_data_and_evaluation_of_the_same_last_name_do_not_mix(bucket: Any, tmp_path: Path) -> None:
-    from trainer.dataset.pipeline import fetch_inputs
+    from trainer.dataset.inputs import fetch_inputs
     from trainer.settings import Settings
 
     places = upload_questions(bucket)

@@ -1,4 +1,4 @@
-"""Workers tokenise a corpus in portions: the same shelf, whoever made which of them."""
+"""Workers tokenise a corpus in shards: the same token cache, whoever made which of them."""
 
 import logging
 import os
@@ -16,24 +16,25 @@ from support.token_caches import content, flip, prose, write_prose
 from support.worker_processes import ONE_THREAD, SETTINGS, Processes, ends
 
 from trainer.dataset import pipeline
+from trainer.dataset.inputs import fetch_inputs
 from trainer.distributed.workers import Workers
 from trainer.settings import Settings
 from trainer.storage import open_store, publish
 from trainer.tokenization import corpus_shards, token_cache, token_cache_writer
 from trainer.tokenization.corpus_shards import ShardLocation
 
-# The job as it is, in portions of a file, which note who makes which. With PORTION_STOP the worker
+# The job as it is, in shards of a file, which note who makes which. With SHARD_STOP the worker
 # comes to that many, says so, and waits to be killed.
 JOB = """
 import os, sys, time
 from pathlib import Path
 from trainer.tokenization import corpus_shards
-corpus_shards.PORTION_BYTES = 4000
+corpus_shards.SHARD_BYTES = 4000
 rank, publish = os.environ.get("RANK", "0"), corpus_shards.CorpusShards._publish
 def noted(self, number):
-    notes = Path(os.environ["PORTION_NOTES"])
+    notes = Path(os.environ["SHARD_NOTES"])
     (notes / f"{number}-by-{rank}").touch()
-    if os.environ["PORTION_STOP"] == str(len(list(notes.glob(f"*-by-{rank}")))):
+    if os.environ["SHARD_STOP"] == str(len(list(notes.glob(f"*-by-{rank}")))):
         (notes / "stopped").touch()
         time.sleep(3600)
     publish(self, number)
@@ -67,16 +68,16 @@ except UnreachableError as error:
 """
 
 
-def test_files_are_cut_by_their_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_shards, "PORTION_BYTES", 10)
-    cut = corpus_shards.divided([4, 4, 4, 50, 1, 9, 2])
-    assert cut == [range(0, 3), range(3, 4), range(4, 6), range(6, 7)]
-    assert corpus_shards.divided([3]) == [range(0, 1)]
-    assert corpus_shards.divided([]) == [range(0, 0)]
+def test_files_are_divided_into_shards_by_their_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_shards, "SHARD_BYTES", 10)
+    shards = corpus_shards.divide_files([4, 4, 4, 50, 1, 9, 2])
+    assert shards == [range(0, 3), range(3, 4), range(4, 6), range(6, 7)]
+    assert corpus_shards.divide_files([3]) == [range(0, 1)]
+    assert corpus_shards.divide_files([]) == [range(0, 0)]
 
 
 def hard_corpus(folder: Path) -> None:
-    """Copies within a portion and across, files of no use, records, some of them bad."""
+    """Copies within a shard and across, files of no use, records, some of them bad."""
     write_prose(folder, 12, copy=prose(3), twin=prose(3), broken="an odd one out " * 300)
     rows = [f"what is {n}?,{n}\n" for n in range(50)]
     (folder / "data" / "c.csv").write_text("question,answer\n" + "".join(rows) + 'never,"closed')
@@ -92,36 +93,36 @@ def prepared(
     folder: Path,
     tokenizer: Any,
     scratch: str,
-    place: ShardLocation | None,
+    location: ShardLocation | None,
 ) -> tuple[pipeline.Data, token_cache.TokenCache]:
     given = {"DATA_URI": str(folder / "data"), "OUTPUT_URI": str(folder / "out")}
     given |= {"SCRATCH_DIR": str(folder / scratch), "MAX_LENGTH": "64"}
     given |= {"MAX_SKIPPED_SHARE": "0.5"}
     settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
-    found = pipeline.prepare(settings, pipeline.fetch_inputs(settings), tokenizer, place)
+    found = pipeline.prepare(settings, fetch_inputs(settings), tokenizer, location)
     (index,) = (folder / scratch).glob("tokens/*/shelf.json")
-    whole = token_cache.found(index.parent)
+    whole = token_cache.open_complete(index.parent)
     assert whole is not None
     return found, whole
 
 
-def place_of(folder: Path, scratch: str, output: str = "") -> ShardLocation:
+def shard_location(folder: Path, scratch: str, output: str = "") -> ShardLocation:
     store = open_store(output or str(folder / "out"), retry_minutes=1)
     return ShardLocation(Workers(), store, "run", folder / scratch)
 
 
-@pytest.mark.parametrize("portion_bytes", [1, 9_000, 40_000])
-def test_portions_end_to_end_are_the_shelf_of_one(
-    portion_bytes: int,
+@pytest.mark.parametrize("shard_bytes", [1, 9_000, 40_000])
+def test_shards_end_to_end_are_the_cache_of_one_worker(
+    shard_bytes: int,
     tmp_path: Path,
     tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hard_corpus(tmp_path)
-    monkeypatch.setattr(corpus_shards, "PORTION_BYTES", portion_bytes)
+    monkeypatch.setattr(corpus_shards, "SHARD_BYTES", shard_bytes)
 
     alone, expected = prepared(tmp_path, tokenizer, "alone", None)
-    together, found = prepared(tmp_path, tokenizer, "together", place_of(tmp_path, "shared"))
+    together, found = prepared(tmp_path, tokenizer, "together", shard_location(tmp_path, "shared"))
 
     for name in token_cache.COLUMNS:
         assert (found.folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
@@ -132,7 +133,7 @@ def test_portions_end_to_end_are_the_shelf_of_one(
     assert together.counts == alone.counts
 
 
-def test_a_portion_that_was_damaged_before_it_was_stored_is_made_again(
+def test_a_shard_that_was_damaged_before_it_was_stored_is_made_again(
     tmp_path: Path,
     tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -140,21 +141,21 @@ def test_a_portion_that_was_damaged_before_it_was_stored_is_made_again(
 ) -> None:
     """Its manifest lists the damaged bytes. Those of the others are read once, while fetched."""
     write_prose(tmp_path, 6)
-    monkeypatch.setattr(corpus_shards, "PORTION_BYTES", 4_000)
-    first, _ = prepared(tmp_path, tokenizer, "first", place_of(tmp_path, "one"))
+    monkeypatch.setattr(corpus_shards, "SHARD_BYTES", 4_000)
+    first, _ = prepared(tmp_path, tokenizer, "first", shard_location(tmp_path, "one"))
     damaged = sorted(tmp_path.glob("out/run/tokens/*/*"))[2]
     flip(damaged / "tokens")
     (damaged / "manifest.json").unlink()
     publish(damaged, open_store(str(damaged.parent), retry_minutes=0), damaged.name)
-    read, was_read = [], token_cache.sums_of
+    read, was_read = [], token_cache.checksums_of
 
     def noted(folder: Path, sizes: Any) -> Any:
         read.append(folder.name)
         return was_read(folder, sizes)
 
-    monkeypatch.setattr(token_cache, "sums_of", noted)
+    monkeypatch.setattr(token_cache, "checksums_of", noted)
     with caplog.at_level(logging.WARNING):
-        again, whole = prepared(tmp_path, tokenizer, "again", place_of(tmp_path, "two"))
+        again, whole = prepared(tmp_path, tokenizer, "again", shard_location(tmp_path, "two"))
     assert content(again) == content(first)
     assert (
         f"{damaged.name}: is no shelf; this portion of the data is tokenised again" in caplog.text
@@ -164,18 +165,18 @@ def test_a_portion_that_was_damaged_before_it_was_stored_is_made_again(
 
 @pytest.mark.s3
 @pytest.mark.parametrize("bucket", ["http"], indirect=True)
-def test_a_start_elsewhere_takes_the_portions_from_a_bucket(
+def test_a_start_elsewhere_takes_the_shards_from_a_bucket(
     bucket: Any,
     tmp_path: Path,
     tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One object is damaged: that portion alone is made, and stored, again."""
+    """One object is damaged: that shard alone is made, and stored, again."""
     write_prose(tmp_path, 6)
-    monkeypatch.setattr(corpus_shards, "PORTION_BYTES", 4_000)
+    monkeypatch.setattr(corpus_shards, "SHARD_BYTES", 4_000)
     output = f"s3://{bucket.name}/out/"
-    first, _ = prepared(tmp_path, tokenizer, "first", place_of(tmp_path, "one", output))
+    first, _ = prepared(tmp_path, tokenizer, "first", shard_location(tmp_path, "one", output))
     key = [stored.key for stored in bucket.objects.all() if stored.key.endswith("/tokens")][2]
     body = bucket.Object(key).get()["Body"].read()
     bucket.put_object(Key=key, Body=bytes([body[0] ^ 4]) + body[1:])
@@ -186,12 +187,12 @@ def test_a_start_elsewhere_takes_the_portions_from_a_bucket(
         was_written(start, words, max_length, folder)
 
     monkeypatch.setattr(token_cache_writer, "write", noted)
-    again, _ = prepared(tmp_path, tokenizer, "again", place_of(tmp_path, "two", output))
+    again, _ = prepared(tmp_path, tokenizer, "again", shard_location(tmp_path, "two", output))
     assert content(again) == content(first)
     assert written == [key.split("/")[-2]]
     assert f"{key}: is not what its manifest.json lists" in caplog.text
     assert bucket.Object(key).get()["Body"].read() == body
-    corpus_shards.forget(open_store(output, retry_minutes=1), "run")
+    corpus_shards.delete_shards(open_store(output, retry_minutes=1), "run")
     assert not list(bucket.objects.all())
 
 
@@ -200,14 +201,14 @@ def start_nodes(folder: Path, name: str, size: int, stop: str = "", **changes: s
     (folder / "notes").mkdir(exist_ok=True)
     port = str(unused_port())
     clean = {k: v for k, v in os.environ.items() if not k.startswith("QLORA_")}
-    clean |= ONE_THREAD | {"PORTION_NOTES": str(folder / "notes")}
+    clean |= ONE_THREAD | {"SHARD_NOTES": str(folder / "notes")}
     clean |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
     return [
         subprocess.Popen(
             [sys.executable, "-c", JOB],
             cwd=ROOT,
             env=clean
-            | {"RANK": str(rank), "PORTION_STOP": stop if rank else ""}
+            | {"RANK": str(rank), "SHARD_STOP": stop if rank else ""}
             | variables(
                 folder,
                 **SETTINGS
@@ -224,7 +225,7 @@ def start_nodes(folder: Path, name: str, size: int, stop: str = "", **changes: s
 
 
 def makers(folder: Path) -> list[tuple[int, int]]:
-    """(portion, worker) for all that were made since the last time."""
+    """(shard, worker) for all that were made since the last time."""
     found = []
     for note in (folder / "notes").glob("*-by-*"):
         number, _, rank = note.name.partition("-by-")
@@ -262,7 +263,7 @@ def test_a_machine_that_is_lost_ends_all_and_a_start_on_others_makes_what_is_mis
     assert again == set(range(6)) - {int(path.name[:7]) for path in there - {damaged}}
     assert any(f"{damaged.name}/tokens: is not what its manifest" in text for text in output)
     assert weights(tmp_path) == weights(tmp_path / "alone")
-    assert not list(tmp_path.glob("out/*/tokens")), "the portions outlive the run"
+    assert not list(tmp_path.glob("out/*/tokens")), "the shards outlive the run"
     assert not list(tmp_path.glob("new-*/portions/*/*"))
 
 

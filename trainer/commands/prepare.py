@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trainer.corpus.examples import Example, Text
 from trainer.corpus.headings import Outline
-from trainer.dataset import pipeline
+from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError
 from trainer.inference import generate
 from trainer.inference.generate import Reply
@@ -87,8 +87,8 @@ def make(settings: Settings) -> int:
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
     base = locate_base(settings)
-    files = pipeline.fetch_inputs(settings).data
-    reader = pipeline.reader_of(settings, files)
+    files = fetch_inputs(settings).data
+    reader = reader_of(settings, files)
     by = f"{base.name}@{base.revision}" if base.revision else base.name
     folder = settings.scratch_dir / "questions" / digest(_REQUEST + by)
     folder.mkdir(parents=True, exist_ok=True)

@@ -94,10 +94,10 @@ def _paragraph(part: "Paragraph") -> str:
     words = part.text.strip()
     style = (part.style.name or "") if part.style else ""
     level = re.fullmatch(r"Heading ([1-6])", style)
-    mark = "#" * int(level[1]) + " " if level else "# " if style == "Title" else ""
-    if mark:
+    hashes = "#" * int(level[1]) + " " if level else "# " if style == "Title" else ""
+    if hashes:
         words = " ".join(words.split())
-    return f"{mark}{words}\n\n" if words else ""
+    return f"{hashes}{words}\n\n" if words else ""
 
 
 def _table(part: "Table") -> str:

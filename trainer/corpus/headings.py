@@ -47,9 +47,9 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
     fence = ""
     previous, previous_at = "", 0
     for at, line in _lines(text):
-        mark = _FENCE.match(line)
-        if mark and (not fence or mark[1].startswith(fence)):
-            fence = "" if fence else mark[1]
+        delimiter = _FENCE.match(line)
+        if delimiter and (not fence or delimiter[1].startswith(fence)):
+            fence = "" if fence else delimiter[1]
         elif not fence:
             if (atx := _ATX.match(line)) and atx[2]:
                 found.append(Heading(at, len(atx[1]), atx[2][:_LONGEST_TITLE]))
@@ -58,7 +58,7 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
                 level = 1 if setext[1][0] == "=" else 2
                 found.append(Heading(previous_at, level, previous.strip()))
                 line = ""
-        previous, previous_at = ("" if mark or fence else line), at
+        previous, previous_at = ("" if delimiter or fence else line), at
     return tuple(found)
 
 

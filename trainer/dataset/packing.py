@@ -1,4 +1,4 @@
-"""What is held out, and sequences of tokens -> blocks of one length. No files and no GPU."""
+"""Sequences of tokens -> blocks of one length. No files and no GPU."""
 
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -73,15 +73,9 @@ class Blocks(Sequence[Block]):
         return 1 - int(self._lengths.sum()) / size if size else 0.0
 
 
-# -- hold out -----------------------------------------------------------------------------
-
-
-# -- pack ---------------------------------------------------------------------------------
-
-
 @dataclass
 class _OpenBins:
-    """Open blocks by the room they have left; finds the smallest sufficient room in O(log n)."""
+    """Blocks that are not full, by the room left in them; the least sufficient one in O(log n)."""
 
     rooms: list[int] = field(default_factory=list)  # sorted, distinct
     blocks: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -124,19 +118,19 @@ def _packed(lengths: Tokens | Int64, max_length: int) -> tuple[Int64, npt.NDArra
     """(numbers of the sequences in the order of their blocks, the block of each), both [n]."""
     longest_first = np.argsort(-lengths, kind="stable")
     taken = np.empty(len(lengths), np.int32)
-    shelves = _OpenBins()
+    bins = _OpenBins()
     count = 0
     for at, number in enumerate(longest_first):
         length = int(lengths[number])
         if length > max_length:
             raise ValueError(f"a sequence of {length} tokens does not fit a block of {max_length}")
-        found = shelves.take(length)
+        found = bins.take(length)
         if found is None:
             found = count, max_length
             count += 1
         block, room = found
         taken[at] = block
-        shelves.put(block, room - length)
+        bins.put(block, room - length)
     by_block = np.argsort(taken, kind="stable")
     return longest_first[by_block], taken[by_block]
 

@@ -1,8 +1,8 @@
 """A large corpus is tokenised by all workers of a run, and put together by each machine.
 
-A portion is the shelf of some consecutive files. It lies below `tokens/` beside the run, with a
-manifest, until the run is published: whoever starts the run again finds it there. Put end to end,
-portions are the shelf that one worker writes.
+A shard is the token cache of some consecutive files. It lies below `tokens/` beside the run, with
+a manifest, until the run is published: whoever starts the run again finds it there. Put end to
+end, shards are the cache that one worker writes.
 """
 
 import json
@@ -23,7 +23,7 @@ from trainer.tokenization import token_cache, token_cache_writer
 
 log = logging.getLogger(__name__)
 
-PORTION_BYTES = 64 << 20  # of files: ten seconds of text. The number of workers plays no part in it
+SHARD_BYTES = 64 << 20  # of files: ten seconds of text. The number of workers plays no part in it
 TOKENS = "tokens"
 _S_PER_MIB = 10.0  # twice what a child may take to read a file
 
@@ -32,12 +32,12 @@ Write = Callable[[Files, Path], None]
 """Tokenise the files of these numbers into a folder, or go on with it."""
 
 
-def divided(sizes: Sequence[int]) -> list[Files]:
-    """Files of so many bytes, cut into portions."""
+def divide_files(sizes: Sequence[int]) -> list[Files]:
+    """The files of each shard; `sizes` are those of all files in bytes."""
     ends, size = [], 0
     for number, bytes_ in enumerate(sizes):
         size += bytes_
-        if size >= PORTION_BYTES:
+        if size >= SHARD_BYTES:
             ends.append(number + 1)
             size = 0
     if not ends or ends[-1] < len(sizes):
@@ -45,8 +45,8 @@ def divided(sizes: Sequence[int]) -> list[Files]:
     return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]
 
 
-def forget(store: Store, run_id: str) -> None:
-    """A finished run needs its portions no more. Manifests first: the rest is nothing without."""
+def delete_shards(store: Store, run_id: str) -> None:
+    """A finished run needs its shards no more. Manifests first: the rest is nothing without."""
     names = [stored.name for stored in store.list(f"{run_id}/{TOKENS}/")]
     store.delete([name for name in names if name.endswith("/" + MANIFEST)])
     store.delete(names)
@@ -54,7 +54,7 @@ def forget(store: Store, run_id: str) -> None:
 
 @dataclass(frozen=True)
 class ShardLocation:
-    """Where the workers of one run find each other's portions: in `store`, below `run_id`.
+    """Where the workers of one run find each other's shards: in `store`, below `run_id`.
 
     `scratch` is on this machine's disk, and of this run.
     """
@@ -64,9 +64,9 @@ class ShardLocation:
     run_id: str
     scratch: Path
 
-    def portions(self, name: str, sizes: Sequence[int], write: Write) -> "CorpusShards | None":
-        """Those of the shelf `name`; None for a corpus of one."""
-        files = divided(sizes)
+    def shards(self, name: str, sizes: Sequence[int], write: Write) -> "CorpusShards | None":
+        """Those of the token cache `name`; None for a corpus of one."""
+        files = divide_files(sizes)
         if len(files) == 1:
             return None
         return CorpusShards(
@@ -76,20 +76,20 @@ class ShardLocation:
 
 @dataclass(frozen=True)
 class CorpusShards:
-    """The portions of one shelf: which `files` belong to each, and how many `sizes` of bytes."""
+    """The shards of one token cache: the `files` of each, and their `sizes` in bytes."""
 
-    place: ShardLocation
+    location: ShardLocation
     name: str
     files: Sequence[Files]
     sizes: Sequence[int]
     write: Write
 
-    def make(self, *, needed: bool) -> None:
-        """Tokenise what no start has yet, each worker a portion in turn.
+    def tokenise_missing(self, *, needed: bool) -> None:
+        """Tokenise what no start has yet, each worker a shard in turn.
 
-        Not when no worker has `needed` it. One that is lost is noticed behind its portion.
+        Not when no worker has `needed` it. One that is lost is noticed behind its shard.
         """
-        workers = self.place.workers
+        workers = self.location.workers
         if workers.all_reduce_sum(needed) == [0]:
             return
         missing = self._missing() if workers.is_main else []
@@ -105,7 +105,7 @@ class CorpusShards:
 
     def join(self, into: Path) -> None:
         """All of them end to end, from the store or, what is of no use there, made here."""
-        token_cache_writer.join(self._brought(), into)
+        token_cache_writer.join(self._fetched(), into)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _missing(self) -> list[int]:
@@ -115,55 +115,58 @@ class CorpusShards:
 
     def _is_there(self, number: int) -> bool:
         try:
-            return read_manifest(self.place.store, self._under(number)) is not None
+            return read_manifest(self.location.store, self._prefix(number)) is not None
         except DataError as error:
-            self._give_up(number, error)
+            self._discard(number, error)
             return False
 
-    def _brought(self) -> Iterator[tuple[int, Callable[[], token_cache.TokenCache]]]:
+    def _fetched(self) -> Iterator[tuple[int, Callable[[], token_cache.TokenCache]]]:
         for number, files in enumerate(self.files):
-            yield files.stop, partial(self._bring, number)
+            yield files.stop, partial(self._fetch, number)
             shutil.rmtree(self._folder(number), ignore_errors=True)
 
-    def _bring(self, number: int) -> token_cache.TokenCache:
+    def _fetch(self, number: int) -> token_cache.TokenCache:
         folder = self._folder(number)
         try:
-            brought = fetch_verified(self.place.store, self._under(number), folder)
-            sums = {name: content.sha256 for name, content in brought.items()}
-            if (there := token_cache.found(folder, sums)) is not None:
+            fetched = fetch_verified(self.location.store, self._prefix(number), folder)
+            sums = {name: content.sha256 for name, content in fetched.items()}
+            if (there := token_cache.open_complete(folder, sums)) is not None:
                 return there
-            self._give_up(number, DataError(f"{folder}: is no shelf"))
+            self._discard(number, DataError(f"{folder}: is no shelf"))
         except DataError as error:
-            self._give_up(number, error)
+            self._discard(number, error)
         self._publish(number)
-        made = token_cache.found(folder)
+        made = token_cache.open_complete(folder)
         assert made is not None
         return made
 
-    def _give_up(self, number: int, error: DataError) -> None:
+    def _discard(self, number: int, error: DataError) -> None:
         log.warning("%s; this portion of the data is tokenised again", error)
-        self.place.store.delete([f"{self._under(number)}/{MANIFEST}"])
+        self.location.store.delete([f"{self._prefix(number)}/{MANIFEST}"])
         shutil.rmtree(self._folder(number), ignore_errors=True)
 
     def _publish(self, number: int) -> None:
         folder = self._folder(number)
         with only_process(folder.with_suffix(".lock")):  # another start of this run may still work
-            if not (folder / token_cache.INDEX).exists() or token_cache.found(folder) is None:
+            if (
+                not (folder / token_cache.INDEX).exists()
+                or token_cache.open_complete(folder) is None
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
                 self.write(self.files[number], folder)
-            publish(folder, self.place.store, self._under(number))
+            publish(folder, self.location.store, self._prefix(number))
 
     @property
     def _scratch(self) -> Path:
-        return self.place.scratch / self.name
+        return self.location.scratch / self.name
 
     def _folder(self, number: int) -> Path:
-        return self._scratch / _named(self.files[number])
+        return self._scratch / _shard_name(self.files[number])
 
-    def _under(self, number: int) -> str:
-        return f"{self.place.run_id}/{TOKENS}/{self.name}/{_named(self.files[number])}"
+    def _prefix(self, number: int) -> str:
+        return f"{self.location.run_id}/{TOKENS}/{self.name}/{_shard_name(self.files[number])}"
 
 
-def _named(files: Files) -> str:
-    """By the borders: another version of this may cut elsewhere."""
+def _shard_name(files: Files) -> str:
+    """By the borders: another version of this may divide elsewhere."""
     return f"{files.start:07}-{files.stop:07}"

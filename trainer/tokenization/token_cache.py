@@ -30,8 +30,8 @@ KEPT_CACHES = 4  # in one folder; the ones that were not used for longest go
 
 INDEX = "shelf.json"
 _READ_BYTES = 1 << 20
-_AT_ONCE = 1 << 16  # sequences
-ROW = np.dtype(
+_SEQUENCES_AT_ONCE = 1 << 16
+EXAMPLE = np.dtype(
     [
         ("key", "<u8"),
         ("exact", "<u8", 2),
@@ -47,7 +47,7 @@ ROW = np.dtype(
     ]
 )
 COLUMNS: dict[str, Any] = {
-    "rows": ROW,  # [examples]
+    "rows": EXAMPLE,  # [examples]
     "lengths": "<i4",  # [sequences]
     "tokens": "<i4",  # [tokens], as in `trainer.tokenization.encode`
     "documents": "<i8",  # [documents that have a sketch]
@@ -68,7 +68,7 @@ class WriteProgress:
     """(minus its key, number, itself) of those that are kept"""
 
     def as_text(self) -> str:
-        """As `mark_of` reads it."""
+        """As `parse` reads it."""
         kept = [
             (key, number, [(m.role, m.content) for m in example.messages])
             for key, number, example in self.conversations
@@ -76,32 +76,30 @@ class WriteProgress:
         text = json.dumps(asdict(self) | {"conversations": kept})
         return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
 
-
-def mark_of(text: str) -> WriteProgress:
-    """Raises ValueError, KeyError or TypeError for what `as_text` did not write."""
-    sum_of_it, _, body = text.partition("\n")
-    if hashlib.sha256(body.encode()).hexdigest() != sum_of_it:
-        raise ValueError("damaged")
-    found = json.loads(body)
-    kept = [
-        (key, number, Conversation(tuple(Message(*turn) for turn in turns)))
-        for key, number, turns in found["conversations"]
-    ]
-    return WriteProgress(
-        found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept
-    )
+    @classmethod
+    def parse(cls, text: str) -> "WriteProgress":
+        """Raises ValueError, KeyError or TypeError for what `as_text` did not write."""
+        checksum, _, body = text.partition("\n")
+        if hashlib.sha256(body.encode()).hexdigest() != checksum:
+            raise ValueError("damaged")
+        found = json.loads(body)
+        kept = [
+            (key, number, Conversation(tuple(Message(*turn) for turn in turns)))
+            for key, number, turns in found["conversations"]
+        ]
+        return cls(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)
 
 
-def sums_of(folder: Path, sizes: Mapping[str, int]) -> dict[str, "hashlib._Hash"]:
+def checksums_of(folder: Path, sizes: Mapping[str, int]) -> dict[str, "hashlib._Hash"]:
     """SHA-256 of that many bytes of each file, to go on with; of all where there are fewer."""
-    return {name: _sum_of(folder / name, sizes[name]) for name in COLUMNS}
+    return {name: _checksum_of(folder / name, sizes[name]) for name in COLUMNS}
 
 
 def in_hex(sums: Mapping[str, "hashlib._Hash"]) -> dict[str, str]:
     return {name: found.hexdigest() for name, found in sums.items()}
 
 
-def _sum_of(path: Path, size: int) -> "hashlib._Hash":
+def _checksum_of(path: Path, size: int) -> "hashlib._Hash":
     found = hashlib.sha256()
     with path.open("rb") as file:
         while size and (data := file.read(min(size, _READ_BYTES))):
@@ -128,7 +126,7 @@ class TokenCache:
 
     @cached_property
     def rows(self) -> Any:
-        """One record an example: see `ROW`."""
+        """One record an example: see `EXAMPLE`."""
         return self.column("rows")
 
     @cached_property
@@ -168,8 +166,13 @@ class TokenCache:
         count = int(mine.sum())
         starts, lengths = np.empty(count, np.int64), np.empty(count, np.int32)
         filled = end = 0
-        for first in range(0, len(mine), _AT_ONCE):  # a column of all of them is for nothing else
-            part, wanted = self.lengths[first : first + _AT_ONCE], mine[first : first + _AT_ONCE]
+        for first in range(
+            0, len(mine), _SEQUENCES_AT_ONCE
+        ):  # a column of all of them is for nothing else
+            part, wanted = (
+                self.lengths[first : first + _SEQUENCES_AT_ONCE],
+                mine[first : first + _SEQUENCES_AT_ONCE],
+            )
             ends = end + np.cumsum(part, dtype=np.int64)
             into = slice(filled, filled + int(wanted.sum()))
             starts[into], lengths[into] = (ends - part)[wanted], part[wanted]
@@ -184,27 +187,27 @@ def open_token_cache(folder: Path, fill: Callable[[Path], None]) -> TokenCache:
     """
     index = _complete(folder)
     if index is None:
-        partial = folder.with_name(folder.name + ".partial")
+        unfinished = folder.with_name(folder.name + ".partial")
         shutil.rmtree(folder, ignore_errors=True)
-        partial.mkdir(parents=True, exist_ok=True)
-        fill(partial)
-        partial.rename(folder)
-        index = mark_of((folder / INDEX).read_text())
+        unfinished.mkdir(parents=True, exist_ok=True)
+        fill(unfinished)
+        unfinished.rename(folder)
+        index = WriteProgress.parse((folder / INDEX).read_text())
     else:
         log.info("the data was tokenised by an earlier start")
     os.utime(folder)
-    _forget_old(folder.parent)
-    return _shelf(folder, index)
+    _delete_old(folder.parent)
+    return _opened(folder, index)
 
 
-def found(folder: Path, sums: Mapping[str, str] | None = None) -> TokenCache | None:
-    """The complete shelf that lies in `folder`; None where there is nothing, or not what was
+def open_complete(folder: Path, sums: Mapping[str, str] | None = None) -> TokenCache | None:
+    """The complete cache that lies in `folder`; None where there is nothing, or not what was
     written. Nothing is read again where the `sums` of its files are known."""
     index = _complete(folder, sums)
-    return _shelf(folder, index) if index is not None else None
+    return _opened(folder, index) if index is not None else None
 
 
-def _shelf(folder: Path, index: WriteProgress) -> TokenCache:
+def _opened(folder: Path, index: WriteProgress) -> TokenCache:
     conversations = [(number, example) for _, number, example in index.conversations]
     return TokenCache(folder, index.tally, conversations)
 
@@ -213,10 +216,10 @@ def _complete(folder: Path, sums: Mapping[str, str] | None = None) -> WriteProgr
     if not folder.is_dir():
         return None
     try:
-        index = mark_of((folder / INDEX).read_text())
+        index = WriteProgress.parse((folder / INDEX).read_text())
         sizes = {name: (folder / name).stat().st_size for name in COLUMNS}
         if sizes == index.sizes:
-            known = sums or in_hex(sums_of(folder, sizes))
+            known = sums or in_hex(checksums_of(folder, sizes))
             if index.sums.items() <= known.items():
                 return index
     except (OSError, ValueError, KeyError, TypeError):
@@ -225,10 +228,10 @@ def _complete(folder: Path, sums: Mapping[str, str] | None = None) -> WriteProgr
     return None
 
 
-def _forget_old(folder: Path) -> None:
+def _delete_old(folder: Path) -> None:
     """A process that still uses one has it mapped, and keeps it."""
-    shelves = sorted(
+    newest_first = sorted(
         (path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime
     )
-    for old in shelves[KEPT_CACHES:]:
+    for old in newest_first[KEPT_CACHES:]:
         shutil.rmtree(old, ignore_errors=True)

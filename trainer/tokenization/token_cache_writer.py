@@ -1,4 +1,4 @@
-"""Examples -> a shelf: tokenised by several threads and written in their order.
+"""Examples -> a token cache: tokenised by several threads and written in their order.
 
 Memory holds a few batches and never a corpus. A start that was killed is gone on with.
 """
@@ -26,14 +26,13 @@ from trainer.tokenization.encode import Tokens, chars_of, encode
 from trainer.tokenization.record_tokenizer import RecordTokenizer
 from trainer.tokenization.token_cache import (
     COLUMNS,
+    EXAMPLE,
     INDEX,
     KINDS,
-    ROW,
     TokenCache,
     WriteProgress,
+    checksums_of,
     in_hex,
-    mark_of,
-    sums_of,
 )
 
 log = logging.getLogger(__name__)
@@ -44,60 +43,65 @@ BySource = Iterable[tuple[int, Iterable[Example]]]
 KEPT_CONVERSATIONS = 256  # those with the smallest keys, whole: what is held out has small keys
 
 _BATCH_CHARS = 1 << 19
-_SAY_AFTER_S = 30.0
-_MARK_BYTES = 64 << 20  # of tokens: what a start after a kill may have to do again
-_MARK = "mark.json"
+_LOG_EVERY_S = 30.0
+_SAVE_EVERY_BYTES = 64 << 20  # of tokens: what a start after a kill may have to do again
+_PROGRESS = "mark.json"
 _APPENDED = 1 << 16  # entries of a column at a time
 
 
 def write(
-    start: Callable[[int, Tally], BySource], words: RecordTokenizer, max_length: int, folder: Path
+    read_from: Callable[[int, Tally], BySource],
+    records: RecordTokenizer,
+    max_length: int,
+    folder: Path,
 ) -> None:
     """Tokenise into `folder`, from where a start before this one was stopped.
 
-    `start` gives the sources from the one of this number on, and counts them into the tally.
+    `read_from` gives the sources from this number on, and counts them into the tally.
     """
-    writer = _Writer(folder)
-    under_way = _UnderWay(writer, lambda batch: _part(batch, words, max_length))
+    writer = _CacheWriter(folder)
+    batches = _Pipeline(writer, lambda batch: _encoded(batch, records, max_length))
     try:
-        for source, examples in start(writer.mark.source, writer.mark.tally):
+        for source, examples in read_from(writer.progress.source, writer.progress.tally):
             for example in examples:
-                under_way.add(source, example)
-            if writer.is_mark_due:
-                under_way.finish()
+                batches.add(source, example)
+            if writer.is_save_due:
+                batches.finish()
                 writer.save(source + 1)
-        under_way.finish()
+        batches.finish()
     finally:
-        under_way.close()
+        batches.close()
         writer.close()
-    writer.index()
+    writer.write_index()
 
 
-def join(shelves: Iterable[tuple[int, Callable[[], TokenCache]]], folder: Path) -> None:
-    """Put shelves end to end into `folder`, from where a start before this one was stopped: what
-    `write` makes of all their sources.
+def join(caches: Iterable[tuple[int, Callable[[], TokenCache]]], folder: Path) -> None:
+    """Put token caches end to end into `folder`, from where a start before this one was stopped:
+    what `write` makes of all their sources.
 
     Each is given with the number of the source behind its last, and opened when it is needed.
     """
-    writer = _Writer(folder)
+    writer = _CacheWriter(folder)
     try:
-        for source, opened in shelves:
-            if source > writer.mark.source:
-                writer.append(opened())
+        for source, open_cache in caches:
+            if source > writer.progress.source:
+                writer.append(open_cache())
                 writer.save(source)
     finally:
         writer.close()
-    writer.index()
+    writer.write_index()
 
 
-class _UnderWay:
+class _Pipeline:
     """Batches of examples on their way through the threads to the writer, in order."""
 
-    def __init__(self, writer: "_Writer", tokenise: Callable[[Batch], "_Part"]) -> None:
+    def __init__(
+        self, writer: "_CacheWriter", tokenise: Callable[[Batch], "_EncodedBatch"]
+    ) -> None:
         self._writer, self._tokenise = writer, tokenise
         self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         self._pool = ThreadPoolExecutor(self._threads)
-        self._waiting: deque[Future[_Part]] = deque()
+        self._waiting: deque[Future[_EncodedBatch]] = deque()
         self._batch: Batch = []
         self._chars = 0
 
@@ -124,63 +128,63 @@ class _UnderWay:
         self._pool.shutdown(cancel_futures=True)
 
 
-class _Writer:
-    """The files of a shelf that is being written, and the last mark that was saved."""
+class _CacheWriter:
+    """The files of a cache that is being written, and how far that has come."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.mark = WriteProgress(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
+        self.progress = WriteProgress(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
         self._sums = {name: hashlib.sha256() for name in COLUMNS}
         self._resume()
         self._files = {name: (folder / name).open("ab") for name in COLUMNS}
         for name, file in self._files.items():
-            file.truncate(self.mark.sizes[name])
+            file.truncate(self.progress.sizes[name])
             file.seek(0, os.SEEK_END)
-        self._marked_bytes = self._files["tokens"].tell()
-        self._said = time.monotonic()
-        if self.mark.source:
-            log.info("tokenising goes on with file %d", self.mark.source + 1)
+        self._saved_bytes = self._files["tokens"].tell()
+        self._logged_at = time.monotonic()
+        if self.progress.source:
+            log.info("tokenising goes on with file %d", self.progress.source + 1)
 
     def _resume(self) -> None:
-        """Not where there is no mark, or where it is not true of the files."""
+        """Not where no progress was saved, or where it is not true of the files."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            mark = mark_of((self._folder / _MARK).read_text())
-            sums = sums_of(self._folder, mark.sizes)
-            if in_hex(sums) == mark.sums:
-                self.mark, self._sums = mark, sums
+            progress = WriteProgress.parse((self._folder / _PROGRESS).read_text())
+            sums = checksums_of(self._folder, progress.sizes)
+            if in_hex(sums) == progress.sums:
+                self.progress, self._sums = progress, sums
 
     @property
-    def is_mark_due(self) -> bool:
-        return self._files["tokens"].tell() - self._marked_bytes > _MARK_BYTES
+    def is_save_due(self) -> bool:
+        return self._files["tokens"].tell() - self._saved_bytes > _SAVE_EVERY_BYTES
 
-    def add(self, part: "_Part") -> None:
-        number = self._files["rows"].tell() // ROW.itemsize
-        part.columns["documents"] += number
+    def add(self, batch: "_EncodedBatch") -> None:
+        number = self._files["rows"].tell() // EXAMPLE.itemsize
+        batch.columns["documents"] += number
         for name, file in self._files.items():
-            data = part.columns[name].tobytes()
+            data = batch.columns[name].tobytes()
             file.write(data)
             self._sums[name].update(data)
-        self._keep([(-key, number + at, example) for key, at, example in part.conversations])
-        if time.monotonic() - self._said > _SAY_AFTER_S:
-            self._said = time.monotonic()
+        self._keep([(-key, number + at, example) for key, at, example in batch.conversations])
+        if time.monotonic() - self._logged_at > _LOG_EVERY_S:
+            self._logged_at = time.monotonic()
             log.info("tokenised %s tokens", f"{self._files['tokens'].tell() // 4:,}")
 
-    def append(self, shelf: TokenCache) -> None:
-        """The examples of another shelf, whose sources are numbered on already."""
-        number = self._files["rows"].tell() // ROW.itemsize
+    def append(self, cache: TokenCache) -> None:
+        """The examples of another cache, whose sources are numbered on already."""
+        number = self._files["rows"].tell() // EXAMPLE.itemsize
         for name, file in self._files.items():
-            column = shelf.column(name)
+            column = cache.column(name)
             for first in range(0, len(column), _APPENDED):
                 part = column[first : first + _APPENDED]
                 data = (part + number if name == "documents" else part).tobytes()
                 file.write(data)
                 self._sums[name].update(data)
-        self.mark.tally.add(shelf.tally)
-        self._keep([(-int(e.key, 16), number + at, e) for at, e in shelf.conversations])
+        self.progress.tally.add(cache.tally)
+        self._keep([(-int(e.key, 16), number + at, e) for at, e in cache.conversations])
 
     def _keep(self, found: list[tuple[int, int, Conversation]]) -> None:
-        self.mark.conversations = heapq.nlargest(
-            KEPT_CONVERSATIONS, self.mark.conversations + found, key=lambda kept: kept[:2]
+        self.progress.conversations = heapq.nlargest(
+            KEPT_CONVERSATIONS, self.progress.conversations + found, key=lambda kept: kept[:2]
         )
 
     def save(self, source: int) -> None:
@@ -188,32 +192,32 @@ class _Writer:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        self.mark.source = source
+        self.progress.source = source
         self._measure()
-        self._marked_bytes = self.mark.sizes["tokens"]
-        new = self._folder / (_MARK + ".new")
-        new.write_text(self.mark.as_text())
-        new.rename(self._folder / _MARK)
+        self._saved_bytes = self.progress.sizes["tokens"]
+        new = self._folder / (_PROGRESS + ".new")
+        new.write_text(self.progress.as_text())
+        new.rename(self._folder / _PROGRESS)
         malloc.trim()
 
     def _measure(self) -> None:
-        self.mark.sizes = {name: (self._folder / name).stat().st_size for name in COLUMNS}
-        self.mark.sums = in_hex(self._sums)
+        self.progress.sizes = {name: (self._folder / name).stat().st_size for name in COLUMNS}
+        self.progress.sums = in_hex(self._sums)
 
     def close(self) -> None:
         for file in self._files.values():
             file.close()
 
-    def index(self) -> None:
+    def write_index(self) -> None:
         """All is written."""
         self._measure()
-        (self._folder / INDEX).write_text(self.mark.as_text())
-        (self._folder / _MARK).unlink(missing_ok=True)
+        (self._folder / INDEX).write_text(self.progress.as_text())
+        (self._folder / _PROGRESS).unlink(missing_ok=True)
         malloc.trim()
 
 
 @dataclass(frozen=True)
-class _Part:
+class _EncodedBatch:
     """A batch of examples, tokenised."""
 
     columns: dict[str, Any]
@@ -221,12 +225,12 @@ class _Part:
     """(key, number in the batch, itself) of those of one question and one answer"""
 
 
-def _part(batch: Batch, words: RecordTokenizer, max_length: int) -> _Part:
+def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _EncodedBatch:
     examples = [example for _, example in batch]
-    encoded = encode(examples, words, max_length)
+    encoded = encode(examples, records, max_length)
     sequences = [tokens for example in encoded for tokens in example.sequences]
     signatures = signatures_of(examples, [chars_of(example) for example in examples])
-    rows = np.zeros(len(batch), ROW)
+    rows = np.zeros(len(batch), EXAMPLE)
     rows["key"] = [int(example.key[:16], 16) for example in examples]
     rows["exact"], rows["chars"] = signatures.exact, signatures.chars
     rows["source"] = [source for source, _ in batch]
@@ -237,7 +241,7 @@ def _part(batch: Batch, words: RecordTokenizer, max_length: int) -> _Part:
     lengths = np.array([len(tokens) for tokens in sequences], np.int32)
     tokens = np.concatenate([np.empty(0, np.int32), *sequences])
     owner = np.repeat(np.arange(len(batch)), rows["sequences"])
-    _count(rows, tokens, lengths, np.repeat(owner, lengths), words.stop_ids)
+    _count(rows, tokens, lengths, np.repeat(owner, lengths), records.stop_ids)
     columns = {
         "rows": rows,
         "lengths": lengths,
@@ -245,7 +249,7 @@ def _part(batch: Batch, words: RecordTokenizer, max_length: int) -> _Part:
         "documents": signatures.documents,
         "sketches": signatures.sketches,
     }
-    return _Part(columns, _single_turns(examples))
+    return _EncodedBatch(columns, _single_turns(examples))
 
 
 def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: list[int]) -> None:

@@ -1,0 +1,83 @@
+"""How the data of a run was counted: for the log, for run.json, and for the checks."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from trainer.corpus.dedup import Copy
+from trainer.corpus.reader import Tally
+from trainer.dataset.selection import TEXT, Selection
+from trainer.errors import DataError
+from trainer.runtime.log import figures
+from trainer.tokenization.token_cache import KINDS
+
+log = logging.getLogger(__name__)
+
+
+def count(train: Selection) -> dict[str, Any]:
+    """What was read, and what of it is trained; JSON-ready."""
+    rows, corpus, tally = train.rows, train.corpus, train.corpus.cache.tally
+    is_record = rows["kind"] != TEXT
+    return {
+        "files": tally.files,
+        **{KINDS[kind].__name__.lower(): corpus.kinds[kind] for kind in sorted(corpus.kinds)},
+        "duplicates": int((corpus.copies == Copy.EXACT).sum()),
+        "near_duplicates": int((corpus.copies == Copy.NEAR).sum()),
+        "skipped": tally.unusable + tally.foreign,
+        "skipped_first": tally.skipped,
+        "assumed_first": tally.notices,
+        "records": int(is_record.sum()),
+        "documents": int((~is_record).sum()),
+        "sequences": int(rows["sequences"].sum()),
+        "tokens": int(rows["tokens"].sum(dtype=np.int64)),
+        "trained_tokens": int(rows["trained"].sum(dtype=np.int64)),
+        "trained_ends": int(rows["ends"].sum(dtype=np.int64)),
+        "truncated": int(rows["truncated"].sum()),
+        "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),
+    }
+
+
+def check_masked(train: Selection, max_length: int, max_share: float) -> None:
+    """Raise DataError if more than `max_share` of the records have no trained token left."""
+    rows = train.rows
+    is_record = rows["kind"] != TEXT
+    masked, records = rows[is_record & (rows["sequences"] == 0)], int(is_record.sum())
+    if len(masked) > max_share * records:
+        raise DataError(
+            f"{len(masked)} of {records} records have no trained token within "
+            f"MAX_LENGTH={max_length} (the limit is {max_share:.0%}): "
+            f"their prompts alone fill it, the longest with {masked['prompt'].max()} tokens; raise "
+            "MAX_LENGTH or shorten the prompts"
+        )
+
+
+def log_counts(tally: Tally, counts: dict[str, Any]) -> None:
+    """Say what was left out and what is there; `counts` also has blocks and held_out."""
+    for reason in tally.skipped:
+        log.warning("skipped %s", reason)
+    for notice in tally.notices:
+        log.warning("%s", notice)
+    if counts["duplicates"] or counts["near_duplicates"]:
+        log.info(
+            "left out %d copies and %d near copies",
+            counts["duplicates"],
+            counts["near_duplicates"],
+        )
+    names = [kind.__name__.lower() for kind in KINDS]
+    kinds = {name: counts[name] for name in names if name in counts}
+    log.info(
+        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; %d held out",
+        ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
+        counts["files"],
+        f"{counts['tokens']:,}",
+        f"{counts['trained_tokens']:,}",
+        counts["blocks"],
+        counts["held_out"],
+        extra=figures(**counts),
+    )
+    if set(kinds) == {"text"}:
+        log.info(
+            "the data is prose only: it teaches style and vocabulary; question/answer records "
+            "teach answering, and `entrypoint.py prepare` makes some of documents"
+        )
