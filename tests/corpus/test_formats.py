@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 from support import makers
-from support.corpora import Corpus, read_corpus
+from support.corpora import read_files
 
-from trainer.corpus.examples import Completion, Conversation, Message, Text
+from trainer.corpus.examples import Conversation, Message, Text
 from trainer.corpus.formats import SUFFIXES
-from trainer.corpus.reader import Source
-from trainer.corpus.records import Columns
 
 PAGE = """<html><head><title>The Plover</title><script>track()</script></head><body>
 <nav>Home | Shop</nav><h2>In use</h2><p>It weighs <b>430&nbsp;grams</b>.</p>
@@ -29,23 +27,16 @@ TABLES = {
 }
 
 
-def read(folder: Path, files: dict[str, bytes], **options: Columns) -> Corpus:
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    sources = [Source(name, folder / name, len(content)) for name, content in files.items()]
-    return read_corpus(sources, max_skipped_share=0, **options)
-
-
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_of_any_format_gives_the_same_records(tmp_path, name):
-    assert read(tmp_path, {name: TABLES[name]}).examples == [QA]
+    assert read_files(tmp_path, {name: TABLES[name]}).examples == [QA]
 
 
 @pytest.mark.parametrize("name", [n for n in TABLES if not n.endswith(".parquet")])
 @pytest.mark.parametrize("pack", [makers.gz, makers.zst])
 def test_a_packed_table_gives_the_same_records(tmp_path, name, pack):
     packed = f"{name}.{pack.__name__}"
-    assert read(tmp_path, {packed: pack(TABLES[name])}).examples == [QA]
+    assert read_files(tmp_path, {packed: pack(TABLES[name])}).examples == [QA]
 
 
 DOCUMENTS = {
@@ -75,7 +66,7 @@ DOCUMENTS = {
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_document_keeps_its_words_and_its_headings(tmp_path, name):
     content, text, headings = DOCUMENTS[name]
-    (document,) = read(tmp_path, {name: content}).examples
+    (document,) = read_files(tmp_path, {name: content}).examples
     assert isinstance(document, Text)
     assert document.text == (content.decode() if text is None else text)
     assert [(h.level, h.title) for h in document.headings] == headings
@@ -87,43 +78,3 @@ def test_a_document_keeps_its_words_and_its_headings(tmp_path, name):
 def test_every_accepted_suffix_is_read_here():
     names = [*TABLES, *DOCUMENTS, "a.htm"]
     assert {Path(name).suffix for name in names} == set(SUFFIXES)
-
-
-def test_columns_with_names_of_their_own_are_read_when_named(tmp_path):
-    files = {
-        "a.csv": b"Frage,Antwort,id\nWarum?,Darum,7\n",
-        "b.jsonl": makers.jsonl({"Inhalt": "Prosa"}, {"prompt": "p", "completion": "c"}),
-    }
-    columns = Columns(question="frage", answer="Antwort", text="Inhalt")
-    assert read(tmp_path, files, columns=columns).examples == [
-        Conversation((Message("user", "Warum?"), Message("assistant", "Darum"))),
-        Text("Prosa"),
-        Completion("p", "c"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "record, question, answer",
-    [
-        ({"instruction": "Add.", "input": "1 2", "output": "3"}, "Add.\n\n1 2", "3"),
-        ({"instruction": "Add.", "input": "", "output": "3"}, "Add.", "3"),
-        ({"instruction": "Add.", "context": None, "response": "3"}, "Add.", "3"),
-        (
-            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-            "q",
-            "a",
-        ),
-    ],
-)
-def test_usual_names_of_published_data_are_guessed(tmp_path, record, question, answer):
-    corpus = read(tmp_path, {"a.jsonl": makers.jsonl(record)})
-    assert corpus.examples == [
-        Conversation((Message("user", question), Message("assistant", answer)))
-    ]
-
-
-def test_values_of_a_csv_stay_the_text_that_they_are(tmp_path):
-    values = ["NA", "null", "None", "nan", "007", "1e5", "true", "#REF!"]
-    rows = "".join(f"{value},{value}\n" for value in values)
-    corpus = read(tmp_path, {"a.csv": f"question,answer\n{rows}".encode()})
-    assert [example.messages[1].content for example in corpus.examples] == values

@@ -4,9 +4,7 @@ import json
 import os
 import random
 import re
-import signal
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +13,8 @@ from support import makers
 from support.corpora import Corpus, read_corpus
 from support.jobs import run_command, run_here
 
-from trainer.corpus.examples import Text, Unusable
-from trainer.corpus.formats import format_of
 from trainer.corpus.reader import Source
-from trainer.corpus.records import Columns
-from trainer.corpus.sandbox import Sandbox, SandboxLimits
+from trainer.corpus.sandbox import SandboxLimits
 from trainer.errors import DataError
 from trainer.storage import fetch, keys
 
@@ -302,111 +297,6 @@ def read_folder(folder: Path) -> Corpus:
     fetched = fetch(str(folder), folder.parent / "scratch", retry_minutes=0)
     sources = [Source(f.name, f.path, f.size) for f in fetched]
     return read_corpus(sources, max_skipped_share=0, limits=LIMITS)
-
-
-# -- limits of the child process ----------------------------------------------------------
-
-
-def read_with(limits: SandboxLimits, folder: Path, **files: bytes) -> Corpus:
-    sources = []
-    for key, content in files.items():
-        name = key.replace("_", ".")
-        (folder / name).write_bytes(content)
-        sources.append(Source(name, folder / name))
-    return read_corpus(sources, max_skipped_share=1, limits=limits)
-
-
-def test_a_reader_that_needs_too_much_memory_costs_its_file_only(tmp_path: Path) -> None:
-    tight = SandboxLimits(memory_bytes=256 << 20)
-    many_objects = b"[" + b"{}," * 5_000_000 + b"{}]"
-    corpus = read_with(tight, tmp_path, a_json=many_objects, b_html=b"<p>words")
-    assert corpus.examples == [Text("words")]
-    (skip,) = corpus.skipped
-    assert skip == ("a.json: reading it needs more than 256 MiB of memory; split or convert it")
-
-
-def test_a_reader_that_takes_too_long_costs_its_file_only(tmp_path: Path) -> None:
-    hasty = SandboxLimits(seconds=0.01, seconds_per_mib=0)
-    corpus = read_with(hasty, tmp_path, a_pdf=makers.pdf("a"), b_txt=b"words")
-    assert corpus.examples == [Text("words")]
-    assert "a.pdf: reading it took more than 0 s" in corpus.skipped[0]
-
-
-def test_a_reader_that_crashes_costs_its_file_only(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(makers.gz(makers.jsonl(*({"text": f"{n} " * 99} for n in range(5000)))))
-    with Sandbox() as sandbox:
-        items = sandbox.read(path, format_of(path.name), Columns())
-        assert next(items) == Text("0 " * 99)
-        (child,) = children(os.getpid())
-        os.kill(child, signal.SIGSEGV)
-        with pytest.raises(Unusable, match=r"crashed \(SIGSEGV\): it is no sound \.jsonl\.gz"):
-            list(items)
-        assert len(list(sandbox.read(path, format_of(path.name), Columns()))) == 5000
-
-
-def test_the_reader_knows_no_secret_and_ends_with_the_corpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-value")
-    path = tmp_path / "a.html"
-    path.write_bytes(b"<p>words")
-    with Sandbox() as sandbox:
-        assert list(sandbox.read(path, format_of(path.name), Columns())) == [Text("words")]
-        (child,) = children(os.getpid())
-        environment = Path(f"/proc/{child}/environ").read_bytes()
-        assert b"PATH=" in environment and b"secret" not in environment
-        limits = Path(f"/proc/{child}/limits").read_text()
-        assert re.search(rf"Max address space +{2 << 30} ", limits)
-        assert re.search(r"Max file size +0 ", limits)
-    assert children(os.getpid()) == []
-
-
-def children(pid: int) -> list[int]:
-    """The readers that this process has started."""
-    found = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [
-        n
-        for n in found
-        if b"trainer.corpus.sandbox_child" in Path(f"/proc/{n}/cmdline").read_bytes()
-    ]
-
-
-# -- what happens meanwhile, and the whole job --------------------------------------------
-
-
-def test_a_file_that_changes_while_it_is_read_ends_the_run(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(GOOD * 2000)
-    is_read = threading.Event()
-
-    def write_on() -> None:
-        while not is_read.wait(0.005):
-            with path.open("ab") as file:
-                file.write(GOOD)
-
-    writer = threading.Thread(target=write_on)
-    writer.start()
-    try:
-        with pytest.raises(
-            DataError, match=r"a\.jsonl changed while it was read; start again once"
-        ):
-            read_corpus([Source("a.jsonl", path)])
-    finally:
-        is_read.set()
-        writer.join()
-
-
-def test_a_file_that_changed_since_it_was_listed_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(GOOD)
-    with pytest.raises(DataError, match=r"a\.jsonl changed while it was read"):
-        read_corpus([Source("a.jsonl", tmp_path / "a.jsonl", size=len(GOOD) - 1)])
-
-
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(DataError, match=r"a\.txt cannot be read \(it is no plain file\)"):
-        read_corpus([Source("a.txt", tmp_path / "a.txt")])
 
 
 @pytest.mark.parametrize("name", ["nested 20,000 deep", "a billion laughs"])

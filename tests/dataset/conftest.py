@@ -1,3 +1,4 @@
-"""The built-in tokenizer, for whoever asks for it."""
+"""Tokenizers, for whoever asks for one: the built-in one, and a small one like Llama-2's."""
 
 from support.token_caches import tokenizer  # noqa: F401
+from support.tokenizers import llama  # noqa: F401

@@ -1,8 +1,9 @@
 """Small corpora in memory: what the job keeps on disk, as lists that a test can look at."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,3 +120,29 @@ def hold_out(
     held = holdout.held_out(np.array([int(e.key[:16], 16) for e in examples], np.uint64), share)
     pairs = list(zip(examples, held, strict=True))
     return [e for e, is_held in pairs if not is_held], [e for e, is_held in pairs if is_held]
+
+
+def read_document(folder: Path, name: str, content: str) -> Text:
+    path = folder / name
+    path.write_text(content)
+    (document,) = read_corpus([Source(name, path)]).examples
+    assert isinstance(document, Text)
+    return document
+
+
+def read_files(folder: Path, files: Mapping[str, bytes], **options: Columns) -> Corpus:
+    """Write `files` and read all of them."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    sources = [Source(name, folder / name, len(content)) for name, content in files.items()]
+    return read_corpus(sources, max_skipped_share=0, **options)
+
+
+def read_named(folder: Path, max_skipped_share: float = 1.0, **files: bytes) -> Corpus:
+    """Write `files`, whose last `_` stands for the dot, and read what can be read."""
+    sources = []
+    for key, content in files.items():
+        name = ".".join(key.rsplit("_", 1))
+        (folder / name).write_bytes(content)
+        sources.append(Source(name, folder / name))
+    return read_corpus(sources, max_skipped_share=max_skipped_share)

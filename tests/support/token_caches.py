@@ -9,6 +9,8 @@ from transformers import AutoTokenizer
 
 from support.jobs import ROOT
 from trainer.dataset import pipeline
+from trainer.dataset.inputs import fetch_inputs
+from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 
 WORDS = (ROOT / "examples/data/handbook").glob("*.md")
@@ -49,3 +51,11 @@ def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
+
+
+def prepare(folder: Path, tokenizer: Any, **changes: str) -> pipeline.Data:
+    """The blocks of what lies in `folder`/data."""
+    given = {"DATA_URI": str(folder / "data"), "OUTPUT_URI": str(folder / "out")}
+    given |= {"SCRATCH_DIR": str(folder / "scratch"), "MAX_LENGTH": "64"} | changes
+    settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
+    return pipeline.prepare(settings, fetch_inputs(settings), tokenizer)

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+
+from support.records import TEMPLATES
 
 PROSE = (
     "The quick brown fox jumps over the lazy dog, then sleeps for 12 hours.\n"
@@ -14,7 +17,7 @@ PROSE = (
 SPECIAL = ["<s>", "</s>", "<pad>", "<|end|>", "<|user|>", "<|assistant|>"]
 
 
-def _bytes_bpe() -> Tokenizer:
+def bytes_bpe() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -54,7 +57,7 @@ def _metaspace_bpe(scheme: str) -> Tokenizer:
 
 
 BUILD = {
-    "bytes": _bytes_bpe,
+    "bytes": bytes_bpe,
     "llama": lambda: _metaspace_bpe("first"),
     "legacy": lambda: _metaspace_bpe("always"),
 }
@@ -75,3 +78,19 @@ def make_tokenizer(kind: str, template: str | None = None) -> PreTrainedTokenize
         additional_special_tokens=SPECIAL[3:],
         chat_template=template,
     )
+
+
+@pytest.fixture(scope="module", params=["bytes", "llama", "legacy"])
+def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    return make_tokenizer(request.param)
+
+
+@pytest.fixture(scope="module")
+def llama() -> PreTrainedTokenizerFast:
+    return make_tokenizer("llama")
+
+
+@pytest.fixture(scope="module", params=[(kind, name) for kind in BUILD for name in TEMPLATES])
+def templated_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    kind, name = request.param
+    return make_tokenizer(kind, TEMPLATES[name])

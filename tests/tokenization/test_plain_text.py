@@ -1,0 +1,24 @@
+"""Ordinary text gets the tokens of the tokenizer's own template, with no stray space."""
+
+import pytest
+from support.records import CHATML, INST, THINK, one
+from support.tokenizers import BUILD, make_tokenizer
+
+from trainer.corpus.examples import Conversation, Message
+from trainer.tokenization.chat_template import FALLBACK_TEMPLATE
+
+
+@pytest.mark.parametrize("kind", BUILD)
+@pytest.mark.parametrize("template", [FALLBACK_TEMPLATE, CHATML, INST, THINK])
+def test_ordinary_words_get_the_ids_of_the_tokenizers_own_template(kind, template):
+    tokenizer = make_tokenizer(kind, template)
+    turns = [("user", "What is an answer?"), ("assistant", "12 hours"), ("user", "The fox")]
+    messages = [*turns, ("assistant", "jumps over")]
+    expected = tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in messages],
+        return_dict=False,
+    )
+    conversation = Conversation(tuple(Message(*turn) for turn in messages))
+    input_ids = one(conversation, tokenizer).input_ids
+    assert input_ids == expected[: len(input_ids)]
+    assert tokenizer.decode(expected[len(input_ids) :]).strip() == ""
