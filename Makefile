@@ -16,7 +16,7 @@ test: .venv/ready
 test-kernels: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  $$(grep -o '^triton==[0-9.]*' docker/requirements-cu130.lock)
-	$(BIN)/python -m pytest tests/kernels/test_kernels.py
+	$(BIN)/python -m pytest tests/kernels
 
 # The cases of tests/deployment/test_kubernetes.py on the cluster of KUBECONFIG, in its current namespace. The
 # S3 server in AWS_* has to answer from here and from its pods; QLORA_TEST_IMAGE is the CPU image.

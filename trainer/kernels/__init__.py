@@ -35,32 +35,21 @@ class Kernels:
     dropout_add: Any
 
 
-PLAIN = Kernels(
-    "plain torch",
-    embedding.reference,
-    dequantise.reference,
-    rms_norm.reference,
-    rms_norm.reference_backward,
-    rope.reference,
-    swiglu.reference,
-    swiglu.reference_backward,
-    cross_entropy.reference,
-    dropout.reference,
-    dropout.reference_add,
-)
-FUSED = Kernels(
-    "Triton",
-    embedding.fused,
-    dequantise.fused,
-    rms_norm.fused,
-    rms_norm.fused_backward,
-    rope.fused,
-    swiglu.fused,
-    swiglu.fused_backward,
-    cross_entropy.fused,
-    dropout.fused,
-    dropout.fused_add,
-)
+# For each field of `Kernels` its plain torch reference and its fused kernel.
+OPERATIONS: dict[str, tuple[Any, Any]] = {
+    "embedding": (embedding.reference, embedding.fused),
+    "dequantise": (dequantise.reference, dequantise.fused),
+    "rms_norm": (rms_norm.reference, rms_norm.fused),
+    "rms_norm_backward": (rms_norm.reference_backward, rms_norm.fused_backward),
+    "rope": (rope.reference, rope.fused),
+    "swiglu": (swiglu.reference, swiglu.fused),
+    "swiglu_backward": (swiglu.reference_backward, swiglu.fused_backward),
+    "cross_entropy": (cross_entropy.reference, cross_entropy.fused),
+    "dropout": (dropout.reference, dropout.fused),
+    "dropout_add": (dropout.reference_add, dropout.fused_add),
+}
+PLAIN = Kernels("plain torch", **{name: plain for name, (plain, _) in OPERATIONS.items()})
+FUSED = Kernels("Triton", **{name: fused for name, (_, fused) in OPERATIONS.items()})
 
 
 def choose(device_type: str) -> Kernels:

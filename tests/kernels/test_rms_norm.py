@@ -1,0 +1,29 @@
+"""RMS norm and its gradient: fused as in plain torch, and that as autograd."""
+
+from typing import Any
+
+import pytest
+import torch
+from support.kernel_checks import ODD, TOLERANCE, assert_near
+
+from trainer.kernels import rms_norm
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpreter
+
+
+@pytest.mark.parametrize("shape", ODD)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_rms_norm(shape: tuple[int, int], dtype: torch.dtype, noise: Any) -> None:
+    x, grad, residual = (noise(*shape, dtype=dtype) for _ in range(3))
+    weight = noise(shape[1], dtype=dtype)
+    assert_near(rms_norm.fused(x, weight, 1e-5), rms_norm.reference(x, weight, 1e-5))
+    for added in (None, residual):
+        truth = rms_norm.reference_backward(grad, x, weight, 1e-5, added)
+        assert_near(rms_norm.fused_backward(grad, x, weight, 1e-5, added), truth)
+
+
+def test_the_reference_gradient_of_rms_norm_is_that_of_autograd(noise: Any) -> None:
+    x, weight, grad = noise(5, 96).requires_grad_(), noise(96), noise(5, 96)
+    rms_norm.reference(x, weight, 1e-5).backward(grad)
+    assert_near(rms_norm.reference_backward(grad, x.detach(), weight, 1e-5), x.grad)
