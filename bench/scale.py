@@ -121,7 +121,7 @@ def work(base: str, *, parts: bool) -> None:
     """One worker, from loading to its last step; the first one prints what all found."""
     from trainer.distributed.workers import Workers
 
-    workers = Workers.of(os.environ)
+    workers = Workers.from_environment(os.environ)
     with workers.session("bench/scale.py", minutes=10):
         found = measured(workers, base, parts)
         if workers.is_main:

@@ -103,8 +103,8 @@ def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
 @_with_settings
 def train(**flags: str | None) -> None:
     """Fine-tune, evaluate and publish an adapter."""
-    workers = Workers.of(os.environ)
-    settings = workers.quiet(_settings(flags))
+    workers = Workers.from_environment(os.environ)
+    settings = workers.settings_for_rank(_settings(flags))
     log.set_up(settings.log_format, settings.log_level)
     from trainer.job import run
 

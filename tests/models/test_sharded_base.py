@@ -1,21 +1,18 @@
-"""A base in parts: each worker holds its share of the bytes, and all compute what one computes.
+"""A sharded base: each worker holds its shard of the bytes, and all compute what one computes.
 
 That whole runs end in the same bytes with it is in test_workers.py.
 """
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.bases import settings_for, write_base
-from support.jobs import ROOT, run_here
-from support.network import unused_port
+from support.jobs import run_here
+from support.worker_processes import Ended, run_program
 
 from trainer.distributed.workers import Workers
 from trainer.errors import DoesNotFitError, SettingsError
@@ -24,7 +21,7 @@ from trainer.models.locate import locate_base
 from trainer.models.sharded_base import ShardedBase
 from trainer.runtime.device import Precision, find_device
 
-# Loads the base whole, then in parts, then evaluates as the first worker does, once with the other
+# Loads the base whole, then sharded, then evaluates as the main worker does, once with the other
 # worker and once when that is gone. Prints what it found.
 WORKER = """
 import gc, json, os
@@ -53,7 +50,7 @@ def logits(loaded):
     with torch.no_grad():
         return loaded(torch.arange(3, 40)[None]).logits
 
-workers = Workers.of(os.environ)
+workers = Workers.from_environment(os.environ)
 settings = Settings.read({}, {"QLORA_BASE_MODEL": "builtin:tiny"}, trains=False)
 base, fp32 = locate_base(settings), Precision("fp32", "a test")
 found = {}
@@ -67,21 +64,21 @@ with workers.session("a run", minutes=2):
     expected = logits(whole.train())
     del whole
     frozen = ShardedBase(workers)
-    parts = models.load_base(base, settings, fp32, find_device(), frozen)
-    parts = models.attach_adapter(parts, settings).eval()
-    found["part_bytes"] = held_bytes(parts)
+    sharded = models.load_base(base, settings, fp32, find_device(), frozen)
+    sharded = models.attach_adapter(sharded, settings).eval()
+    found["sharded_bytes"] = held_bytes(sharded)
     if workers.is_main:
-        with frozen.gather_for_main(parts):
-            found["same"] = torch.equal(logits(parts), expected)
+        with frozen.gather_for_main(sharded):
+            found["same"] = torch.equal(logits(sharded), expected)
     else:
         frozen.serve_gathers()
-    found["after_bytes"] = held_bytes(parts)
+    found["after_bytes"] = held_bytes(sharded)
     print(json.dumps(found), flush=True)
     if not workers.is_main:
         os.kill(os.getpid(), 9)
     try:
-        with frozen.gather_for_main(parts):
-            logits(parts)
+        with frozen.gather_for_main(sharded):
+            logits(sharded)
     except Exception as error:
         print(type(error.error).__name__, flush=True)
         os._exit(error.error.exit_code)
@@ -89,57 +86,44 @@ with workers.session("a run", minutes=2):
 
 
 @pytest.fixture(scope="module")
-def workers() -> list[tuple[int, list[str], str]]:
-    """Exit code, lines and errors of two workers."""
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port())}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            cwd=ROOT,
-            env=os.environ | together | {"RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=600) for process in started]
-    return [
-        (process.returncode, out.splitlines(), err)
-        for process, (out, err) in zip(started, said, strict=True)
-    ]
+def workers() -> list[Ended]:
+    return run_program(WORKER, 2)
 
 
-def found(worker: tuple[int, list[str], str]) -> dict[str, Any]:
-    assert worker[1], worker[2]
-    content: dict[str, Any] = json.loads(worker[1][0])
+def found(worker: Ended) -> dict[str, Any]:
+    assert worker.lines, worker.errors
+    content: dict[str, Any] = json.loads(worker.lines[0])
     return content
 
 
-def test_each_worker_holds_half_of_the_base_before_and_after_it_was_used(workers: Any) -> None:
+def test_each_worker_holds_half_of_the_base_before_and_after_it_was_used(
+    workers: list[Ended],
+) -> None:
     for worker in workers:
         bytes_of = found(worker)
         assert bytes_of["whole_bytes"] > 1_600_000
-        for moment in ("part_bytes", "after_bytes"):
+        for moment in ("sharded_bytes", "after_bytes"):
             assert bytes_of[moment] / bytes_of["whole_bytes"] == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_first_worker_computes_with_parts_what_it_computes_with_all(workers: Any) -> None:
+def test_the_first_worker_computes_with_parts_what_it_computes_with_all(
+    workers: list[Ended],
+) -> None:
     assert found(workers[0])["same"] is True
 
 
-def test_a_worker_lost_while_the_first_evaluates_ends_it_with_12(workers: Any) -> None:
-    assert [code for code, _, _ in workers] == [12, -signal.SIGKILL]
-    assert workers[0][1][-1] == "UnreachableError"
+def test_a_worker_lost_while_the_main_one_evaluates_ends_it_with_12(workers: list[Ended]) -> None:
+    assert [worker.code for worker in workers] == [12, -signal.SIGKILL]
+    assert workers[0].lines[-1] == "UnreachableError"
 
 
-def test_workers_plan_for_the_one_with_least_memory(workers: Any) -> None:
+def test_workers_plan_for_the_one_with_least_memory(workers: list[Ended]) -> None:
     agreed = [found(worker)["agreed"] for worker in workers]
     assert agreed[0] == agreed[1]
     assert "GPU 0" in agreed[0] and "free_bytes=100" in agreed[0]
 
 
-def test_the_stock_path_holds_no_base_in_parts(tmp_path: Path) -> None:
+def test_the_stock_path_shards_no_base(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError, match="QLORA_SHARDING=fsdp: builtin:tiny trains on the stock"
     ):
@@ -154,8 +138,3 @@ def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_p
     base, precision = locate_base(settings), Precision("fp32", "a test")
     with pytest.raises(DoesNotFitError, match="transposed; use QLORA_SHARDING=ddp"):
         load.load_base(base, settings, precision, find_device(), ShardedBase(Workers(0, 2)))
-
-
-def test_a_worker_s_own_lack_of_memory_is_not_taken_for_another_s_failure() -> None:
-    with pytest.raises(torch.OutOfMemoryError), Workers(0, 2).translate_errors():
-        raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,13 +1,16 @@
 """Workers on this machine as processes of their own, started as a launcher would."""
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support.jobs import adapter_bytes, start
+from support.jobs import ROOT, adapter_bytes, start
 from support.network import unused_port
 
 Processes = list["subprocess.Popen[str]"]
@@ -33,6 +36,37 @@ def start_workers(folder: Path, size: int, **changes: str) -> Processes:
             **SETTINGS | changes,
         )
         for rank in range(size)
+    ]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker's program ended."""
+
+    code: int
+    lines: list[str]
+    errors: str
+
+
+def run_program(program: str, size: int, *arguments: str) -> list[Ended]:
+    """`program` in Python, by `size` workers that a launcher has started on this machine."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port())}
+    meeting |= {"WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            cwd=ROOT,
+            env=os.environ | meeting | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    printed = [process.communicate(timeout=600) for process in started]
+    return [
+        Ended(process.returncode, out.splitlines(), errors)
+        for process, (out, errors) in zip(started, printed, strict=True)
     ]
 
 

@@ -50,15 +50,15 @@ import os, sys, time
 from pathlib import Path
 from trainer.errors import UnreachableError
 from trainer.distributed.workers import Workers
-workers, go = Workers.of(os.environ), Path(sys.argv[1])
+workers, go = Workers.from_environment(os.environ), Path(sys.argv[1])
 try:
     with workers.session("a run", minutes=5):
-        workers._patience_s = 1
-        with workers.all_through(600):
+        workers._timeout_s = 1
+        with workers.exit_barrier(600):
             time.sleep(0 if workers.is_main else 3)
         print("through", flush=True)
         try:
-            with workers.all_through(0):
+            with workers.exit_barrier(0):
                 while not workers.is_main and not go.exists():
                     time.sleep(0.1)
         finally:

@@ -160,7 +160,7 @@ class ShardedBase(WholeBase):
 
     @contextlib.contextmanager
     def gather_for_main(self, model: Any) -> Iterator[None]:
-        self._workers.mark(LENDING)
+        self._workers.set_flag(LENDING)
         hooks = []
         for number, layer in enumerate(model.get_base_model().model.layers):
             hooks.append(layer.register_forward_pre_hook(lambda *_, n=number: self._call(n)))
@@ -177,7 +177,7 @@ class ShardedBase(WholeBase):
         self._start(self._workers.broadcast_int(layer)).wait()
 
     def serve_gathers(self) -> None:
-        self._workers.wait_for(LENDING)
+        self._workers.wait_for_flag(LENDING)
         while (layer := self._workers.broadcast_int()) != NO_LAYER:
             for _ in self.gather_layers([layer]):
                 pass

@@ -99,7 +99,7 @@ class CorpusShards:
         missing.sort(key=lambda number: -self.sizes[number])  # those of a turn take equally long
         for first in range(0, len(missing), workers.size):
             turn = missing[first : first + workers.size]
-            with workers.all_through(self.sizes[turn[0]] / 2**20 * _S_PER_MIB):
+            with workers.exit_barrier(self.sizes[turn[0]] / 2**20 * _S_PER_MIB):
                 for number in turn[workers.rank : workers.rank + 1]:
                     self._publish(number)
 

@@ -133,7 +133,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
             trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
         )
         with trainer.workers.translate_errors():
-            trainer.workers.raise_if_lost()
+            trainer.workers.raise_if_peer_lost()
         self._started += time.monotonic() - begin
 
     def _save_if_due(self, state: Any, control: Any) -> None:

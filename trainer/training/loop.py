@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.distributed.workers import OtherFailed
+from trainer.distributed.failures import OtherFailed
 from trainer.errors import Interrupted, SettingsError, UnreachableError
 from trainer.monitoring.prometheus import Metrics
 from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
