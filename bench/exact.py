@@ -49,7 +49,7 @@ def main() -> None:
         errors = {}
         for name, plan in [
             ("stock", None),
-            ("ours, kept", MemoryPlan(layers, graph=True)),
+            ("ours, stored", MemoryPlan(layers, graph=True)),
             ("ours, unpacked", MemoryPlan(layers, unpacked_layers=layers // 2)),
             ("ours, recomputed", MemoryPlan(0, keep_attention=True, offload=True, mlp_rows=1000)),
         ]:

@@ -36,11 +36,11 @@ from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.validation import HeldOutLoss
 
 ROWS, ROW, LAYERS = 2, 48, 3
-KEPT = MemoryPlan(LAYERS)
+STORED = MemoryPlan(LAYERS)
 PLANS = {
-    "kept": KEPT,
-    "graph": replace(KEPT, graph=True),
-    "unpacked": replace(KEPT, unpacked_layers=2, graph=True),
+    "stored": STORED,
+    "graph": replace(STORED, graph=True),
+    "unpacked": replace(STORED, unpacked_layers=2, graph=True),
     "half": MemoryPlan(1),
     "recomputed": MemoryPlan(0, mlp_rows=40, logit_rows=17),
     "offloaded": MemoryPlan(
@@ -154,8 +154,8 @@ def test_every_attention_gives_the_same(family: str, attention: Any, tmp_path: P
     """What a GPU takes by itself against the two that it may have to take."""
     model = tuned_model(family, tmp_path, "q_proj,v_proj", precision="fp16", kind="cuda")
     batch = micro_batch()
-    _, expected = step(engine_of(model, "fp16", KEPT), batch)
-    _, found = step(engine_of(model, "fp16", KEPT, attention=attention), batch)
+    _, expected = step(engine_of(model, "fp16", STORED), batch)
+    _, found = step(engine_of(model, "fp16", STORED, attention=attention), batch)
     assert (found - expected).norm() / expected.norm() < OFF["fp16"]
 
 
@@ -168,8 +168,8 @@ def test_rows_of_one_document_go_through_cudnn(tmp_path: Path) -> None:
     row = {n: t[1] for n, t in packed_batch().items()}  # one document
     batch = collate_for_engine([row, row])
     batch = {n: t.cuda() if isinstance(t, torch.Tensor) else t for n, t in batch.items()}
-    _, expected = step(engine_of(model, "fp16", KEPT, attention=MemoryEfficient()), batch)
-    for plan in (KEPT, PLANS["graph"]):
+    _, expected = step(engine_of(model, "fp16", STORED, attention=MemoryEfficient()), batch)
+    for plan in (STORED, PLANS["graph"]):
         engine = engine_of(model, "fp16", plan, attention=Cudnn(ROW))
         for _ in range(2):
             _, found = step(engine, batch)
@@ -180,7 +180,7 @@ def test_rows_of_one_document_go_through_cudnn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("plan", ["graph", "kept", "recomputed"])
+@pytest.mark.parametrize("plan", ["graph", "stored", "recomputed"])
 def test_a_micro_batch_gives_the_same_bits_again_whatever_was_between(
     plan: str, precision: str, tmp_path: Path
 ) -> None:
@@ -210,13 +210,13 @@ def assert_bits(found: tuple[float, torch.Tensor], expected: tuple[float, torch.
 def test_a_graph_computes_what_the_same_plan_computes_without_one(tmp_path: Path) -> None:
     model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision="fp16", kind="cuda")
     batch = micro_batch()
-    loss, gradient = step(engine_of(model, "fp16", KEPT), batch)
+    loss, gradient = step(engine_of(model, "fp16", STORED), batch)
     found_loss, found = step(engine_of(model, "fp16", PLANS["graph"]), batch)
     assert found_loss == pytest.approx(loss, rel=1e-3)
     assert (found - gradient).norm() / gradient.norm() < 1e-3
 
 
-@pytest.mark.parametrize("plan", ["kept", "graph"])
+@pytest.mark.parametrize("plan", ["stored", "graph"])
 def test_the_sum_of_a_step_is_that_of_its_micro_batches(plan: str, tmp_path: Path) -> None:
     """A graph writes into the same tensors again and again; what was given is the sum's own."""
     model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision="fp16", kind="cuda")
@@ -314,7 +314,7 @@ def test_the_losses_of_a_run_are_those_of_the_stock_path(precision: str, tmp_pat
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_a_worker_lost_while_a_gpu_waits_for_it_ends_all_and_costs_no_step(tmp_path: Path) -> None:
-    """With the base in parts, so that each layer waits for the other worker's half of it."""
+    """With the base sharded, so that each layer waits for the other worker's half of it."""
     changes = {"SHARDING": "fsdp", "MAX_STEPS": "5000", "EPOCHS": "5000"}
     workers = start_workers(tmp_path, 2, **changes)
     lines = wait_for_line(workers[0], 200)

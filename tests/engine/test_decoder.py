@@ -35,7 +35,7 @@ def test_loss_and_gradients_are_those_of_the_stock_stack(
     family: str, targets: str, tmp_path: Path
 ) -> None:
     model, batch = tuned_model(family, tmp_path, targets), packed_batch()
-    made = Engine(model, dtype=torch.float32, plan=PLANS["kept"], row_tokens=ROW)
+    made = Engine(model, dtype=torch.float32, plan=PLANS["stored"], row_tokens=ROW)
     assert_same(ours(model, batch, made), stock(model, batch), 1e-5)
 
 
@@ -45,7 +45,7 @@ def test_loss_and_gradients_are_those_of_the_stock_stack(
 def test_no_plan_changes_a_gradient(
     plan: str, targets: str, dropout: float, tmp_path: Path
 ) -> None:
-    """With dropout those that recompute are compared: one that keeps all on a CPU draws masks."""
+    """With dropout those that recompute are compared: one that stores all on a CPU draws masks."""
     if dropout and PLANS[plan].stored_layers == 3:
         pytest.skip("draws its masks as the stock stack does, which has a test of its own")
     model, batch = tuned_model("llama", tmp_path, targets, dropout), packed_batch()
@@ -59,7 +59,7 @@ def test_no_plan_changes_a_gradient(
 
 def test_dropout_draws_what_the_stock_stack_draws(tmp_path: Path) -> None:
     model, batch = tuned_model("llama", tmp_path, "q_proj,v_proj", dropout=0.3), packed_batch()
-    made = Engine(model, dtype=torch.float32, plan=PLANS["kept"], row_tokens=ROW)
+    made = Engine(model, dtype=torch.float32, plan=PLANS["stored"], row_tokens=ROW)
     torch.manual_seed(7)
     expected = stock(model, batch)
     torch.manual_seed(7)

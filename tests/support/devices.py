@@ -20,9 +20,9 @@ LLAMA_2_7B = ModelShape(
     heads=32,
     q=4096,
     kv=4096,
-    widest=11008 * 4096,
+    largest_matrix=11008 * 4096,
     linear_parameters=6_476_005_376,
-    ends_parameters=262_144_000,
+    embedding_parameters=262_144_000,
     other_parameters=262_410_240,
 )
 

@@ -33,12 +33,12 @@ CONFIGS = {
 
 
 PLANS = {
-    "kept": MemoryPlan(stored_layers=3),
+    "stored": MemoryPlan(stored_layers=3),
     "half": MemoryPlan(stored_layers=1),
     "recomputed": MemoryPlan(stored_layers=0, mlp_rows=40, logit_rows=17),
     "attention": MemoryPlan(stored_layers=0, keep_attention=True),
     "unpacked": MemoryPlan(stored_layers=3, unpacked_layers=2),
-    "lean": MemoryPlan(stored_layers=0, mlp_rows=17, logit_rows=5, offload_embeddings=False),
+    "sliced": MemoryPlan(stored_layers=0, mlp_rows=17, logit_rows=5, offload_embeddings=False),
 }
 
 

@@ -56,7 +56,7 @@ def test_measuring_is_right_and_changes_no_weight(
     assert adapter_bytes(plain) == adapter_bytes(run)
 
 
-@pytest.mark.parametrize("plan", ["kept", "half", "unpacked", "lean"])
+@pytest.mark.parametrize("plan", ["stored", "half", "unpacked", "sliced"])
 def test_the_engine_measures_what_the_stock_path_measures(plan: str, tmp_path: Path) -> None:
     model = tuned_model("llama", tmp_path, "all-linear", dropout=0.5)
     batch = packed_batch()

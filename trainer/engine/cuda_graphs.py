@@ -71,7 +71,7 @@ class CapturedPasses:
     """Both passes of one shape of micro-batch as CUDA graphs."""
 
     def __init__(self, passes: Passes, inputs: Inputs, pool: Any) -> None:
-        """For micro-batches of the form of `inputs`, which it keeps and writes to."""
+        """For micro-batches of the form of `inputs`, which it holds and writes to."""
         device = inputs.input_ids_BT.device
         self._inputs = inputs
         self._grad_loss = torch.ones((), device=device)

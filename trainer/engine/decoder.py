@@ -83,11 +83,11 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _place_embeddings(self, *, on_host: bool) -> None:
-        for end in (self._weights.embedding, self._weights.head):  # which may be one
+        for table in (self._weights.embedding, self._weights.head):  # which may be one
             if not on_host:
-                end.data = end.data.to(self.device)
-            elif end.device.type != "cpu":
-                end.data = end.data.cpu().pin_memory()
+                table.data = table.data.to(self.device)
+            elif table.device.type != "cpu":
+                table.data = table.data.cpu().pin_memory()
 
     def loss_sum(
         self,

@@ -24,7 +24,7 @@ class LinearInput:
 class LinearPass:
     """Both passes of a decoder's linear layers.
 
-    Weights are dequantised into one buffer, in turn, but for those that `unpack` keeps whole.
+    Weights are dequantised into one buffer, in turn, but for those that were given to `unpack`.
     """
 
     def __init__(

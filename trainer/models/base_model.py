@@ -106,9 +106,9 @@ class Base:
             heads=heads,
             q=heads * head_size(text),
             kv=key_value_heads(text) * head_size(text),
-            widest=max(rows * columns for rows, columns in self.linear_layers.values()),
+            largest_matrix=max(rows * columns for rows, columns in self.linear_layers.values()),
             linear_parameters=linear,
-            ends_parameters=ends if text.tie_word_embeddings else 2 * ends,
+            embedding_parameters=ends if text.tie_word_embeddings else 2 * ends,
             other_parameters=every - linear,
         )
 

@@ -30,7 +30,7 @@ class MemoryPlan:
     `stored_layers`, counted from the last, store what their backward pass needs; the others save
     their input (and, with `keep_attention`, its output) and compute the rest again. `offload`
     moves what those save to host memory. `mlp_rows` and `logit_rows` are how many tokens go
-    through a feed-forward network and through the head at a time. `offload_embeddings` keeps the
+    through a feed-forward network and through the head at a time. `offload_embeddings` holds the
     embedding, of which a micro-batch reads a few rows, and the head, needed for a moment, in pinned
     host memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute
     dtype too: the same numbers, without dequantising them twice a micro-batch. `graph` captures
@@ -77,8 +77,8 @@ def recomputed_layer_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> 
 def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     """Pinned host memory of a plan that offloads."""
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
-    ends = HALF * shape.ends_parameters if plan.offload_embeddings else 0
-    return recomputed * recomputed_layer_bytes(shape, plan, tokens) + ends
+    embeddings = HALF * shape.embedding_parameters if plan.offload_embeddings else 0
+    return recomputed * recomputed_layer_bytes(shape, plan, tokens) + embeddings
 
 
 def peak_bytes(
@@ -88,7 +88,9 @@ def peak_bytes(
 
     Within 5 % of what an H200 measured for Llama-2-7B at 512 to 32,768 tokens, see the tests.
     """
-    fixed = _weight_bytes(shape, plan) + trainable * ADAPTER + shape.widest * HALF + WORKSPACE
+    fixed = (
+        _weight_bytes(shape, plan) + trainable * ADAPTER + shape.largest_matrix * HALF + WORKSPACE
+    )
     return int(fixed + max(_activation_peaks(shape, plan, blocks * block_tokens)))
 
 
@@ -99,7 +101,7 @@ def _weight_bytes(shape: ModelShape, plan: MemoryPlan) -> float:
     weights = shape.linear_parameters * NF4_BYTES * share + shape.other_parameters * HALF
     weights += shape.linear_parameters * HALF * plan.unpacked_layers / layers
     if plan.offload_embeddings:
-        weights -= shape.ends_parameters * HALF
+        weights -= shape.embedding_parameters * HALF
     return weights
 
 

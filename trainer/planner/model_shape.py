@@ -8,8 +8,8 @@ from typing import Any
 class ModelShape:
     """The sizes of a model that decide memory and time; parameter counts are of the whole model.
 
-    `q` and `kv` are the widths of the query and of the key, `widest` the values of the largest
-    quantised matrix, `ends_parameters` those of embedding and head.
+    `q` and `kv` are the widths of the query and of the key, `largest_matrix` the values of the
+    largest quantised matrix, `embedding_parameters` those of embedding and head.
     """
 
     layers: int
@@ -19,9 +19,9 @@ class ModelShape:
     heads: int
     q: int
     kv: int
-    widest: int
+    largest_matrix: int
     linear_parameters: int
-    ends_parameters: int
+    embedding_parameters: int
     other_parameters: int
 
     @property
