@@ -1,14 +1,12 @@
 """The wings of trainer/ import only wings that stand above them; files of a wing make no circle."""
 
-import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.imports import FILES, MODULES, TRAINER, imports_of, modules_of, name_of
+from support.jobs import ROOT
 
-ROOT = Path(__file__).parent.parent
-TRAINER = ROOT / "trainer"
 # In the order of allowed imports: a wing (folder or file) knows only those before it.
 WINGS = [
     "errors",
@@ -41,41 +39,10 @@ WINGS = [
     "launch",
 ]
 S3_LIBRARIES = {"boto3", "botocore", "s3transfer"}
-FILES = sorted(TRAINER.rglob("*.py"))
-
-
-def name_of(path: Path) -> str:
-    """`trainer/storage/local.py` is trainer.storage.local; a wing's `__init__.py` is the wing."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {name_of(path): path for path in FILES}
 
 
 def wing_of(module: str) -> str:
     return module.split(".")[1]
-
-
-def imports_of(path: Path) -> Iterator[str]:
-    """Every imported name, dotted and whole; those for the type checker alone count too."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def modules_of(path: Path) -> set[str]:
-    """The files of trainer/ that it imports; a name out of a file counts as that file."""
-    found = set()
-    for name in imports_of(path):
-        while name.startswith("trainer.") and name not in MODULES:
-            name = name.rpartition(".")[0]
-        if name in MODULES and name != "trainer":
-            found.add(name)
-    return found - {name_of(path)}
 
 
 def test_every_wing_has_its_place() -> None:

@@ -9,7 +9,7 @@ from support.corpora import read_corpus, read_named
 from support.makers import jsonl
 
 from trainer.corpus.examples import Completion, Conversation, Message, Text
-from trainer.corpus.reader import Source
+from trainer.corpus.reader import Reader, Source, Tally
 from trainer.errors import DataError
 
 GOOD = jsonl(*({"text": f"record {number}"} for number in range(30)))
@@ -177,3 +177,24 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     with pytest.raises(DataError, match=r"a\.txt cannot be read \(it is no plain file\)"):
         read_corpus([Source("a.txt", tmp_path / "a.txt")])
+
+
+def test_tallies_of_files_end_to_end_are_the_tally_of_all(tmp_path):
+    files = {
+        "a.jsonl": GOOD + b"{}\n",
+        "b.csv": b'question,answer\nWhy?,So\n"open',
+        "c.png": b"",
+        "d.txt": b"caf\xe9 au lait",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    sources = [Source(name, tmp_path / name) for name in files]
+    whole = Reader(sources)
+    list(whole)
+    joined = Tally()
+    for first, end in ((0, 1), (1, 2), (2, 4)):
+        reader = Reader(sources[first:end])
+        list(reader)
+        joined.add(reader.tally)
+    assert joined == whole.tally
+    assert whole.tally.void == [(30, 31)] and whole.tally.usable == 31

@@ -1,11 +1,12 @@
 """What was read and what of it is trained is counted."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.jobs import QUESTIONS, write_records
-from support.token_caches import prepare, prose
+from support.token_caches import prepare, prose, write_prose
 
 from trainer.errors import DataError
 
@@ -22,3 +23,32 @@ def test_too_many_records_without_a_trained_token_ask_for_a_longer_max_length(
     counts = prepare(tmp_path, tokenizer, MAX_SKIPPED_SHARE="0.5").counts
     assert 1 <= counts["fully_masked"] <= 9
     assert counts["sequences"] == counts["records"] - counts["fully_masked"]
+
+
+def test_every_example_is_counted_once_by_its_kind(tmp_path: Path, tokenizer: Any) -> None:
+    write_prose(tmp_path, 5, twin=prose(2))
+    write_records(tmp_path / "data" / "a.jsonl", QUESTIONS[:20])
+    (tmp_path / "data" / "photo.png").write_bytes(b"\x89PNG")
+    found = prepare(tmp_path, tokenizer)
+    counts = found.counts
+    assert (counts["text"], counts["conversation"], counts["duplicates"]) == (5, 20, 1)
+    assert (counts["files"], counts["skipped"]) == (7, 1)
+    assert counts["records"] + counts["documents"] + counts["held_out"] == 25
+    trained = sum(int((block.labels != -100).sum()) for block in found.train)
+    assert counts["trained_tokens"] == trained < counts["tokens"]
+    assert counts["blocks"] == len(found.train)
+    assert counts["padding_share"] == pytest.approx(1 - counts["tokens"] / (64 * counts["blocks"]))
+
+
+def test_what_was_skipped_and_assumed_is_logged(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_prose(tmp_path, 3)
+    (tmp_path / "data" / "photo.png").write_bytes(b"\x89PNG")
+    (tmp_path / "data" / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    with caplog.at_level(logging.INFO):
+        prepare(tmp_path, tokenizer)
+    assert "skipped photo.png: unsupported .png" in caplog.text
+    assert "latin.txt: byte 3 is not UTF-8; read as cp1252" in caplog.text
+    assert "data: 4 text from 4 files; " in caplog.text
+    assert "the data is prose only" in caplog.text

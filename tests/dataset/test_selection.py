@@ -8,6 +8,10 @@ import pytest
 from support.jobs import QUESTIONS, write_records
 from support.token_caches import VOCABULARY, prepare, prose, write_prose
 
+from trainer.corpus.dedup import Copy
+from trainer.dataset.selection import TEXT, Selection, drop_copies
+from trainer.tokenization import token_cache
+
 
 def test_copies_are_left_out_on_both_sides(tmp_path: Path, tokenizer: Any) -> None:
     changed = prose(0).replace(VOCABULARY[3], "other")
@@ -31,3 +35,17 @@ def test_evaluation_data_that_is_trained_too_is_counted_and_named(
     assert found.counts["evaluation_copies"] == 6
     assert "6 of 17 examples of the evaluation data are also in the training data" in caplog.text
     assert "near.md, questions.jsonl" in caplog.text and "new.md" not in caplog.text
+
+
+def test_of_examples_that_are_alike_the_first_is_kept(tmp_path: Path, tokenizer: Any) -> None:
+    write_prose(tmp_path, 3, twin=prose(1))
+    prepare(tmp_path, tokenizer)
+    (index,) = (tmp_path / "scratch/tokens").glob("*/shelf.json")
+    cache = token_cache.open_complete(index.parent)
+    assert cache is not None
+    corpus = drop_copies([], cache)
+    assert corpus.kept.tolist() == [True, True, True, False]
+    assert corpus.copies.tolist() == [Copy.NO, Copy.NO, Copy.NO, Copy.EXACT]
+    assert corpus.kinds == {TEXT: 3}
+    chosen = Selection(corpus, corpus.kept)
+    assert len(chosen) == len(chosen.rows) == 3

@@ -1,6 +1,7 @@
 """Prose for token caches, what they hold, and how to spoil them."""
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer
 from support.jobs import ROOT
 from trainer.dataset import pipeline
 from trainer.dataset.inputs import fetch_inputs
+from trainer.dataset.packing import Block
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 
@@ -40,10 +42,11 @@ def write_prose(folder: Path, count: int, **more: str) -> None:
 
 
 def content(found: pipeline.Data) -> list[bytes]:
-    columns = (
-        column for block in [*found.train, *found.held_out] for column in vars(block).values()
-    )
-    return [column.tobytes() for column in columns]
+    return columns(found.train) + columns(found.held_out)
+
+
+def columns(blocks: Iterable[Block]) -> list[bytes]:
+    return [column.tobytes() for block in blocks for column in vars(block).values()]
 
 
 def flip(path: Path) -> None:
@@ -53,9 +56,14 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def prepare(folder: Path, tokenizer: Any, **changes: str) -> pipeline.Data:
-    """The blocks of what lies in `folder`/data."""
+def settings_of(folder: Path, **changes: str) -> Settings:
+    """Of a run on `folder`/data in blocks of 64 tokens."""
     given = {"DATA_URI": str(folder / "data"), "OUTPUT_URI": str(folder / "out")}
     given |= {"SCRATCH_DIR": str(folder / "scratch"), "MAX_LENGTH": "64"} | changes
-    settings = Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
+    return Settings.read({}, {f"QLORA_{name}": value for name, value in given.items()})
+
+
+def prepare(folder: Path, tokenizer: Any, **changes: str) -> pipeline.Data:
+    """The blocks of what lies in `folder`/data."""
+    settings = settings_of(folder, **changes)
     return pipeline.prepare(settings, fetch_inputs(settings), tokenizer)

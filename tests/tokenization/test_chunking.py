@@ -1,11 +1,16 @@
 """A chunk begins where the document has a border, and never inside a word that fits."""
 
+import re
+from bisect import bisect_left
+
 import pytest
 from support.corpora import encode, read_document
 from support.jobs import ROOT
 from support.records import trained_ids
 
 from trainer.corpus.examples import Text
+from trainer.corpus.headings import Outline, markdown_headings
+from trainer.tokenization.chunking import best_boundary, text_boundary
 
 
 def test_a_chunk_begins_at_a_paragraph_where_one_is_near(llama):
@@ -43,3 +48,26 @@ def test_a_word_longer_than_a_block_is_divided_and_keeps_every_token(any_tokeniz
     assert all(1 < len(chunk.input_ids) <= 32 for chunk in encoded)
     joint = [token for chunk in encoded for token in chunk.input_ids[bos:]][:-1]
     assert any_tokenizer.decode(joint).strip() == text
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("one two\n\nthree four", "one two\n\n"),
+        ("one two three\nfour five", "one two three\n"),
+        ("one two three four five", "one two three four "),
+        ("x" * 30, "x" * 20),
+    ],
+)
+def test_a_text_is_divided_behind_a_paragraph_a_line_or_a_word(text, expected):
+    assert text[: text_boundary(text, 0, 20, near_share=3 / 4)] == expected
+
+
+def test_a_chunk_begins_at_a_section_even_where_a_paragraph_is_nearer():
+    text = "word " * 60 + "\n# Two\nword\n\n" + "word " * 8
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
+    high = bisect_left(starts, text.index("\n\n")) + 1
+    section = starts.index(text.index("# Two"))
+    outline = Outline(markdown_headings(text))
+    assert best_boundary(text, starts, 0, high, outline, 0) == section
+    assert best_boundary(text, starts, 0, high, Outline(()), 0) == high

@@ -6,6 +6,7 @@ from support.tokenizers import BUILD, make_tokenizer
 
 from trainer.corpus.examples import Conversation, Message
 from trainer.tokenization.chat_template import FALLBACK_TEMPLATE
+from trainer.tokenization.plain_text import PlainTextTokenizer
 
 
 @pytest.mark.parametrize("kind", BUILD)
@@ -22,3 +23,11 @@ def test_ordinary_words_get_the_ids_of_the_tokenizers_own_template(kind, templat
     input_ids = one(conversation, tokenizer).input_ids
     assert input_ids == expected[: len(input_ids)]
     assert tokenizer.decode(expected[len(input_ids) :]).strip() == ""
+
+
+def test_no_stray_space_joins_a_text_that_follows_another(any_tokenizer):
+    plain = PlainTextTokenizer(any_tokenizer)
+    first, behind, special = plain.ids([("fox", "nothing"), ("fox", "text"), ("</s>", "nothing")])
+    assert any_tokenizer.decode(first + behind).strip() == "foxfox"
+    assert any_tokenizer.eos_token_id not in special
+    assert plain.ids([]) == []

@@ -6,6 +6,7 @@ from support.tokenizers import make_tokenizer
 from tokenizers import AddedToken
 
 from trainer.tokenization.record_tokenizer import question_ids
+from trainer.tokenization.special_tokens import Segment, Span, SpecialTokens
 
 
 def test_special_tokens_inside_contents_stay_text(templated_tokenizer):
@@ -32,3 +33,26 @@ def test_white_space_that_a_special_token_swallows_is_swallowed():
     )
     assert question_ids(tokenizer, "Why?") == expected
     assert len(expected) < before
+
+
+def test_segments_are_as_long_as_can_be_and_know_what_they_follow(llama):
+    spans = [
+        Span("<s>given ", trained=False),
+        Span("words</s>", trained=False, is_data=True),
+        Span("", trained=True, is_data=True),
+        Span("answer", trained=True),
+        Span("</s>", trained=True),
+    ]
+    assert SpecialTokens(llama).segments(spans) == [
+        Segment("<s>", False, True, "nothing"),
+        Segment("given words</s>", False, False, "special"),
+        Segment("answer", True, False, "text"),
+        Segment("</s>", True, True, "text"),
+    ]
+
+
+def test_of_special_tokens_that_begin_alike_the_longest_is_taken():
+    tokenizer = make_tokenizer("llama")
+    tokenizer.add_tokens([AddedToken("<|end|>2", special=True)])
+    found = SpecialTokens(tokenizer).first_in("a <|end|>2")
+    assert found is not None and found.group() == "<|end|>2"

@@ -1,0 +1,45 @@
+"""The child answers each request with its items and an end, whatever the file is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from support import makers
+from support.jobs import ROOT
+
+from trainer.corpus.formats import format_of
+from trainer.corpus.records import Columns
+from trainer.corpus.sandbox_child import request
+
+
+def answers(*paths: Path) -> list[list[object]]:
+    asked = b"".join(request(path, format_of(path.name), Columns()) for path in paths)
+    ended = subprocess.run(
+        [sys.executable, "-m", "trainer.corpus.sandbox_child", str(2 << 30)],
+        cwd=ROOT,
+        input=asked,
+        capture_output=True,
+        check=True,
+    )
+    assert not ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.html", "b.json", "c.pdf", "d.docx", "e.md.gz")]
+    paths[0].write_bytes(b"<p>words")
+    paths[1].write_bytes(makers.jsonl([{"prompt": "p", "completion": "c"}, {"text": 1}]))
+    paths[2].write_bytes(b"no PDF")
+    paths[4].write_bytes(makers.gz(b"# One\n"))
+    found = answers(*paths)
+    assert found[:4] == [
+        ["text", "words", []],
+        ["end"],
+        ["completion", "p", "c"],
+        ["refused", "record 2", '"text" is a number, not text'],
+    ]
+    assert [kind for kind, *_ in found[4:]] == ["end", "unusable", "unusable", "text", "end"]
+    assert "it is no readable .pdf (" in str(found[5])
+    assert "it is no readable .docx (No such file or directory)" in str(found[6])
+    assert found[7] == ["text", "# One\n", [[0, 1, "One"]]]

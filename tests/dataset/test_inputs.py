@@ -1,0 +1,40 @@
+"""The files of a run lie on local disk, and are read with the columns of its settings."""
+
+import hashlib
+from pathlib import Path
+
+from support.token_caches import settings_of
+
+from trainer.corpus.examples import Conversation, Message
+from trainer.dataset.inputs import Inputs, fetch_inputs, reader_of
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_data_and_evaluation_data_are_listed_with_size_and_digest(tmp_path: Path) -> None:
+    sums = write(tmp_path / "data/a.txt", "data"), write(tmp_path / "judged/b.txt", "more")
+    found = fetch_inputs(settings_of(tmp_path, EVAL_URI=str(tmp_path / "judged")))
+    assert [file.name for file in found.data] == ["a.txt"]
+    assert found.objects() == [
+        {"name": "a.txt", "size": 4, "sha256": sums[0]},
+        {"name": "b.txt", "size": 4, "sha256": sums[1]},
+    ]
+
+
+def test_without_evaluation_data_there_is_none(tmp_path: Path) -> None:
+    write(tmp_path / "data/a.txt", "data")
+    assert fetch_inputs(settings_of(tmp_path)) == Inputs(
+        fetch_inputs(settings_of(tmp_path)).data, []
+    )
+
+
+def test_columns_are_those_of_the_settings(tmp_path: Path) -> None:
+    write(tmp_path / "data/a.csv", "Frage,Antwort\nWarum?,Darum\n")
+    settings = settings_of(tmp_path, QUESTION_COLUMN="frage", ANSWER_COLUMN="antwort")
+    reader = reader_of(settings, fetch_inputs(settings).data)
+    turns = Message("user", "Warum?"), Message("assistant", "Darum")
+    assert list(reader) == [(0, Conversation(turns))]
