@@ -66,8 +66,9 @@ def test_a_text_is_divided_behind_a_paragraph_a_line_or_a_word(text, expected):
 def test_a_chunk_begins_at_a_section_even_where_a_paragraph_is_nearer():
     text = "word " * 60 + "\n# Two\nword\n\n" + "word " * 8
     starts = [match.start() for match in re.finditer(r"\S+", text)]
-    high = bisect_left(starts, text.index("\n\n")) + 1
+    paragraph = bisect_left(starts, text.index("\n\n"))
+    high = paragraph + 1
     section = starts.index(text.index("# Two"))
     outline = Outline(markdown_headings(text))
     assert best_boundary(text, starts, 0, high, outline, 0) == section
-    assert best_boundary(text, starts, 0, high, Outline(()), 0) == high
+    assert best_boundary(text, starts, 0, high, Outline(()), 0) == paragraph
