@@ -231,7 +231,7 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
     folder = _folder(output)
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
-    from trainer.export.formats import exporter
+    from trainer.export.exporters import exporter
     from trainer.models.adapters import find_adapter
 
     exporter("gguf")(find_adapter(adapter, settings, base_model), settings, parts, folder)

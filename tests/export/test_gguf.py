@@ -3,7 +3,6 @@
 `pip install llama-cpp-python` compiles for minutes, so it is not among the requirements.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +10,18 @@ import pytest
 import torch
 from gguf import GGUFReader
 from peft import PeftModel
-from support.small_adapters import TINY, edit, random_adapter, tiny_as
+from support.gguf_files import LLAMA_3, exported, llama_cpp, with_llama_cpp
+from support.small_adapters import TINY, random_adapter, tiny_as
 from support.small_models import CONFIGS
-from support.tokenizers import PROSE, make_tokenizer
+from support.tokenizers import make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.errors import SettingsError
-from trainer.export.gguf import PARTS, export
-from trainer.export.gguf_architecture import architecture_of
-from trainer.export.gguf_vocabulary import vocabulary_of
-from trainer.models import adapters
-from trainer.models.base_model import Base
-from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
-HAS_LLAMA_CPP = importlib.util.find_spec("llama_cpp") is not None
-with_llama_cpp = pytest.mark.skipif(not HAS_LLAMA_CPP, reason="llama-cpp-python is not installed")
 QUESTIONS = ["What does the Plover cost?", "How heavy is the Curlew?", "Who founded Hollin & Gale?"]
-LLAMA_3 = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 FAMILIES = CONFIGS | {"llama": {"num_key_value_heads": 2}}
 FAMILIES["llama-3"] = {"num_key_value_heads": 2, "rope_parameters": LLAMA_3}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_adapter(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def files(run: Path) -> Path:
-    """All parts of an adapter for the built-in model."""
-    return exported(run / "files", run)
-
-
-def exported(output: Path, run: Path, base: Path | None = None) -> Path:
-    settings = Settings.read({}, {}, trains=False)
-    adapter = adapters.find_adapter(str(run), settings, base and str(base))
-    return export(adapter, settings, PARTS, output)
 
 
 def family(name: str, folder: Path) -> Path:
@@ -86,13 +53,6 @@ def logits_BTV(model: Any, ids: list[int]) -> torch.Tensor:
         return model(torch.tensor([ids])).logits
 
 
-def llama_cpp(model: Path, adapter: Path | None = None, **options: Any) -> Any:
-    from llama_cpp import Llama
-
-    lora = str(adapter) if adapter else None
-    return Llama(str(model), lora_path=lora, n_ctx=512, n_threads=1, verbose=False, **options)
-
-
 # transformers does not read Llama 3's rotary factors and a head size of Qwen 3's own.
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
 def test_transformers_reads_the_same_model_from_the_file(name: str, tmp_path: Path) -> None:
@@ -103,24 +63,6 @@ def test_transformers_reads_the_same_model_from_the_file(name: str, tmp_path: Pa
     expected = logits_BTV(tuned(base, run), ids)
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file="merged.gguf")
     assert (logits_BTV(read, ids) - expected).abs().max() < 2e-3 * expected.abs().max()
-
-
-def test_llama_3_s_rotary_factors_are_those_of_transformers(tmp_path: Path) -> None:
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
-    config = AutoConfig.for_model(
-        "llama", hidden_size=128, num_attention_heads=4, rope_parameters=LLAMA_3
-    )
-    config.architectures = ["LlamaForCausalLM"]
-    base = Base(tmp_path, "llama-3", "none")
-    base.__dict__["config"] = config
-    expected, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
-    plain = LLAMA_3["rope_theta"] ** -(torch.arange(0, 32, 2) / 32)
-    factors = architecture_of(base).rope_factors()
-    assert factors is not None
-    assert len(set(factors.tolist())) > 2
-    assert (factors.min(), factors.max()) == (1, 8)
-    assert torch.allclose(plain / factors, expected)
 
 
 @with_llama_cpp
@@ -164,27 +106,6 @@ def test_llama_cpp_gives_the_answers_of_transformers(part: str, run: Path, files
         assert reply["choices"][0]["message"]["content"].strip() == expected.strip()
 
 
-@with_llama_cpp
-@pytest.mark.parametrize("kind", ["bytes", "llama", "legacy"])
-def test_llama_cpp_splits_text_as_the_tokenizer_does(kind: str, tmp_path: Path) -> None:
-    base = tiny_as(tmp_path / "base", "float16")
-    tokenizer = make_tokenizer(kind)
-    tokenizer.save_pretrained(base)
-    assert len(tokenizer) < 3072  # what is left of the embedding's rows is padding
-    run = random_adapter(tmp_path / "run", base)
-    folder = exported(tmp_path / "files", run, base)
-    cpp = llama_cpp(folder / "merged.gguf", vocab_only=True)
-    for text in (PROSE.strip(), "Über 1234 Öfen, 東京 🦊", "two  spaces", "a\n\n\nb", "don't"):
-        expected = question_ids(tokenizer, text)
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            chat_template=cpp.metadata["tokenizer.chat_template"],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        assert cpp.tokenize(prompt.encode(), add_bos=False, special=True) == expected
-
-
 def test_the_file_says_what_ends_an_answer_and_how_a_question_is_worded(files: Path) -> None:
     fields = GGUFReader(files / "merged.gguf").fields
 
@@ -204,54 +125,6 @@ def test_the_adapter_s_file_holds_its_pairs(run: Path, files: Path) -> None:
     shapes = {tensor.name: tensor.shape.tolist() for tensor in reader.tensors}
     assert shapes["blk.0.ffn_down.weight.lora_a"] == [704, 8]  # llama.cpp counts from the inside
     assert shapes["blk.0.ffn_down.weight.lora_b"] == [8, 256]
-
-
-def test_the_modelfile_words_a_question_as_in_training(files: Path, run: Path) -> None:
-    text = (files / "Modelfile").read_text()
-    assert text.startswith("FROM ./merged.gguf\n")
-    before, after = text.partition('TEMPLATE """')[2].split('"""')[0].split("{{ .Prompt }}")
-    tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
-    prompt = before + "Why?" + after.removesuffix("{{ .Response }}")
-    assert tokenizer(prompt).input_ids == question_ids(tokenizer, "Why?")  # <s> is added by itself
-    assert 'PARAMETER stop "</s>"' in text
-
-
-def test_the_modelfile_of_an_adapter_names_its_base(run: Path, tmp_path: Path) -> None:
-    settings = Settings.read({}, {}, trains=False)
-    adapter = adapters.find_adapter(str(run), settings)
-    text = (export(adapter, settings, ["adapter"], tmp_path / "a") / "Modelfile").read_text()
-    lines = ["# base.gguf is builtin:tiny, in any precision", "FROM ./base.gguf"]
-    assert text.splitlines()[:3] == [*lines, "ADAPTER ./adapter.gguf"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"architectures": ["GPTNeoXForCausalLM"]}, "cannot write its GPTNeoXForCausalLM"),
-        (
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}},
-            "cannot write its rotary embedding yarn",
-        ),
-    ],
-)
-def test_what_export_does_not_know_is_said(
-    changes: dict[str, Any], sentence: str, run: Path, tmp_path: Path
-) -> None:
-    base = tiny_as(tmp_path / "base", "float16")
-    edit(base / "config.json", **changes)
-    with pytest.raises(SettingsError, match=f"{sentence}; use merge"):
-        exported(tmp_path / "output", run, base)
-    assert not list(tmp_path.glob("output*"))
-
-
-def test_a_tokenizer_that_llama_cpp_could_not_follow_is_refused() -> None:
-    tokenizer = make_tokenizer("bytes")
-    from tokenizers import pre_tokenizers
-
-    backend: Any = tokenizer.backend_tokenizer
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    with pytest.raises(SettingsError, match=r"tokenizer \(Whitespace\) is not one"):
-        vocabulary_of(tokenizer, 600)
 
 
 def test_weights_beyond_float16_are_refused(run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from support.small_adapters import random_adapter
 from trainer.commands.chat import answer_all
 from trainer.errors import DataError
 from trainer.inference.chat_model import ChatModel, load_chat_model
-from trainer.models import adapters
 from trainer.settings import Settings
 
 QUESTIONS = ["How heavy is the Curlew?", "What does the Plover cost?"]
@@ -29,16 +28,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bot(run: Path) -> ChatModel:
     return load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
-
-
-def test_an_output_stands_for_the_newest_run_in_it(tmp_path: Path) -> None:
-    settings = Settings.read({}, {}, trains=False)
-    random_adapter(tmp_path / "one")
-    (tmp_path / "latest.json").write_text('{"run_id": "one", "finished": 1}')
-    assert adapters.find_adapter(str(tmp_path), settings).folder == tmp_path / "one" / "adapter"
-    (tmp_path / "latest.json").write_text("no JSON")
-    with pytest.raises(DataError, match="name a run, its adapter folder, or an output"):
-        adapters.find_adapter(str(tmp_path), settings)
 
 
 def answer(bot: ChatModel, question: str, *, tuned: bool = True) -> str:

@@ -4,13 +4,12 @@ The client is the real one; the hub is a stand-in, for tests reach no network.
 """
 
 import logging
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import stand_in_hub
+from support.bases import load_small, settings_for
 
 from trainer.errors import (
     DataError,
@@ -19,41 +18,14 @@ from trainer.errors import (
     SettingsError,
     UnreachableError,
 )
-from trainer.models import load as loader
-from trainer.models.locate import BUILTIN, locate_base
-from trainer.models.weight_files import fetch_weights
-from trainer.runtime.device import Precision, find_device
-from trainer.settings import Settings
+from trainer.models.locate import locate_base
+from trainer.models.weight_files import WEIGHTS, fetch_weights
 
-TINY = BUILTIN / "tiny"
 NAME = "owner/name"
-WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[stand_in_hub.Hub]:
-    """It holds the built-in model."""
-    with stand_in_hub.running() as hub:
-        hub.files = {path.name: path.read_bytes() for path in TINY.iterdir()}
-        constants = "huggingface_hub.constants"
-        monkeypatch.setattr(f"{constants}.ENDPOINT", hub.url)
-        files = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", "hf_secret_of_the_test")
-        yield hub
-
-
-def settings_for(tmp_path: Path, name: str = NAME) -> Settings:
-    given = {"BASE_MODEL": name, "SCRATCH_DIR": str(tmp_path), "STORAGE_RETRY_MINUTES": "0"}
-    return Settings.read({}, {f"QLORA_{k}": v for k, v in given.items()}, trains=False)
 
 
 def load(tmp_path: Path) -> Any:
-    settings = settings_for(tmp_path)
-    base = locate_base(settings)
-    return loader.load_base(base, settings, Precision("fp32", "a test"), find_device())
+    return load_small(settings_for(NAME, tmp_path))
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json"])
@@ -65,7 +37,8 @@ def test_a_file_that_arrives_with_a_flipped_bit_is_fetched_again(
         load(tmp_path)
     assert f"{NAME}/{name}: its bytes are not those of the digest that the hub gives" in caplog.text
     assert hub.sent.count(name) == 2
-    paths = fetch_weights(locate_base(settings_for(tmp_path)), settings_for(tmp_path))
+    settings = settings_for(NAME, tmp_path)
+    paths = fetch_weights(locate_base(settings), settings)
     assert [path.read_bytes() for path in paths] == [hub.files[WEIGHTS]]
 
 
@@ -76,21 +49,6 @@ def test_a_file_that_is_wrong_twice_ends_the_run_with_its_name(
     with pytest.raises(DataError, match=f"{NAME}/{WEIGHTS}: its bytes are not those"):
         load(tmp_path)
     load(tmp_path)  # what was wrong is not left in the cache
-
-
-def test_whoever_reads_the_files_themselves_gets_them_checked(
-    hub: stand_in_hub.Hub, tmp_path: Path
-) -> None:
-    settings = settings_for(tmp_path)
-    base = locate_base(settings)
-    hub.spoils[WEIGHTS] = 1
-    (path,) = fetch_weights(base, settings)
-    assert path.read_bytes() == hub.files[WEIGHTS]
-    hub.spoils[WEIGHTS] = 2
-    path.unlink()
-    shutil.rmtree(tmp_path / "hub" / "models--owner--name" / "blobs")
-    with pytest.raises(DataError, match=WEIGHTS):
-        fetch_weights(base, settings)
 
 
 @pytest.mark.parametrize("way", ["switched off", "down", "gone"])
@@ -165,17 +123,10 @@ def test_a_name_that_no_model_can_have_is_refused(
     hub: stand_in_hub.Hub, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(SettingsError, match="is no model id; set QLORA_BASE_MODEL"):
-        locate_base(settings_for(tmp_path, name))
+        locate_base(settings_for(name, tmp_path))
 
 
 def test_a_model_without_a_config_is_refused(hub: stand_in_hub.Hub, tmp_path: Path) -> None:
     del hub.files["config.json"]
     with pytest.raises(SettingsError, match=r"owner/name: no config\.json there"):
         load(tmp_path)
-
-
-def test_pickled_weights_are_not_fetched(hub: stand_in_hub.Hub, tmp_path: Path) -> None:
-    hub.files["pytorch_model.bin"] = hub.files.pop(WEIGHTS)
-    with pytest.raises(SettingsError, match="pickled weights are never read"):
-        load(tmp_path)
-    assert "pytorch_model.bin" not in hub.sent

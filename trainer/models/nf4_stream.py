@@ -110,12 +110,12 @@ def _converted(
     if name not in layout.quantised:
         return {name: tensor.to(dtype)}
     device = tensor.device
-    packed, state = (_nf4_in_slices if device.type == "cpu" else _nf4)(tensor, dtype)
+    packed, state = (to_nf4_in_slices if device.type == "cpu" else to_nf4)(tensor, dtype)
     parts = state.as_dict(packed=True)
     return {name: packed} | {f"{name}.{part}": value.to(device) for part, value in parts.items()}
 
 
-def _nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
+def to_nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
     import torch
     from bitsandbytes.functional import quantize_4bit
 
@@ -129,8 +129,8 @@ def _nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", 
     return made
 
 
-def _nf4_in_slices(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
-    """The same bits as `_nf4`: on a CPU, where bitsandbytes makes several float32 copies of a whole
+def to_nf4_in_slices(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
+    """The same bits as `to_nf4`: on a CPU, where bitsandbytes makes float32 copies of the whole
     matrix, a slice at a time stays in the processor's cache."""
     import torch
     from bitsandbytes import functional

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trainer.settings import Settings
 
 # Imported when it is asked for: each brings the libraries of its format.
-FORMATS: Mapping[str, str] = {"gguf": "trainer.export.gguf"}
+EXPORTERS: Mapping[str, str] = {"gguf": "trainer.export.gguf"}
 
 
 class Export(Protocol):
@@ -30,6 +30,6 @@ class Export(Protocol):
 
 
 def exporter(name: str) -> Export:
-    """What writes the format `name`, one of FORMATS."""
-    export: Export = import_module(FORMATS[name]).export
+    """What writes the format `name`, one of EXPORTERS."""
+    export: Export = import_module(EXPORTERS[name]).export
     return export

@@ -1,0 +1,28 @@
+"""The Modelfile words a question as in training and names what ends an answer."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from trainer.export.gguf import export
+from trainer.models import adapters
+from trainer.settings import Settings
+from trainer.tokenization.record_tokenizer import question_ids
+
+
+def test_the_modelfile_words_a_question_as_in_training(files: Path, run: Path) -> None:
+    text = (files / "Modelfile").read_text()
+    assert text.startswith("FROM ./merged.gguf\n")
+    before, after = text.partition('TEMPLATE """')[2].split('"""')[0].split("{{ .Prompt }}")
+    tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
+    prompt = before + "Why?" + after.removesuffix("{{ .Response }}")
+    assert tokenizer(prompt).input_ids == question_ids(tokenizer, "Why?")  # <s> is added by itself
+    assert 'PARAMETER stop "</s>"' in text
+
+
+def test_the_modelfile_of_an_adapter_names_its_base(run: Path, tmp_path: Path) -> None:
+    settings = Settings.read({}, {}, trains=False)
+    adapter = adapters.find_adapter(str(run), settings)
+    text = (export(adapter, settings, ["adapter"], tmp_path / "a") / "Modelfile").read_text()
+    lines = ["# base.gguf is builtin:tiny, in any precision", "FROM ./base.gguf"]
+    assert text.splitlines()[:3] == [*lines, "ADAPTER ./adapter.gguf"]

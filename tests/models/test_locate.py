@@ -1,0 +1,86 @@
+"""A base is found where its name says, with a revision that changes with its bytes."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bases import settings_for
+from support.small_adapters import TINY
+
+from trainer.errors import SettingsError
+from trainer.models.locate import local_base, locate_base
+
+
+def test_the_built_in_model_needs_nothing(tmp_path: Path) -> None:
+    base = locate_base(settings_for("builtin:tiny", tmp_path))
+    assert (base.folder, base.name, base.is_from_hub) == (TINY, "builtin:tiny", False)
+
+
+def test_a_folder_s_name_is_all_of_its_path_that_may_be_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "mine")
+    monkeypatch.chdir(folder)
+    base = locate_base(settings_for(".", tmp_path))
+    assert base.name == "mine"
+    assert base.folder.resolve() == folder
+
+
+def test_the_revision_of_a_folder_is_that_of_its_config_and_its_weights(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "mine")
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    digests = "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    expected = f"sha256:{hashlib.sha256(digests.encode()).hexdigest()[:16]}"
+    assert local_base(folder, "mine").revision == expected
+    (folder / "README.md").write_text("decides nothing")
+    assert local_base(folder, "mine").revision == expected
+    with files[-1].open("ab") as stream:
+        stream.write(b"\0")
+    assert local_base(folder, "mine").revision != expected
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (None, r"no config\.json there; name the folder that holds the model"),
+        ("<html>", r"its config\.json is not JSON"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(
+    config: str | None, sentence: str, tmp_path: Path
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(SettingsError, match=sentence):
+        locate_base(settings_for(tmp_path, tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere"])
+def test_a_path_that_leads_nowhere_is_no_model_of_the_hub(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"QLORA_BASE_MODEL={name}: no such folder"):
+        locate_base(settings_for(name, tmp_path))
+
+
+@pytest.mark.s3
+def test_a_bucket_gives_the_small_files_and_a_revision_of_them_all(
+    bucket: Any, tmp_path: Path
+) -> None:
+    for path in TINY.iterdir():
+        bucket.upload_file(str(path), f"models/tiny/{path.name}")
+    bucket.put_object(Key="models/tiny/original/params.json", Body=b"{}")
+    settings = settings_for(f"s3://{bucket.name}/models/tiny/", tmp_path)
+    base = locate_base(settings)
+    brought = {path.name for path in base.folder.iterdir()}
+    assert brought == {p.name for p in TINY.iterdir() if not p.name.endswith(".safetensors")}
+    assert "model.safetensors" in {one.name for one in base.stored}
+    bucket.put_object(Key="models/tiny/model.safetensors", Body=b"others")
+    assert locate_base(settings).revision != base.revision
+
+
+@pytest.mark.s3
+def test_a_prefix_without_a_config_is_refused(bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Key="models/tiny/readme.txt", Body=b"")
+    with pytest.raises(SettingsError, match=r"no config\.json there; name the prefix"):
+        locate_base(settings_for(f"s3://{bucket.name}/models/tiny/", tmp_path))
