@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.spoiler import Spoiler
 
 from trainer.errors import JobError, NotAllowedError, SettingsError, UnreachableError
-from trainer.storage import BucketStore
-from trainer.storage.s3 import store as bucket_room
+from trainer.storage.s3 import connection, download
+from trainer.storage.s3.store import BucketStore
 
-SIZES = (1_000, 1_000_000, bucket_room.RANGE_BYTES + 1_000_000)
+SIZES = (1_000, 1_000_000, download.RANGE_BYTES + 1_000_000)
 TIMEOUT_S = 3
 FOREVER = 10**6
 # kind of spoiling, how many requests, and the error it must end with (None: the right bytes).
@@ -133,11 +133,11 @@ def _environment(changed: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.pop("AWS_CA_BUNDLE", None)
     os.environ.update(changed)
-    was, bucket_room.READ_TIMEOUT_S = bucket_room.READ_TIMEOUT_S, TIMEOUT_S
+    was, connection.READ_TIMEOUT_S = connection.READ_TIMEOUT_S, TIMEOUT_S
     try:
         yield
     finally:
-        bucket_room.READ_TIMEOUT_S = was
+        connection.READ_TIMEOUT_S = was
         os.environ.clear()
         os.environ.update(before)
 

@@ -83,8 +83,8 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settings:
     settings = Settings.read(flags, os.environ, trains=trains)
-    request_options.agree(
-        request_options.Terms(settings.s3_requester_pays == "yes", settings.s3_kms_key)
+    request_options.set_default(
+        request_options.RequestOptions(settings.s3_requester_pays == "yes", settings.s3_kms_key)
     )
     return settings
 

@@ -89,9 +89,9 @@ def random_rule(random: random.Random, place: Place) -> dict[str, Any]:
 
 def shorten_timeouts() -> None:
     """So that a request without an answer costs one second."""
-    from trainer.storage.s3 import store
+    from trainer.storage.s3 import connection
 
-    store.READ_TIMEOUT_S = 1
+    connection.READ_TIMEOUT_S = 1
 
 
 @contextlib.contextmanager

@@ -11,6 +11,10 @@ import pytest
 
 from support.jobs import QUESTIONS
 
+# Of the fixture `bucket`, for what does not depend on TLS, or on its absence.
+over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
+over_tls = pytest.mark.parametrize("bucket", ["tls"], indirect=True)
+
 
 def upload_questions(bucket: Any) -> dict[str, str]:
     """Put the questions into `bucket`; the settings that train on them."""
@@ -45,3 +49,7 @@ def fresh_bucket() -> Iterator[Any]:
         for found in fresh.objects.all():  # one by one: XML cannot carry every key
             found.delete()
         fresh.delete()
+
+
+def put(bucket: Any, key: str, body: bytes = b"hello") -> None:
+    bucket.put_object(Key=key, Body=body)

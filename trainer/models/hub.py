@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainer.errors import NotAllowedError, SettingsError, UnreachableError
-from trainer.storage import DamagedError, again_if_damaged
+from trainer.storage import DamagedError, retry_if_damaged
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.files import chunks_of
 from trainer.storage.retry import Failure, retry
@@ -65,7 +65,7 @@ def check(folder: Path, names: Iterable[str], model_id: str, *, retry_minutes: f
         def whole(name: str = name) -> None:
             deque(read(folder, name, model_id, retry_minutes=retry_minutes), maxlen=0)
 
-        again_if_damaged(whole)
+        retry_if_damaged(whole)
 
 
 def _digest(blob: str, size: int) -> "hashlib._Hash":

@@ -8,10 +8,10 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.errors import DataError, JobError
 from trainer.models.nf4_stream import (
@@ -23,8 +23,9 @@ from trainer.models.nf4_stream import (
 from trainer.models.safetensors_stream import Shard
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 from trainer.settings import Settings
-from trainer.storage import Bytes, DamagedError, Stored, open_store, publish, read_manifest
+from trainer.storage import Bytes, Content, DamagedError, Stored, open_store, publish, read_manifest
 from trainer.storage.files import only_process
+from trainer.storage.manifest import delete_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -71,14 +72,14 @@ class NF4Cache:
         """What `keep` leaves of the quantised weights; None when there are none. An entry of no use
         is removed."""
         try:
-            manifest = read_manifest(self._store, self._under)
-            if manifest is None:
+            contents = read_manifest(self._store, self._under)
+            if contents is None:
                 return None
-            shards = self._shards(manifest["objects"])
+            shards = self._shards(contents)
             tensors = load_quantised(shards, layout, self._device, keep)
         except (DataError, UnknownLayoutError) as error:
             log.warning("%s; quantising the base again", error)
-            self._store.delete([f"{self._under}/manifest.json"])
+            delete_manifest(self._store, self._under)
             return None
         log.info("the quantised base comes from %s%s", self._store.uri, self._under)
         return tensors
@@ -103,23 +104,23 @@ class NF4Cache:
             shutil.rmtree(folder, ignore_errors=True)
         log.info("the quantised base is kept at %s%s", self._store.uri, self._under)
 
-    def _shards(self, objects: dict[str, Any]) -> list[Shard]:
+    def _shards(self, contents: Mapping[str, Content]) -> list[Shard]:
         return [
             Shard(
                 f"{self._store.uri}{self._under}/{name}",
-                content["size"],
+                content.size,
                 partial(self._checked, f"{self._under}/{name}", content),
             )
-            for name, content in sorted(objects.items())
+            for name, content in sorted(contents.items())
             if name.endswith(".safetensors")
         ]
 
-    def _checked(self, name: str, content: dict[str, Any]) -> Iterator[Bytes]:
+    def _checked(self, name: str, content: Content) -> Iterator[Bytes]:
         digest = hashlib.sha256()
-        for chunk in self._store.chunks(Stored(name, content["size"], "")):
+        for chunk in self._store.chunks(Stored(name, content.size, "")):
             digest.update(chunk)
             yield chunk
-        if digest.hexdigest() != content["sha256"]:
+        if digest.hexdigest() != content.sha256:
             raise DamagedError(f"{self._store.uri}{name}: is not what its manifest lists")
 
 

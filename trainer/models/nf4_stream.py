@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.models.safetensors_files import DTYPES, TensorEntry
 from trainer.models.safetensors_stream import Shard, stream_tensors
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
-from trainer.storage import again_if_damaged
+from trainer.storage import retry_if_damaged
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def _of_all(
     """What `of_shard` makes of each file, all that the model needs."""
     found: dict[str, torch.Tensor] = {}
     for shard in shards:
-        found |= again_if_damaged(partial(of_shard, shard))
+        found |= retry_if_damaged(partial(of_shard, shard))
     missing = layout.expected.keys() - layout.tied - found.keys()
     if missing:
         raise UnknownLayoutError(f"its files have no {min(missing)}")

@@ -45,7 +45,7 @@ def staged(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
                     os.fsync(file.fileno())
             part.replace(path)
             if synced:
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -66,7 +66,7 @@ def create(path: Path, data: bytes) -> bool:
             return _create_in_place(path, data)
         finally:
             part.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return True
 
 
@@ -145,6 +145,19 @@ def sweep(folder: Path, older_than_s: float = 0) -> None:
             with suppress(OSError):
                 if now - part.stat().st_mtime >= older_than_s:
                     part.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable, where its file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # another process removed what was in it, and it
+        return
+    try:
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -230,15 +243,3 @@ def _create_in_place(path: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # another process removed what was in it, and it
-        return
-    try:
-        with suppress(OSError):  # some network file systems cannot sync a folder
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

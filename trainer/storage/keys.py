@@ -8,7 +8,7 @@ from trainer.errors import DataError
 
 KEY_BYTES = 1024  # what S3 allows
 SEGMENT_BYTES = 255  # what Linux file systems allow
-SHOWN = 5
+MOST_NAMED = 5
 
 
 def refuse_unsafe(names: Iterable[str], where: str) -> None:
@@ -42,8 +42,8 @@ def fault(name: str) -> str:
     return ""
 
 
-def shown(uri: str, name: str) -> str:
-    """An object in a message, on one line whatever its key holds."""
+def printable(uri: str, name: str) -> str:
+    """The URI of an object for a message, on one line whatever its key holds."""
     text = uri + name
     return text if text.isprintable() else repr(text)
 
@@ -71,7 +71,9 @@ def _folded(name: str) -> str:
 
 
 def _refuse(faults: Iterable[tuple[str, str]], where: str) -> None:
-    found = [f"{name!r} {reason}" for name, reason in islice(filter(_has_reason, faults), SHOWN)]
+    found = [
+        f"{name!r} {reason}" for name, reason in islice(filter(_has_reason, faults), MOST_NAMED)
+    ]
     if found:
         raise DataError(f"{where}: {'; '.join(found)}; rename or remove it")
 

@@ -16,9 +16,9 @@ from operator import eq
 from pathlib import Path
 
 from trainer.errors import JobError
-from trainer.storage import Published, Store, publish
-from trainer.storage.store import OvertakenError
-from trainer.storage.transfer import MANIFEST
+from trainer.storage.manifest import MANIFEST, Published
+from trainer.storage.store import OvertakenError, Store
+from trainer.storage.transfer import publish
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def publish_alone(
             with lease.held(unless=f"{under}/{MANIFEST}"):
                 before()
                 return publish(folder, store, under, around=lease.writing, uploaded=all_there)
-        except (LostError, OvertakenError):
+        except (LeaseLostError, OvertakenError):
             log.warning("this process stood still, and another one took its place in publishing")
     raise OvertakenError(f"{store.uri}{under}: others write there all the time; start again")
 
@@ -66,7 +66,7 @@ def owner_of(scratch: Path) -> str:
     return file.read_text()
 
 
-class LostError(Exception):
+class LeaseLostError(Exception):
     """Another process holds the lease: this one stood still for too long."""
 
 
@@ -100,7 +100,7 @@ class Lease:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around each write that needs the lease. Raises LostError when it is not ours any more."""
+        """Around each write that needs the lease. Raises LeaseLostError when it is gone."""
         self._count(1)
         try:
             self.confirm()
@@ -109,9 +109,10 @@ class Lease:
             self._count(-1)
 
     def confirm(self) -> None:
-        """Ask the store, for no clock tells how long a machine stood still. Raises LostError."""
+        """Raise LeaseLostError unless the store says that it is ours: no clock tells how long a
+        machine stood still."""
         if not self._is_ours(self._store.read(self._name)):
-            raise LostError
+            raise LeaseLostError
 
     def _acquire(self, unless: str) -> bool:
         """True when the lease is ours, False when there is no need for it any more."""
@@ -150,7 +151,7 @@ class Lease:
             self._store.delete([self._name])
 
     def _replace(self, expected: Callable[[bytes | None], bool]) -> None:
-        """Write our claim_run_id over one that is `expected`, and over no other."""
+        """Write our claim over one that is `expected`, and over no other."""
         self._store.update(
             self._name, lambda there: self._claim() if there and expected(there) else None
         )

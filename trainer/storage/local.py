@@ -19,6 +19,8 @@ STALE_S = 3600
 class FolderStore:
     """Objects are files below `folder`, which is created by the first write."""
 
+    small_object_bytes = 16 << 20  # a larger file keeps a disk busy by itself
+
     def __init__(self, folder: Path) -> None:
         self._root = folder.expanduser().absolute()
         self.uri = f"{self._root}/"
@@ -104,7 +106,7 @@ class FolderStore:
         keys.refuse_unsafe([name], self.uri)
         path = self._root / name
         if not _real(path).is_relative_to(_real(self._root)):
-            where = keys.shown(self.uri, name)
+            where = keys.printable(self.uri, name)
             raise DataError(f"{where}: leads out of {self._root}; replace the link by its target")
         return path
 

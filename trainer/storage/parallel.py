@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from trainer.storage.retry import stopping
+from trainer.storage.retry import transfer_failed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORKERS = 8
+THREADS = 8
 
 
 def in_parallel(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -19,25 +19,27 @@ def in_parallel(action: Callable[[Item], Result], items: Iterable[Item]) -> list
 
 
 def in_order(
-    action: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = WORKERS
+    action: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = THREADS
 ) -> Iterator[Result]:
     """The same one by one; no more than `ahead` results are under way or wait to be taken.
 
     An exception raised in the waiting thread, by a signal handler, is raised at once: a spot
-    notice leaves seconds, so the workers are daemons and end with the process.
+    notice leaves seconds, so the threads are daemons and end with the process.
     """
     todo = list(items)
     if len(todo) == 1:
         yield action(todo[0])
         return
-    crew = _Pool(action, todo, ahead)
+    pool = _Pool(action, todo, ahead)
     try:
-        yield from crew.results()
+        yield from pool.results()
     finally:
-        crew.stop()
+        pool.stop()
 
 
 class _Pool:
+    """Threads that take the items in order; their results wait to be taken in the same order."""
+
     def __init__(self, action: Callable[[Any], Any], items: list[Any], ahead: int) -> None:
         self._action = action
         self._items = items
@@ -47,12 +49,12 @@ class _Pool:
         self._failure: BaseException | None = None
         self._stop = threading.Event()
         self._begun = self._taken = 0
-        self._workers = [
+        self._threads = [
             threading.Thread(target=self._work, daemon=True)
-            for _ in range(min(WORKERS, len(items), ahead))
+            for _ in range(min(THREADS, len(items), ahead))
         ]
-        for worker in self._workers:
-            worker.start()
+        for thread in self._threads:
+            thread.start()
 
     def results(self) -> Iterator[Any]:
         for index in range(len(self._items)):
@@ -72,12 +74,12 @@ class _Pool:
                 self._taken = index + 1
                 self._changed.notify_all()
                 return self._done.pop(index)
-        for worker in self._workers:
-            worker.join()
+        for thread in self._threads:
+            thread.join()
         raise self._failure
 
     def _work(self) -> None:
-        stopping.set(self._stop)
+        transfer_failed.set(self._stop)
         try:
             while (index := self._next()) is not None:
                 self._make(index)

@@ -45,7 +45,7 @@ class DamagedError(WrongContentError):
     """The bytes that arrived are not those that were stored; another try may bring them."""
 
 
-def again_if_damaged(read: Callable[[], Result]) -> Result:
+def retry_if_damaged(read: Callable[[], Result]) -> Result:
     """What `read` returns; when its bytes arrived damaged, it is called once more."""
     try:
         return read()
@@ -66,6 +66,10 @@ class Store(Protocol):
     @property
     def uri(self) -> str:
         """Names the store in messages; holds no secret."""
+
+    @property
+    def small_object_bytes(self) -> int:
+        """Up to this size objects are best moved many at once; a larger one fills the way alone."""
 
     def list(self, prefix: str = "") -> list[Stored]:
         """Every object whose name starts with `prefix`, sorted by name; no placeholders."""
@@ -119,3 +123,10 @@ class Store(Protocol):
 
     def abort_stale_uploads(self, prefix: str = "") -> None:
         """Remove what uploads that broke off left behind under `prefix`."""
+
+
+class BucketLike(Store, Protocol):
+    """A store that other people fill too, and whose every URI may name one object or a prefix."""
+
+    def find(self, name: str) -> Stored | None:
+        """The one object of this name; None when it is absent."""

@@ -2,28 +2,33 @@
 
 import json
 import logging
-import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
-from trainer.errors import DataError, SettingsError
+from trainer.errors import DataError
 from trainer.storage import files, keys
-from trainer.storage.keys import shown
 from trainer.storage.local import FolderStore
+from trainer.storage.manifest import MANIFEST, Published, read_manifest, write_manifest
 from trainer.storage.parallel import in_parallel
-from trainer.storage.s3.store import RANGE_BYTES, BucketStore
-from trainer.storage.store import Content, Store, Stored, WrongContentError
-from trainer.uris import publishable_uri
+from trainer.storage.s3.store import BucketStore
+from trainer.storage.store import BucketLike, Content, Store, Stored, WrongContentError
+from trainer.uris import split_bucket_uri
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-MANIFEST = "manifest.json"
+
+class _Open(Protocol):
+    def __call__(self, bucket: str, root: str, *, retry_minutes: float) -> BucketLike: ...
+
+
+BUCKET_STORES: dict[str, _Open] = {"s3": BucketStore}
+"""The store behind each of `uris.SCHEMES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,6 @@ class Fetched:
         return self.folder / self.name
 
 
-@dataclass(frozen=True)
-class Published:
-    """What the manifest of a run lists, by name below the run."""
-
-    objects: Mapping[str, Content]
-    is_ours: bool
-    """False: the run was published before, and this call changed nothing"""
-
-
 def open_store(uri: str, *, retry_minutes: float) -> Store:
     """The store at `s3://bucket/prefix/` or in a local folder.
 
@@ -56,8 +52,8 @@ def open_store(uri: str, *, retry_minutes: float) -> Store:
     """
     if "://" not in uri:
         return FolderStore(Path(uri))
-    bucket, key = _bucket_and_key(uri)
-    return BucketStore(bucket, key, retry_minutes=retry_minutes)
+    scheme, bucket, key = split_bucket_uri(uri)
+    return BUCKET_STORES[scheme](bucket, key, retry_minutes=retry_minutes)
 
 
 def fetch(
@@ -69,7 +65,7 @@ def fetch(
 ) -> list[Fetched]:
     """The files at `uri`, sorted by name.
 
-    A local folder or file is read where it is. Objects below an `s3://` prefix, or the one
+    A local folder or file is read where it is. Objects below a prefix of a bucket, or the one
     object of that key, are downloaded to `into`, unless it holds the same content already; only
     those whose name is `wanted`.
     Raises DataError when there is nothing, or when a key cannot safely become a path.
@@ -84,10 +80,12 @@ def fetch(
     keys.refuse_unsafe(names, store.uri)
     keys.refuse_collisions(names, store.uri)
     files.sweep(into)
-    index = _Index(into)
+    index = _DownloadIndex(into)
     index.remove_all_but(names)
     files.refuse_without_room(into, _bytes_missing(listed, into), uri)
-    fetched = _at_once(lambda stored: _fetch_one(store, stored, into, index), listed)
+    fetched = _at_once(
+        lambda stored: _fetch_one(store, stored, into, index), listed, store.small_object_bytes
+    )
     fetched.sort(key=lambda file: file.name)
     log.info("fetched files=%d bytes=%d from %s", len(fetched), sum(f.size for f in fetched), uri)
     return fetched
@@ -110,10 +108,10 @@ def publish(
     """
     finished = read_manifest(store, under)
     if finished is not None:
-        return Published(_contents(finished), is_ours=False)
+        return Published(finished, is_ours=False)
     local = FolderStore(folder)
-    files = [stored for stored in local.unread() if stored.name != MANIFEST]
-    if not files:
+    found = [stored for stored in local.unread() if stored.name != MANIFEST]
+    if not found:
         raise DataError(f"{folder}: holds no files; there is nothing to publish")
     store.abort_stale_uploads(f"{under}/")
     listed = store.list(f"{under}/") if around is not None else []
@@ -126,32 +124,9 @@ def publish(
         with around():
             return file.name, store.upload(local.path(file.name), name, over=there.get(name, ""))
 
-    objects = dict(_at_once(upload, files))
+    objects = dict(_at_once(upload, found, store.small_object_bytes))
     uploaded()
-    if store.write(f"{under}/{MANIFEST}", _manifest(objects), only_if_absent=True):
-        return Published(objects, is_ours=True)
-    winner = _contents(read_manifest(store, under) or {"objects": {}})
-    if winner != objects:
-        log.warning("%s: another process published a different run first", _run(store, under))
-    return Published(winner, is_ours=False)
-
-
-def read_manifest(store: Store, under: str) -> dict[str, Any] | None:
-    """`{"objects": {name: {"size": bytes, "sha256": hex}}}` of a finished run; None without one.
-
-    Raises DataError when it is broken.
-    """
-    data = store.read(f"{under}/{MANIFEST}")
-    if data is None:
-        return None
-    try:
-        manifest = json.loads(data)
-        sound = all(map(_is_content, manifest["objects"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        sound = False
-    if not sound:
-        raise DataError(f"{_run(store, under)}: its {MANIFEST} is broken; publish the run again")
-    return dict(manifest)
+    return write_manifest(store, under, objects)
 
 
 def fetch_verified(
@@ -162,40 +137,37 @@ def fetch_verified(
     `only_prefix` limits it to names that start so. Raises DataError when there is no finished
     run, JobError naming the key when an object is wrong twice.
     """
+    run_uri = store.uri + under
     manifest = read_manifest(store, under)
     if manifest is None:
-        raise DataError(f"{_run(store, under)}: there is no finished run, for it has no {MANIFEST}")
-    contents = {n: c for n, c in _contents(manifest).items() if n.startswith(only_prefix)}
+        raise DataError(f"{run_uri}: there is no finished run, for it has no {MANIFEST}")
+    contents = {n: content for n, content in manifest.items() if n.startswith(only_prefix)}
     if not contents:
-        raise DataError(f"{_run(store, under)}: its {MANIFEST} lists nothing below {only_prefix!r}")
-    keys.refuse_unsafe(contents, _run(store, under))
-    keys.refuse_collisions(contents, _run(store, under))
+        raise DataError(f"{run_uri}: its {MANIFEST} lists nothing below {only_prefix!r}")
+    keys.refuse_unsafe(contents, run_uri)
+    keys.refuse_collisions(contents, run_uri)
     files.sweep(into)
     wanted = [Stored(name, content.size, content.sha256) for name, content in contents.items()]
-    files.refuse_without_room(into, _bytes_missing(wanted, into), _run(store, under))
-    _at_once(lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored), wanted)
+    files.refuse_without_room(into, _bytes_missing(wanted, into), run_uri)
+    _at_once(
+        lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored),
+        wanted,
+        store.small_object_bytes,
+    )
     return contents
 
 
 def objects_at(uri: str, *, retry_minutes: float) -> tuple[Store, list[Stored]]:
-    """What an `s3://` URI names: one object or, like a folder, all below it. None is no error."""
-    bucket, key = _bucket_and_key(uri)
+    """What a bucket's URI names: one object or, like a folder, all below it. None is no error."""
+    scheme, bucket, key = split_bucket_uri(uri)
     parent, _, leaf = key.rpartition("/")
     if leaf:
-        beside = BucketStore(bucket, parent, retry_minutes=retry_minutes)
+        beside = BUCKET_STORES[scheme](bucket, parent, retry_minutes=retry_minutes)
         one = beside.find(leaf)
         if one:
             return beside, [one]
-    below = BucketStore(bucket, key, retry_minutes=retry_minutes)
+    below = BUCKET_STORES[scheme](bucket, key, retry_minutes=retry_minutes)
     return below, below.list()
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", uri, re.DOTALL)
-    if not found:
-        shown_uri = publishable_uri(uri)
-        raise SettingsError(f"{shown_uri}: is no s3://bucket/prefix/; correct the URI")
-    return found[1], found[2] or ""
 
 
 def _in_place(path: Path) -> list[Fetched]:
@@ -212,7 +184,7 @@ def _in_place(path: Path) -> list[Fetched]:
     return [Fetched(s.name, path, s.size, s.version) for s in listed]
 
 
-def _fetch_one(store: Store, stored: Stored, into: Path, index: "_Index") -> Fetched:
+def _fetch_one(store: Store, stored: Stored, into: Path, index: "_DownloadIndex") -> Fetched:
     path = FolderStore(into).path(stored.name)
     sha256 = index.sha256(stored)
     if not (sha256 and files.holds(path, stored.size, sha256)):
@@ -232,10 +204,12 @@ def _bytes_missing(listed: list[Stored], into: Path) -> int:
     return sum(stored.size for stored in listed if not is_there(stored))
 
 
-def _at_once(action: Callable[[Stored], Result], wanted: list[Stored]) -> list[Result]:
-    """`action` of many small objects at once; a big one comes in several parts at once already."""
-    small = [stored for stored in wanted if stored.size <= RANGE_BYTES]
-    big = [stored for stored in wanted if stored.size > RANGE_BYTES]
+def _at_once(
+    action: Callable[[Stored], Result], wanted: list[Stored], small_bytes: int
+) -> list[Result]:
+    """`action` of many small objects at once, then of the others, of which each fills the way."""
+    small = [stored for stored in wanted if stored.size <= small_bytes]
+    big = [stored for stored in wanted if stored.size > small_bytes]
     return in_parallel(action, small) + [action(stored) for stored in big]
 
 
@@ -248,31 +222,11 @@ def _fetch_exactly(store: Store, name: str, into: Path, content: Stored) -> None
             if store.download(Stored(name, content.size, ""), path) == content.version:
                 return
     path.unlink(missing_ok=True)
-    raise WrongContentError(
-        f"{shown(store.uri, name)}: is not what its {MANIFEST} lists; publish the run again"
-    )
+    where = keys.printable(store.uri, name)
+    raise WrongContentError(f"{where}: is not what its {MANIFEST} lists; publish the run again")
 
 
-def _manifest(objects: Mapping[str, Content]) -> bytes:
-    listed = {name: asdict(content) for name, content in objects.items()}
-    return json.dumps({"objects": listed}, indent=1, sort_keys=True).encode()
-
-
-def _contents(manifest: Mapping[str, Any]) -> dict[str, Content]:
-    return {
-        name: Content(entry["size"], entry["sha256"]) for name, entry in manifest["objects"].items()
-    }
-
-
-def _is_content(entry: Any) -> bool:
-    return isinstance(entry["size"], int) and isinstance(entry["sha256"], str)
-
-
-def _run(store: Store, under: str) -> str:
-    return store.uri + under
-
-
-class _Index:
+class _DownloadIndex:
     """What a folder already holds, one JSON line a download, beside it: a kill loses no line."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,8 +17,8 @@ from trainer.distributed.workers import Workers
 from trainer.errors import DataError
 from trainer.storage import Store, fetch_verified, publish, read_manifest
 from trainer.storage.files import only_process
+from trainer.storage.manifest import delete_manifest, delete_with_manifests
 from trainer.storage.parallel import in_parallel
-from trainer.storage.transfer import MANIFEST
 from trainer.tokenization import token_cache, token_cache_writer
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,8 @@ def divide_files(sizes: Sequence[int]) -> list[Files]:
 
 
 def delete_shards(store: Store, run_id: str) -> None:
-    """A finished run needs its shards no more. Manifests first: the rest is nothing without."""
-    names = [stored.name for stored in store.list(f"{run_id}/{TOKENS}/")]
-    store.delete([name for name in names if name.endswith("/" + MANIFEST)])
-    store.delete(names)
+    """A finished run needs its shards no more."""
+    delete_with_manifests(store, f"{run_id}/{TOKENS}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class CorpusShards:
 
     def _discard(self, number: int, error: DataError) -> None:
         log.warning("%s; this portion of the data is tokenised again", error)
-        self.location.store.delete([f"{self._prefix(number)}/{MANIFEST}"])
+        delete_manifest(self.location.store, self._prefix(number))
         shutil.rmtree(self._folder(number), ignore_errors=True)
 
     def _publish(self, number: int) -> None:

@@ -25,7 +25,7 @@ NO_BODY = hashlib.sha256().hexdigest()
 QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)
 
 
-class Wire:
+class FastPath:
     """One bucket. Safe to use from many threads: each request has a connection to itself."""
 
     def __init__(self, session: Any, client: Any, bucket: str, timeout_s: float) -> None:
@@ -105,7 +105,7 @@ class Wire:
         return dict(request.headers)
 
 
-def open_wire(session: Any, client: Any, bucket: str, timeout_s: float) -> Wire | None:
+def open_fast_path(session: Any, client: Any, bucket: str, timeout_s: float) -> FastPath | None:
     """None where only boto3 knows the way."""
     from botocore.utils import get_environ_proxies
 
@@ -118,7 +118,7 @@ def open_wire(session: Any, client: Any, bucket: str, timeout_s: float) -> Wire 
         and session.get_credentials() is not None
     )
     with suppress(OSError):  # a CA bundle that is missing
-        return Wire(session, client, bucket, timeout_s) if plain else None
+        return FastPath(session, client, bucket, timeout_s) if plain else None
     return None
 
 

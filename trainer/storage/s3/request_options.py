@@ -7,7 +7,7 @@ STORING = {"PutObject", "CreateMultipartUpload"}
 
 
 @dataclass(frozen=True)
-class Terms:
+class RequestOptions:
     """The same for every bucket of this process."""
 
     requester_pays: bool = False
@@ -30,14 +30,14 @@ class Terms:
         return headers
 
 
-_agreed = Terms()
+_default = RequestOptions()
 
 
-def agree(terms: Terms) -> None:
-    """Hold to `terms` in every store that is opened from now on."""
-    global _agreed
-    _agreed = terms
+def set_default(options: RequestOptions) -> None:
+    """Make every request of a store that is opened from now on with `options`."""
+    global _default
+    _default = options
 
 
-def agreed() -> Terms:
-    return _agreed
+def default() -> RequestOptions:
+    return _default

@@ -1,0 +1,41 @@
+"""Files are whole or absent, and a full disk is named."""
+
+import io
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.errors import JobError
+from trainer.storage import FolderStore, files
+
+
+def test_a_big_chunk_is_written_in_small_pieces(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Recorder(io.BytesIO):
+        def write(self, data: Any) -> int:
+            sizes.append(len(data))
+            return super().write(data)
+
+    target, data = Recorder(), os.urandom(3 * files.PIECE_BYTES + 5)
+    assert files.copy([data, b"", b"x"], target) == (len(data) + 1, sha256(data + b"x").hexdigest())
+    assert target.getvalue() == data + b"x"
+    assert max(sizes) == files.PIECE_BYTES
+
+
+def test_a_full_disk_is_named_with_its_free_space(tiny_disk: Path) -> None:
+    with pytest.raises(JobError, match=r"No space left on device, 0\.\d MiB free") as caught:
+        FolderStore(tiny_disk).write("a", bytes(1 << 20))
+    assert caught.value.exit_code == 1
+    assert list(tiny_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_while_a_file_is_copied_to_it_is_the_one_that_is_named(
+    tiny_disk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1 << 20))
+    with pytest.raises(JobError, match=f"{tiny_disk}/a: No space left on device"):
+        FolderStore(tiny_disk).upload(tmp_path / "weights", "a")
