@@ -15,7 +15,7 @@ from support.pickles import pickled, saved_by_torch
 from support.small_adapters import TINY
 
 from trainer.errors import SettingsError
-from trainer.runs.checkpoints import _seal
+from trainer.storage.manifest import seal
 
 Poison = Callable[[Path, Path], object]
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_runs_no_code_even_with_a_manifest_that_lists_it(
     (newest,) = folder.glob("scratch/runs/*/checkpoints/step-*")
     for name, content in (BESIDE | {"metrics.jsonl": code}).items():
         (newest / name).write_bytes(content(mark))
-    _seal(newest)
+    seal(newest)
     with caplog.at_level("INFO"):
         run_here(folder)
     assert f"resuming from checkpoint {newest.name}" in caplog.text  # it was not skipped

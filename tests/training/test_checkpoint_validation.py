@@ -18,7 +18,7 @@ from support.pickles import pickled, saved_by_torch
 
 from trainer.errors import SettingsError
 from trainer.planner import choose
-from trainer.runs.checkpoints import _seal
+from trainer.storage.manifest import seal
 from trainer.training.resumable_trainer import ResumableTrainer
 
 SETTINGS = {"CHECKPOINT_EVERY": "1"}
@@ -203,7 +203,7 @@ def forge_newest(folder: Path, forge: Forgery, which: slice = slice(-1, None)) -
     for place in (*folder.glob("scratch/runs/*/checkpoints"), *folder.glob("out/*/checkpoints")):
         for checkpoint in sorted(place.glob("step-*"))[which]:
             forge(checkpoint)
-            _seal(checkpoint)
+            seal(checkpoint)
 
 
 @pytest.mark.parametrize("place", ["disk", "store"])

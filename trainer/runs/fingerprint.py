@@ -1,4 +1,4 @@
-"""Which run this is: its fingerprint, its id, and the claim_run_id that keeps two runs apart."""
+"""Which run this is: its fingerprint, its id, and the record that keeps two runs apart."""
 
 import json
 import logging
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import SettingsError
+from trainer.runs.layout import FINGERPRINT
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
 from trainer.storage import Store
 
 log = logging.getLogger(__name__)
 
-FINGERPRINT = "fingerprint.json"
 _NAMED_FIELDS = 5
 
 

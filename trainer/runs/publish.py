@@ -15,7 +15,7 @@ from trainer.runtime import signals
 from trainer.storage import Published, Store, publish
 from trainer.storage.files import sha256_of
 from trainer.storage.lease import publish_alone
-from trainer.storage.transfer import MANIFEST
+from trainer.storage.manifest import delete_with_manifests
 
 
 def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights: str) -> Published:
@@ -30,7 +30,8 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
         store,
         run_id,
         owner,
-        before=lambda: _remove_rejected(store, run_id),
+        # An earlier start may have been held to another limit.
+        before=lambda: delete_with_manifests(store, f"{run_id}/{REJECTED}"),
         # Stopped from here on, the run might be published and say that it was stopped.
         uploaded=signals.hold,
     )
@@ -47,20 +48,13 @@ def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -
 
     Always raises RejectedError, with all `faults`.
     """
-    _remove_rejected(store, run_id)
+    delete_with_manifests(store, f"{run_id}/{REJECTED}")  # of an earlier start, by other limits
     publish(folder, store, f"{run_id}/{REJECTED}")
     raise RejectedError(
         f"the adapter of run {run_id} was rejected: {'; '.join(faults)}. It is kept with its "
         f"report in {store.uri}{run_id}/{REJECTED}/; correct the settings or the data and start "
         "again"
     )
-
-
-def _remove_rejected(store: Store, run_id: str) -> None:
-    """An earlier start may have been held to another limit. Manifest first, as ever."""
-    names = [stored.name for stored in store.list(f"{run_id}/{REJECTED}/")]
-    store.delete([name for name in names if name.endswith("/" + MANIFEST)])
-    store.delete(names)
 
 
 def move_latest(store: Store, run_id: str, finished: float) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer.monitoring.step_log import as_lines, rows_of
 from trainer.planner.choose import Execution
-from trainer.runs.checkpoints import ROWS
+from trainer.runs.layout import METRICS
 from trainer.training.checkpoint_state import (
     ADAPTER,
     STATE,
@@ -48,7 +48,7 @@ class ResumableTrainer(EngineTrainer):
         save_file(tensors, folder / TENSORS)
         save_file(trainable(self.model), folder / ADAPTER)
         self.state.save_to_json(str(folder / TRAINER_STATE))
-        (folder / ROWS).write_text(as_lines(rows_of(self.state.log_history)))
+        (folder / METRICS).write_text(as_lines(rows_of(self.state.log_history)))
 
     def execution(self) -> Execution:
         """How memory is spent at this moment."""

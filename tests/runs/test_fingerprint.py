@@ -1,0 +1,75 @@
+"""A run id belongs to one fingerprint, whoever asks for it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.errors import SettingsError
+from trainer.runs.fingerprint import claim_run_id, fingerprint_of
+from trainer.runs.layout import FINGERPRINT
+from trainer.settings import Settings
+from trainer.storage import FolderStore
+
+
+def settings(**variables: str) -> Settings:
+    needed = {"QLORA_DATA_URI": "data", "QLORA_OUTPUT_URI": "out", "QLORA_BASE_MODEL": "own/Tiny"}
+    return Settings.read({}, needed | {f"QLORA_{name}": v for name, v in variables.items()})
+
+
+def fingerprint(of: Settings, **changes: Any) -> str:
+    facts: dict[str, Any] = {
+        "base": {"name": "own/Tiny", "revision": "1"},
+        "precision": "bfloat16",
+        "data": {"a.txt": "aa"},
+        "evaluation": {},
+        "libraries": {"torch": "2"},
+    }
+    return fingerprint_of(of, **(facts | changes))
+
+
+def test_what_changes_the_result_changes_the_fingerprint_and_nothing_else_does() -> None:
+    text = fingerprint(settings())
+    assert fingerprint(settings(SCRATCH_DIR="/elsewhere", LOG_LEVEL="DEBUG")) == text
+    others = [
+        fingerprint(settings(SEED="7")),
+        fingerprint(settings(), precision="float16"),
+        fingerprint(settings(), data={"a.txt": "bb"}),
+        fingerprint(settings(), base={"name": "own/Tiny", "revision": "2"}),
+        fingerprint(settings(), evaluation={"q.jsonl": "cc"}),
+        fingerprint(settings(), libraries={"torch": "3"}),
+    ]
+    assert len({text, *others}) == 7
+
+
+def test_a_run_gets_the_same_id_again(tmp_path: Path) -> None:
+    store, text = FolderStore(tmp_path), fingerprint(settings())
+    run_id = claim_run_id(store, settings(), text)
+    assert run_id.startswith("Tiny-")
+    assert claim_run_id(store, settings(), text) == run_id
+    assert store.read(f"{run_id}/{FINGERPRINT}") == text.encode()
+
+
+def test_an_id_of_the_users_that_another_run_has_gets_a_suffix(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, mine, other = FolderStore(tmp_path), settings(RUN_ID="mine"), settings(SEED="7")
+    assert claim_run_id(store, mine, fingerprint(mine)) == "mine"
+    suffixed = claim_run_id(store, mine, fingerprint(other))
+    assert suffixed.startswith("mine-")
+    assert "run mine was made with other settings.seed; this is run mine-" in caplog.text
+    assert claim_run_id(store, mine, fingerprint(other)) == suffixed
+
+
+def test_with_resume_must_it_is_refused(tmp_path: Path) -> None:
+    store, mine = FolderStore(tmp_path), settings(RUN_ID="mine", RESUME="must")
+    claim_run_id(store, mine, fingerprint(mine))
+    other = fingerprint(mine, data={"a.txt": "bb"}, libraries={"torch": "3"})
+    with pytest.raises(SettingsError, match=r"other data\.a\.txt, libraries\.torch; restore them"):
+        claim_run_id(store, mine, other)
+
+
+def test_a_damaged_fingerprint_is_another_run(tmp_path: Path) -> None:
+    store, mine = FolderStore(tmp_path), settings(RUN_ID="mine")
+    store.write(f"mine/{FINGERPRINT}", b'{"settings')
+    assert claim_run_id(store, mine, fingerprint(mine)).startswith("mine-")
