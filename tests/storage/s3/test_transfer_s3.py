@@ -11,7 +11,7 @@ from support.buckets import over_http, put
 from support.folders import files_in
 
 from trainer.errors import DataError, DoesNotFitError, JobError, UnreachableError
-from trainer.storage import fetch, fetch_verified, publish, read_manifest
+from trainer.storage import Content, fetch, fetch_verified, publish, read_manifest
 from trainer.storage.s3.store import BucketStore
 
 HELLO = sha256(b"hello").hexdigest()
@@ -173,10 +173,8 @@ def test_a_published_run_lists_every_object_and_comes_back_the_same(
     published = publish(run, store, "id")
     assert published.is_ours
     assert read_manifest(store, "id") == {
-        "objects": {
-            "adapter/weights": {"size": 5, "sha256": sha256(b"hello").hexdigest()},
-            "report.html": {"size": 3, "sha256": sha256(b"<p>").hexdigest()},
-        }
+        "adapter/weights": Content(5, sha256(b"hello").hexdigest()),
+        "report.html": Content(3, sha256(b"<p>").hexdigest()),
     }
     fetch_verified(store, "id", tmp_path / "back")
     assert files_in(tmp_path / "back") == files_in(run)
