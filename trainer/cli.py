@@ -253,7 +253,7 @@ def _misused(error: click.ClickException) -> JobError:
 
 def _unexpected(error: Exception) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
-    text = " ".join(str(error).split())
+    text = log.one_line(error)
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return NotAllowedError(
             f"{error.filename}: {error.strerror}; give user {os.geteuid()} access to it or set "

@@ -81,3 +81,11 @@ def test_libraries_are_heard_from_warnings_on(capsys: pytest.CaptureFixture[str]
     log.set_up("json", "INFO")
     logging.getLogger("someones.library").info("chatter")
     assert capsys.readouterr().out == ""
+
+
+def test_an_error_of_many_lines_is_said_on_one_and_cut_where_it_is_too_long() -> None:
+    error = ValueError("first\n   second\tthird\n")
+    assert log.one_line(error) == log.one_line(error, 18) == "first second third"
+    assert log.one_line(error, 9) == "first sec"
+    assert log.one_line(error, 9, ending="…") == "first se…"
+    assert log.one_line(ValueError()) == ""

@@ -7,6 +7,7 @@ from typing import Any
 from trainer.dataset.pipeline import prepare_held_out
 from trainer.evaluation.compare import Evaluation, Score, compare, finite
 from trainer.inference.chat_model import load_chat_model
+from trainer.runtime.log import one_line
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.uris import publishable_uri
@@ -69,15 +70,13 @@ def as_text(verdict: EvaluationResult) -> str:
         lines.append(f"{words:20}{cells[0]:>12}{cells[1]:>12}")
     for row in verdict.evaluation.samples(SHOWN):
         lines += ["", row["question"]]
-        lines += [f"  {name:10} {_one_line(row[name])}" for name in ("reference", "base", "tuned")]
+        lines += [
+            f"  {name:10} {one_line(row[name], 100, '…')}"
+            for name in ("reference", "base", "tuned")
+        ]
     return "\n".join(lines)
 
 
 def _cell(score: Score, name: str, form: str) -> str:
     value = getattr(score, name)
     return format(value, form) if finite(value) else "-"
-
-
-def _one_line(text: str, most: int = 100) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.dataset.packing import Block, trains_ends
 from trainer.evaluation.compare import Evaluation, finite
 from trainer.evaluation.loss import held_out_loss
+from trainer.runtime.log import one_line
 
 if TYPE_CHECKING:
     from trainer.models.base_model import Base
@@ -119,7 +120,7 @@ def _reload_faults(folder: Path, model: Any, blocks: Sequence[Block]) -> Iterato
         model.set_adapter(RELOADED)
         reloaded, _ = held_out_loss(model, blocks)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, most=200)
         yield f"peft cannot load it again ({type(error).__name__}: {reason})"
         return
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
 from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
+from trainer.runtime.log import one_line
 from trainer.settings import ALL_LINEAR, Settings
 from trainer.storage import Stored
 
@@ -171,4 +172,4 @@ def trainable_parameters(base: Base, settings: Settings) -> int:
 
 
 def _first_words(error: Exception, most: int = 160) -> str:
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return one_line(error, most) or type(error).__name__

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from trainer.errors import SettingsError
 from trainer.monitoring.step_log import StepRow
+from trainer.runtime.log import one_line
 from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Tracking:
 
 
 def _leave_out(name: str, error: Exception) -> None:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, most=200)
     log.warning("%s is left out: %s: %s", name, type(error).__name__, reason)
 
 

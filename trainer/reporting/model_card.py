@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.reporting.html_report import read_from
+from trainer.runtime.log import one_line
 
 if TYPE_CHECKING:
     from trainer.models.base_model import Base
@@ -184,5 +185,4 @@ def _limits(record: dict[str, Any], base: "Base") -> list[str]:
 
 
 def _cell(text: str, most: int = 120) -> str:
-    line = " ".join(text.split()).replace("|", "\\|")
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return one_line(text.replace("|", "\\|"), most, ending="…")

@@ -43,6 +43,15 @@ def figures(**values: Any) -> dict[str, Any]:
     return {FIELDS: values}
 
 
+def one_line(text: object, most: int | None = None, ending: str = "") -> str:
+    """What `text`, such as an error, says, on one line of `most` characters.
+
+    One that is longer is cut and gets `ending`.
+    """
+    line = " ".join(str(text).split())
+    return line if most is None or len(line) <= most else line[: most - len(ending)] + ending
+
+
 def _quieten_libraries() -> None:
     """Progress bars, advice and usage reports that nobody asked this run for.
 
