@@ -1,7 +1,5 @@
-"""What a run goes on from: a checkpoint whose content cannot be used is named and skipped, and what
-changes the last bits is as it was."""
+"""A checkpoint whose content cannot be used is named, before any of it is used."""
 
-import json
 import re
 import secrets
 import shutil
@@ -12,42 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from support.forgeries import Forgery, bytes_of, json_of, tensors_of
 from support.jobs import adapter_bytes, run_here, stop_here
 from support.pickles import pickled, saved_by_torch
 
-from trainer.errors import SettingsError
-from trainer.planner import choose
-from trainer.storage.manifest import seal
 from trainer.training.resumable_trainer import ResumableTrainer
 
 SETTINGS = {"CHECKPOINT_EVERY": "1"}
 MARK = Path(tempfile.gettempdir(), f"poison-{secrets.token_hex(8)}")  # made by who unpickles
-Forgery = Callable[[Path], object]
 ADAPTER, TENSORS = "adapter.safetensors", "state.safetensors"
 STATE, POSITION, PLAN = "state.json", "trainer_state.json", "plan.json"
-
-
-def bytes_of(name: str, content: bytes) -> Forgery:
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def tensors_of(name: str, change: Callable[[dict[str, Any]], object]) -> Forgery:
-    def forge(folder: Path) -> None:
-        tensors = load_file(folder / name)
-        change(tensors)
-        save_file(tensors, folder / name)
-
-    return forge
-
-
-def json_of(name: str, change: Callable[[Any], object]) -> Forgery:
-    def forge(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        change(content)
-        (folder / name).write_text(json.dumps(content))
-
-    return forge
 
 
 def last(tensors: dict[str, Any], part: str = "") -> str:
@@ -166,14 +138,14 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def verdicts(
+def faults(
     stopped: Path, whole: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str | None]:
     """What a run that goes on from a good checkpoint says of each forged one, and of its own."""
     found: dict[str, str | None] = {}
     unusable = ResumableTrainer.unusable
 
-    def judge(trainer: ResumableTrainer, checkpoint: Path) -> str | None:
+    def check(trainer: ResumableTrainer, checkpoint: Path) -> str | None:
         for name, (forge, _) in FORGED.items():
             forged = tmp_path_factory.mktemp("forged") / checkpoint.name
             shutil.copytree(checkpoint, forged)
@@ -181,100 +153,18 @@ def verdicts(
             found[name] = unusable(trainer, forged)
         return unusable(trainer, checkpoint)
 
-    folder = shutil.copytree(stopped, tmp_path_factory.mktemp("judged") / "run")
+    folder = shutil.copytree(stopped, tmp_path_factory.mktemp("checked") / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResumableTrainer, "unusable", judge)
+        patch.setattr(ResumableTrainer, "unusable", check)
         assert adapter_bytes(run_here(folder, **SETTINGS)) == whole
     return found
 
 
 @pytest.mark.parametrize("name", FORGED)
 def test_what_cannot_be_gone_on_from_is_said_by_file(
-    name: str, verdicts: dict[str, str | None]
+    name: str, faults: dict[str, str | None]
 ) -> None:
-    fault = verdicts[name]
+    fault = faults[name]
     assert fault is not None
     assert re.search(FORGED[name][1], fault), fault
     assert not MARK.exists()
-
-
-def forge_newest(folder: Path, forge: Forgery, which: slice = slice(-1, None)) -> None:
-    """On the disk and in the store alike."""
-    for place in (*folder.glob("scratch/runs/*/checkpoints"), *folder.glob("out/*/checkpoints")):
-        for checkpoint in sorted(place.glob("step-*"))[which]:
-            forge(checkpoint)
-            seal(checkpoint)
-
-
-@pytest.mark.parametrize("place", ["disk", "store"])
-def test_the_next_older_one_is_used(
-    place: str, stopped: Path, whole: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = shutil.copytree(stopped, tmp_path / "run")
-    forge_newest(folder, bytes_of(ADAPTER, pickled(MARK)))
-    if place == "store":
-        shutil.rmtree(folder / "scratch")
-    with caplog.at_level("INFO"):
-        run = run_here(folder, **SETTINGS)
-    assert f"step-000003 is invalid and is not used: {ADAPTER} cannot be read" in caplog.text
-    assert "resuming from checkpoint step-000002" in caplog.text
-    assert adapter_bytes(run) == whole
-    assert not MARK.exists()
-
-
-def test_with_none_left_it_starts_over_and_says_so_or_fails_where_it_must_resume(
-    stopped: Path, whole: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = shutil.copytree(stopped, tmp_path / "run")
-    forge_newest(folder, tensors_of(ADAPTER, drop()), slice(None))
-    other = shutil.copytree(folder, tmp_path / "other")
-    with pytest.raises(SettingsError, match="RESUME=must: this run has no valid checkpoint"):
-        run_here(other, RESUME="must", **SETTINGS)
-    caplog.clear()
-    run = run_here(folder, **SETTINGS)
-    assert "step-000003 is invalid" in caplog.text
-    assert "step-000002 is invalid" in caplog.text
-    assert "no checkpoint of this run can be used; it starts from its first step" in caplog.text
-    assert "resuming" not in caplog.text
-    assert adapter_bytes(run) == whole
-
-
-# -- the micro-batch ------------------------------------------------------------------------
-
-
-def blocks_of(run: Path) -> int:
-    return int(json.loads((run / "run.json").read_text())["micro_batch"]["blocks"])
-
-
-def test_a_run_goes_on_with_the_micro_batch_that_it_began_with(
-    stopped: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choose, "CPU_MICRO_BATCH", 2)  # as on a GPU with less free memory
-    folder = shutil.copytree(stopped, tmp_path / "run")
-    run = run_here(folder, **SETTINGS)
-    assert blocks_of(run) == 4
-    assert adapter_bytes(run) == whole
-    other = run_here(tmp_path / "other", **SETTINGS)
-    assert blocks_of(other) == 2
-    assert adapter_bytes(other) != whole
-
-
-def test_where_that_does_not_fit_any_more_it_is_said(
-    stopped: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = shutil.copytree(stopped, tmp_path / "run")
-    forge_newest(folder, json_of(PLAN, lambda plan: plan.update(blocks=64)))
-    run = run_here(folder, **SETTINGS)
-    assert caplog.text.count("began with micro-batches of 64 blocks, in a way that does not") == 1
-    assert blocks_of(run) == 4
-
-
-def test_the_stock_path_goes_on_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = run_here(tmp_path, ENGINE="stock", **SETTINGS)
-    weights = adapter_bytes(run)
-    (run / "manifest.json").unlink()
-    for place in (run, *tmp_path.glob("scratch/runs/*")):
-        shutil.rmtree(place / "checkpoints" / "step-000006")
-    with caplog.at_level("INFO"):
-        assert adapter_bytes(run_here(tmp_path, ENGINE="stock", **SETTINGS)) == weights
-    assert "resuming from checkpoint step-000005" in caplog.text

@@ -11,8 +11,7 @@ from support.small_models import PLANS, ROW, packed_batch, tuned_model
 
 from trainer.dataset.packing import Block
 from trainer.engine.decoder import Engine
-from trainer.monitoring.step_log import as_lines, best_held_out, rows_of
-from trainer.training.validation import POINTS, HeldOutLoss
+from trainer.training.validation import POINTS, HeldOutLoss, _without_dropout
 
 
 def block(number: int) -> Block:
@@ -71,31 +70,7 @@ def test_the_engine_measures_what_the_stock_path_measures(plan: str, tmp_path: P
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_the_rows_so_far_can_be_read_while_it_runs(tmp_path: Path) -> None:
-    run = run_here(tmp_path)
-    followed = (run / "checkpoints" / "metrics.jsonl").read_text()
-    assert followed == (run / "metrics.jsonl").read_text()
-    newest = max((run / "checkpoints").glob("step-*"))
-    assert (newest / "metrics.jsonl").read_text() == followed
-
-
-def test_rows_are_json_even_where_a_gradient_is_not_finite() -> None:
-    history = [
-        {"step": 1, "loss": 2.0, "grad_norm": float("nan"), "entropy": 1.0},
-        {"step": 2, "loss": 1.0, "held_out_loss": 1.5},
-        {"step": 3, "loss": 0.5, "held_out_loss": float("inf")},
-        {"step": 3, "train_runtime": 1.0},
-    ]
-    kept = rows_of(history)
-    assert as_lines(kept).splitlines()[0] == '{"step": 1, "loss": 2.0, "grad_norm": null}'
-    assert len(kept) == 3
-    assert best_held_out(kept) == kept[1]
-    assert best_held_out(kept[:1]) is None
-
-
 def test_each_layer_is_again_in_the_mode_that_it_was_in() -> None:
-    from trainer.training.validation import _without_dropout
-
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5).eval())
     with _without_dropout(model):
         assert not any(module.training for module in model.modules())

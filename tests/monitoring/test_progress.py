@@ -1,0 +1,66 @@
+"""Where nobody looks at a terminal, a step is a line of the log."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.bases import settings_for
+
+from trainer.monitoring.progress import Progress
+from trainer.monitoring.prometheus import Metrics
+from trainer.runtime.log import FIELDS
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Iterator[Metrics]:
+    with Metrics(settings_for("builtin:tiny", tmp_path)) as metrics:
+        yield metrics
+
+
+def report(progress: Progress, step: int, held_out_loss: float | None) -> None:
+    progress.step(
+        step,
+        loss=1.23456789,
+        held_out_loss=held_out_loss,
+        learning_rate=1e-4,
+        tokens_per_s=1234.56,
+        seconds_left=7.89,
+    )
+
+
+def test_as_text_a_step_names_the_last_held_out_loss(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress = Progress("text", metrics)
+    with caplog.at_level("INFO"):
+        progress.start(2, 10)
+        report(progress, 3, 2.0)
+        report(progress, 4, None)
+        progress.saved(4)
+        progress.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 3 of 10, loss 1.2346, held-out 2.0000, 1,235 tokens/s",
+        "step 4 of 10, loss 1.2346, held-out 2.0000, 1,235 tokens/s",
+        "checkpoint of step 4 saved",
+    ]
+
+
+def test_as_json_a_step_has_its_own_figures_alone(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress = Progress("json", metrics)
+    with caplog.at_level("INFO"):
+        progress.start(0, 10)
+        report(progress, 1, 2.123456)
+        report(progress, 2, None)
+    first, second = (getattr(record, FIELDS) for record in caplog.records)
+    assert first == {
+        "step": 1,
+        "steps": 10,
+        "loss": 1.23457,
+        "held_out_loss": 2.12346,
+        "learning_rate": 1e-4,
+        "tokens_per_s": 1234.6,
+        "seconds_left": 7.9,
+    }
+    assert "held_out_loss" not in second
