@@ -1,18 +1,11 @@
-"""Asking from a pipe, in one shot, and on a pseudo-terminal."""
+"""One question at a time: its answer comes in pieces, and can be ended at any of them."""
 
-import os
-import pty
-import signal
-import subprocess
-import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
-from support.jobs import ROOT
 from support.small_adapters import random_adapter
 
-from trainer.commands.chat import answer_all
 from trainer.errors import DataError
 from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.settings import Settings
@@ -26,104 +19,30 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bot(run: Path) -> ChatModel:
+def model(run: Path) -> ChatModel:
     return load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
 
 
-def answer(bot: ChatModel, question: str, *, tuned: bool = True) -> str:
-    return "".join(bot.stream(question, tuned=tuned))
+def said(model: ChatModel, question: str, *, tuned: bool = True) -> str:
+    return "".join(model.stream(question, tuned=tuned))
 
 
-def test_lines_of_a_pipe_are_answered_in_their_order(
-    bot: ChatModel, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer_all(bot, [QUESTIONS[0] + "\n", "\n", QUESTIONS[1]], compare=False)
-    expected = "".join(answer(bot, question) + "\n" for question in QUESTIONS)
-    assert capsys.readouterr().out == expected
-
-
-def test_compare_shows_the_base_s_answer_first(
-    bot: ChatModel, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer_all(bot, QUESTIONS[:1], compare=True)
-    base, tuned = (answer(bot, QUESTIONS[0], tuned=which) for which in (False, True))
-    assert base != tuned
-    assert capsys.readouterr().out == f"base   {base}\ntuned  {tuned}\n"
-
-
-def test_an_answer_comes_in_pieces_and_can_be_ended(bot: ChatModel) -> None:
-    pieces = bot.stream(QUESTIONS[1])
+def test_an_answer_comes_in_pieces_and_can_be_ended(model: ChatModel) -> None:
+    pieces = model.stream(QUESTIONS[1])
     first = next(pieces)
     pieces.close()
-    assert answer(bot, QUESTIONS[1]).startswith(first)
-    assert len(list(bot.stream(QUESTIONS[1]))) > 1
+    assert said(model, QUESTIONS[1]).startswith(first)
+    assert len(list(model.stream(QUESTIONS[1]))) > 1
 
 
-def test_a_question_that_is_too_long_is_named(bot: ChatModel) -> None:
+def test_a_question_that_is_too_long_is_named(model: ChatModel) -> None:
     with pytest.raises(DataError, match="tokens, more than the model reads; shorten it"):
-        answer(bot, "word " * 2000)
+        said(model, "word " * 2000)
 
 
-class Terminal:
-    """The command on a terminal of its own, as a person sees it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._main, end = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "entrypoint.py", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"TERM": "dumb"},
-            stdin=end,
-            stdout=end,
-            stderr=end,
-            preexec_fn=os.setsid,
-            close_fds=True,
-        )
-        os.close(end)
-        os.set_blocking(self._main, False)
-        self.screen = ""
-
-    def wait_for(self, text: str, seconds: float = 300) -> str:
-        """What came until `text`, which is taken from the screen."""
-        until = time.monotonic() + seconds
-        while text not in self.screen:
-            assert time.monotonic() < until, self.screen
-            try:
-                self.screen += os.read(self._main, 4096).decode().replace("\r\n", "\n")
-            except BlockingIOError:
-                time.sleep(0.02)
-        before, _, self.screen = self.screen.partition(text)
-        return before
-
-    def type(self, text: str) -> None:
-        os.write(self._main, text.encode())
-
-
-def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(
-    run: Path, bot: ChatModel
-) -> None:
-    terminal = Terminal("ask", "--adapter", str(run))
-    assert "builtin:tiny with the adapter" in terminal.wait_for("\n> ")
-    for question in QUESTIONS:
-        terminal.type(f"{question}\n")
-        terminal.wait_for(f"{question}\n")
-        assert terminal.wait_for("\n\n> ") == answer(bot, question)
-    terminal.type("\x1b[A\x1b[A\n")  # up, up: the first question
-    terminal.wait_for(QUESTIONS[0])
-    assert terminal.wait_for("\n\n> ").partition("\n")[2] == answer(bot, QUESTIONS[0])
-    terminal.type("word " * 700 + "\n")  # of which the terminal shows a part
-    terminal.wait_for("more than the model reads; shorten it\n\n> ")
-    terminal.type("\x04")
-    assert terminal.process.wait(120) == 0
-
-
-def test_ctrl_c_ends_an_answer_and_then_the_conversation(run: Path) -> None:
-    terminal = Terminal("ask", "--adapter", str(run), "--compare")
-    terminal.wait_for("\n> ")
-    terminal.type("Why? " * 40 + "\n")
-    terminal.wait_for("base   ")
-    terminal.process.send_signal(signal.SIGINT)
-    terminal.wait_for("…")
-    terminal.wait_for("\n> ")
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.process.wait(120) == 0
+def test_an_answer_that_is_ended_from_elsewhere_ends_with_the_next_token(model: ChatModel) -> None:
+    threads = threading.active_count()
+    whole = said(model, QUESTIONS[1])
+    ended = "".join(model.stream(QUESTIONS[1], is_ended=lambda: True))
+    assert whole.startswith(ended) and len(ended) < len(whole)
+    assert threading.active_count() == threads

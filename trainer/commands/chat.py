@@ -1,9 +1,10 @@
-"""Questions to a bot from the command line, a terminal or a pipe."""
+"""Questions to a fine-tuned model from the command line, a terminal or a pipe."""
 
 import signal
 import sys
 from collections.abc import Iterable
 from contextlib import closing
+from types import FrameType
 
 import click
 
@@ -14,51 +15,86 @@ HELP = """{base} with the adapter {adapter}. Each question stands alone.
 Up and down go through earlier questions, Ctrl-C ends an answer, Ctrl-D the conversation."""
 
 
-def answer_all(bot: ChatModel, questions: Iterable[str], *, compare: bool) -> None:
+class CtrlC:
+    """Ctrl-C: ends the answer that is made, or the conversation where a question is awaited.
+
+    While an answer is made it only sets a flag. Raised there, KeyboardInterrupt comes wherever
+    the main thread stands: in the start of the thread that computes, say, which nobody then waits
+    for, and an interpreter that ends while it computes aborts.
+    """
+
+    def __init__(self) -> None:
+        self._is_pressed = False
+        self._is_awaiting = False
+
+    def is_pressed(self) -> bool:
+        """Whether it was, since the last question was typed."""
+        return self._is_pressed
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_pressed = True
+        if self._is_awaiting:
+            self._is_awaiting = False  # pressed twice, it is one end
+            raise KeyboardInterrupt
+
+    def next_question(self) -> str | None:
+        """What was typed; None for the end of the conversation."""
+        try:
+            self._is_awaiting = True
+            return input("\n> ")
+        except (EOFError, KeyboardInterrupt):
+            click.echo()
+            return None
+        finally:
+            self._is_awaiting = self._is_pressed = False
+
+
+def answer_all(model: ChatModel, questions: Iterable[str], *, compare: bool) -> None:
     """One answer after the other, in the order of the questions that are not empty."""
     for question in map(str.strip, questions):
         if question:
-            say(bot, question, compare=compare)
+            answer(model, question, compare=compare)
 
 
-def say(bot: ChatModel, question: str, *, compare: bool) -> None:
-    """Print the answer as it is made; the base's before it, to `compare`."""
+def answer(model: ChatModel, question: str, *, compare: bool, ctrl_c: CtrlC | None = None) -> None:
+    """Print the answer as it is made; the base's before it, to `compare`.
+
+    Raises KeyboardInterrupt when `ctrl_c` was pressed meanwhile, once nothing computes any more.
+    """
+    ctrl_c = ctrl_c or CtrlC()
     if compare:
         click.secho("base   ", dim=True, nl=False)
-        _stream(bot, question, tuned=False)
+        _stream(model, question, tuned=False, ctrl_c=ctrl_c)
         click.secho("tuned  ", bold=True, nl=False)
-    _stream(bot, question, tuned=True)
+    _stream(model, question, tuned=True, ctrl_c=ctrl_c)
 
 
-def _stream(bot: ChatModel, question: str, *, tuned: bool) -> None:
-    with closing(bot.stream(question, tuned=tuned)) as pieces:
+def _stream(model: ChatModel, question: str, *, tuned: bool, ctrl_c: CtrlC) -> None:
+    with closing(model.stream(question, tuned=tuned, is_ended=ctrl_c.is_pressed)) as pieces:
         for piece in pieces:
             click.echo(piece, nl=False)
+    if ctrl_c.is_pressed():
+        raise KeyboardInterrupt
     click.echo()
 
 
-def converse(bot: ChatModel, adapter: str, *, compare: bool) -> None:
+def converse(model: ChatModel, adapter: str, *, compare: bool) -> None:
     """Ask and answer on a terminal until the end of the input."""
     import readline  # noqa: F401  (imported, it gives `input` its editing and history)
 
-    click.secho(HELP.format(base=bot.base, adapter=adapter), dim=True)
+    click.secho(HELP.format(base=model.base, adapter=adapter), dim=True)
+    ctrl_c = CtrlC()
     # The job's own handler ends the process; here an answer ends, and the next can be asked.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    while (question := _asked()) is not None:
+    signal.signal(signal.SIGINT, ctrl_c.handle)
+    while (question := ctrl_c.next_question()) is not None:
         try:
-            answer_all(bot, [question], compare=compare)
+            if question.strip():
+                answer(model, question.strip(), compare=compare, ctrl_c=ctrl_c)
         except KeyboardInterrupt:
             click.secho(" …", dim=True)
         except JobError as error:  # such as a question that is too long
             click.echo(f"error: {error}", err=True)
-
-
-def _asked() -> str | None:
-    try:
-        return input("\n> ")
-    except (EOFError, KeyboardInterrupt):
-        click.echo()
-        return None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it must not kill a good end
 
 
 def is_terminal() -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-MOST_ANSWER_TOKENS = 512
+MAX_CHAT_ANSWER_TOKENS = 512  # a person who reads along can end an answer at any time
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,17 @@ class ChatModel:
     tokenizer: "PreTrainedTokenizerBase"
     base: str
 
-    def stream(self, question: str, *, tuned: bool = True) -> Generator[str, None, None]:
+    def stream(
+        self,
+        question: str,
+        *,
+        tuned: bool = True,
+        is_ended: Callable[[], bool] = lambda: False,
+    ) -> Generator[str, None, None]:
         """The greedy answer, piece by piece as it is generated; the base's own if not `tuned`.
 
-        Closing it ends the generation. Raises DataError for a question that is too long.
+        Closing it ends the generation, and so does `is_ended`, which is asked after each token.
+        Raises DataError for a question that is too long.
         """
         import torch
         from transformers import TextIteratorStreamer
@@ -49,7 +56,12 @@ class ChatModel:
         def generate() -> None:
             try:
                 with contextlib.nullcontext() if tuned else self.model.disable_adapter():
-                    self._generate(ids, min(room, MOST_ANSWER_TOKENS), streamer, closed)
+                    self._generate(
+                        ids,
+                        min(room, MAX_CHAT_ANSWER_TOKENS),
+                        streamer,
+                        lambda: closed.is_set() or is_ended(),
+                    )
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -65,22 +77,24 @@ class ChatModel:
         if failures:
             raise failures[0]
 
-    def _generate(self, ids: "Tensor", most: int, streamer: Any, closed: threading.Event) -> None:
+    def _generate(
+        self, ids: "Tensor", max_new_tokens: int, streamer: Any, is_ended: Callable[[], bool]
+    ) -> None:
         import torch
 
-        def is_closed(_ids: "Tensor", _scores: "Tensor", **_: Any) -> "Tensor":
-            return torch.tensor([closed.is_set()], device=ids.device)
+        def stop(_ids: "Tensor", _scores: "Tensor", **_: Any) -> "Tensor":
+            return torch.tensor([is_ended()], device=ids.device)
 
         with torch.no_grad(), compute_precision(self.model):
             self.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=most,
+                max_new_tokens=max_new_tokens,
                 do_sample=False,
                 use_cache=True,
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=stop_ids(self.tokenizer),
-                stopping_criteria=[is_closed],
+                stopping_criteria=[stop],
                 streamer=streamer,
             )
 

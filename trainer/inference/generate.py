@@ -1,4 +1,4 @@
-"""Questions with a reference, a model's greedy answers to them, and how alike two answers are."""
+"""A model's greedy answers to many questions, as many together as memory allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MOST_ANSWER_TOKENS = 256
-GENERATED_AT_ONCE = 4096  # tokens of keys and values, at least: 2 GiB for Llama-2-7B in 16 bits
+MAX_REFERENCE_ANSWER_TOKENS = 256  # a question that has a reference is answered no longer
+MIN_KV_CACHE_TOKENS = 4096  # 2 GiB of keys and values for Llama-2-7B in 16 bits
 
 
 @dataclass(frozen=True)
@@ -25,56 +25,63 @@ class Reply:
     stopped: bool
 
 
-def answer(
+def answer_questions(
     model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]
 ) -> list[Reply]:
     """Greedy answers to `questions`, at most twice as long as the longest reference."""
     references = [len(tokenizer(q.answer).input_ids) for q in questions]
-    room = min(max(references, default=0) * 2 + 8, MOST_ANSWER_TOKENS)
-    return replies_to(model, tokenizer, [q.question for q in questions], room)
+    longest = min(max(references, default=0) * 2 + 8, MAX_REFERENCE_ANSWER_TOKENS)
+    return generate_replies(model, tokenizer, [q.question for q in questions], longest)
 
 
-def replies_to(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], room: int
+def generate_replies(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], max_new_tokens: int
 ) -> list[Reply]:
-    """Greedy answers of at most `room` tokens, as many together as memory allows."""
+    """Greedy answers of at most `max_new_tokens` tokens, in the order of the questions.
+
+    Raises RuntimeError (out of memory) where not even one fits.
+    """
     import torch
 
     prompts = [question_ids(tokenizer, question) for question in questions]
-    at_once = max(1, _tokens_at_once(model) // (max(map(len, prompts), default=0) + room))
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    batch_size = max(1, _kv_cache_tokens(model) // longest)
     replies: list[Reply] = []
     while len(replies) < len(prompts):
-        some = prompts[len(replies) :][:at_once]
+        batch = prompts[len(replies) :][:batch_size]
         try:
-            replies += _generate(model, tokenizer, some, room)
+            replies += _generate(model, tokenizer, batch, max_new_tokens)
             continue
         except RuntimeError as error:
-            if len(some) == 1 or not out_of_memory(error):
+            if len(batch) == 1 or not out_of_memory(error):
                 raise
-        at_once = len(some) // 2
+        batch_size = len(batch) // 2
         torch.cuda.empty_cache()
     return replies
 
 
-def _tokens_at_once(model: Any) -> int:
+def _kv_cache_tokens(model: Any) -> int:
     """How many tokens' keys and values fit in half of the GPU memory that is free: a step of a 7B
     model takes about as long for forty answers as for ten."""
     import torch
 
     if model.device.type == "cpu":
-        return GENERATED_AT_ONCE
+        return MIN_KV_CACHE_TOKENS
     text = model.config.get_text_config()
     token_bytes = 2 * 2 * text.num_hidden_layers * key_value_heads(text) * head_size(text)
     device_free, total = torch.cuda.mem_get_info()
     cap = torch.cuda.get_per_process_memory_fraction() * total
     free = float(min(device_free, cap - torch.cuda.memory_reserved()))
-    return max(GENERATED_AT_ONCE, int(free / 2 / token_bytes))
+    return max(MIN_KV_CACHE_TOKENS, int(free / 2 / token_bytes))
 
 
 def _generate(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[list[int]], room: int
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
 ) -> list[Reply]:
-    """Answers of at most `room` tokens to prompts padded on the left."""
+    """Answers to prompts of token ids, which are padded on the left."""
     import torch
 
     ends, longest = stop_ids(tokenizer), max(map(len, prompts))
@@ -84,7 +91,7 @@ def _generate(
         out_BT = model.generate(
             input_ids=torch.tensor(ids_BT, device=model.device),
             attention_mask=torch.tensor(mask_BT, device=model.device),
-            max_new_tokens=room,
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             use_cache=True,
             pad_token_id=tokenizer.pad_token_id,
