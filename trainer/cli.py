@@ -120,9 +120,9 @@ def prepare(**flags: str | None) -> None:
     """
     settings = _settings(flags)
     log.set_up(settings.log_format, settings.log_level)
-    from trainer.commands import prepare
+    from trainer.commands.prepare import prepare_questions
 
-    prepare.make(settings)
+    prepare_questions(settings)
 
 
 @cli.command()
@@ -137,12 +137,12 @@ def plan(
     """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
     settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
-    from trainer.commands.plan import PlanRequest, outlook
+    from trainer.commands.plan import PlanRequest, plan_run
     from trainer.planner.gpus import GPUS
 
     if gpu is not None and gpu.lower() not in GPUS:
         raise SettingsError(f"--gpu {gpu}: known are {', '.join(GPUS)}")
-    click.echo(outlook(settings, PlanRequest(gpu and gpu.lower(), workers, tokens, price)))
+    click.echo(plan_run(settings, PlanRequest(gpu and gpu.lower(), workers, tokens, price)))
 
 
 @cli.command()
@@ -168,16 +168,16 @@ def ask(
     from trainer.commands import chat
     from trainer.inference.chat_model import load_chat_model
 
-    bot = load_chat_model(adapter, settings, base_model)
+    model = load_chat_model(adapter, settings, base_model)
     if serve:
         from trainer.commands.serve import serve as serve_page
 
-        serve_page(bot, adapter, port)
+        serve_page(model, adapter, port)
     elif not question and chat.is_terminal():
-        chat.converse(bot, adapter, compare=compare)
+        chat.converse(model, adapter, compare=compare)
     else:
         asked = [" ".join(question)] if question else sys.stdin
-        chat.answer_all(bot, asked, compare=compare)
+        chat.answer_all(model, asked, compare=compare)
 
 
 @cli.command()

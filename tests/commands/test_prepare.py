@@ -68,7 +68,7 @@ def test_the_last_answer_of_a_reply_that_was_cut_off_is_left_out() -> None:
     "answer", [*ANSWERS, "Three Years.", "the motor,  the\nfan", "Łódź", "18 °C"]
 )
 def test_an_answer_that_stands_in_the_passage_is_kept(answer: str) -> None:
-    assert prepare.fault(Pair("What is it about, then?", answer), PASSAGE) is None
+    assert prepare.why_unusable(Pair("What is it about, then?", answer), PASSAGE) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_answer_that_stands_in_the_passage_is_kept(answer: str) -> None:
 def test_what_cannot_be_trained_on_is_left_out_with_its_reason(
     question: str, answer: str, reason: str
 ) -> None:
-    assert prepare.fault(Pair(question, answer), PASSAGE) == reason
+    assert prepare.why_unusable(Pair(question, answer), PASSAGE) == reason
 
 
 # -- the command --------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def written_by(monkeypatch: pytest.MonkeyPatch, reply: Callable[[str], str]) -> 
 
 def make(folder: Path, **changes: str) -> list[dict[str, Any]]:
     settings = Settings.read({}, variables(folder, **changes))
-    assert prepare.make(settings) > 0
+    assert prepare.prepare_questions(settings) > 0
     lines = (folder / "out" / "questions.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -179,7 +179,7 @@ def test_documents_and_records_may_be_in_a_bucket(
     settings = Settings.read(
         {}, variables(tmp_path, DATA_URI=f"{uri}corpus/", OUTPUT_URI=f"{uri}asked/")
     )
-    assert prepare.make(settings) == 2
+    assert prepare.prepare_questions(settings) == 2
     lines = bucket.Object("asked/questions.jsonl").get()["Body"].read().splitlines()
     assert [json.loads(line)["source"] for line in lines] == ["manual.txt"] * 2
 

@@ -27,29 +27,29 @@ LONG = "word " * 700  # fewer characters than the limit, more tokens than the mo
 
 
 @pytest.fixture(scope="module")
-def bot(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     run = random_adapter(tmp_path_factory.mktemp("run"))
     return load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
 
 
 @pytest.fixture
-def server(bot: ChatModel) -> Iterator[Server]:
-    with running(bot) as made:
+def server(model: ChatModel) -> Iterator[Server]:
+    with running(model) as made:
         yield made
 
 
 class running:
     """A server that answers in the background."""
 
-    def __init__(self, bot: Any) -> None:
-        self._server = Server(bot, "results/faq-1", 0)
+    def __init__(self, model: Any) -> None:
+        self._server = Server(model, "results/faq-1", 0)
 
     def __enter__(self) -> Server:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self._server
 
     def __exit__(self, *_: object) -> None:
-        self._server.limits.finish()
+        self._server.queue.finish()
         self._server.shutdown()
         self._server.server_close()
 
@@ -95,11 +95,11 @@ def shoot(window: Browser, name: str) -> None:
     [("desktop", DESKTOP, False), ("phone", PHONE, False), ("dark", DESKTOP, True)],
 )
 def test_a_question_is_typed_and_its_answer_streams_in(
-    name: str, size: tuple[int, int], dark: bool, bot: ChatModel
+    name: str, size: tuple[int, int], dark: bool, model: ChatModel
 ) -> None:
-    tuned, base = ("".join(bot.stream(QUESTION, tuned=which)) for which in (True, False))
+    tuned, base = ("".join(model.stream(QUESTION, tuned=which)) for which in (True, False))
     assert tuned != base
-    paced = PacedBot(bot)
+    paced = PacedModel(model)
     with running(paced) as server, browser(size, dark=dark) as window:
         window.open(f"http://localhost:{server.server_port}/")
         assert window.text("h1") == "builtin:tiny"
@@ -131,9 +131,9 @@ def test_a_question_is_typed_and_its_answer_streams_in(
 
 def test_ctrl_c_ends_the_server_and_the_page_says_so() -> None:
     program = (
-        "from test_serve import SlowBot; from trainer.commands import serve; "
+        "from test_serve import SlowModel; from trainer.commands import serve; "
         "from trainer.runtime import signals; "
-        "signals.install(); signals.deliver(); serve.serve(SlowBot(), 'slow', 0)"
+        "signals.install(); signals.deliver(); serve.serve(SlowModel(), 'slow', 0)"
     )
     path = f"{ROOT}:{ROOT}/tests:{ROOT}/tests/commands"
     process = subprocess.Popen(
@@ -157,7 +157,7 @@ def test_ctrl_c_ends_the_server_and_the_page_says_so() -> None:
 
 
 def test_stop_ends_the_answer_on_the_page_and_in_the_model() -> None:
-    slow = SlowBot()
+    slow = SlowModel()
     with running(slow) as server, browser() as window:
         window.open(f"http://localhost:{server.server_port}/")
         window.type("#question", QUESTION + "\ue007")
@@ -168,14 +168,14 @@ def test_stop_ends_the_answer_on_the_page_and_in_the_model() -> None:
         assert slow.closed.wait(120)
 
 
-class PacedBot:
+class PacedModel:
     """Gives the first piece of an answer, and the others once it may go on."""
 
-    def __init__(self, bot: ChatModel) -> None:
-        self._bot, self.base, self.go_on = bot, bot.base, threading.Event()
+    def __init__(self, model: ChatModel) -> None:
+        self._model, self.base, self.go_on = model, model.base, threading.Event()
 
     def stream(self, question: str, *, tuned: bool) -> Iterator[str]:
-        for piece in self._bot.stream(question, tuned=tuned):
+        for piece in self._model.stream(question, tuned=tuned):
             yield piece
             self.go_on.wait(300)
 
@@ -183,7 +183,7 @@ class PacedBot:
 # -- without one ----------------------------------------------------------------------------------
 
 
-class SlowBot:
+class SlowModel:
     """Says a word every few milliseconds until it is closed or `enough` is set."""
 
     base = "slow"
@@ -200,14 +200,14 @@ class SlowBot:
             self.closed.set()
 
 
-def test_the_answer_is_that_of_the_bot_in_lines_of_json(server: Server, bot: ChatModel) -> None:
+def test_the_answer_is_that_of_the_model_in_lines_of_json(server: Server, model: ChatModel) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     body = json.dumps({"question": f" {QUESTION} ", "tuned": False})
     connection.request("POST", "/ask", body, {"Content-Type": "application/json"})
     lines = [json.loads(line) for line in connection.getresponse().read().splitlines()]
     assert lines[-1] == {"done": True}
     assert "".join(line.get("text", "") for line in lines) == "".join(
-        bot.stream(QUESTION, tuned=False)
+        model.stream(QUESTION, tuned=False)
     )
 
 
@@ -222,8 +222,8 @@ def test_the_page_may_load_and_run_nothing_but_itself(server: Server) -> None:
     assert "{{" not in page
 
 
-def test_names_are_text_on_the_page(bot: ChatModel) -> None:
-    hostile = Server(bot, "<script>alert(1)</script>", 0)
+def test_names_are_text_on_the_page(model: ChatModel) -> None:
+    hostile = Server(model, "<script>alert(1)</script>", 0)
     hostile.server_close()
     assert "<script>alert" not in hostile.page
 
@@ -291,12 +291,12 @@ def test_so_many_questions_a_minute_and_then_a_wait(
 
 
 def test_a_line_that_is_too_long_is_not_joined() -> None:
-    slow = SlowBot()
+    slow = SlowModel()
     with running(slow) as server:
         asking = [threading.Thread(target=ask, args=(server, "?")) for _ in range(serving.WAITING)]
         for thread in asking:
             thread.start()
-        while server.limits._line._value:  # type: ignore[attr-defined]  # until all are in it
+        while server.queue._line._value:  # type: ignore[attr-defined]  # until all are in it
             time.sleep(0.01)
         status, record = ask(server, "?")
         assert (status, "questions are waiting already" in record["error"]) == (429, True)
@@ -307,7 +307,7 @@ def test_a_line_that_is_too_long_is_not_joined() -> None:
 
 
 def test_a_page_that_is_closed_ends_its_answer() -> None:
-    slow = SlowBot()
+    slow = SlowModel()
     with running(slow) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
         body = json.dumps({"question": "?"})
@@ -320,7 +320,7 @@ def test_a_page_that_is_closed_ends_its_answer() -> None:
 
 
 def test_the_end_of_the_server_ends_the_answer() -> None:
-    slow = SlowBot()
+    slow = SlowModel()
     with running(slow) as server:
         thread = threading.Thread(target=ask, args=(server, "?"))
         thread.start()

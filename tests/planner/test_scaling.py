@@ -4,10 +4,8 @@ hosts, in test_two_hosts.py."""
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from support.devices import LLAMA_2_7B, TRAINABLE
 
-from trainer.cli import cli
 from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.planner.scaling import ScalingEstimate
@@ -58,15 +56,3 @@ def test_the_network_named_takes_the_share_named() -> None:
     step_s = 16 * 500 / asked.tokens_per_s
     bits_per_s = asked.gbit_per_s(0.1) * 1e9
     assert asked.gradient_bytes * 8 / bits_per_s == pytest.approx(0.1 * step_s)
-
-
-def test_plan_says_time_hours_price_and_traffic() -> None:
-    asked = ["--gpu", "t4", "--workers", "4", "--tokens", "10000000", "--price", "0.5"]
-    said = CliRunner().invoke(cli, ["plan", "--base-model", "builtin:tiny", *asked])
-    assert said.exit_code == 0, said.output
-    lines = dict(line.split(maxsplit=1) for line in said.output.splitlines()[1:])
-    assert "not measured on this kind" in lines["speed"]
-    assert "for 10,000,000 tokens on 4 GPUs without the network" in lines["time"]
-    assert lines["time"].endswith("at 0.5 an hour")
-    assert lines["sent"].startswith("0.39 MB of gradients by each worker in each step")
-    assert "Gbit/s" in lines["network"]

@@ -1,4 +1,4 @@
-"""What a run would do, before anything is trained: the answer of the `plan` command."""
+"""`plan`: what a run would do, before anything is trained."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from trainer.planner.choose import Workload, choose_for
 from trainer.planner.gpus import GPUS, speed_of
 from trainer.planner.scaling import ScalingEstimate
 from trainer.runtime import selftest
-from trainer.runtime.device import GIB, Device, choose_precision, find_device
+from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.settings import Settings
 
-SMALL = 0.1  # share of the computing time that a network may take
+SMALL_SHARE = 0.1  # of the computing time, which a network may take
+Rows = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,32 @@ class PlanRequest:
     price: float | None = None
 
 
-def outlook(settings: Settings, asked: PlanRequest) -> str:
+@dataclass(frozen=True)
+class Prospect:
+    """What is known of a run before it starts. `stock_reason` is None where our engine trains."""
+
+    base: base_model.Base
+    settings: Settings
+    device: Device
+    precision: Precision
+    stock_reason: str | None
+    estimate: ScalingEstimate
+
+
+def plan_run(settings: Settings, request: PlanRequest) -> str:
     """The plan of one worker and what all need together, as lines of text.
 
     Only the base model's config and tokenizer are fetched. Raises JobError.
     """
+    prospect = _look_ahead(settings, request)
+    rows = [*_execution(prospect), *_time(prospect, request), *_traffic(prospect.estimate)]
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     base = locate_base(settings)
     base_model.check_settings(base, settings)
-    device = find_device() if asked.gpu is None else _named(asked.gpu)
+    device = find_device() if request.gpu is None else _named(request.gpu)
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
@@ -42,57 +61,61 @@ def outlook(settings: Settings, asked: PlanRequest) -> str:
         device,
         shape,
         trainable=trainable,
-        step_blocks=-(-settings.effective_batch_size // asked.workers),
+        step_blocks=-(-settings.effective_batch_size // request.workers),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
         engine=reason is None,
         host_bytes=selftest.free_host_bytes(),
     )
-    choice = choose_for(asked.workers, settings.sharding, workload)
     estimate = ScalingEstimate(
-        execution=choice,
-        workers=asked.workers,
+        execution=choose_for(request.workers, settings.sharding, workload),
+        workers=request.workers,
         step_blocks=settings.effective_batch_size,
         block_tokens=settings.max_length,
         trainable=trainable,
         linear_parameters=shape.linear_parameters,
         parameters=shape.parameters,
     )
-    rows = [
-        ("base model", f"{base.name}, {shape.parameters:,} parameters"),
-        ("device", f"{device.name}{_memory(device)}"),
-        ("precision", f"{precision.name} ({precision.reason})"),
-        ("trainable", f"{trainable:,} parameters, {100 * trainable / shape.parameters:.3f} %"),
-        ("engine", "ours" if reason is None else f"stock: {reason}"),
-        (
-            "micro-batch",
-            f"{choice.blocks} blocks of {settings.max_length} tokens, "
-            f"{estimate.micro_batches} a step",
-        ),
-        ("memory", choice.reason),
-    ]
-    if choice.tokens_per_s:
-        measured = speed_of(device.name).measured
-        basis = "from rates measured on this kind" if measured else "not measured on this kind"
-        rows.append(("speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"))
-        rows.append(("time", _time(estimate, asked)))
-    rows += _traffic(estimate)
-    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+    return Prospect(base, settings, device, precision, reason, estimate)
 
 
-def _time(estimate: ScalingEstimate, asked: PlanRequest) -> str:
-    hours = estimate.hours(asked.tokens)
-    whole = f"{hours:,.2f} hours for {asked.tokens:,} tokens"
-    if asked.workers > 1:
-        whole += (
-            f" on {asked.workers} GPUs without the network, {hours * asked.workers:,.2f} GPU hours"
-        )
-    if asked.price is not None:
-        whole += f", {hours * asked.workers * asked.price:,.2f} at {asked.price:g} an hour"
-    return whole
+def _execution(prospect: Prospect) -> Rows:
+    """Where and how one worker trains."""
+    device, precision, estimate = prospect.device, prospect.precision, prospect.estimate
+    execution, reason = estimate.execution, prospect.stock_reason
+    share = 100 * estimate.trainable / estimate.parameters
+    yield "base model", f"{prospect.base.name}, {estimate.parameters:,} parameters"
+    yield "device", f"{device.name}{_memory(device)}"
+    yield "precision", f"{precision.name} ({precision.reason})"
+    yield "trainable", f"{estimate.trainable:,} parameters, {share:.3f} %"
+    yield "engine", "ours" if reason is None else f"stock: {reason}"
+    yield (
+        "micro-batch",
+        f"{execution.blocks} blocks of {estimate.block_tokens} tokens, "
+        f"{estimate.micro_batches} a step",
+    )
+    yield "memory", execution.reason
 
 
-def _traffic(estimate: ScalingEstimate) -> Iterator[tuple[str, str]]:
+def _time(prospect: Prospect, request: PlanRequest) -> Rows:
+    """Of all workers; nothing is predicted for a CPU."""
+    estimate = prospect.estimate
+    if not estimate.execution.tokens_per_s:
+        return
+    measured = speed_of(prospect.device.name).measured
+    basis = "from rates measured on this kind" if measured else "not measured on this kind"
+    yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"
+    hours = estimate.hours(request.tokens)
+    gpu_hours = hours * request.workers
+    text = f"{hours:,.2f} hours for {request.tokens:,} tokens"
+    if request.workers > 1:
+        text += f" on {request.workers} GPUs without the network, {gpu_hours:,.2f} GPU hours"
+    if request.price is not None:
+        text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
+    yield "time", text
+
+
+def _traffic(estimate: ScalingEstimate) -> Rows:
     """Of one worker. The data is not counted: every worker fetches all of it."""
     yield "fetched", f"{_size(estimate.fetched_bytes)} of base (16 bits), and all of the data"
     if estimate.workers == 1:
@@ -102,7 +125,7 @@ def _traffic(estimate: ScalingEstimate) -> Iterator[tuple[str, str]]:
         sent += f" and {_size(estimate.gather_bytes)} of the base's layers"
     yield "sent", f"{sent} by each worker in each step, and as much received"
     if estimate.execution.tokens_per_s:
-        rate = estimate.gbit_per_s(SMALL)
+        rate = estimate.gbit_per_s(SMALL_SHARE)
         yield "network", f"{rate:,.2f} Gbit/s between workers take a tenth of the computing time"
 
 

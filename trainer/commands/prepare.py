@@ -19,8 +19,7 @@ from trainer.corpus.examples import Example, Text
 from trainer.corpus.headings import Outline
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError
-from trainer.inference import generate
-from trainer.inference.generate import Reply
+from trainer.inference.generate import Reply, generate_replies
 from trainer.models import base_model, load
 from trainer.models.locate import locate_base
 from trainer.runtime.device import choose_precision, find_device
@@ -82,7 +81,7 @@ class Pair:
     answer: str
 
 
-def make(settings: Settings) -> int:
+def prepare_questions(settings: Settings) -> int:
     """Publish OUTPUT to OUTPUT_URI; the number of its records. Raises DataError for none."""
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
@@ -93,21 +92,21 @@ def make(settings: Settings) -> int:
     folder = settings.scratch_dir / "questions" / digest(_REQUEST + by)
     folder.mkdir(parents=True, exist_ok=True)
     with only_process(folder):
-        written = Written(folder / "replies.jsonl", lambda: _asker(base, settings))
-        found = Found(by)
+        cache = ReplyCache(folder / "replies.jsonl", lambda: _asker(base, settings))
+        kept = KeptRecords(by)
         asked = passages(reader, [f.name for f in files])
-        while some := list(islice(asked, _AT_ONCE)):
-            found.add(some, written.replies(some))
+        while batch := list(islice(asked, _AT_ONCE)):
+            kept.add(batch, cache.replies(batch))
         reader.tally.check(settings.max_skipped_share)
         for reason in reader.tally.skipped:
             log.warning("skipped %s", reason)
-        found.check()
+        kept.check()
         records = folder / OUTPUT
-        records.write_text("".join(json.dumps(record) + "\n" for record in found.records))
+        records.write_text("".join(json.dumps(record) + "\n" for record in kept.records))
         output.upload(records, OUTPUT)
-    counts = {reason.replace(" ", "_"): number for reason, number in found.counts.items()}
+    counts = {reason.replace(" ", "_"): number for reason, number in kept.counts.items()}
     log.info("published %s/%s", output.uri.rstrip("/"), OUTPUT, extra=figures(**counts))
-    return len(found.records)
+    return len(kept.records)
 
 
 def _asker(base: base_model.Base, settings: Settings) -> Ask:
@@ -117,7 +116,7 @@ def _asker(base: base_model.Base, settings: Settings) -> Ask:
     tokenizer = base.tokenizer()
     ensure_chat_template(tokenizer)
     loaded = load.load_base(base, settings, precision, device).eval()
-    return lambda requests: generate.replies_to(loaded, tokenizer, requests, _REPLY_TOKENS)
+    return lambda requests: generate_replies(loaded, tokenizer, requests, _REPLY_TOKENS)
 
 
 # -- passages -----------------------------------------------------------------------------
@@ -150,7 +149,7 @@ def _passages(document: Text, source: str) -> Iterator[Passage]:
 # -- what the model wrote -----------------------------------------------------------------
 
 
-class Written:
+class ReplyCache:
     """Replies on disk, a line each; `load` gives the model, which is needed for new ones only."""
 
     def __init__(self, path: Path, load: Callable[[], Ask]) -> None:
@@ -165,14 +164,14 @@ class Written:
         if self._known:
             log.info("%d passages were asked about by an earlier start", len(self._known))
 
-    def replies(self, some: Iterable[Passage]) -> list[Reply]:
+    def replies(self, batch: Iterable[Passage]) -> list[Reply]:
         """Of each passage, in order."""
-        new = [passage for passage in some if passage.key not in self._known]
+        new = [passage for passage in batch if passage.key not in self._known]
         if new:
             self._ask = self._ask or self._load()
             self._keep(new, self._ask([passage.request for passage in new]))
             log.info("asked about %d passages", len(self._known))
-        return [self._known[passage.key] for passage in some]
+        return [self._known[passage.key] for passage in batch]
 
     def _keep(self, new: list[Passage], replies: list[Reply]) -> None:
         with self._path.open("ab") as file:
@@ -187,7 +186,7 @@ class Written:
 # -- what of it is kept -------------------------------------------------------------------
 
 
-class Found:
+class KeptRecords:
     """The records so far, and why the other pairs were left out."""
 
     def __init__(self, by: str) -> None:
@@ -196,8 +195,8 @@ class Found:
         self.records: list[dict[str, str]] = []
         self.counts: Counter[str] = Counter()
 
-    def add(self, some: Iterable[Passage], replies: list[Reply]) -> None:
-        for passage, reply in zip(some, replies, strict=True):
+    def add(self, batch: Iterable[Passage], replies: list[Reply]) -> None:
+        for passage, reply in zip(batch, replies, strict=True):
             self.counts["passages"] += 1
             pairs = pairs_of(reply)
             self.counts["passages without a pair"] += not pairs
@@ -205,7 +204,7 @@ class Found:
                 self._take(pair, passage)
 
     def _take(self, pair: Pair, passage: Passage) -> None:
-        reason = fault(pair, passage.text)
+        reason = why_unusable(pair, passage.text)
         if reason is None and pair.question.casefold() in self._asked:
             reason = "asked before"
         if reason is not None:
@@ -267,7 +266,7 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def fault(pair: Pair, passage: str) -> str | None:
+def why_unusable(pair: Pair, passage: str) -> str | None:
     """Why a pair cannot be trained on; None for a sound one."""
     if len(pair.question.split()) < 3 or not pair.question.endswith(("?", "\uff1f")):
         return "no question"

@@ -1,4 +1,4 @@
-"""A page on this machine to try a bot in a browser. Nothing is loaded from anywhere else.
+"""A page on this machine to try a fine-tuned model in a browser. It loads nothing from elsewhere.
 
 Only this machine can connect, and of its browser only this page: a site that was opened beside it
 can neither ask (it would need an Origin of ours, or JSON that a browser first asks leave for) nor
@@ -36,7 +36,7 @@ POLICY = (
 )
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not answered: its status and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -44,7 +44,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Limits:
+class AnswerQueue:
     """One answer at a time, few in line, and so many a minute."""
 
     def __init__(self) -> None:
@@ -56,10 +56,10 @@ class Limits:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for it to be this question's turn. Raises Refused when too much is asked."""
+        """Wait for it to be this question's turn. Raises RequestRefused when too much is asked."""
         self._count()
         if not self._line.acquire(blocking=False):
-            raise Refused(429, f"{WAITING} questions are waiting already; try again soon")
+            raise RequestRefused(429, f"{WAITING} questions are waiting already; try again soon")
         try:
             with self._answering:
                 yield
@@ -71,7 +71,7 @@ class Limits:
             now = time.monotonic()
             if len(self._asked) == QUESTIONS_A_MINUTE and now - self._asked[0] < 60:
                 wait = 60 - (now - self._asked[0])
-                raise Refused(
+                raise RequestRefused(
                     429,
                     f"{QUESTIONS_A_MINUTE} questions a minute are answered; try again in "
                     f"{wait:.0f} s",
@@ -89,9 +89,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, bot: ChatModel, adapter: str, port: int) -> None:
-        self.bot, self.limits = bot, Limits()
-        names = {"BASE": bot.base, "ADAPTER": adapter, "MOST_CHARACTERS": str(MOST_CHARACTERS)}
+    def __init__(self, model: ChatModel, adapter: str, port: int) -> None:
+        self.model, self.queue = model, AnswerQueue()
+        names = {"BASE": model.base, "ADAPTER": adapter, "MOST_CHARACTERS": str(MOST_CHARACTERS)}
         self.page = PAGE.read_text()
         for name, value in names.items():
             self.page = self.page.replace("{{" + name + "}}", html.escape(value))
@@ -114,20 +114,20 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._check_origin()
             if self.path != "/":
-                raise Refused(404, f"{self.path}: there is only /")
+                raise RequestRefused(404, f"{self.path}: there is only /")
             nonce = secrets.token_urlsafe(16)
             body = self.server.page.replace("{{NONCE}}", nonce).encode()
             self._send(200, "text/html; charset=utf-8", body, policy=POLICY.format(nonce))
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refuse(refused)
 
     def do_POST(self) -> None:
         try:
             self._check_origin()
             question, tuned = self._question()
-            with self.server.limits.turn():
+            with self.server.queue.turn():
                 self._answer(question, tuned)
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refuse(refused)
         except (ConnectionError, TimeoutError):  # the page was closed, or "stop" was pressed
             self.close_connection = True
@@ -136,28 +136,30 @@ class Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         ours = {f"http://{host}" for host in self.server.hosts}
         if self.headers.get("Host") not in self.server.hosts or (origin and origin not in ours):
-            raise Refused(403, "only the page of this address may ask here")
+            raise RequestRefused(403, "only the page of this address may ask here")
 
     def _question(self) -> tuple[str, bool]:
         if self.path != "/ask":
-            raise Refused(404, f"{self.path}: there is only /ask")
+            raise RequestRefused(404, f"{self.path}: there is only /ask")
         if self.headers.get_content_type() != "application/json":
-            raise Refused(415, "a question is sent as application/json")
+            raise RequestRefused(415, "a question is sent as application/json")
         try:
             length = int(self.headers["Content-Length"])
         except (TypeError, ValueError):
-            raise Refused(411, "a question needs a Content-Length") from None
+            raise RequestRefused(411, "a question needs a Content-Length") from None
         if not 0 <= length <= MOST_BYTES:
-            raise Refused(413, f"a question has at most {MOST_CHARACTERS} characters")
+            raise RequestRefused(413, f"a question has at most {MOST_CHARACTERS} characters")
         try:
             record = json.loads(self.rfile.read(length))
             question, tuned = record["question"].strip(), record.get("tuned", True)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise Refused(400, 'a question looks like {"question": "…", "tuned": true}') from None
+            raise RequestRefused(
+                400, 'a question looks like {"question": "…", "tuned": true}'
+            ) from None
         if not question or not isinstance(tuned, bool):
-            raise Refused(400, "there is no question")
+            raise RequestRefused(400, "there is no question")
         if len(question) > MOST_CHARACTERS:
-            raise Refused(413, f"a question has at most {MOST_CHARACTERS} characters")
+            raise RequestRefused(413, f"a question has at most {MOST_CHARACTERS} characters")
         return question, tuned
 
     def _answer(self, question: str, tuned: bool) -> None:
@@ -166,10 +168,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            with closing(self.server.bot.stream(question, tuned=tuned)) as pieces:
+            with closing(self.server.model.stream(question, tuned=tuned)) as pieces:
                 for piece in pieces:
                     self._chunk({"text": piece})
-                    if self.server.limits.ending.is_set():
+                    if self.server.queue.ending.is_set():
                         break
             self._chunk({"done": True})
         except ConnectionError:
@@ -184,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
         self.wfile.flush()
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: RequestRefused) -> None:
         self.close_connection = True  # what else it sent was not read
         body = json.dumps({"error": str(refused)}).encode()
         self._send(refused.status, "application/json", body)
@@ -209,10 +211,10 @@ class Handler(BaseHTTPRequestHandler):
         """Questions are nobody else's business, and the terminal shows the address only."""
 
 
-def serve(bot: ChatModel, adapter: str, port: int) -> None:
+def serve(model: ChatModel, adapter: str, port: int) -> None:
     """Answer in the browser until a signal. Raises SettingsError when the port is taken."""
     try:
-        server = Server(bot, adapter, port)
+        server = Server(model, adapter, port)
     except (OSError, OverflowError) as error:
         raise SettingsError(f"--port {port}: {error}; name another one") from None
     click.echo(f"http://localhost:{server.server_port} answers; Ctrl-C ends it")
@@ -220,4 +222,4 @@ def serve(bot: ChatModel, adapter: str, port: int) -> None:
         with server:
             server.serve_forever()
     except Stopped:
-        server.limits.finish()
+        server.queue.finish()

@@ -1,0 +1,31 @@
+"""`plan`: what a run would need, in lines of text."""
+
+import pytest
+from click.testing import CliRunner
+
+from trainer.cli import cli
+
+
+def planned(*asked: str) -> dict[str, str]:
+    """What is printed, by the first word of each line but the first."""
+    done = CliRunner().invoke(cli, ["plan", "--base-model", "builtin:tiny", *asked])
+    assert done.exit_code == 0, done.output
+    return dict(line.split(maxsplit=1) for line in done.output.splitlines()[1:])
+
+
+def test_plan_says_time_hours_price_and_traffic() -> None:
+    asked = ["--gpu", "t4", "--workers", "4", "--tokens", "10000000", "--price", "0.5"]
+    lines = planned(*asked)
+    assert "not measured on this kind" in lines["speed"]
+    assert "for 10,000,000 tokens on 4 GPUs without the network" in lines["time"]
+    assert lines["time"].endswith("at 0.5 an hour")
+    assert lines["sent"].startswith("0.39 MB of gradients by each worker in each step")
+    assert "Gbit/s" in lines["network"]
+
+
+@pytest.mark.parametrize("gpu", ["t4", "h200"])
+def test_one_gpu_sends_nothing_and_costs_nothing_unless_a_price_is_named(gpu: str) -> None:
+    lines = planned("--gpu", gpu)
+    assert "GPU hours" not in lines["time"] and " an hour" not in lines["time"]
+    assert not {"sent", "network"} & lines.keys()
+    assert lines["fetched"].endswith("of base (16 bits), and all of the data")
