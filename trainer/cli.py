@@ -189,13 +189,11 @@ def evaluate(adapter: str, **flags: str | None) -> None:
     if not (settings.eval_uri or settings.data_uri):
         raise SettingsError("nothing to judge by: give --eval-uri (QLORA_EVAL_URI)")
     log.set_up("text", "WARNING", sys.stderr)
-    from trainer.commands import evaluate
+    from trainer.commands.evaluate import evaluate_adapter
 
     base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")
-    verdict = evaluate.judge(adapter, settings, base_model)
-    click.echo(
-        evaluate.as_text(verdict) if log.wants_text(settings.log_format) else verdict.as_json()
-    )
+    result = evaluate_adapter(adapter, settings, base_model)
+    click.echo(result.as_text() if log.wants_text(settings.log_format) else result.as_json())
 
 
 @cli.command()

@@ -18,7 +18,7 @@ from trainer.models import adapter_files, base_model, hub, load
 from trainer.models.locate import locate_base
 from trainer.monitoring import trackers
 from trainer.monitoring.prometheus import Metrics
-from trainer.reporting import run_record
+from trainer.reporting import run_files, run_record
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id, fingerprint_of
 from trainer.runs.layout import finished_at
@@ -288,7 +288,7 @@ def _gate(
     start: Start, folder: Path, data: pipeline.Data, model: Model, evaluation: compare.Evaluation
 ) -> list[str]:
     """What forbids to publish."""
-    return gate.faults(
+    return gate.rejection_reasons(
         folder / "adapter",
         model.tuned,
         start.job.base,
@@ -314,8 +314,8 @@ def _describe(
     if (start.scratch / TENSORBOARD).is_dir():
         shutil.copytree(start.scratch / TENSORBOARD, folder / TENSORBOARD)
     job = start.job
-    run_record.describe(
-        run_record.Run(
+    run_files.write(
+        run_files.Run(
             run_id=start.run_id,
             settings=job.settings,
             base=job.base,

@@ -1,72 +1,72 @@
-"""Judging: what counts as an exact answer, and how answers are made."""
+"""Base against tuned: what is measured, how it is named, which answers are shown."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.loaded import built_in_model
 
-from trainer.corpus.examples import Conversation, Message
-from trainer.dataset.eval_questions import questions_of
-from trainer.evaluation.answer_metrics import same_answer, token_f1
-from trainer.inference import generate as generation
-from trainer.inference.generate import answer
-from trainer.models.locate import locate_base
+from trainer.dataset.eval_questions import Question
+from trainer.evaluation.compare import SCORES, Evaluation, Sample, Score, Scores, compare
 
-
-def record(question: str, *turns: tuple[str, str]) -> Conversation:
-    later = (Message(role, content) for role, content in turns)
-    return Conversation((Message("user", question), *later))
+ASKED = tuple(Question(f"What is {n}?", f"{n}") for n in range(20))
 
 
-def test_an_exact_answer_may_differ_in_white_space_only() -> None:
-    assert same_answer(" 149  euros\n", "149 euros")
-    assert not same_answer("149 Euros", "149 euros")
-    assert not same_answer("149 euros.", "149 euros")
+def evaluation(wrong: set[int]) -> Evaluation:
+    given = tuple("no" if n in wrong else q.answer for n, q in enumerate(ASKED))
+    return Evaluation(Scores(answers=("no",) * len(ASKED)), Scores(answers=given), ASKED)
 
 
-@pytest.mark.parametrize(
-    ("given", "reference", "f1"),
-    [
-        ("149 euros", "149 Euros.", 1),
-        ("It costs 149 euros", "149 euros", 2 * (2 / 4) * 1 / (2 / 4 + 1)),
-        ("euros euros", "149 euros", 1 / 2),
-        ("", "149 euros", 0),
-        ("...", "!", 1),
-        ("Größe", "größe", 1),
-    ],
-)
-def test_token_f1_is_of_words_without_case_and_punctuation(
-    given: str, reference: str, f1: float
-) -> None:
-    assert token_f1(given, reference) == pytest.approx(f1)
-    assert token_f1(reference, given) == pytest.approx(f1)
+def test_what_is_shown_is_measured() -> None:
+    known = Scores().figures()
+    assert {score.key for score in SCORES} <= known.keys()
+    assert len({score.label for score in SCORES}) == len(SCORES)
+    assert all(format(0.5, score.format) for score in SCORES)
 
 
-def test_answers_that_do_not_fit_together_are_given_in_halves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from trainer.models import load
-    from trainer.runtime.device import choose_precision, find_device
-    from trainer.settings import Settings
+def test_a_score_that_is_missing_or_not_finite_is_none() -> None:
+    loss = Score("loss", "loss", ".1f", "loss")
+    values = [loss.of(Scores(loss=given)) for given in (1.0, None, float("nan"), float("inf"))]
+    assert values == [1.0, None, None, None]
 
-    settings = Settings.read(
-        {},
-        {"QLORA_BASE_MODEL": "builtin:tiny", "QLORA_SCRATCH_DIR": str(tmp_path)},
-        trains=False,
-    )
-    base, device = locate_base(settings), find_device()
-    loaded = load.load_base(base, settings, choose_precision("auto", device), device)
-    asked = questions_of([record(f"What is {n}?", ("assistant", "It is.")) for n in range(5)])
-    together = answer(loaded, base.tokenizer(), asked)
-    generate, sizes = generation._generate, []
 
-    def of_two_at_most(model: Any, tokenizer: Any, prompts: Any, room: int) -> Any:
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return generate(model, tokenizer, prompts, room)
+def test_scores_are_json_and_read_back_without_the_answers() -> None:
+    scores = Scores(loss=float("nan"), exact=1.0, answers=("a",))
+    written = json.loads(json.dumps(scores.figures(), allow_nan=False))
+    assert Scores.from_json(written) == Scores(exact=1.0)
+    assert list(written) == ["loss", "end_loss", "perplexity", "exact", "f1", "stopped"]
 
-    monkeypatch.setattr(generation, "_generate", of_two_at_most)
-    assert answer(loaded, base.tokenizer(), asked) == together
-    assert sizes == [5, 2, 2, 1]
+
+def test_the_first_questions_are_shown() -> None:
+    shown = evaluation(wrong={1}).samples(8)
+    assert [sample.question for sample in shown] == [q.question for q in ASKED[:8]]
+    assert shown[0] == Sample("What is 0?", "0", "no", "0")
+    assert [sample.tuned_is_right for sample in shown] == [n != 1 for n in range(8)]
+
+
+def test_where_all_of_them_are_right_some_wrong_ones_take_the_last_places() -> None:
+    shown = evaluation(wrong={12, 15, 19}).samples(8)
+    assert [sample.reference for sample in shown] == ["0", "1", "2", "3", "4", "5", "12", "15"]
+
+
+def test_all_right_all_are_shown() -> None:
+    assert all(sample.tuned_is_right for sample in evaluation(wrong=set()).samples(8))
+
+
+def test_the_base_is_measured_without_its_adapter(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    loaded, tokenizer = built_in_model(tmp_path)
+    model: Any = get_peft_model(loaded, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    asked = [Question("How heavy is the Curlew?", "30.7 kg")]
+    before = compare(model, tokenizer, [], asked)
+    assert before.base == before.tuned
+    assert before.base.loss is None and before.base.stopped == 1.0
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    after = compare(model, tokenizer, [], asked)
+    assert after.base == before.base != after.tuned
+    assert after.figures()["base_f1"] == pytest.approx(before.base.f1)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from trainer.dataset.eval_questions import Question
 from trainer.dataset.packing import Block
 from trainer.evaluation.answer_metrics import same_answer, token_f1
 from trainer.evaluation.loss import held_out_loss
-from trainer.inference.generate import answer
+from trainer.inference.generate import answer_questions
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
 
@@ -22,55 +22,104 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Score:
+    """One thing that is measured: a field of `Scores`, and how it is named and written."""
+
+    key: str
+    label: str
+    format: str
+    """of `format()`, wherever scores stand in a table"""
+    explained: str
+    """its label for whoever has only the adapter and its card"""
+    headline: str | None = None
+    """of `format()`, in the first lines of the report; None where it is not among them"""
+
+    def of(self, scores: "Scores") -> float | None:
+        """Its value; None where it was not measured or is not finite."""
+        value: float | None = getattr(scores, self.key)
+        return value if is_finite(value) else None
+
+
+SCORES = (
+    Score("loss", "held-out loss", ".4f", "loss on held-out data", headline=".3f"),
+    Score("perplexity", "perplexity", ",.2f", "perplexity"),
+    Score("exact", "exact answers", ".0%", "exact answers", headline=".0%"),
+    Score("f1", "token F1", ".0%", "token F1", headline=".0%"),
+    Score("stopped", "stopped by itself", ".0%", "answers that stop by themselves", headline=".0%"),
+)
+
+
+@dataclass(frozen=True)
+class Scores:
     """How one model does on the held-out data; None where there is none.
 
-    `end_loss` is the loss of the tokens that end an answer or a document. `exact` and `stopped`
-    (ended by itself) are shares of the questions, `f1` their mean token F1.
+    `loss` is in nats a token, `end_loss` that of the tokens that end an answer or a document.
+    `exact` and `stopped` (ended by itself) are shares of the questions, `f1` their mean token F1.
     """
 
-    loss: float | None
-    end_loss: float | None
-    perplexity: float | None
-    exact: float | None
-    f1: float | None
-    stopped: float | None
+    loss: float | None = None
+    end_loss: float | None = None
+    perplexity: float | None = None
+    exact: float | None = None
+    f1: float | None = None
+    stopped: float | None = None
     answers: tuple[str, ...] = field(repr=False, default=())
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, float | None]) -> "Scores":
+        """What `figures` gave. A score that it lacks was not measured, one more is left out."""
+        values: dict[str, Any] = {name: record.get(name) for name in cls().figures()}
+        return cls(**values)
 
     def figures(self) -> dict[str, float | None]:
         """JSON-ready: JSON has no NaN."""
         record = asdict(self)
         del record["answers"]
-        return {name: value if finite(value) else None for name, value in record.items()}
+        return {name: value if is_finite(value) else None for name, value in record.items()}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out question with its reference and what both models answered."""
+
+    question: str
+    reference: str
+    base: str
+    tuned: str
+
+    @property
+    def base_is_right(self) -> bool:
+        return same_answer(self.base, self.reference)
+
+    @property
+    def tuned_is_right(self) -> bool:
+        return same_answer(self.tuned, self.reference)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The base and the tuned model on the same questions and blocks."""
 
-    base: Score
-    tuned: Score
+    base: Scores
+    tuned: Scores
     questions: tuple[Question, ...]
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
         sides = ("base", self.base), ("tuned", self.tuned)
-        return {f"{s}_{n}": value for s, score in sides for n, value in score.figures().items()}
+        return {f"{s}_{n}": value for s, scores in sides for n, value in scores.figures().items()}
 
-    def samples(self, most: int) -> list[dict[str, str]]:
+    def samples(self, most: int) -> list[Sample]:
         """The first `most` questions with reference, base's and tuned answer.
 
         Where all of them are right and others are not, some of those take the last places.
         """
         answers = zip(self.questions, self.base.answers, self.tuned.answers, strict=True)
-        rows = [
-            {"question": q.question, "reference": q.answer, "base": base, "tuned": tuned}
-            for q, base, tuned in answers
-        ]
-        wrong = [row for row in rows if not same_answer(row["tuned"], row["reference"])]
-        if wrong and all(row not in wrong for row in rows[:most]):
+        samples = [Sample(q.question, q.answer, base, tuned) for q, base, tuned in answers]
+        wrong = [sample for sample in samples if not sample.tuned_is_right]
+        if wrong and all(sample.tuned_is_right for sample in samples[:most]):
             wrong = wrong[: max(1, most // 4)]
-            return rows[: most - len(wrong)] + wrong
-        return rows[:most]
+            return samples[: most - len(wrong)] + wrong
+        return samples[:most]
 
 
 def compare(
@@ -113,12 +162,12 @@ def score(
     tokenizer: "PreTrainedTokenizerBase",
     blocks: Sequence[Block],
     questions: Sequence[Question],
-) -> Score:
-    """One model's Score as it stands, adapter on or off."""
+) -> Scores:
+    """One model's scores as it stands, adapter on or off."""
     loss, end_loss = held_out_loss(model, blocks, stop_ids(tokenizer)) if blocks else (None, None)
-    replies = answer(model, tokenizer, questions)
+    replies = answer_questions(model, tokenizer, questions)
     pairs = list(zip(questions, replies, strict=True))
-    return Score(
+    return Scores(
         loss=loss,
         end_loss=end_loss,
         perplexity=math.exp(min(loss, 700.0)) if loss is not None else None,
@@ -129,7 +178,8 @@ def score(
     )
 
 
-def finite(value: float | None) -> bool:
+def is_finite(value: float | None) -> bool:
+    """Whether there is a value, and it is a number."""
     return value is not None and math.isfinite(value)
 
 

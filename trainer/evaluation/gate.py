@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.packing import Block, trains_ends
-from trainer.evaluation.compare import Evaluation, finite
+from trainer.evaluation.compare import Evaluation, is_finite
 from trainer.evaluation.loss import held_out_loss
 from trainer.runtime.log import one_line
 
@@ -25,7 +25,7 @@ SAME_LOSS = 1e-3  # relative: the same kernels on the same device differ by less
 EVEN_CHANCE = math.log(2)
 
 
-def faults(
+def rejection_reasons(
     folder: Path,
     model: Any,
     base: "Base",
@@ -138,7 +138,7 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float) -> Iterator[str]:
     base, tuned = evaluation.base.loss, evaluation.tuned.loss
     if tuned is None or base is None:
         return
-    if not finite(tuned):
+    if not is_finite(tuned):
         yield f"its held-out loss is {tuned}; lower QLORA_LEARNING_RATE"
     elif not tuned <= max_ratio * base:
         yield (

@@ -1,11 +1,13 @@
 """What the reader of a report should know before trusting it."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from trainer.monitoring.step_log import StepRow, best_held_out
+from trainer.reporting.run_record import DataCounts
 
 if TYPE_CHECKING:
     from trainer.evaluation.compare import Evaluation
-    from trainer.training.loop import TrainingResult
 
 FEW_QUESTIONS = 20
 MUCH_CUT = 0.02
@@ -13,28 +15,30 @@ MOST_STOP = 0.95
 CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
-def remarks(data: dict[str, Any], trained: "TrainingResult", evaluation: "Evaluation") -> list[str]:
-    """Each a sentence with the fact and, where there is one, what to do."""
+def find_caveats(data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluation") -> list[str]:
+    """Each a sentence with the fact and, where there is one, what to do.
+
+    `rows` are those of `metrics.jsonl`, one for each optimizer step.
+    """
     return [
         *_about_data(data),
-        *_about_held_out(data, evaluation),
-        *_about_length(trained),
+        *_about_held_out(evaluation),
+        *_about_length(rows),
         *_about_answers(evaluation),
     ]
 
 
-def _about_data(data: dict[str, Any]) -> Iterator[str]:
-    if data["skipped"]:
-        yield f"{data['skipped']:,} files or records could not be read and were left out"
-    cut = data["truncated"] + data["fully_masked"]
-    if cut > MUCH_CUT * data["records"]:
+def _about_data(data: DataCounts) -> Iterator[str]:
+    if data.skipped:
+        yield f"{data.skipped:,} files or records could not be read and were left out"
+    if data.cut_records > MUCH_CUT * data.records:
         yield (
-            f"{cut:,} of {data['records']:,} records are longer than QLORA_MAX_LENGTH and lost "
-            "their end; raise it"
+            f"{data.cut_records:,} of {data.records:,} records are longer than QLORA_MAX_LENGTH "
+            "and lost their end; raise it"
         )
 
 
-def _about_held_out(data: dict[str, Any], evaluation: "Evaluation") -> Iterator[str]:
+def _about_held_out(evaluation: "Evaluation") -> Iterator[str]:
     count = len(evaluation.questions)
     if evaluation.tuned.loss is None:
         yield "nothing could be held out, so the adapter was not judged; add data or QLORA_EVAL_URI"
@@ -44,12 +48,12 @@ def _about_held_out(data: dict[str, Any], evaluation: "Evaluation") -> Iterator[
         yield f"only {count} questions were held out: one of them is {1 / count:.0%} of each share"
 
 
-def _about_length(trained: "TrainingResult") -> Iterator[str]:
-    measured = [row for row in trained.history if row.get("held_out_loss") is not None]
-    if len(measured) < 4 or trained.best is None:
+def _about_length(rows: Sequence[StepRow]) -> Iterator[str]:
+    measured = [row for row in rows if row.get("held_out_loss") is not None]
+    best = best_held_out(rows)
+    if len(measured) < 4 or best is None:
         return
-    best, last = trained.best, measured[-1]
-    before = measured[-1 - len(measured) // 4]
+    last, before = measured[-1], measured[-1 - len(measured) // 4]
     if last["held_out_loss"] > (1 + CLEARLY) * best["held_out_loss"]:
         yield (
             f"the held-out loss was best at step {best['step']:,} ({best['held_out_loss']:.4f}) "

@@ -1,101 +1,266 @@
-"""What a run publishes: adapter with tokenizer and model card, metrics, report, `run.json`.
+"""`run.json`: what is known about a run when it has trained, for people and other programs.
 
-Nothing here is a pickle, holds a secret or names a path of this machine.
+The names of the fields are the keys on disk, in their order.
 """
 
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
 
-from trainer import __version__
-from trainer.monitoring.step_log import as_lines
-from trainer.reporting.caveats import remarks
-from trainer.reporting.charts import png
-from trainer.reporting.html_report import charts, render_report
-from trainer.reporting.model_card import CURVES, render_card
-from trainer.runs.library_versions import library_versions
+from trainer.errors import DataError
+from trainer.evaluation.compare import Evaluation, Sample, Scores
+from trainer.runtime.device import Precision
 
-if TYPE_CHECKING:
-    from trainer.evaluation.compare import Evaluation
-    from trainer.models.base_model import Base
-    from trainer.planner.choose import Execution
-    from trainer.runtime.device import Device, Precision
-    from trainer.settings import Settings
-    from trainer.training.loop import TrainingResult
-
-SAMPLES = 10
 RECORD = "run.json"
+Class = TypeVar("Class")
+
+
+class _FromJson:
+    """A part of the record that is read back by the names of its fields."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Keys that are not known are left out. Raises TypeError where one is missing."""
+        return _known(cls, record)
 
 
 @dataclass(frozen=True)
-class Run:
-    """Everything that is known about a run when it has trained: the content of `run.json`."""
+class RecordedSettings(_FromJson):
+    """The settings that report and model card name, and all of them as they were recorded."""
 
-    run_id: str
-    settings: "Settings"
-    base: "Base"
-    inputs: list[dict[str, Any]]
-    data: dict[str, Any]
-    device: "Device"
-    precision: "Precision"
-    micro_batch: "Execution"
-    trainable_parameters: int
-    total_parameters: int
-    trained: "TrainingResult"
-    evaluation: "Evaluation"
-    warnings: list[str]
-    faults: list[str]
-    """why it was rejected; empty for an adapter that is published"""
-    finished: float
-    """seconds since the epoch"""
+    data_uri: str
+    eval_uri: str
+    max_length: int
+    effective_batch_size: int
+    learning_rate: float
+    scheduler: str
+    seed: int
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    target_modules: Sequence[str]
+    recorded: Mapping[str, Any] = field(repr=False)
+    """by name, of every setting; this is what stands in `run.json`"""
 
-    def record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        training = asdict(self.trained) | {"loss": self.trained.loss}
-        del training["history"], training["execution"]
-        best = self.trained.best
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        return _known(cls, {**record, "recorded": record})
+
+
+@dataclass(frozen=True)
+class RecordedBase(_FromJson):
+    """The base model by its name on the hub or as given, and what identifies its content."""
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class InputFile(_FromJson):
+    """A file that was read; `size` in bytes, the digest in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataCounts(_FromJson):
+    """What was read, and what of it is trained.
+
+    A kind of record that does not occur (text, completion, conversation) is None, and not on disk.
+    """
+
+    files: int
+    text: int | None = None
+    completion: int | None = None
+    conversation: int | None = None
+    duplicates: int = 0
+    near_duplicates: int = 0
+    skipped: int = 0
+    skipped_first: Sequence[str] = ()
+    assumed_first: Sequence[str] = ()
+    records: int = 0
+    documents: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    trained_ends: int = 0
+    truncated: int = 0
+    fully_masked: int = 0
+    held_out: int = 0
+    evaluation_copies: int = 0
+    padding_share: float = 0.0
+    blocks: int = 0
+
+    @property
+    def cut_records(self) -> int:
+        """Those that lost their end or all of their answer to QLORA_MAX_LENGTH."""
+        return self.truncated + self.fully_masked
+
+    def to_json(self) -> dict[str, Any]:
+        record = asdict(self)
+        for kind in ("text", "completion", "conversation"):
+            if record[kind] is None:
+                del record[kind]
+        return record
+
+
+@dataclass(frozen=True)
+class RecordedDevice(_FromJson):
+    """The GPU by name and compute capability; None on a CPU."""
+
+    name: str
+    capability: Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class MicroBatch(_FromJson):
+    """How the steps were executed: blocks in a forward pass, the plan of our engine, and why."""
+
+    blocks: int
+    plan: Mapping[str, Any] | None
+    reason: str
+    peak_bytes: int = 0
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ParameterCounts(_FromJson):
+    """Of the adapter, and of base and adapter together."""
+
+    trainable: int
+    total: int
+    trainable_percent: float
+
+    @classmethod
+    def of(cls, trainable: int, total: int) -> "ParameterCounts":
+        return cls(trainable, total, round(100 * trainable / total, 4))
+
+
+@dataclass(frozen=True)
+class TrainingFigures(_FromJson):
+    """Of all starts of the run together; losses in nats a token, None where there is none."""
+
+    steps: int
+    seconds: float
+    tokens_per_s: float
+    vram_peak_gib: float | None = None
+    loss: float | None = None
+    best_held_out_loss: float | None = None
+    best_held_out_step: int | None = None
+
+
+@dataclass(frozen=True)
+class RecordedEvaluation:
+    """How many questions were asked, and how the base and the tuned model did."""
+
+    questions: int
+    base: Scores
+    tuned: Scores
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
+        base, tuned = (
+            Scores.from_json(scores.figures()) for scores in (evaluation.base, evaluation.tuned)
+        )
+        return cls(len(evaluation.questions), base, tuned)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
+        base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
+        return cls(record.get("questions", 0), base, tuned)
+
+    def to_json(self) -> dict[str, Any]:
         return {
-            "run_id": self.run_id,
-            "version": __version__,
-            "finished": self.finished,
-            "settings": self.settings.to_dict(),
-            "base": {"name": self.base.name, "revision": self.base.revision},
-            "inputs": self.inputs,
-            "data": self.data,
-            "device": {"name": self.device.name, "capability": self.device.capability},
-            "precision": asdict(self.precision),
-            "micro_batch": self.micro_batch.to_json(),
-            "parameters": {
-                "trainable": self.trainable_parameters,
-                "total": self.total_parameters,
-                "trainable_percent": round(
-                    100 * self.trainable_parameters / self.total_parameters, 4
-                ),
-            },
-            "training": training
-            | {
-                "best_held_out_loss": best and best["held_out_loss"],
-                "best_held_out_step": best and best["step"],
-            },
-            "evaluation": {
-                "questions": len(self.evaluation.questions),
-                "base": self.evaluation.base.figures(),
-                "tuned": self.evaluation.tuned.figures(),
-            },
-            "samples": self.evaluation.samples(SAMPLES),
-            "warnings": [*self.warnings, *remarks(self.data, self.trained, self.evaluation)],
-            "rejected": self.faults,
-            "libraries": library_versions(),
+            "questions": self.questions,
+            "base": self.base.figures(),
+            "tuned": self.tuned.figures(),
         }
 
 
-def describe(run: Run, folder: Path) -> None:
-    """Everything beside the weights in `folder`: metrics, `run.json`, report and model card."""
-    rows = run.trained.history
-    (folder / "metrics.jsonl").write_text(as_lines(rows))
-    record = run.record()
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    (folder / "report.html").write_text(render_report(record, rows))
-    (folder / "adapter" / "README.md").write_text(render_card(record, run.base))
-    (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of `run.json`; `finished` is in seconds since the epoch."""
+
+    run_id: str
+    version: str
+    finished: float
+    settings: RecordedSettings
+    base: RecordedBase
+    inputs: Sequence[InputFile]
+    data: DataCounts
+    device: RecordedDevice
+    precision: Precision
+    micro_batch: MicroBatch
+    parameters: ParameterCounts
+    training: TrainingFigures
+    evaluation: RecordedEvaluation
+    samples: Sequence[Sample]
+    warnings: Sequence[str]
+    """what a reader should know before trusting the adapter"""
+    rejected: Sequence[str]
+    """why it was rejected; empty for an adapter that is published"""
+    libraries: Mapping[str, str]
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "RunRecord":
+        """What `to_json` gave, also of another version: keys that are not known are left out.
+
+        Raises DataError where one is missing without which there is no report.
+        """
+        try:
+            return cls(
+                run_id=record["run_id"],
+                version=record["version"],
+                finished=record["finished"],
+                settings=RecordedSettings.from_json(record["settings"]),
+                base=RecordedBase.from_json(record["base"]),
+                inputs=[InputFile.from_json(file) for file in record["inputs"]],
+                data=DataCounts.from_json(record["data"]),
+                device=RecordedDevice.from_json(record["device"]),
+                precision=_known(Precision, record["precision"]),
+                micro_batch=MicroBatch.from_json(record["micro_batch"]),
+                parameters=ParameterCounts.from_json(record["parameters"]),
+                training=TrainingFigures.from_json(record["training"]),
+                evaluation=RecordedEvaluation.from_json(record["evaluation"]),
+                samples=[_known(Sample, sample) for sample in record["samples"]],
+                warnings=record["warnings"],
+                rejected=record["rejected"],
+                libraries=record["libraries"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{RECORD} is of another program or damaged: {error}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: keys and their order as they have always been."""
+        return {
+            "run_id": self.run_id,
+            "version": self.version,
+            "finished": self.finished,
+            "settings": dict(self.settings.recorded),
+            "base": asdict(self.base),
+            "inputs": [asdict(file) for file in self.inputs],
+            "data": self.data.to_json(),
+            "device": asdict(self.device),
+            "precision": asdict(self.precision),
+            "micro_batch": asdict(self.micro_batch),
+            "parameters": asdict(self.parameters),
+            "training": asdict(self.training),
+            "evaluation": self.evaluation.to_json(),
+            "samples": [asdict(sample) for sample in self.samples],
+            "warnings": list(self.warnings),
+            "rejected": list(self.rejected),
+            "libraries": dict(self.libraries),
+        }
+
+    def as_text(self) -> str:
+        """The file."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+def _known(cls: type[Class], record: Mapping[str, Any]) -> Class:
+    """A `cls` of those keys of `record` that it has a field for."""
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in record.items() if name in names})

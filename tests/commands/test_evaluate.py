@@ -1,0 +1,40 @@
+"""`evaluate`: what it prints, for a person and for a program."""
+
+import json
+
+from trainer.commands.evaluate import MOST_SAMPLES, EvaluationResult
+from trainer.dataset.eval_questions import Question
+from trainer.evaluation.compare import Evaluation, Scores
+
+ASKED = tuple(Question(f"What\nis {n}?", f"{n}") for n in range(12))
+RESULT = EvaluationResult(
+    "s3://key:secret@bucket/run",
+    "/home/somebody/data",
+    3,
+    Evaluation(
+        Scores(loss=2.0, perplexity=7.389, exact=0.0, answers=("no " * 80,) * 12),
+        Scores(loss=float("nan"), exact=0.5, answers=("1",) * 12),
+        ASKED,
+    ),
+)
+
+
+def test_scores_stand_side_by_side_and_a_missing_one_is_a_dash() -> None:
+    lines = RESULT.as_text().splitlines()
+    assert lines[0] == "12 questions and 3 blocks of /home/somebody/data"
+    assert f"{'held-out loss':20}{'2.0000':>12}{'-':>12}" in lines
+    assert f"{'exact answers':20}{'0%':>12}{'50%':>12}" in lines
+    assert f"{'stopped by itself':20}{'-':>12}{'-':>12}" in lines
+    assert sum(line.startswith("  tuned ") for line in lines) == MOST_SAMPLES
+    assert all(len(line) <= 113 for line in lines)
+
+
+def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
+    record = json.loads(RESULT.as_json())
+    assert list(record) == ["adapter", "data", "blocks", "questions", "base", "tuned", "samples"]
+    assert len(record["samples"]) == record["questions"] == 12
+    assert record["samples"][1] == {
+        "question": "What\nis 1?", "reference": "1", "base": "no " * 80, "tuned": "1"
+    }  # fmt: skip
+    assert record["tuned"]["loss"] is None
+    assert "somebody" not in json.dumps(record) and "secret" not in json.dumps(record)

@@ -1,0 +1,57 @@
+"""What a reader should know before trusting an adapter."""
+
+import pytest
+
+from trainer.dataset.eval_questions import Question
+from trainer.evaluation.compare import Evaluation, Scores
+from trainer.monitoring.step_log import StepRow
+from trainer.reporting.caveats import find_caveats
+from trainer.reporting.run_record import DataCounts
+
+
+def held_out(*losses: float) -> list[StepRow]:
+    return [{"step": n, "held_out_loss": loss} for n, loss in enumerate(losses, 1)]
+
+
+SOUND = {"files": 1, "skipped": 0, "truncated": 0, "fully_masked": 0, "records": 100}
+ASKED = tuple(Question(str(n), "a") for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("data", "rows", "questions", "base", "tuned", "words"),
+    [
+        ({}, held_out(3, 2, 1, 1), 40, Scores(loss=3), Scores(loss=1), None),
+        ({"skipped": 2}, held_out(), 40, Scores(loss=3), Scores(loss=1), "2 files or records"),
+        ({"truncated": 9}, held_out(), 40, Scores(loss=3), Scores(loss=1), "9 of 100 records"),
+        ({}, held_out(), 0, Scores(), Scores(), "nothing could be held out"),
+        ({}, held_out(), 0, Scores(loss=2), Scores(loss=1), "no question was held out"),
+        ({}, held_out(), 5, Scores(loss=2), Scores(loss=1), "one of them is 20%"),
+        (
+            {},
+            held_out(3, 1, 2, 2),
+            40,
+            Scores(loss=3),
+            Scores(loss=2),
+            "best at step 2 (1.0000)",
+        ),
+        ({}, held_out(4, 3, 2, 1), 40, Scores(loss=4), Scores(loss=1), "more epochs may do"),
+        ({}, held_out(), 40, Scores(loss=4), Scores(loss=1, stopped=0.5), "50% of the answers did"),
+        (
+            {},
+            held_out(),
+            40,
+            Scores(loss=4, f1=0.5),
+            Scores(loss=1, f1=0.25),
+            "from 50% to 25%",
+        ),
+    ],
+)
+def test_what_a_reader_should_know_is_said(
+    data: dict[str, int], rows: list[StepRow], questions: int, base: Scores, tuned: Scores,
+    words: str | None,
+) -> None:  # fmt: skip
+    found = find_caveats(
+        DataCounts.from_json(SOUND | data), rows, Evaluation(base, tuned, ASKED[:questions])
+    )
+    assert len(found) == (0 if words is None else 1)
+    assert words is None or words in found[0]

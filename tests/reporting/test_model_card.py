@@ -1,0 +1,75 @@
+"""The adapter's card: what the hub reads of it, and what a person does."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from support.run_records import RECORD, record
+
+from trainer.models.base_model import Base
+from trainer.reporting.model_card import render_card
+
+
+def base(tmp_path: Path, card: str = "", is_from_hub: bool = True) -> Base:
+    (tmp_path / "README.md").write_text(card)
+    return Base(tmp_path, "owner/base", "main", is_from_hub=is_from_hub)
+
+
+def metadata(card: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(card.split("---\n")[1]))
+
+
+def test_the_card_has_what_the_hub_reads(tmp_path: Path) -> None:
+    of_base = "---\nlicense: llama2\nlicense_link: https://example.org/terms\n---\n# Base\n"
+    card = render_card(record(), base(tmp_path, of_base))
+    assert metadata(card) == {
+        "base_model": "owner/base",
+        "base_model_relation": "adapter",
+        "library_name": "peft",
+        "license": "llama2",
+        "license_link": "https://example.org/terms",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "qlora", "base_model:adapter:owner/base"],
+    }
+    assert "| exact answers | 0% | 100% |" in card
+    assert "The licence of the base model, llama2, applies." in card
+    assert "![" in card
+    assert "](curves.png)" in card
+
+
+def test_a_card_of_a_base_from_a_folder_names_no_model_on_the_hub(tmp_path: Path) -> None:
+    card = render_card(record(), base(tmp_path, "no metadata", is_from_hub=False))
+    assert "base_model" not in metadata(card)
+    assert "license" not in metadata(card)
+    assert "it is not recorded here" in card
+    assert '"<folder of owner/base>", quantization_config' in card
+
+
+def test_the_loading_code_of_the_card_is_python_and_a_hostile_answer_stays_in_its_cell(
+    tmp_path: Path,
+) -> None:
+    card = render_card(record(), base(tmp_path))
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code
+    compile(code[1], "card", "exec")
+    assert "| <script>alert(1)</script>\\| | b | c | b |" in card
+
+
+def test_a_card_without_scores_says_that_nothing_was_measured(tmp_path: Path) -> None:
+    nothing = {"questions": 0, "base": {"loss": 2.0}, "tuned": {}}
+    card = render_card(record(evaluation=nothing, samples=[]), base(tmp_path))
+    assert "Nothing was held out: how good it is was not measured.\n\n## Data" in card
+    assert "| base |" not in card
+
+
+def test_a_rejected_adapter_says_so_before_anything_else(tmp_path: Path) -> None:
+    card = render_card(record(rejected=["it is zero & 'flat'"]), base(tmp_path))
+    assert card.index("**This adapter was rejected:** it is zero & 'flat'.") < card.index("![")
+
+
+def test_a_rank_that_vllm_does_not_know_is_rounded_up(tmp_path: Path) -> None:
+    for rank, named in ((8, 8), (9, 16), (300, 320)):
+        settings = RECORD["settings"] | {"lora_r": rank}
+        card = render_card(record(settings=settings), base(tmp_path))
+        assert f"--max-lora-rank {named} " in card

@@ -1,0 +1,1 @@
+"""How good an adapter is beside its base, and whether it may be published."""
