@@ -1,12 +1,17 @@
 """Collectives of three workers, and of one, which needs nobody."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.worker_processes import run_program
+from support.jobs import ROOT
+from support.network import unused_port
+from support.worker_processes import ends, run_program
 
 from trainer.distributed.collectives import ProcessGroup
 
@@ -90,3 +95,46 @@ def test_one_alone_has_what_it_gave(tmp_path: Path) -> None:
     assert alone.broadcast_folder(tmp_path, tmp_path / "copy") == tmp_path
     with alone.exit_barrier(0):
         pass
+
+
+# The patience of a worker is a second. The second one is three seconds late, and then too late.
+LATE = """
+import os, sys, time
+from pathlib import Path
+from trainer.errors import UnreachableError
+from trainer.distributed.workers import Workers
+workers, go = Workers.from_environment(os.environ), Path(sys.argv[1])
+try:
+    with workers.session("a run", minutes=5):
+        workers._timeout_s = 1
+        with workers.exit_barrier(600):
+            time.sleep(0 if workers.is_main else 3)
+        print("through", flush=True)
+        try:
+            with workers.exit_barrier(0):
+                while not workers.is_main and not go.exists():
+                    time.sleep(0.1)
+        finally:
+            go.touch()
+except UnreachableError as error:
+    print(error, flush=True)
+"""
+
+
+def test_who_is_late_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
+    port = str(unused_port())
+    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    first, late = (
+        subprocess.Popen(
+            [sys.executable, "-c", LATE, str(tmp_path / "go")],
+            cwd=ROOT,
+            env=os.environ | here | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    )
+    assert ends([first, late]) == [0, 0], late.stderr.read()
+    through, why = first.stdout.read().splitlines()
+    assert through == "through" and "another worker ended or cannot be reached" in why

@@ -44,29 +44,6 @@ import runpy
 runpy.run_path("entrypoint.py", run_name="__main__")
 """
 
-# The patience of a worker is a second. The second one is three seconds late, and then too late.
-LATE = """
-import os, sys, time
-from pathlib import Path
-from trainer.errors import UnreachableError
-from trainer.distributed.workers import Workers
-workers, go = Workers.from_environment(os.environ), Path(sys.argv[1])
-try:
-    with workers.session("a run", minutes=5):
-        workers._timeout_s = 1
-        with workers.exit_barrier(600):
-            time.sleep(0 if workers.is_main else 3)
-        print("through", flush=True)
-        try:
-            with workers.exit_barrier(0):
-                while not workers.is_main and not go.exists():
-                    time.sleep(0.1)
-        finally:
-            go.touch()
-except UnreachableError as error:
-    print(error, flush=True)
-"""
-
 
 def test_files_are_divided_into_shards_by_their_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_shards, "SHARD_BYTES", 10)
@@ -265,25 +242,6 @@ def test_a_machine_that_is_lost_ends_all_and_a_start_on_others_makes_what_is_mis
     assert weights(tmp_path) == weights(tmp_path / "alone")
     assert not list(tmp_path.glob("out/*/tokens")), "the shards outlive the run"
     assert not list(tmp_path.glob("new-*/portions/*/*"))
-
-
-def test_who_is_late_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
-    port = str(unused_port())
-    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    first, late = (
-        subprocess.Popen(
-            [sys.executable, "-c", LATE, str(tmp_path / "go")],
-            cwd=ROOT,
-            env=os.environ | here | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    )
-    assert ends([first, late]) == [0, 0], late.stderr.read()
-    through, why = first.stdout.read().splitlines()
-    assert through == "through" and "another worker ended or cannot be reached" in why
 
 
 def wait_for(path: Path, processes: Processes) -> None:

@@ -123,15 +123,15 @@ class TextEncoding:
 
 
 def encoding_of(raw: RawFile) -> TextEncoding:
-    """By the mark at the start, else UTF-8 if all of it is, else detected. Raises Unusable."""
+    """By its byte-order mark, else UTF-8 if all of it is, else detected. Raises Unusable."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     consumed = 0
     for chunk in raw.chunks():
         if consumed == 0:
             _refuse_other_formats(chunk)
-            for mark, name in _BOMS:
-                if chunk.startswith(mark):
-                    return TextEncoding(name, len(mark))
+            for bom, name in _BOMS:
+                if chunk.startswith(bom):
+                    return TextEncoding(name, len(bom))
         if b"\0" in chunk:
             return _unmarked_utf16(chunk)
         pending = decoder.getstate()[0]
@@ -146,7 +146,7 @@ def encoding_of(raw: RawFile) -> TextEncoding:
 
 
 def decoded(raw: RawFile, encoding: TextEncoding) -> Iterator[str]:
-    """The text of a file, about a MiB at a time, without its mark. Raises Unusable."""
+    """The text of a file, about a MiB at a time, without its byte-order mark. Raises Unusable."""
     decoder = codecs.getincrementaldecoder(encoding.name)("strict")
     consumed, line, line_chars = 0, 1, 0
     for chunk in _and_the_end(raw.chunks()):

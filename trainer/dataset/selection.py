@@ -45,7 +45,7 @@ class Selection:
 
     @property
     def rows(self) -> Any:
-        """Their rows, see `token_cache.EXAMPLE` [chosen]."""
+        """Their rows, see `token_cache.EXAMPLE_ROW` [chosen]."""
         return self.corpus.cache.rows[self.chosen]
 
     def __len__(self) -> int:

@@ -68,7 +68,7 @@ class ShardLocation:
         if len(files) == 1:
             return None
         return CorpusShards(
-            self, name, files, [sum(sizes[part.start : part.stop]) for part in files], write
+            self, name, files, [sum(sizes[mine.start : mine.stop]) for mine in files], write
         )
 
 

@@ -31,7 +31,7 @@ KEPT_CACHES = 4  # in one folder; the ones that were not used for longest go
 INDEX = "shelf.json"
 _READ_BYTES = 1 << 20
 _SEQUENCES_AT_ONCE = 1 << 16
-EXAMPLE = np.dtype(
+EXAMPLE_ROW = np.dtype(
     [
         ("key", "<u8"),
         ("exact", "<u8", 2),
@@ -47,7 +47,7 @@ EXAMPLE = np.dtype(
     ]
 )
 COLUMNS: dict[str, Any] = {
-    "rows": EXAMPLE,  # [examples]
+    "rows": EXAMPLE_ROW,  # [examples]
     "lengths": "<i4",  # [sequences]
     "tokens": "<i4",  # [tokens], as in `trainer.tokenization.encode`
     "documents": "<i8",  # [documents that have a sketch]
@@ -126,7 +126,7 @@ class TokenCache:
 
     @cached_property
     def rows(self) -> Any:
-        """One record an example: see `EXAMPLE`."""
+        """One record an example: see `EXAMPLE_ROW`."""
         return self.column("rows")
 
     @cached_property

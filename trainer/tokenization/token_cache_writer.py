@@ -26,7 +26,7 @@ from trainer.tokenization.encode import Tokens, chars_of, encode
 from trainer.tokenization.record_tokenizer import RecordTokenizer
 from trainer.tokenization.token_cache import (
     COLUMNS,
-    EXAMPLE,
+    EXAMPLE_ROW,
     INDEX,
     KINDS,
     TokenCache,
@@ -60,7 +60,7 @@ def write(
     `read_from` gives the sources from this number on, and counts them into the tally.
     """
     writer = _CacheWriter(folder)
-    batches = _Pipeline(writer, lambda batch: _encoded(batch, records, max_length))
+    batches = _BatchQueue(writer, lambda batch: _encoded(batch, records, max_length))
     try:
         for source, examples in read_from(writer.progress.source, writer.progress.tally):
             for example in examples:
@@ -92,7 +92,7 @@ def join(caches: Iterable[tuple[int, Callable[[], TokenCache]]], folder: Path) -
     writer.write_index()
 
 
-class _Pipeline:
+class _BatchQueue:
     """Batches of examples on their way through the threads to the writer, in order."""
 
     def __init__(
@@ -158,7 +158,7 @@ class _CacheWriter:
         return self._files["tokens"].tell() - self._saved_bytes > _SAVE_EVERY_BYTES
 
     def add(self, batch: "_EncodedBatch") -> None:
-        number = self._files["rows"].tell() // EXAMPLE.itemsize
+        number = self._files["rows"].tell() // EXAMPLE_ROW.itemsize
         batch.columns["documents"] += number
         for name, file in self._files.items():
             data = batch.columns[name].tobytes()
@@ -171,7 +171,7 @@ class _CacheWriter:
 
     def append(self, cache: TokenCache) -> None:
         """The examples of another cache, whose sources are numbered on already."""
-        number = self._files["rows"].tell() // EXAMPLE.itemsize
+        number = self._files["rows"].tell() // EXAMPLE_ROW.itemsize
         for name, file in self._files.items():
             column = cache.column(name)
             for first in range(0, len(column), _APPENDED):
@@ -230,7 +230,7 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
     encoded = encode(examples, records, max_length)
     sequences = [tokens for example in encoded for tokens in example.sequences]
     signatures = signatures_of(examples, [chars_of(example) for example in examples])
-    rows = np.zeros(len(batch), EXAMPLE)
+    rows = np.zeros(len(batch), EXAMPLE_ROW)
     rows["key"] = [int(example.key[:16], 16) for example in examples]
     rows["exact"], rows["chars"] = signatures.exact, signatures.chars
     rows["source"] = [source for source, _ in batch]
