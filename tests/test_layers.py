@@ -1,5 +1,6 @@
 """The wings of trainer/ import only wings that stand above them; files of a wing make no circle."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -38,6 +39,7 @@ WINGS = [
     "__main__",
     "launch",
 ]
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_CLASS = 350, 50, 200  # lines
 S3_LIBRARIES = {"boto3", "botocore", "s3transfer"}
 
 
@@ -82,3 +84,13 @@ def test_only_storage_knows_boto3() -> None:
         if {name.partition(".")[0] for name in imports_of(path)} & S3_LIBRARIES
     }
     assert {wing_of(module) for module in users} <= {"storage"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TRAINER)))
+def test_nothing_is_too_long_to_be_read_at_once(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            most = LONGEST_CLASS if isinstance(node, ast.ClassDef) else LONGEST_FUNCTION
+            assert (node.end_lineno or 0) - node.lineno < most, node.name
