@@ -43,4 +43,4 @@ check: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv demo-output build qlora_job.egg-info
