@@ -1,0 +1,69 @@
+"""What stands beside the weights of a real run, and that all of it says the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.jobs import published, run_here
+
+from trainer.evaluation.compare import SCORES
+from trainer.reporting.run_record import RunRecord
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_here(tmp_path_factory.mktemp("run"), MAX_LOSS_RATIO="1e6")
+
+
+@pytest.fixture(scope="module")
+def written(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "run.json").read_text()))
+
+
+def test_everything_that_is_known_of_a_run_is_in_its_typed_record(
+    run: Path, written: dict[str, Any]
+) -> None:
+    record = RunRecord.from_json(written)
+    assert record.as_text() == (run / "run.json").read_text()
+    assert record.data.conversation == record.data.files * 40
+    assert record.training.steps == len((run / "metrics.jsonl").read_text().splitlines())
+    assert record.evaluation.questions == len(record.samples)
+    for score in SCORES:
+        assert score.of(record.evaluation.base) is not None
+
+
+def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
+    """Programs of others read them."""
+    assert list(written["data"]) == [
+        "files", "conversation", "duplicates", "near_duplicates", "skipped", "skipped_first",
+        "assumed_first", "records", "documents", "sequences", "tokens", "trained_tokens",
+        "trained_ends", "truncated", "fully_masked", "held_out", "evaluation_copies",
+        "padding_share", "blocks",
+    ]  # fmt: skip
+    assert list(written["micro_batch"]) == [
+        "blocks", "plan", "reason", "peak_bytes", "tokens_per_s"
+    ]  # fmt: skip
+    assert list(written["micro_batch"]["plan"]) == [
+        "kept_layers", "keep_attention", "offload", "mlp_rows", "logit_rows", "host_ends",
+        "unpacked_layers", "graph", "parts",
+    ]  # fmt: skip
+    assert list(written["training"]) == [
+        "steps", "seconds", "tokens_per_s", "vram_peak_gib", "loss", "best_held_out_loss",
+        "best_held_out_step",
+    ]  # fmt: skip
+    assert list(written["parameters"]) == ["trainable", "total", "trainable_percent"]
+    assert list(written["evaluation"]["tuned"]) == [
+        "loss", "end_loss", "perplexity", "exact", "f1", "stopped"
+    ]  # fmt: skip
+    assert list(written["samples"][0]) == ["question", "reference", "base", "tuned"]
+
+
+def test_report_and_card_say_what_the_record_says(run: Path, written: dict[str, Any]) -> None:
+    files = published(run)
+    report, card = (files[name].decode() for name in ("report.html", "adapter/README.md"))
+    loss = written["evaluation"]["tuned"]["loss"]
+    assert f"{loss:.3f}" in report and f"{loss:.4f}" in card
+    assert files["adapter/curves.png"].startswith(b"\x89PNG")
+    for name in ("report.html", "adapter/README.md", "run.json", "metrics.jsonl"):
+        assert str(run.parent.parent) not in files[name].decode(), name
