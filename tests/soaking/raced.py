@@ -6,7 +6,6 @@ from typing import Any
 
 from soaking.harness import Soak
 from soaking.place import WEIGHTS
-from trainer.models import adapter_files
 
 
 def races(soak: Soak, count: int) -> None:
@@ -71,6 +70,7 @@ def freezes(soak: Soak, count: int) -> None:
 
 def spoil_weights() -> None:
     """Let this process end in other weights, as another kind of device might."""
+    from trainer.models import adapter_files
 
     save = adapter_files.save_adapter
 
