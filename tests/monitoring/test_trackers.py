@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.jobs import ROOT, STEPS, published, run_command, run_here, variables
 
+from trainer import settings
 from trainer.errors import SettingsError
 from trainer.monitoring import trackers
 
@@ -116,6 +117,12 @@ def test_a_missing_package_or_an_unknown_name_ends_before_training(
 ) -> None:
     with pytest.raises(SettingsError, match=r"REPORT_TO=comet needs some of tensorboard"):
         run_here(tmp_path, REPORT_TO="comet,wandb")
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"wandb: not installed here; `pip install -r"):
         run_here(tmp_path, REPORT_TO="wandb")
+
+
+def test_every_name_of_the_setting_is_a_tracker_whose_package_is_required() -> None:
+    assert tuple(trackers.TRACKERS) == settings.TRACKERS
+    required = (ROOT / "requirements-tracking.txt").read_text()
+    assert all(f"\n{kind.package}" in f"\n{required}" for kind in trackers.TRACKERS.values())

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-KEPT = (
+COLUMNS = (
     "step",
     "epoch",
     "loss",
@@ -23,7 +23,7 @@ def rows_of(log_history: Iterable[StepRow]) -> list[StepRow]:
     """transformers' log without what trl adds for itself. What is not finite is None: a gradient
     may be, while fp16's loss scale is found, and JSON has no word for it."""
     return [
-        {name: _plain(row[name]) for name in KEPT if name in row}
+        {name: _plain(row[name]) for name in COLUMNS if name in row}
         for row in log_history
         if "loss" in row
     ]

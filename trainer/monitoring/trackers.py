@@ -5,13 +5,14 @@ fills a queue. transformers' own callbacks are not used, for they record every t
 with local paths, and nothing of the evaluation.
 """
 
-import importlib.util
 import logging
 import os
 import queue
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,18 +24,8 @@ from trainer.settings import Settings
 log = logging.getLogger(__name__)
 
 PROJECT = "qlora-job"  # unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME name another
-PATIENCE_S = 60.0  # for what is still queued when the run is finished
-HASTE_S = 2.0  # when it was stopped
-
-
-def check(settings: Settings) -> None:
-    """Raises SettingsError when the package of a tracker is missing."""
-    missing = [n for n in settings.report_to if importlib.util.find_spec(n) is None]
-    if missing:
-        raise SettingsError(
-            f"QLORA_REPORT_TO={','.join(missing)}: not installed here; "
-            "`pip install -r requirements-tracking.txt`, or leave it out"
-        )
+FINISH_TIMEOUT_S = 60.0  # for what is still queued when the run is finished
+STOP_TIMEOUT_S = 2.0  # when it was stopped
 
 
 class Tracker(Protocol):
@@ -56,25 +47,20 @@ class Tracking:
     """
 
     def __init__(self, settings: Settings, run_id: str, folder: Path) -> None:
-        config = settings.to_dict()
-        makers: dict[str, Callable[[], Tracker]] = {
-            "tensorboard": lambda: TensorBoard(run_id, folder),
-            "mlflow": lambda: MLflow(run_id, config),
-            "wandb": lambda: WandB(run_id, config, folder.parent),
-        }
-        self._makers = {name: makers[name] for name in settings.report_to}
+        self._run = (run_id, settings.to_dict(), folder)
+        self._names = settings.report_to
         self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="tracking")
         self._finished = False
 
     def __enter__(self) -> "Tracking":
-        if self._makers:
+        if self._names:
             self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._makers and not self._finished:
-            self._end(None, HASTE_S)
+        if self._names and not self._finished:
+            self._end(None, STOP_TIMEOUT_S)
 
     def start(self, rows: Sequence[StepRow]) -> None:
         self._queue.put(lambda tracker: tracker.start(rows))
@@ -83,23 +69,23 @@ class Tracking:
         self._queue.put(lambda tracker: tracker.log(row))
 
     def finish(self, scores: StepRow) -> None:
-        """The last figures; returns when they are out, or after PATIENCE_S."""
-        if self._makers:
-            self._end(scores, PATIENCE_S)
+        """The last figures; returns when they are out, or after FINISH_TIMEOUT_S."""
+        if self._names:
+            self._end(scores, FINISH_TIMEOUT_S)
 
-    def _end(self, scores: StepRow | None, patience_s: float) -> None:
+    def _end(self, scores: StepRow | None, timeout_s: float) -> None:
         self._finished = True
         self._queue.put(lambda tracker: tracker.finish(scores))
         self._queue.put(None)
-        self._thread.join(patience_s)
+        self._thread.join(timeout_s)
         if self._thread.is_alive():
-            log.warning("%s did not take all figures in time", ", ".join(self._makers))
+            log.warning("%s did not take all figures in time", ", ".join(self._names))
 
     def _work(self) -> None:
         trackers: dict[str, Tracker] = {}
-        for name, make in self._makers.items():
+        for name in self._names:
             try:
-                trackers[name] = make()
+                trackers[name] = TRACKERS[name].make(*self._run)
             except Exception as error:
                 _leave_out(name, error)
         while (call := self._queue.get()) is not None:
@@ -119,7 +105,7 @@ def _leave_out(name: str, error: Exception) -> None:
 class TensorBoard:
     """Event files, published with the run. Written anew at each start, so that none is missing."""
 
-    def __init__(self, run_id: str, folder: Path) -> None:
+    def __init__(self, run_id: str, config: dict[str, Any], folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         shutil.rmtree(folder, ignore_errors=True)
@@ -146,7 +132,7 @@ class TensorBoard:
 class MLflow:
     """A run in the experiment MLFLOW_EXPERIMENT_NAME at MLFLOW_TRACKING_URI."""
 
-    def __init__(self, run_id: str, config: dict[str, Any]) -> None:
+    def __init__(self, run_id: str, config: dict[str, Any], folder: Path) -> None:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -180,20 +166,20 @@ class MLflow:
 
 
 class WandB:
-    """A run in WANDB_PROJECT; WANDB_MODE=offline writes it to the scratch folder."""
+    """A run in WANDB_PROJECT; WANDB_MODE=offline writes it beside `folder`."""
 
     def __init__(self, run_id: str, config: dict[str, Any], folder: Path) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")  # stdout is for our lines
         import wandb
 
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run_id,
             name=run_id,
             resume="allow",
             config=config,
-            dir=str(folder),
+            dir=str(folder.parent),
             settings=wandb.Settings(
                 console="off", silent=True, disable_git=True, save_code=False, x_disable_stats=True
             ),
@@ -214,3 +200,31 @@ class WandB:
 
 def _numbers(row: StepRow) -> dict[str, float]:
     return {name: value for name, value in row.items() if isinstance(value, int | float)}
+
+
+@dataclass(frozen=True)
+class TrackerKind:
+    """What QLORA_REPORT_TO can name."""
+
+    package: str
+    """as it is imported; requirements-tracking.txt has it"""
+    make: Callable[[str, dict[str, Any], Path], Tracker]
+    """of the run's id, its settings and a folder for local files"""
+
+
+# To add one: a class above, a line here, and its name in settings.TRACKERS.
+TRACKERS = {
+    "tensorboard": TrackerKind("tensorboard", TensorBoard),
+    "mlflow": TrackerKind("mlflow", MLflow),
+    "wandb": TrackerKind("wandb", WandB),
+}
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingsError when the package of a tracker is missing."""
+    missing = [n for n in settings.report_to if not find_spec(TRACKERS[n].package)]
+    if missing:
+        raise SettingsError(
+            f"QLORA_REPORT_TO={','.join(missing)}: not installed here; "
+            "`pip install -r requirements-tracking.txt`, or leave it out"
+        )
