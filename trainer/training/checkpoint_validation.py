@@ -121,13 +121,13 @@ def _position(checkpoint: Path) -> Iterator[str]:
 
 
 def _plan(checkpoint: Path) -> Iterator[str]:
-    choice = read_plan(checkpoint)
-    if choice is not None:
-        yield from misfits(choice.blocks, 1, "blocks")
-        if choice.plan is not None:
-            yield from misfits(choice.plan.to_json(), MemoryPlan(0).to_json())
-        if choice.blocks < 1:
-            yield f"has {choice.blocks} blocks in a micro-batch"
+    execution = read_plan(checkpoint)
+    if execution is not None:
+        yield from misfits(execution.blocks, 1, "blocks")
+        if execution.plan is not None:
+            yield from misfits(execution.plan.to_json(), MemoryPlan(0).to_json())
+        if execution.blocks < 1:
+            yield f"has {execution.blocks} blocks in a micro-batch"
 
 
 def misfits(found: Any, like: Any, where: str = "") -> Iterator[str]:
