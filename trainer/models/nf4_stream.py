@@ -130,8 +130,8 @@ def to_nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor"
 
 
 def to_nf4_in_slices(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
-    """The same bits as `to_nf4`: on a CPU, where bitsandbytes makes float32 copies of the whole
-    matrix, a slice at a time stays in the processor's cache."""
+    """The same bits as `to_nf4`: on a CPU, where bitsandbytes makes several float32 copies of a
+    whole matrix, a slice at a time stays in the processor's cache."""
     import torch
     from bitsandbytes import functional
 
