@@ -33,6 +33,13 @@ def test_one_worker_s_failure_is_that_of_all(tmp_path: Path) -> None:
     assert fault in first.stderr.read() and fault in second.stderr.read()
 
 
+def test_an_adapter_that_the_main_worker_rejects_is_rejected_by_all(tmp_path: Path) -> None:
+    """The others have nothing to do by then, and wait for it to publish."""
+    first, second = start_workers(tmp_path, 2, MAX_LOSS_RATIO="0.01", MAX_STEPS="3")
+    assert ends([first, second]) == [14, 14]
+    assert second.stderr.read().startswith("error: worker 0: ")
+
+
 def test_who_waits_in_a_collective_ends_with_the_type_and_sentence_of_who_failed() -> None:
     first, second = run_program(FAILING, 2)
     assert first.lines == ["DataError worker 1: a file is broken"], first.errors

@@ -78,6 +78,8 @@ class Workers(ProcessGroup):
         try:
             self._join(run, minutes)
             yield
+            if not self.is_main:  # which evaluates and publishes, and may fail there
+                self.wait_for_flag(DONE)
         except OtherFailed as other:
             self._leave(failed=True)
             raise other.error from None
@@ -88,8 +90,6 @@ class Workers(ProcessGroup):
             raise
         if self.is_main:
             self._met().set(DONE)
-        else:
-            self.wait_for_flag(DONE)
         self._leave(failed=False)
 
     def _join(self, run: str, minutes: float) -> None:
