@@ -23,6 +23,7 @@ TABLES = {
     "wrapped.json": makers.jsonl({"version": 1, "data": [RECORD]}),
     "lines.json": makers.jsonl(RECORD, RECORD),
     "a.jsonl": makers.jsonl(RECORD),
+    "a.ndjson": makers.jsonl(RECORD),
     "a.parquet": makers.parquet([RECORD]),
 }
 

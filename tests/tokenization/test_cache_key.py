@@ -120,5 +120,5 @@ def test_every_format_names_libraries_that_are_installed_and_pinned() -> None:
         assert f"\n{name}=={version(name)} " in pinned
     libraries = {form: kind.libraries for form, kind in formats.FILE_TYPES.items()}
     assert {form for form, names in libraries.items() if not names} == {
-        *(".txt", ".md", ".rst", ".json", ".jsonl", ".csv", ".tsv"),
+        *(".txt", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"),
     }

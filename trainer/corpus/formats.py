@@ -177,6 +177,7 @@ FILE_TYPES = {
     ".html": _HTML,
     ".htm": _HTML,
     ".jsonl": FileType(partial(_table, tables.json_lines), is_harmless=True),
+    ".ndjson": FileType(partial(_table, tables.json_lines), is_harmless=True),
     ".json": FileType(partial(_table, tables.json_document)),
     ".csv": FileType(partial(_table, tables.delimited), is_harmless=True),
     ".tsv": FileType(partial(_table, partial(tables.delimited, delimiter="\t")), is_harmless=True),
