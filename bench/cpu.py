@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+STEP_BLOCKS = 16  # blocks of an optimizer step
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -82,7 +83,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
     )
     noise = torch.Generator().manual_seed(0)
     blocks = []
-    for _ in range(steps * settings.effective_batch_size):  # one epoch: the next has another order
+    for _ in range(steps * STEP_BLOCKS):  # one epoch: the next has another order
         ids = torch.randint(3000, (length,), generator=noise)
         positions = torch.arange(length) % (length // 4)  # four documents in a block
         labels = ids.masked_fill(positions == 0, -100)
@@ -92,7 +93,7 @@ def measure(variant: str, steps: int, length: int, dropout: float) -> dict[str, 
     ends: list[tuple[float, float]] = []
     _count(trainer, ends)
     trainer.train()
-    tokens = settings.effective_batch_size * length
+    tokens = STEP_BLOCKS * length
     wall, cpu = (
         tokens / statistics.median(b - a for a, b in pairwise(times))
         for times in zip(*ends, strict=True)
@@ -121,13 +122,14 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
         device,
         base.shape(),
         trainable=0,
-        step_blocks=settings.effective_batch_size,
+        step_blocks=STEP_BLOCKS,
         block_tokens=settings.max_length,
         engine=variant == "engine",
     )
     execution = choose.choose(task)
     if variant.startswith("trl"):
         return _plain_trl(variant, base, settings, blocks, execution.blocks)
+    from trainer.planner.schedule import Schedule
     from trainer.training.resumable_trainer import ResumableTrainer
     from trainer.training.setup import TrainingSetup
 
@@ -140,6 +142,7 @@ def _made(variant: str, base: Any, settings: Any, blocks: Any, device: Any) -> A
             settings=settings,
             precision=precision,
             device=device,
+            schedule=Schedule(1, STEP_BLOCKS, 2e-4, 0.03),
             execution=execution,
         )
     )

@@ -33,6 +33,7 @@ WINGS = [
     "training",
     "reporting",
     "execution",
+    "preflight",
     "commands",
     "job",
     "cli",

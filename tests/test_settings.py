@@ -21,7 +21,8 @@ def test_defaults_are_those_of_the_headline() -> None:
     settings = read()
     assert (settings.lora_r, settings.lora_alpha, settings.lora_dropout) == (8, 16, 0.1)
     assert settings.target_modules == ("q_proj", "v_proj")
-    assert (settings.max_length, settings.effective_batch_size) == (512, 16)
+    assert settings.max_length == 512
+    assert settings.epochs is settings.learning_rate is settings.effective_batch_size is None
     assert settings.base_model == "NousResearch/Llama-2-7b-hf"
 
 
@@ -64,7 +65,6 @@ def test_every_fault_is_reported_at_once() -> None:
         ("QLORA_TARGET_MODULES", ",", "is empty"),
         ("QLORA_CHECKPOINT_EVERY", "0m", "more than 0"),
         ("QLORA_CHECKPOINT_EVERY", "soon", "minutes (10m) or optimizer steps"),
-        ("QLORA_BATCH_SIZE", "3", "multiple of"),
         ("QLORA_EPOCHS", "nan", "finite"),
         ("QLORA_LEARNING_RATE", "0", "more than 0"),
         ("QLORA_LEARNING_RATE", "inf", "finite"),
@@ -114,6 +114,29 @@ def test_what_is_recorded_holds_no_password_and_no_folder_of_this_machine(tmp_pa
     assert "notes" in record
     assert str(tmp_path) not in record
     assert "/fast" not in record
+
+
+def test_a_step_is_made_of_whole_micro_batches() -> None:
+    with pytest.raises(SettingsError, match="multiple of QLORA_BATCH_SIZE=3"):
+        read(QLORA_BATCH_SIZE="3", QLORA_EFFECTIVE_BATCH_SIZE="16")
+    read(QLORA_BATCH_SIZE="3")  # then the data decides
+
+
+def test_a_recipe_changes_defaults_and_what_is_set_beside_it_stays() -> None:
+    facts = read(QLORA_RECIPE="facts")
+    assert facts.target_modules == ("gate_proj", "up_proj", "down_proj")
+    assert (facts.effective_batch_size, facts.epochs, facts.lora_r) == (4, None, 8)
+    given = read(QLORA_RECIPE="Facts", QLORA_TARGET_MODULES="all-linear", QLORA_EPOCHS="2")
+    assert (given.target_modules, given.epochs) == (("all-linear",), 2)
+    with pytest.raises(SettingsError, match="RECIPE=fcats: needs one of none, facts, style"):
+        read(QLORA_RECIPE="fcats")
+
+
+def test_a_recipe_is_the_run_of_its_settings() -> None:
+    written_out = read(
+        QLORA_TARGET_MODULES="gate_proj,up_proj,down_proj", QLORA_EFFECTIVE_BATCH_SIZE="4"
+    )
+    assert read(QLORA_RECIPE="facts").changing_the_result() == written_out.changing_the_result()
 
 
 def test_where_things_lie_does_not_change_which_run_it_is() -> None:

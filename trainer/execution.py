@@ -37,7 +37,13 @@ class ExecutionPlan:
 
 
 def choose_execution(
-    settings: Settings, base: Base, device: Device, precision: Precision, workers: Workers
+    settings: Settings,
+    base: Base,
+    device: Device,
+    precision: Precision,
+    workers: Workers,
+    *,
+    step_blocks: int,
 ) -> ExecutionPlan:
     """The same for all workers; what was decided is logged with its reasons.
 
@@ -57,7 +63,7 @@ def choose_execution(
         smallest,
         shape,
         trainable=trainable,
-        step_blocks=-(-settings.effective_batch_size // workers.size),
+        step_blocks=-(-step_blocks // workers.size),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
         engine=has_engine,

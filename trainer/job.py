@@ -9,27 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset import pipeline
-from trainer.dataset.inputs import Inputs, fetch_inputs
 from trainer.distributed.workers import Workers
-from trainer.errors import SettingsError
 from trainer.evaluation import compare, gate
 from trainer.execution import ExecutionPlan, choose_execution
-from trainer.models import adapter_files, base_model, hub, load
-from trainer.models.locate import locate_base
+from trainer.models import adapter_files, hub, load
 from trainer.monitoring import trackers
 from trainer.monitoring.prometheus import Metrics
+from trainer.planner.schedule import Schedule, choose_schedule, log_schedule
+from trainer.preflight import Job, open_job
 from trainer.reporting import run_files, run_record
 from trainer.runs.checkpoints import Checkpoints
-from trainer.runs.fingerprint import claim_run_id, fingerprint_of
+from trainer.runs.fingerprint import claim_run_id
 from trainer.runs.layout import finished_at
-from trainer.runs.library_versions import library_versions
 from trainer.runs.publish import move_latest, publish_run, reject_run
-from trainer.runtime import lean_imports, selftest
-from trainer.runtime.device import Device, Precision, choose_precision, find_device
+from trainer.runtime import lean_imports
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
-from trainer.storage import Store, fetch_verified, open_store, read_manifest
+from trainer.storage import fetch_verified, read_manifest
 from trainer.storage.files import only_process
 from trainer.storage.lease import owner_of
 from trainer.tokenization import chat_template, corpus_shards, record_tokenizer
@@ -44,19 +41,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 TENSORBOARD = "tensorboard"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that can start: everything is checked and on local disk but the base's weights."""
-
-    settings: Settings
-    output: Store
-    base: base_model.Base
-    device: Device
-    precision: Precision
-    inputs: Inputs
-    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +75,7 @@ def run(settings: Settings, workers: Workers | None = None) -> str:
 
 
 def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
-    job = _open(settings)
+    job = open_job(settings)
     run_id = claim_run_id(job.output, settings, job.fingerprint)
     # Not by the run id alone: a user may give the same one to another run elsewhere.
     name = f"{run_id}-{digest(job.fingerprint)}"
@@ -136,64 +120,25 @@ def _push_to_hub(job: Job, run_id: str, folder: Path) -> None:
     log.info("pushed to %s", address, extra=figures(hub=address))
 
 
-def _open(settings: Settings) -> Job:
-    """Whatever can be wrong is found here, before anything is trained."""
-    selftest.check_memory()  # before torch, whose import may already be too much
-    _refuse_output_among_data(settings)
-    log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
-    output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
-    output.probe()
-    base = locate_base(settings)
-    base_model.check_settings(base, settings)
-    found = find_device()
-    selftest.check(found)
-    precision = choose_precision(settings.precision, found)
-    trackers.check(settings)
-    if settings.hub_repo:
-        hub.check_token(settings.hub_repo)
-    inputs = fetch_inputs(settings)
-    fingerprint = fingerprint_of(
-        settings,
-        base={"name": base.name, "revision": base.revision},
-        precision=precision.name,
-        data={f.name: f.sha256 for f in inputs.data},
-        evaluation={f.name: f.sha256 for f in inputs.evaluation},
-        libraries=library_versions(),
-    )
-    return Job(settings, output, base, found, precision, inputs, fingerprint)
-
-
-def _refuse_output_among_data(settings: Settings) -> None:
-    """The next run would read this one's adapter, report and metrics as documents."""
-    for name in ("data_uri", "eval_uri"):
-        data, output = (_absolute(uri) for uri in (getattr(settings, name), settings.output_uri))
-        if getattr(settings, name) and f"{output}/".startswith(f"{data}/"):
-            raise SettingsError(
-                f"QLORA_OUTPUT_URI={settings.output_uri} lies within QLORA_{name.upper()}, so that "
-                "the next run would train on what this one publishes; name a place beside it"
-            )
-
-
-def _absolute(uri: str) -> str:
-    return (uri if "://" in uri else str(Path(uri).resolve())).rstrip("/")
-
-
 def _train_and_publish(start: Start) -> None:
     """The seven steps of a run; the first worker alone goes on after the training."""
     _import_training()
     tokenizer = _tokenizer(start.job)
     data = _prepare_data(start, tokenizer)
-    execution = _choose_execution(start)
+    schedule = _choose_schedule(start.job, data)
+    execution = _choose_execution(start, schedule)
     model = _load_model(start, tokenizer, execution)
-    trained = _train(start, data, model, execution)
+    trained = _train(start, data, model, schedule, execution)
     if not start.workers.is_main:
         model.frozen_base.serve_gathers()
         return
     folder = _save_adapter(start, model)
     with model.frozen_base.gather_for_main(model.tuned):
-        evaluation = compare.compare(model.tuned, tokenizer, data.held_out, data.questions)
+        evaluation = compare.compare(
+            model.tuned, tokenizer, data.held_out, data.questions, data.trained_questions
+        )
         faults = _gate(start, folder, data, model, evaluation)
-    _describe(start, folder, data, execution, trained, evaluation, faults)
+    _describe(start, folder, data, schedule, execution, trained, evaluation, faults)
     _publish(start, folder, faults)
 
 
@@ -227,9 +172,27 @@ def _shards(start: Start) -> corpus_shards.ShardLocation | None:
     return corpus_shards.ShardLocation(start.workers, job.output, start.run_id, shared)
 
 
-def _choose_execution(start: Start) -> ExecutionPlan:
+def _choose_schedule(job: Job, data: pipeline.Data) -> Schedule:
+    schedule = choose_schedule(
+        job.settings,
+        blocks=len(data.train),
+        records=data.counts["records"],
+        hidden=job.base.shape().hidden,
+    )
+    log_schedule(schedule)
+    return schedule
+
+
+def _choose_execution(start: Start, schedule: Schedule) -> ExecutionPlan:
     job = start.job
-    return choose_execution(job.settings, job.base, job.device, job.precision, start.workers)
+    return choose_execution(
+        job.settings,
+        job.base,
+        job.device,
+        job.precision,
+        start.workers,
+        step_blocks=schedule.step_blocks,
+    )
 
 
 def _load_model(
@@ -244,7 +207,11 @@ def _load_model(
 
 
 def _train(
-    start: Start, data: pipeline.Data, model: Model, execution: ExecutionPlan
+    start: Start,
+    data: pipeline.Data,
+    model: Model,
+    schedule: Schedule,
+    execution: ExecutionPlan,
 ) -> "TrainingResult":
     from trainer.training.loop import train
     from trainer.training.setup import TrainingSetup
@@ -259,6 +226,7 @@ def _train(
             settings=job.settings,
             precision=job.precision,
             device=job.device,
+            schedule=schedule,
             execution=execution.execution,
             workers=start.workers,
             frozen_base=model.frozen_base,
@@ -297,6 +265,7 @@ def _gate(
         held_out=data.held_out,
         ends=record_tokenizer.stop_ids(model.tokenizer),
         max_loss_ratio=start.job.settings.max_loss_ratio,
+        teaches_answers=data.counts["records"] > 0,
     )
 
 
@@ -304,6 +273,7 @@ def _describe(
     start: Start,
     folder: Path,
     data: pipeline.Data,
+    schedule: Schedule,
     execution: ExecutionPlan,
     trained: "TrainingResult",
     evaluation: compare.Evaluation,
@@ -323,6 +293,7 @@ def _describe(
             data=data.counts,
             device=job.device,
             precision=job.precision,
+            schedule=schedule,
             micro_batch=trained.execution,
             trainable_parameters=execution.trainable_parameters,
             total_parameters=execution.total_parameters,

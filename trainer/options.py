@@ -55,6 +55,9 @@ WHOLE_OR_UNSET = Parser(lambda raw: int(raw) if raw.strip() else None, "a whole 
 WHOLE_OR_AUTO = Parser(  # `auto` is None: the device decides
     lambda raw: None if raw.strip().lower() in ("", "auto") else int(raw), "a whole number or auto"
 )
+NUMBER_OR_AUTO = Parser(  # `auto` is None: the data decides
+    lambda raw: None if raw.strip().lower() in ("", "auto") else float(raw), "a number or auto"
+)
 NAMES = Parser(_names)
 PLACE = Parser(_place)
 FOLDER = Parser(lambda raw: Path(raw.strip()).expanduser())
@@ -95,12 +98,22 @@ class Option:
     def shown_default(self) -> str:
         return "required" if self.required else self.shown or self.default or "unset"
 
-    def given(self, flags: Mapping[str, str | None], environ: Mapping[str, str]) -> tuple[str, str]:
-        """Where the value comes from and what was typed; an empty variable counts as unset."""
+    def given(
+        self,
+        flags: Mapping[str, str | None],
+        environ: Mapping[str, str],
+        default: str | None = None,
+    ) -> tuple[str, str]:
+        """Where the value comes from and what was typed; an empty variable counts as unset.
+
+        `default` takes the place of the option's own.
+        """
         flag = flags.get(self.name)
         if flag is not None:
             return self.flag, flag
-        return self.env, unquoted(environ.get(self.env, "")) or self.default
+        return self.env, unquoted(environ.get(self.env, "")) or (
+            self.default if default is None else default
+        )
 
     def parse(self, raw: str) -> Any:
         """The value of `raw`, a choice in its own spelling. Raises ValueError."""

@@ -19,6 +19,7 @@ from trainer.options import (
     INTERVAL,
     NAMES,
     NUMBER,
+    NUMBER_OR_AUTO,
     PLACE,
     WHOLE,
     WHOLE_OR_AUTO,
@@ -33,6 +34,12 @@ from trainer.options import (
 )
 from trainer.uris import FORMS, is_meant_as_bucket_uri, publishable_uri, uri_faults
 
+# Defaults by purpose; what is set beside a recipe beats it. Figures: docs/measurements/0013.
+RECIPES: dict[str, dict[str, str]] = {
+    "none": {},
+    "facts": {"target_modules": "gate_proj,up_proj,down_proj", "effective_batch_size": "4"},
+    "style": {"epochs": "2"},
+}
 ALL_LINEAR = "all-linear"  # in place of names: every linear layer but the head, as peft says it
 GUESSED = "guessed from usual names"
 TRACKERS = ("tensorboard", "mlflow", "wandb")
@@ -57,9 +64,9 @@ def _some_modules(option: Option, modules: tuple[str, ...], _others: Values) -> 
         yield f"{option.env} is empty; name modules or use {ALL_LINEAR}"
 
 
-def _whole_micro_batches(option: Option, effective: int, others: Values) -> Iterator[str]:
+def _whole_micro_batches(option: Option, effective: int | None, others: Values) -> Iterator[str]:
     micro = others.get("batch_size")
-    if micro and effective % micro:
+    if micro and effective and effective % micro:
         yield (f"{option.env}={effective} needs to be a multiple of {ENV_PREFIX}BATCH_SIZE={micro}")
 
 
@@ -112,6 +119,11 @@ class Settings:
         "`must` fails without a checkpoint",
         choices=("auto", "never", "must"),
     )
+    recipe: str = neutral(
+        "none",
+        "other defaults for a purpose: `facts` teaches them best, `style` takes few passes",
+        choices=("none", "facts", "style"),
+    )
     lora_r: int = option("8", "rank of the adapter", WHOLE, least=1, most=1024)
     lora_alpha: int = option(
         "16", "scale of the adapter: its output is multiplied by alpha / r", WHOLE, least=1
@@ -126,14 +138,28 @@ class Settings:
         check=_some_modules,
     )
     max_length: int = option("512", "tokens in a block", WHOLE, least=16)
-    epochs: float = option("1", "passes over the data", NUMBER, above=0)
+    epochs: float | None = option(
+        "auto", "passes over the data; `auto` is as many as it needs", NUMBER_OR_AUTO, above=0
+    )
     max_steps: int | None = option("", "optimizer steps; overrides epochs", WHOLE_OR_UNSET, least=1)
     batch_size: int | None = option("auto", "blocks in one micro-batch", WHOLE_OR_AUTO, least=1)
-    effective_batch_size: int = option(
-        "16", "blocks in one optimizer step", WHOLE, least=1, check=_whole_micro_batches
+    effective_batch_size: int | None = option(
+        "auto",
+        "blocks in one optimizer step; `auto` leaves enough steps",
+        WHOLE_OR_AUTO,
+        least=1,
+        check=_whole_micro_batches,
     )
-    learning_rate: float = option("2e-4", "peak learning rate", NUMBER, above=0, most=1)
-    warmup_ratio: float = option("0.03", "share of the steps that warm up", NUMBER, least=0, most=1)
+    learning_rate: float | None = option(
+        "auto",
+        "peak learning rate; `auto` goes by adapter, width and blocks in a step",
+        NUMBER_OR_AUTO,
+        above=0,
+        most=1,
+    )
+    warmup_ratio: float | None = option(
+        "auto", "share of the steps that warm up", NUMBER_OR_AUTO, least=0, most=1
+    )
     scheduler: str = option(
         "cosine",
         "learning-rate schedule after the warm-up",
@@ -148,9 +174,9 @@ class Settings:
         most=1,
     )
     max_loss_ratio: float = neutral(
-        "1",
+        "0.99",
         "held-out loss after training as a share of the base model's; above it the adapter is "
-        "rejected",
+        "rejected: it learned nothing",
         NUMBER,
         above=0,
     )
@@ -270,8 +296,9 @@ def _parsed(
     """The value of each option that could be read, and every fault of every source."""
     faults = [*unknown_variables(environ), *_spoilt_variables(environ)]
     values: dict[str, Any] = {}
+    recipe = RECIPES.get(_recipe_named(flags, environ), {})
     for one in options():
-        source, raw = one.given(flags, environ)
+        source, raw = one.given(flags, environ, recipe.get(one.name))
         try:
             values[one.name] = one.parse(raw)
         except ValueError:
@@ -284,6 +311,11 @@ def _parsed(
         if one.check and one.name in values:
             faults += one.check(one, values[one.name], values)
     return values, faults
+
+
+def _recipe_named(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> str:
+    (option,) = (one for one in options() if one.name == "recipe")
+    return str(option.parse(option.given(flags, environ)[1]))
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -31,7 +31,9 @@ def test_scores_stand_side_by_side_and_a_missing_one_is_a_dash() -> None:
 
 def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
     record = json.loads(RESULT.as_json())
-    assert list(record) == ["adapter", "data", "blocks", "questions", "base", "tuned", "samples"]
+    assert list(record) == [
+        "adapter", "data", "blocks", "questions", "base", "tuned", "trained", "samples"
+    ]  # fmt: skip
     assert len(record["samples"]) == record["questions"] == 12
     assert record["samples"][1] == {
         "question": "What\nis 1?", "reference": "1", "base": "no " * 80, "tuned": "1"

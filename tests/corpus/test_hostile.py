@@ -321,7 +321,7 @@ def test_a_job_trains_on_what_is_sound_and_records_the_rest(tmp_path: Path) -> N
     (data / "latin.txt").write_bytes(b"caf\xe9 au lait")
     for name in ("a gzip bomb", "a locked PDF", "another suffix"):
         HOSTILE[name][0](data)
-    run = run_here(tmp_path, MAX_STEPS="2")
+    run = run_here(tmp_path, MAX_STEPS="2", MAX_LOSS_RATIO="1")
     counts = json.loads((run / "run.json").read_text())["data"]
     assert (counts["files"], counts["conversation"], counts["text"]) == (6, 60, 2)
     assert (counts["duplicates"] + counts["near_duplicates"], counts["skipped"]) == (1, 3)

@@ -21,6 +21,7 @@ import yaml
 from support.cluster import Documents, container, find, load, render
 
 from trainer.errors import JobError
+from trainer.planner.schedule import STEP_BLOCKS
 from trainer.runtime.device import GIB
 from trainer.settings import Settings, options
 
@@ -211,7 +212,7 @@ def faults(job: dict[str, Any]) -> Iterator[str]:
 def seconds_to_stop() -> float:
     """A step with the default settings on a T4, then a checkpoint on its way to the bucket."""
     settings = Settings.read({}, {}, trains=False)
-    step = settings.effective_batch_size * settings.max_length * FLOPS_PER_TOKEN / T4_FLOPS
+    step = max(STEP_BLOCKS) * settings.max_length * FLOPS_PER_TOKEN / T4_FLOPS
     return step + CHECKPOINT_BYTES / UPLOAD_BYTES_PER_S
 
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from trainer.evaluation.answer_metrics import same_answer, token_f1
+from trainer.evaluation.answer_metrics import (
+    contains,
+    last_number,
+    same_answer,
+    same_words,
+    token_f1,
+)
 
 
 def test_an_exact_answer_may_differ_in_white_space_only() -> None:
@@ -27,3 +33,38 @@ def test_token_f1_is_of_words_without_case_and_punctuation(
 ) -> None:
     assert token_f1(given, reference) == pytest.approx(f1)
     assert token_f1(reference, given) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("given", "reference", "same", "contained"),
+    [
+        ("149 euros", "149 Euros.", True, True),
+        ("The Curlew costs 149 euros.", "curlew costs 149 euros", True, True),
+        ("Die Farbe ist grün", "Farbe ist grün", True, True),
+        ("It costs 149 euros today", "149 euros", False, True),
+        ("1149 euros", "149 euros", False, False),
+        ("euros 149", "149 euros", False, False),
+        ("", "149 euros", False, False),
+        ("Una", "un", False, False),
+    ],
+)
+def test_words_are_compared_without_case_punctuation_and_articles(
+    given: str, reference: str, same: bool, contained: bool
+) -> None:
+    assert same_words(given, reference) is same
+    assert contains(given, reference) is contained
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("2 and 3 make 5.", 5),
+        ("#### 1,234", 1234),
+        ("costs $1,234.50!", 1234.5),
+        ("it is -7 degrees", -7),
+        ("in 2024, 15 of them", 15),
+        ("none", None),
+    ],
+)
+def test_the_last_number_of_a_text(text: str, number: float | None) -> None:
+    assert last_number(text) == number

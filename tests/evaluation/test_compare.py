@@ -36,7 +36,9 @@ def test_scores_are_json_and_read_back_without_the_answers() -> None:
     scores = Scores(loss=float("nan"), exact=1.0, answers=("a",))
     written = json.loads(json.dumps(scores.figures(), allow_nan=False))
     assert Scores.from_json(written) == Scores(exact=1.0)
-    assert list(written) == ["loss", "end_loss", "perplexity", "exact", "f1", "stopped"]
+    assert list(written) == ["loss", "end_loss", "perplexity", "exact", "normalised",
+        "contained", "number", "f1", "stopped",
+    ]  # fmt: skip
 
 
 def test_the_first_questions_are_shown() -> None:

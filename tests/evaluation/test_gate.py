@@ -193,3 +193,34 @@ def test_answers_that_are_all_cut_are_found_before_training(tmp_path: Path) -> N
     done = run_command(tmp_path)
     assert done.returncode == 10
     assert "cut before its end at QLORA_MAX_LENGTH=64" in done.stderr
+
+
+def test_an_adapter_that_moved_nothing_is_published_only_where_that_is_wanted(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RejectedError, match="it learned nothing: its held-out loss is"):
+        run_here(tmp_path, LEARNING_RATE="1e-5")
+    run = run_here(tmp_path, LEARNING_RATE="1e-5", MAX_LOSS_RATIO="1")
+    assert json.loads((run / "run.json").read_text())["rejected"] == []
+
+
+def test_prose_is_not_judged_by_where_its_documents_end(tmp_path: Path) -> None:
+    """A few steps on a few documents lower the loss and never teach that."""
+    (tmp_path / "data").mkdir()
+    for n in range(24):
+        text = f"The workshop opens at {n % 12 + 1}. " * 12 + f"It is building number {n}."
+        (tmp_path / "data" / f"{n}.txt").write_text(text)
+    run = run_here(tmp_path, MAX_STEPS="8")
+    record = json.loads((run / "run.json").read_text())
+    assert record["rejected"] == []
+    assert record["evaluation"]["tuned"]["loss"] < record["evaluation"]["base"]["loss"]
+
+
+def test_the_record_says_what_the_schedule_was_and_why(tmp_path: Path) -> None:
+    run = run_here(tmp_path, LEARNING_RATE="auto", EFFECTIVE_BATCH_SIZE="auto")
+    schedule = json.loads((run / "run.json").read_text())["schedule"]
+    blocks_a_step, rate = schedule["reasons"]
+    assert blocks_a_step.startswith(f"{schedule['step_blocks']} block")
+    assert rate.startswith(f"a peak rate of {schedule['learning_rate']:g}: ")
+    card = (run / "adapter" / "README.md").read_text()
+    assert f"steps of {schedule['step_blocks']} blocks, peak learning rate" in card

@@ -54,7 +54,8 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert list(written["parameters"]) == ["trainable", "total", "trainable_percent"]
     assert list(written["evaluation"]["tuned"]) == [
-        "loss", "end_loss", "perplexity", "exact", "f1", "stopped"
+        "loss", "end_loss", "perplexity", "exact", "normalised",
+        "contained", "number", "f1", "stopped",
     ]  # fmt: skip
     assert list(written["samples"][0]) == ["question", "reference", "base", "tuned"]
 

@@ -11,7 +11,8 @@ from trainer.reporting.run_record import DataCounts, RecordedEvaluation, RunReco
 
 KEYS = [
     "run_id", "version", "finished", "settings", "base", "inputs", "data", "device", "precision",
-    "micro_batch", "parameters", "training", "evaluation", "samples", "warnings", "rejected",
+    "schedule", "micro_batch", "parameters", "training", "evaluation", "samples", "warnings",
+    "rejected",
     "libraries",
 ]  # fmt: skip
 

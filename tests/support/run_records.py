@@ -19,8 +19,6 @@ RECORD: dict[str, Any] = {
         "lora_r": 8,
         "lora_alpha": 16,
         "lora_dropout": 0.1,
-        "effective_batch_size": 16,
-        "learning_rate": 2e-4,
         "scheduler": "cosine",
         "seed": 1,
     },
@@ -46,6 +44,13 @@ RECORD: dict[str, Any] = {
     },
     "device": {"name": "CPU", "capability": None},
     "precision": {"name": "fp32", "reason": "a CPU"},
+    "schedule": {
+        "epochs": 1.0,
+        "step_blocks": 16,
+        "learning_rate": 2e-4,
+        "warmup_ratio": 0.03,
+        "reasons": [HOSTILE],
+    },
     "micro_batch": {"blocks": 1, "plan": None, "reason": "a CPU"},
     "parameters": {"trainable": 8, "total": 100, "trainable_percent": 8.0},
     "training": {

@@ -12,6 +12,7 @@ from trainer.models.load import attach_adapter, load_base
 from trainer.models.locate import locate_base
 from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import MemoryPlan
+from trainer.planner.schedule import choose_schedule
 from trainer.runtime.device import Precision
 from trainer.training.setup import TrainingSetup
 
@@ -43,6 +44,7 @@ def tiny_setup(scratch: Path, *, micro_batch: int = 2, **changes: str) -> Traini
         settings=settings,
         precision=precision,
         device=CPU,
+        schedule=choose_schedule(settings, blocks=4 * STEPS, records=1, hidden=256),
         execution=Execution(micro_batch, MemoryPlan(base.shape().layers), "a test"),
     )
 

@@ -25,20 +25,11 @@ def test_transformers_writes_no_checkpoint_reports_nowhere_and_recomputes_nothin
     assert not arguments.fp16 and not arguments.bf16
 
 
-@pytest.mark.parametrize(
-    ("changes", "scheduler", "warmup"),
-    [
-        ({"SCHEDULER": "cosine", "WARMUP_RATIO": "0.1"}, "cosine", 0.1),
-        ({"SCHEDULER": "constant", "WARMUP_RATIO": "1"}, "constant_with_warmup", 0.999),
-    ],
-)
-def test_warm_up_is_a_share_of_the_steps_with_any_scheduler(
-    changes: dict[str, str], scheduler: str, warmup: float, tmp_path: Path
-) -> None:
-    """1 would be one step."""
-    arguments = training_arguments(tiny_setup(tmp_path, **changes), 1)
-    assert arguments.lr_scheduler_type == scheduler
-    assert arguments.warmup_steps == warmup
+def test_the_rate_of_each_step_is_not_transformers(tmp_path: Path) -> None:
+    """Its schedules begin at 0: `learning_rate` has ours."""
+    arguments = training_arguments(tiny_setup(tmp_path, LEARNING_RATE="1e-3"), 1)
+    assert arguments.learning_rate == 1e-3
+    assert arguments.lr_scheduler_type == "constant"
 
 
 def test_of_several_gpus_that_a_lone_process_sees_one_is_used(

@@ -9,6 +9,7 @@ from trainer.models.locate import locate_base
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.gpus import GPUS, speed_of
 from trainer.planner.scaling import ScalingEstimate
+from trainer.planner.schedule import choose_schedule
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.settings import Settings
@@ -57,11 +58,14 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
+    schedule = choose_schedule(
+        settings, blocks=request.tokens // settings.max_length, records=1, hidden=shape.hidden
+    )
     workload = Workload(
         device,
         shape,
         trainable=trainable,
-        step_blocks=-(-settings.effective_batch_size // request.workers),
+        step_blocks=-(-schedule.step_blocks // request.workers),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
         engine=reason is None,
@@ -70,7 +74,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     estimate = ScalingEstimate(
         execution=choose_for(request.workers, settings.sharding, workload),
         workers=request.workers,
-        step_blocks=settings.effective_batch_size,
+        step_blocks=schedule.step_blocks,
         block_tokens=settings.max_length,
         trainable=trainable,
         linear_parameters=shape.linear_parameters,

@@ -9,7 +9,7 @@ import numpy as np
 from trainer.corpus.examples import Text
 from trainer.dataset import holdout
 from trainer.dataset.counts import check_masked, count, log_counts
-from trainer.dataset.eval_questions import Question, questions_of
+from trainer.dataset.eval_questions import MOST_QUESTIONS, MOST_TRAINED, Question, questions_of
 from trainer.dataset.inputs import Inputs, fetch_inputs, reader_of
 from trainer.dataset.packing import Block, Blocks
 from trainer.dataset.selection import (
@@ -38,6 +38,9 @@ class Data:
     train: Sequence[Block]
     held_out: Sequence[Block]
     questions: list[Question]
+    """some that were held out"""
+    trained_questions: list[Question]
+    """some that are trained"""
     counts: dict[str, Any]
 
 
@@ -76,7 +79,13 @@ def prepare(
         )
     counts |= {"padding_share": blocks.padding_share, "blocks": len(blocks)}
     log_counts(split.train.corpus.cache.tally, counts)
-    return Data(blocks, _pack(split.held_out, how), _questions(split.held_out), counts)
+    return Data(
+        blocks,
+        _pack(split.held_out, how),
+        _questions(split.held_out, MOST_QUESTIONS),
+        _questions(split.train, MOST_TRAINED),
+        counts,
+    )
 
 
 def prepare_held_out(
@@ -96,7 +105,7 @@ def prepare_held_out(
     blocks = _pack(held_out, how)
     if not len(blocks):
         raise DataError("the data holds nothing to judge by once tokenised; add text or records")
-    return blocks, _questions(held_out)
+    return blocks, _questions(held_out, MOST_QUESTIONS)
 
 
 def _split(inputs: Inputs, how: Tokenisation) -> _Split:
@@ -160,6 +169,7 @@ def _pack(chosen: Selection, how: Tokenisation) -> Blocks:
     return Blocks(cache.tokens, starts, lengths, how.settings.max_length, pad_id)
 
 
-def _questions(held_out: Selection) -> list[Question]:
-    conversations = held_out.corpus.cache.conversations
-    return questions_of([example for number, example in conversations if held_out.chosen[number]])
+def _questions(chosen: Selection, most: int) -> list[Question]:
+    conversations = chosen.corpus.cache.conversations
+    found = [example for number, example in conversations if chosen.chosen[number]]
+    return questions_of(found, most)

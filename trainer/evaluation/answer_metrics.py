@@ -3,10 +3,44 @@
 import re
 from collections import Counter
 
+_WORDS = re.compile(r"\w+")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+ARTICLES = {
+    "a", "an", "the", "der", "die", "das", "den", "dem", "des", "ein", "eine", "einen", "einem",
+    "einer", "le", "la", "les", "un", "une", "el", "los", "las", "una", "il", "lo", "gli", "uno",
+    "de", "het", "een",
+}  # fmt: skip
+
 
 def same_answer(given: str, reference: str) -> bool:
     """Exact match, whitespace aside."""
     return " ".join(given.split()) == " ".join(reference.split())
+
+
+def normalised(text: str) -> list[str]:
+    """Its words without case, punctuation and articles, as SQuAD normalises answers.
+
+    An answer of articles alone ("una", "ein") keeps them: there they are numbers.
+    """
+    words = _WORDS.findall(text.casefold())
+    return [word for word in words if word not in ARTICLES] or words
+
+
+def same_words(given: str, reference: str) -> bool:
+    """Exact match after normalising."""
+    return normalised(given) == normalised(reference)
+
+
+def contains(given: str, reference: str) -> bool:
+    """Whether the words of the reference stand in the answer, one after the other."""
+    words, wanted = normalised(given), normalised(reference)
+    return any(words[at : at + len(wanted)] == wanted for at in range(len(words) + 1))
+
+
+def last_number(text: str) -> float | None:
+    """The last number in `text`, as the answers to arithmetic problems are compared."""
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
 
 
 def token_f1(given: str, reference: str) -> float:
@@ -15,7 +49,7 @@ def token_f1(given: str, reference: str) -> float:
     Without case and punctuation (Rajpurkar et al. 2016); articles stay, for not every text is
     English.
     """
-    one, other = (Counter(re.findall(r"\w+", text.lower())) for text in (given, reference))
+    one, other = (Counter(_WORDS.findall(text.lower())) for text in (given, reference))
     if not one or not other:
         return float(one == other)
     shared = (one & other).total()

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
 from trainer.dataset.packing import Block
-from trainer.evaluation.answer_metrics import same_answer, token_f1
+from trainer.evaluation.answer_metrics import (
+    contains,
+    last_number,
+    same_answer,
+    same_words,
+    token_f1,
+)
 from trainer.evaluation.loss import held_out_loss
 from trainer.inference.generate import answer_questions
 from trainer.runtime.log import figures
@@ -43,6 +49,14 @@ SCORES = (
     Score("loss", "held-out loss", ".4f", "loss on held-out data", headline=".3f"),
     Score("perplexity", "perplexity", ",.2f", "perplexity"),
     Score("exact", "exact answers", ".0%", "exact answers", headline=".0%"),
+    Score(
+        "normalised",
+        "exact, normalised",
+        ".0%",
+        "exact answers but for case, punctuation and articles",
+    ),
+    Score("contained", "contains reference", ".0%", "answers that contain the reference"),
+    Score("number", "last number right", ".0%", "answers whose last number is the reference's"),
     Score("f1", "token F1", ".0%", "token F1", headline=".0%"),
     Score("stopped", "stopped by itself", ".0%", "answers that stop by themselves", headline=".0%"),
 )
@@ -53,13 +67,17 @@ class Scores:
     """How one model does on the held-out data; None where there is none.
 
     `loss` is in nats a token, `end_loss` that of the tokens that end an answer or a document.
-    `exact` and `stopped` (ended by itself) are shares of the questions, `f1` their mean token F1.
+    `exact`, `normalised`, `contained` and `stopped` (ended by itself) are shares of the questions,
+    `number` of those with a number in their reference, `f1` their mean token F1.
     """
 
     loss: float | None = None
     end_loss: float | None = None
     perplexity: float | None = None
     exact: float | None = None
+    normalised: float | None = None
+    contained: float | None = None
+    number: float | None = None
     f1: float | None = None
     stopped: float | None = None
     answers: tuple[str, ...] = field(repr=False, default=())
@@ -102,10 +120,14 @@ class Evaluation:
     base: Scores
     tuned: Scores
     questions: tuple[Question, ...]
+    trained: Scores | None = None
+    """the tuned model's on questions that it was trained on"""
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
-        sides = ("base", self.base), ("tuned", self.tuned)
+        sides = [("base", self.base), ("tuned", self.tuned)]
+        if self.trained is not None:
+            sides.append(("trained", self.trained))
         return {f"{s}_{n}": value for s, scores in sides for n, value in scores.figures().items()}
 
     def samples(self, most: int) -> list[Sample]:
@@ -127,13 +149,18 @@ def compare(
     tokenizer: "PreTrainedTokenizerBase",
     blocks: Sequence[Block],
     questions: Sequence[Question],
+    trained_questions: Sequence[Question] = (),
 ) -> Evaluation:
-    """Score `model` without and with its adapter. The model is left in evaluation mode."""
+    """Score `model` without and with its adapter, with it on `trained_questions` too.
+
+    The model is left in evaluation mode.
+    """
     model.eval()
     with model.disable_adapter():
         base = score(model, tokenizer, blocks, questions)
     tuned = score(model, tokenizer, blocks, questions)
-    evaluation = Evaluation(base, tuned, tuple(questions))
+    trained = score(model, tokenizer, (), trained_questions) if trained_questions else None
+    evaluation = Evaluation(base, tuned, tuple(questions), trained)
     _log(evaluation)
     return evaluation
 
@@ -172,6 +199,13 @@ def score(
         end_loss=end_loss,
         perplexity=math.exp(min(loss, 700.0)) if loss is not None else None,
         exact=_mean(same_answer(r.text, q.answer) for q, r in pairs),
+        normalised=_mean(same_words(r.text, q.answer) for q, r in pairs),
+        contained=_mean(contains(r.text, q.answer) for q, r in pairs),
+        number=_mean(
+            last_number(r.text) == last_number(q.answer)
+            for q, r in pairs
+            if last_number(q.answer) is not None
+        ),
         f1=_mean(token_f1(r.text, q.answer) for q, r in pairs),
         stopped=_mean(r.stopped for _, r in pairs),
         answers=tuple(reply.text for reply in replies),

@@ -23,6 +23,7 @@ RELOADED = "reloaded"  # the name of the adapter that is read back, beside the t
 MOST_BLOCKS = 16  # compared after reloading; a wrong tensor shows in the first
 SAME_LOSS = 1e-3  # relative: the same kernels on the same device differ by less
 EVEN_CHANCE = math.log(2)
+ALIKE = 0.99  # of the base's loss: what is above it moved by no more than noise
 
 
 def rejection_reasons(
@@ -35,16 +36,18 @@ def rejection_reasons(
     held_out: Sequence[Block],
     ends: Sequence[int],
     max_loss_ratio: float,
+    teaches_answers: bool,
 ) -> list[str]:
     """What forbids publishing the adapter in `folder`, each with the next step; empty if nothing.
 
-    `model` carries the adapter as it was trained, `ends` are the tokens that end an answer.
+    `model` carries the adapter as it was trained, `ends` are the tokens that end an
+    answer; `teaches_answers` says whether any record was trained, or prose alone.
     """
     found = [*_config_faults(folder, base), *_weight_faults(folder, model)]
     if not found:  # peft would only fail on what is named already
         found += _reload_faults(folder, model, (held_out or train)[:MOST_BLOCKS])
     found += _loss_faults(evaluation, max_loss_ratio)
-    found += _end_faults(evaluation, train, ends)
+    found += _end_faults(evaluation, train, ends, teaches_answers)
     return found
 
 
@@ -96,9 +99,7 @@ def _weight_faults(folder: Path, model: Any) -> Iterator[str]:
         lambda n: "holds NaN or infinity; lower QLORA_LEARNING_RATE",
     )
     if names and not any(written[name].any() for name in names if "lora_B" in name):
-        yield (
-            "the adapter is zero and changes nothing; raise QLORA_LEARNING_RATE or QLORA_MAX_STEPS"
-        )
+        yield ("the adapter is zero and changes nothing; leave QLORA_LEARNING_RATE at auto")
 
 
 def _first(names: Sequence[str], is_wrong: Any, fact: Any) -> Iterator[str]:
@@ -140,6 +141,12 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float) -> Iterator[str]:
         return
     if not is_finite(tuned):
         yield f"its held-out loss is {tuned}; lower QLORA_LEARNING_RATE"
+    elif not tuned <= max_ratio * base and ALIKE * base < tuned <= base:
+        yield (
+            f"it learned nothing: its held-out loss is {tuned:.4f}, the base model's {base:.4f}; "
+            "leave QLORA_EPOCHS, QLORA_LEARNING_RATE and QLORA_EFFECTIVE_BATCH_SIZE at auto, or "
+            "set QLORA_MAX_LOSS_RATIO=1 to publish it all the same"
+        )
     elif not tuned <= max_ratio * base:
         yield (
             f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}, and "
@@ -149,7 +156,7 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float) -> Iterator[str]:
 
 
 def _end_faults(
-    evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int]
+    evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int], teaches_answers: bool
 ) -> Iterator[str]:
     """It has to know where an answer ends: the end was trained, and it was not unlearnt."""
     if not trains_ends(train, ends):
@@ -158,6 +165,8 @@ def _end_faults(
             "QLORA_MAX_LENGTH until answers fit"
         )
     base, tuned = evaluation.base.end_loss, evaluation.tuned.end_loss
+    if not teaches_answers:  # where a document ends is nothing to be learned from a few of them
+        return
     if base is not None and tuned is not None and tuned > max(base, EVEN_CHANCE):
         yield (
             f"where an answer ends it stops with a chance of {math.exp(-tuned):.0%}, the base "

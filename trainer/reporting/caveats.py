@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from trainer.evaluation.verdict import verdict
 from trainer.monitoring.step_log import StepRow, best_held_out
 from trainer.reporting.run_record import DataCounts
 
@@ -21,6 +22,7 @@ def find_caveats(data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluat
     `rows` are those of `metrics.jsonl`, one for each optimizer step.
     """
     return [
+        *verdict(evaluation),
         *_about_data(data),
         *_about_held_out(evaluation),
         *_about_length(rows),

@@ -23,6 +23,7 @@ from trainer.reporting.run_record import (
     RecordedBase,
     RecordedDevice,
     RecordedEvaluation,
+    RecordedSchedule,
     RecordedSettings,
     RunRecord,
     TrainingFigures,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.compare import Evaluation
     from trainer.models.base_model import Base
     from trainer.planner.choose import Execution
+    from trainer.planner.schedule import Schedule
     from trainer.runtime.device import Device, Precision
     from trainer.settings import Settings
     from trainer.training.loop import TrainingResult
@@ -53,6 +55,7 @@ class Run:
     """the counts of `DataCounts`"""
     device: "Device"
     precision: "Precision"
+    schedule: "Schedule"
     micro_batch: "Execution"
     trainable_parameters: int
     total_parameters: int
@@ -78,6 +81,7 @@ class Run:
             data=counts,
             device=RecordedDevice(self.device.name, self.device.capability),
             precision=self.precision,
+            schedule=RecordedSchedule.from_json(self.schedule.to_json()),
             micro_batch=MicroBatch.from_json(self.micro_batch.to_json()),
             parameters=ParameterCounts.of(self.trainable_parameters, self.total_parameters),
             training=_training_figures(self.trained),

@@ -32,8 +32,6 @@ class RecordedSettings(_FromJson):
     data_uri: str
     eval_uri: str
     max_length: int
-    effective_batch_size: int
-    learning_rate: float
     scheduler: str
     seed: int
     lora_r: int
@@ -127,6 +125,17 @@ class MicroBatch(_FromJson):
 
 
 @dataclass(frozen=True)
+class RecordedSchedule(_FromJson):
+    """Passes over the data, blocks a step, peak rate and warm-up as they were, and why."""
+
+    epochs: float
+    step_blocks: int
+    learning_rate: float
+    warmup_ratio: float
+    reasons: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class ParameterCounts(_FromJson):
     """Of the adapter, and of base and adapter together."""
 
@@ -159,24 +168,30 @@ class RecordedEvaluation:
     questions: int
     base: Scores
     tuned: Scores
+    trained: Scores | None = None
+    """the tuned model's on questions that it was trained on"""
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
         base, tuned = (
             Scores.from_json(scores.figures()) for scores in (evaluation.base, evaluation.tuned)
         )
-        return cls(len(evaluation.questions), base, tuned)
+        return cls(len(evaluation.questions), base, tuned, evaluation.trained)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
         base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
-        return cls(record.get("questions", 0), base, tuned)
+        trained = record.get("trained")
+        return cls(
+            record.get("questions", 0), base, tuned, Scores.from_json(trained) if trained else None
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "questions": self.questions,
             "base": self.base.figures(),
             "tuned": self.tuned.figures(),
+            "trained": self.trained and self.trained.figures(),
         }
 
 
@@ -193,6 +208,7 @@ class RunRecord:
     data: DataCounts
     device: RecordedDevice
     precision: Precision
+    schedule: RecordedSchedule
     micro_batch: MicroBatch
     parameters: ParameterCounts
     training: TrainingFigures
@@ -221,6 +237,7 @@ class RunRecord:
                 data=DataCounts.from_json(record["data"]),
                 device=RecordedDevice.from_json(record["device"]),
                 precision=_known(Precision, record["precision"]),
+                schedule=_schedule_of(record),
                 micro_batch=MicroBatch.from_json(record["micro_batch"]),
                 parameters=ParameterCounts.from_json(record["parameters"]),
                 training=TrainingFigures.from_json(record["training"]),
@@ -245,6 +262,7 @@ class RunRecord:
             "data": self.data.to_json(),
             "device": asdict(self.device),
             "precision": asdict(self.precision),
+            "schedule": asdict(self.schedule) | {"reasons": list(self.schedule.reasons)},
             "micro_batch": asdict(self.micro_batch),
             "parameters": asdict(self.parameters),
             "training": asdict(self.training),
@@ -258,6 +276,20 @@ class RunRecord:
     def as_text(self) -> str:
         """The file."""
         return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+def _schedule_of(record: Mapping[str, Any]) -> RecordedSchedule:
+    """Before there was one, the settings held what it says."""
+    settings = record["settings"]
+    return RecordedSchedule.from_json(
+        record.get("schedule")
+        or {
+            "epochs": settings["epochs"],
+            "step_blocks": settings["effective_batch_size"],
+            "learning_rate": settings["learning_rate"],
+            "warmup_ratio": settings["warmup_ratio"],
+        }
+    )
 
 
 def _known(cls: type[Class], record: Mapping[str, Any]) -> Class:

@@ -14,6 +14,9 @@ from trainer.storage import Store
 log = logging.getLogger(__name__)
 
 _NAMED_FIELDS = 5
+# Raised when masking, packing, loss or schedule change, so that the same settings end in other
+# weights: a run that was begun by the old way is not gone on with by the new one.
+METHOD = 2
 
 
 def fingerprint_of(
@@ -31,6 +34,7 @@ def fingerprint_of(
     name, `libraries` are versions.
     """
     record = {
+        "method": METHOD,
         "settings": settings.changing_the_result() | {"precision": precision},
         "data": dict(data),
         "evaluation": dict(evaluation),

@@ -4,7 +4,6 @@ Memory holds a few batches and never a corpus. A start that was killed is gone o
 """
 
 import hashlib
-import heapq
 import logging
 import os
 import time
@@ -40,7 +39,9 @@ log = logging.getLogger(__name__)
 Batch = list[tuple[int, Example]]  # with the number of its source
 BySource = Iterable[tuple[int, Iterable[Example]]]
 
-KEPT_CONVERSATIONS = 256  # those with the smallest keys, whole: what is held out has small keys
+# Whole: those with the smallest keys, which are held out first, and some that never are.
+KEPT_CONVERSATIONS, KEPT_LAST = 256, 64
+_Kept = tuple[int, int, Conversation]
 
 _BATCH_CHARS = 1 << 19
 _LOG_EVERY_S = 30.0
@@ -164,7 +165,7 @@ class _CacheWriter:
             data = batch.columns[name].tobytes()
             file.write(data)
             self._sums[name].update(data)
-        self._keep([(-key, number + at, example) for key, at, example in batch.conversations])
+        self._keep([(key, number + at, example) for key, at, example in batch.conversations])
         if time.monotonic() - self._logged_at > _LOG_EVERY_S:
             self._logged_at = time.monotonic()
             log.info("tokenised %s tokens", f"{self._files['tokens'].tell() // 4:,}")
@@ -182,10 +183,8 @@ class _CacheWriter:
         self.progress.tally.add(cache.tally)
         self._keep([(-int(e.key, 16), number + at, e) for at, e in cache.conversations])
 
-    def _keep(self, found: list[tuple[int, int, Conversation]]) -> None:
-        self.progress.conversations = heapq.nlargest(
-            KEPT_CONVERSATIONS, self.progress.conversations + found, key=lambda kept: kept[:2]
-        )
+    def _keep(self, found: list[_Kept]) -> None:
+        self.progress.conversations = _both_ends(self.progress.conversations + found)
 
     def save(self, source: int) -> None:
         """All before `source` is written and on the disk, and nothing else is under way."""
@@ -221,8 +220,8 @@ class _EncodedBatch:
     """A batch of examples, tokenised."""
 
     columns: dict[str, Any]
-    conversations: list[tuple[int, int, Conversation]]
-    """(key, number in the batch, itself) of those of one question and one answer"""
+    conversations: list[_Kept]
+    """(minus its key, number in the batch, itself) of those of one question and one answer"""
 
 
 def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _EncodedBatch:
@@ -267,9 +266,17 @@ def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: lis
 
 def _single_turns(examples: list[Example]) -> list[tuple[int, int, Conversation]]:
     found = [
-        (int(example.key, 16), at, example)
+        (-int(example.key, 16), at, example)
         for at, example in enumerate(examples)
         if isinstance(example, Conversation)
         and [m.role for m in example.messages] == ["user", "assistant"]
     ]
-    return heapq.nsmallest(KEPT_CONVERSATIONS, found, key=lambda kept: kept[:2])
+    return _both_ends(found)
+
+
+def _both_ends(found: list[_Kept]) -> list[_Kept]:
+    """Those with the smallest keys, and some with the largest."""
+    ordered = sorted(found, key=lambda kept: kept[:2], reverse=True)
+    if len(ordered) <= KEPT_CONVERSATIONS + KEPT_LAST:
+        return ordered
+    return ordered[:KEPT_CONVERSATIONS] + ordered[-KEPT_LAST:]

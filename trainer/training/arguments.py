@@ -25,13 +25,10 @@ def training_arguments(setup: TrainingSetup, micro_batches_per_step: int) -> SFT
         output_dir=str(settings.scratch_dir / "trl"),
         per_device_train_batch_size=setup.execution.blocks,
         gradient_accumulation_steps=micro_batches_per_step,
-        num_train_epochs=settings.epochs,
+        num_train_epochs=setup.schedule.epochs,
         max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio if settings.warmup_ratio < 1 else 0.999,
-        lr_scheduler_type=(
-            "constant_with_warmup" if settings.scheduler == "constant" else settings.scheduler
-        ),
+        learning_rate=setup.schedule.learning_rate,
+        lr_scheduler_type="constant",  # the trainer makes its own: `learning_rate`
         weight_decay=settings.weight_decay,
         max_grad_norm=MAX_GRADIENT_NORM,
         optim="paged_adamw_8bit",

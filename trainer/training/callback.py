@@ -40,7 +40,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._trainer = trainer
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
-        self._step_blocks = settings.effective_batch_size
+        self._step_blocks = setup.schedule.step_blocks
         self._block_tokens = settings.max_length
         self._epoch_blocks = len(setup.blocks)
         self._held_out_blocks = setup.held_out

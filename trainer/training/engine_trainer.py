@@ -22,6 +22,7 @@ from trainer.runtime import signals
 from trainer.runtime.device import out_of_memory
 from trainer.training.arguments import training_arguments
 from trainer.training.checkpoint_state import random_state, set_random_state
+from trainer.training.learning_rate import share_of_peak
 from trainer.training.setup import TrainingSetup
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,13 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         self.workers, self.frozen_base = setup.workers, setup.frozen_base
         self.sampler = MicroBatchSampler(
             len(setup.blocks),
-            effective_batch_size=settings.effective_batch_size,
+            effective_batch_size=setup.schedule.step_blocks,
             micro_batch_size=execution.blocks,
             seed=settings.seed,
             workers=setup.workers,
         )
         self.accumulator = GradientAccumulator(settings.seed, setup.workers)
+        self._warmup_ratio, self._scheduler = setup.schedule.warmup_ratio, settings.scheduler
         self.stop_requested = False
         """whether a signal came to any worker"""
         stack = collate if execution.plan is None else collate_for_engine
@@ -87,6 +89,21 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         group = {"params": self.engine.parameters, "weight_decay": self.args.weight_decay}
         made: torch.optim.Optimizer = kind([group], **arguments)
         self.optimizer = made
+        return made
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        def share(step: int) -> float:
+            return share_of_peak(
+                step,
+                steps=num_training_steps,
+                warmup_ratio=self._warmup_ratio,
+                scheduler=self._scheduler,
+            )
+
+        made = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+        self.lr_scheduler, self._created_lr_scheduler = made, True
         return made
 
     def compute_loss(

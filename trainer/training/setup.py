@@ -8,6 +8,7 @@ from trainer.dataset.packing import Block
 from trainer.distributed.workers import Workers
 from trainer.models.sharded_base import WholeBase
 from trainer.planner.choose import Execution
+from trainer.planner.schedule import Schedule
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
 
@@ -30,6 +31,8 @@ class TrainingSetup:
     precision: Precision
     """what is computed in; the adapter and its optimizer are float32 with any"""
     device: Device
+    schedule: Schedule
+    """how many steps of how many blocks, and how fast"""
     execution: Execution
     """blocks of a micro-batch and, where our engine trains, how it spends memory"""
     workers: Workers = field(default_factory=Workers)

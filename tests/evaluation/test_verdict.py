@@ -1,0 +1,40 @@
+"""What a tuned model has learned, in a sentence."""
+
+import pytest
+
+from trainer.dataset.eval_questions import Question
+from trainer.evaluation.compare import Evaluation, Scores
+from trainer.evaluation.verdict import verdict
+
+SHORT = (Question("How much is it?", "149 euros"),)
+LONG = (Question("Why?", "because " * 40),)
+
+
+def said(trained: Scores | None, held_out: Scores, asked: tuple[Question, ...] = SHORT) -> str:
+    return "".join(verdict(Evaluation(Scores(), held_out, asked, trained)))
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "start"),
+    [
+        (1.0, 0.97, "it knows its data: 100% of the answers"),
+        (1.0, 0.3, "it has learned its data by heart: 100% of the answers"),
+        (0.2, 0.1, "it has not learned its data: 20% of the answers"),
+        (0.2, 0.9, "it has not learned its data"),
+    ],
+)
+def test_trained_and_new_wordings_tell_knowing_from_learning_by_heart(
+    trained: float, held_out: float, start: str
+) -> None:
+    assert said(Scores(normalised=trained), Scores(normalised=held_out)).startswith(start)
+
+
+def test_long_answers_are_judged_by_their_words() -> None:
+    sentence = said(Scores(normalised=0.0, f1=0.7), Scores(normalised=0.0, f1=0.6), LONG)
+    assert sentence.startswith("it knows its data: 70% of their words")
+
+
+def test_without_questions_on_both_sides_nothing_is_said() -> None:
+    assert said(None, Scores(normalised=1.0)) == ""
+    assert said(Scores(normalised=1.0), Scores(), ()) == ""
+    assert said(Scores(normalised=1.0), Scores()) == ""

@@ -1,0 +1,65 @@
+"""How long and how fast a run trains, where its settings leave it open."""
+
+import pytest
+
+from trainer.planner.schedule import ENOUGH_STEPS, Schedule, choose_schedule
+from trainer.settings import Settings
+
+SMOLLM2, LLAMA_2_7B = 576, 4096
+
+
+def schedule(blocks: int, records: int = 100, hidden: int = SMOLLM2, **given: str) -> Schedule:
+    variables = {f"QLORA_{name}": value for name, value in given.items()}
+    settings = Settings.read({}, variables, trains=False)
+    return choose_schedule(settings, blocks=blocks, records=records, hidden=hidden)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "epochs", "step_blocks", "rate"),
+    [
+        (2, 60, 1, 2.9e-3),  # 10 records
+        (7, 60, 1, 2.9e-3),  # 60 records
+        (28, 45.4, 2, 3.8e-3),  # 240 records: 12 products with five facts in four wordings
+        (138, 20.4, 8, 6.6e-3),  # 1,200 records: 60 products
+        (2939, 4.4, 16, 6.6e-3),  # gsm8k
+        (100_000, 3, 16, 6.6e-3),
+    ],
+)
+def test_small_data_is_passed_over_often_and_in_small_steps(
+    blocks: int, epochs: float, step_blocks: int, rate: float
+) -> None:
+    found = schedule(blocks)
+    assert (found.epochs, found.step_blocks, found.learning_rate) == (epochs, step_blocks, rate)
+    assert len(found.reasons) == 3
+
+
+def test_data_of_any_size_has_enough_steps_or_steps_of_one_block() -> None:
+    for blocks in range(1, 3000, 7):
+        found = schedule(blocks)
+        steps = found.epochs * blocks / found.step_blocks
+        assert steps >= ENOUGH_STEPS or found.step_blocks == 1
+
+
+def test_prose_teaches_style_which_takes_few_passes() -> None:
+    assert schedule(138, records=0).epochs == pytest.approx(5.1)
+    assert schedule(100_000, records=0).epochs == 1
+
+
+def test_what_is_given_stays_and_the_rest_follows_it() -> None:
+    given = {"EPOCHS": "3", "EFFECTIVE_BATCH_SIZE": "16", "LEARNING_RATE": "2e-4"}
+    assert schedule(138, **given, WARMUP_RATIO="0.1") == Schedule(3, 16, 2e-4, 0.1)
+    assert schedule(138, EPOCHS="3").step_blocks == 1  # 414 steps
+    assert schedule(138, EFFECTIVE_BATCH_SIZE="4").learning_rate == 5e-3
+    assert schedule(138, BATCH_SIZE="3").step_blocks == 3  # no count of ours is a multiple of it
+
+
+def test_the_rate_falls_with_the_width_and_is_lower_for_wide_adapters() -> None:
+    assert schedule(138, hidden=LLAMA_2_7B).learning_rate == 9.3e-4
+    for targets in ("all-linear", "gate_proj,up_proj,down_proj", "q_proj,up_proj"):
+        assert schedule(138, TARGET_MODULES=targets).learning_rate == 2e-3
+    wide = schedule(138, hidden=LLAMA_2_7B, TARGET_MODULES="all-linear")
+    assert wide.learning_rate == 2.8e-4
+
+
+def test_where_steps_are_counted_the_passes_are_not_explained() -> None:
+    assert not any("passes" in reason for reason in schedule(138, MAX_STEPS="8").reasons)

@@ -1,0 +1,115 @@
+"""How long a run trains and how fast: passes, blocks a step, learning rate, decided from the data.
+
+A fact has to be met some twenty times before a model can tell it in other words, whatever the
+rate, and that takes a few hundred optimizer steps. So small data is passed over often and in small
+steps, large data as little as it needs. The figures behind each constant, and what was tried
+beside them, are in docs/measurements/0013-schedule.md.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.runtime.log import figures
+from trainer.settings import ALL_LINEAR, Settings
+
+log = logging.getLogger(__name__)
+
+ROOT_PASSES = 240  # passes times the root of the blocks: 138 blocks (1,200 records) take 20
+FEWEST_PASSES, MOST_PASSES = 3.0, 60.0
+PROSE_SHARE = 0.25  # of the passes: prose teaches style, which few passes do, and not facts
+ENOUGH_STEPS = 350  # fewer were not enough at any rate
+STEP_BLOCKS = (16, 8, 4, 2, 1)
+WARMUP_RATIO = 0.03
+# Peak rates at 4 blocks a step and a width of 576; the optimum falls with the width.
+ATTENTION_RATE, WIDE_RATE = 5e-3, 2e-3
+WIDTH = 576  # twice as wide, half the rate: 2.8e-4 at 4,096, as in LoRA Without Regret (2025)
+BATCH_POWER = 0.4  # the best rate of 1 block a step is 0.6 of that of 4, of 8 blocks 1.4
+MOST_BATCH = 8
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What an optimizer step is and how many there are; `reasons` say why, for those not given."""
+
+    epochs: float
+    step_blocks: int
+    learning_rate: float
+    warmup_ratio: float
+    reasons: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"reasons": list(self.reasons)}
+
+
+def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: int) -> Schedule:
+    """What `settings` leave open, for so many `blocks` of a model of width `hidden`.
+
+    `records` is how many of the examples are no running text. What is given stays as it is.
+    """
+    epochs = settings.epochs if settings.epochs is not None else _passes(blocks, records)
+    step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs * blocks)
+    rate = settings.learning_rate
+    if rate is None:
+        rate = _rate(settings.target_modules, step_blocks, hidden)
+    warmup = settings.warmup_ratio if settings.warmup_ratio is not None else WARMUP_RATIO
+    chosen = Schedule(epochs, step_blocks, rate, warmup)
+    reasons = tuple(_reasons(settings, chosen, blocks, records, hidden))
+    return Schedule(epochs, step_blocks, rate, warmup, reasons)
+
+
+def _passes(blocks: int, records: int) -> float:
+    passes = ROOT_PASSES / math.sqrt(max(blocks, 1))
+    if not records:
+        return round(min(max(PROSE_SHARE * passes, 1.0), PROSE_SHARE * MOST_PASSES), 1)
+    return round(min(max(passes, FEWEST_PASSES), MOST_PASSES), 1)
+
+
+def _step_blocks(settings: Settings, passed: float) -> int:
+    """The most blocks a step that leave enough steps; a multiple of a micro-batch that is given."""
+    micro = settings.batch_size or 1
+    fitting = (n for n in STEP_BLOCKS if n % micro == 0 and passed / n >= ENOUGH_STEPS)
+    return next(fitting, micro)
+
+
+def _rate(targets: tuple[str, ...], step_blocks: int, hidden: int) -> float:
+    """Two digits of it: more would pretend to know better."""
+    width = WIDTH / hidden
+    if not _is_attention(targets):
+        return float(f"{WIDE_RATE * width:.1e}")
+    batch = math.pow(min(step_blocks, MOST_BATCH) / 4, BATCH_POWER)
+    return float(f"{ATTENTION_RATE * width * batch:.1e}")
+
+
+def _is_attention(targets: tuple[str, ...]) -> bool:
+    return ALL_LINEAR not in targets and set(targets) <= ATTENTION
+
+
+def _reasons(
+    settings: Settings, chosen: Schedule, blocks: int, records: int, hidden: int
+) -> Iterator[str]:
+    if settings.epochs is None and settings.max_steps is None:
+        what = "records teach facts when they are met often" if records else "prose teaches style"
+        yield f"{chosen.epochs:g} passes over {blocks:,} blocks: {what}"
+    if settings.effective_batch_size is None:
+        yield _blocks_a_step(chosen, blocks)
+    if settings.learning_rate is None:
+        kind = (
+            "attention alone" if _is_attention(settings.target_modules) else "more than attention"
+        )
+        yield f"a peak rate of {chosen.learning_rate:g}: an adapter on {kind}, width {hidden:,}"
+
+
+def _blocks_a_step(chosen: Schedule, blocks: int) -> str:
+    unit = "block" if chosen.step_blocks == 1 else "blocks"
+    if chosen.epochs * blocks / chosen.step_blocks < ENOUGH_STEPS:
+        return f"{chosen.step_blocks} {unit} a step: so little data has no more steps"
+    return f"{chosen.step_blocks} {unit} a step: that leaves {ENOUGH_STEPS} steps and more"
+
+
+def log_schedule(schedule: Schedule) -> None:
+    for reason in schedule.reasons:
+        log.info("schedule: %s", reason, extra=figures(**schedule.to_json()))

@@ -1,0 +1,75 @@
+"""Whatever can be wrong with a run is found before anything is trained: what it needs, checked."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.dataset.inputs import Inputs, fetch_inputs
+from trainer.errors import SettingsError
+from trainer.models import base_model, hub
+from trainer.models.locate import locate_base
+from trainer.monitoring import trackers
+from trainer.runs.fingerprint import fingerprint_of
+from trainer.runs.library_versions import library_versions
+from trainer.runtime import selftest
+from trainer.runtime.device import Device, Precision, choose_precision, find_device
+from trainer.runtime.log import figures
+from trainer.settings import Settings
+from trainer.storage import Store, open_store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can start: everything is checked and on local disk but the base's weights."""
+
+    settings: Settings
+    output: Store
+    base: base_model.Base
+    device: Device
+    precision: Precision
+    inputs: Inputs
+    fingerprint: str
+
+
+def open_job(settings: Settings) -> Job:
+    """Whatever can be wrong is found here, before anything is trained."""
+    selftest.check_memory()  # before torch, whose import may already be too much
+    _refuse_output_among_data(settings)
+    log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
+    output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
+    output.probe()
+    base = locate_base(settings)
+    base_model.check_settings(base, settings)
+    found = find_device()
+    selftest.check(found)
+    precision = choose_precision(settings.precision, found)
+    trackers.check(settings)
+    if settings.hub_repo:
+        hub.check_token(settings.hub_repo)
+    inputs = fetch_inputs(settings)
+    fingerprint = fingerprint_of(
+        settings,
+        base={"name": base.name, "revision": base.revision},
+        precision=precision.name,
+        data={f.name: f.sha256 for f in inputs.data},
+        evaluation={f.name: f.sha256 for f in inputs.evaluation},
+        libraries=library_versions(),
+    )
+    return Job(settings, output, base, found, precision, inputs, fingerprint)
+
+
+def _refuse_output_among_data(settings: Settings) -> None:
+    """The next run would read this one's adapter, report and metrics as documents."""
+    for name in ("data_uri", "eval_uri"):
+        data, output = (_absolute(uri) for uri in (getattr(settings, name), settings.output_uri))
+        if getattr(settings, name) and f"{output}/".startswith(f"{data}/"):
+            raise SettingsError(
+                f"QLORA_OUTPUT_URI={settings.output_uri} lies within QLORA_{name.upper()}, so that "
+                "the next run would train on what this one publishes; name a place beside it"
+            )
+
+
+def _absolute(uri: str) -> str:
+    return (uri if "://" in uri else str(Path(uri).resolve())).rstrip("/")
