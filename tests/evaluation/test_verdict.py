@@ -4,22 +4,23 @@ import pytest
 
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores
-from trainer.evaluation.verdict import verdict
+from trainer.evaluation.verdict import verdict, what_to_change
+from trainer.settings import Settings
 
 SHORT = (Question("How much is it?", "149 euros"),)
 LONG = (Question("Why?", "because " * 40),)
 
 
 def said(trained: Scores | None, held_out: Scores, asked: tuple[Question, ...] = SHORT) -> str:
-    return "".join(verdict(Evaluation(Scores(), held_out, asked, trained)))
+    return "".join(verdict(Evaluation(Scores(), held_out, asked, trained, 32), "do this"))
 
 
 @pytest.mark.parametrize(
     ("trained", "held_out", "start"),
     [
-        (1.0, 0.97, "it knows its data: 100% of the answers"),
-        (1.0, 0.3, "it has learned its data by heart: 100% of the answers"),
-        (0.2, 0.1, "it has not learned its data: 20% of the answers"),
+        (1.0, 0.97, "it knows its data: 100% and 97% of the answers (32 trained questions, 1 held"),
+        (1.0, 0.3, "it has learned its data by heart: 100% and 30% of the answers"),
+        (0.2, 0.1, "it has not learned its data: 20% and 10% of the answers"),
         (0.2, 0.9, "it has not learned its data"),
     ],
 )
@@ -31,10 +32,26 @@ def test_trained_and_new_wordings_tell_knowing_from_learning_by_heart(
 
 def test_long_answers_are_judged_by_their_words() -> None:
     sentence = said(Scores(normalised=0.0, f1=0.7), Scores(normalised=0.0, f1=0.6), LONG)
-    assert sentence.startswith("it knows its data: 70% of their words")
+    assert sentence.startswith("it knows its data: 70% and 60% of their words")
 
 
 def test_without_questions_on_both_sides_nothing_is_said() -> None:
     assert said(None, Scores(normalised=1.0)) == ""
     assert said(Scores(normalised=1.0), Scores(), ()) == ""
     assert said(Scores(normalised=1.0), Scores()) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({}, "set QLORA_RECIPE=facts"),
+        ({"MAX_STEPS": "3", "EPOCHS": "1"}, "leave QLORA_MAX_STEPS unset"),
+        ({"EPOCHS": "1", "LEARNING_RATE": "1e-4"}, "QLORA_EPOCHS and QLORA_LEARNING_RATE at auto"),
+        ({"RECIPE": "style"}, "leave QLORA_RECIPE=style out"),
+        ({"RECIPE": "facts"}, "use a larger base model"),
+        ({"RECIPE": "facts", "EPOCHS": "5"}, "leave QLORA_EPOCHS at auto"),
+    ],
+)
+def test_the_next_step_is_never_one_that_was_taken(given: dict[str, str], advice: str) -> None:
+    settings = Settings.read({}, {f"QLORA_{n}": v for n, v in given.items()}, trains=False)
+    assert advice in what_to_change(settings)

@@ -50,6 +50,30 @@ def test_every_fault_that_the_model_shows_is_named_at_once(tmp_path: Path) -> No
         assert words in str(caught.value)
 
 
+def test_a_base_without_linear_layers_is_refused_before_anything_is_counted(tmp_path: Path) -> None:
+    """GPT-2's layers are of another class, which bitsandbytes leaves as they are."""
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=1, n_embd=32, n_head=2, architectures=["GPT2LMHeadModel"]).save_pretrained(
+        tmp_path
+    )
+    for modules in ("q_proj", "all-linear"):
+        settings = Settings.read({}, {"QLORA_TARGET_MODULES": modules}, trains=False)
+        with pytest.raises(SettingsError, match="has no linear layers .* of another family"):
+            check_settings(Base(tmp_path, "gpt2", "main"), settings)
+
+
+def test_modules_that_a_recipe_named_are_not_said_to_be_the_users(tmp_path: Path) -> None:
+    from transformers import PhiConfig
+
+    PhiConfig(
+        num_hidden_layers=1, hidden_size=32, num_attention_heads=2, architectures=["PhiForCausalLM"]
+    ).save_pretrained(tmp_path)
+    settings = Settings.read({}, {"QLORA_RECIPE": "facts"}, trains=False)
+    with pytest.raises(SettingsError, match="gate_proj,up_proj,down_proj .of QLORA_RECIPE=facts.:"):
+        check_settings(Base(tmp_path, "phi", "main"), settings)
+
+
 def configured(folder: Path, config: str) -> Base:
     (folder / "config.json").write_text(config)
     return Base(folder, "mine", "main")

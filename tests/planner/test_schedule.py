@@ -61,5 +61,19 @@ def test_the_rate_falls_with_the_width_and_is_lower_for_wide_adapters() -> None:
     assert wide.learning_rate == 2.8e-4
 
 
+def test_the_rate_is_that_of_the_blocks_a_step_really_has() -> None:
+    """A step ends with its pass: of three blocks none has more."""
+    three = schedule(3, EFFECTIVE_BATCH_SIZE="3").learning_rate
+    assert schedule(3, EFFECTIVE_BATCH_SIZE="16").learning_rate == three
+    assert schedule(3, BATCH_SIZE="8").learning_rate == three
+    assert any("as QLORA_BATCH_SIZE says" in r for r in schedule(3, BATCH_SIZE="8").reasons)
+    assert schedule(3, EPOCHS="1e9").step_blocks == 2
+
+
+def test_where_steps_are_counted_the_passes_follow_from_them() -> None:
+    assert schedule(138, MAX_STEPS="345", EFFECTIVE_BATCH_SIZE="4").epochs == 10
+    assert schedule(3, MAX_STEPS="1").epochs == pytest.approx(0.33)
+
+
 def test_where_steps_are_counted_the_passes_are_not_explained() -> None:
     assert not any("passes" in reason for reason in schedule(138, MAX_STEPS="8").reasons)

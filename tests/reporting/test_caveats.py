@@ -51,7 +51,7 @@ def test_what_a_reader_should_know_is_said(
     words: str | None,
 ) -> None:  # fmt: skip
     found = find_caveats(
-        DataCounts.from_json(SOUND | data), rows, Evaluation(base, tuned, ASKED[:questions])
+        DataCounts.from_json(SOUND | data), rows, Evaluation(base, tuned, ASKED[:questions]), "wait"
     )
     assert len(found) == (0 if words is None else 1)
     assert words is None or words in found[0]

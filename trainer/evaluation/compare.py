@@ -121,7 +121,8 @@ class Evaluation:
     tuned: Scores
     questions: tuple[Question, ...]
     trained: Scores | None = None
-    """the tuned model's on questions that it was trained on"""
+    """the tuned model's on `trained_count` questions that it was trained on"""
+    trained_count: int = 0
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -160,7 +161,7 @@ def compare(
         base = score(model, tokenizer, blocks, questions)
     tuned = score(model, tokenizer, blocks, questions)
     trained = score(model, tokenizer, (), trained_questions) if trained_questions else None
-    evaluation = Evaluation(base, tuned, tuple(questions), trained)
+    evaluation = Evaluation(base, tuned, tuple(questions), trained, len(trained_questions))
     _log(evaluation)
     return evaluation
 

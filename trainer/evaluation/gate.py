@@ -23,6 +23,7 @@ RELOADED = "reloaded"  # the name of the adapter that is read back, beside the t
 MOST_BLOCKS = 16  # compared after reloading; a wrong tensor shows in the first
 SAME_LOSS = 1e-3  # relative: the same kernels on the same device differ by less
 EVEN_CHANCE = math.log(2)
+NOISE = 0.2  # nats: the chance of an end falls to four fifths
 ALIKE = 0.99  # of the base's loss: what is above it moved by no more than noise
 
 
@@ -147,6 +148,11 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float) -> Iterator[str]:
             "leave QLORA_EPOCHS, QLORA_LEARNING_RATE and QLORA_EFFECTIVE_BATCH_SIZE at auto, or "
             "set QLORA_MAX_LOSS_RATIO=1 to publish it all the same"
         )
+    elif not tuned <= max_ratio * base and tuned <= base:
+        yield (
+            f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}, and "
+            f"QLORA_MAX_LOSS_RATIO is {max_ratio:g}; train for longer, or raise that"
+        )
     elif not tuned <= max_ratio * base:
         yield (
             f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}, and "
@@ -167,8 +173,9 @@ def _end_faults(
     base, tuned = evaluation.base.end_loss, evaluation.tuned.end_loss
     if not teaches_answers:  # where a document ends is nothing to be learned from a few of them
         return
-    if base is not None and tuned is not None and tuned > max(base, EVEN_CHANCE):
+    if base is not None and tuned is not None and tuned > max(base + NOISE, EVEN_CHANCE):
         yield (
             f"where an answer ends it stops with a chance of {math.exp(-tuned):.0%}, the base "
-            f"model of {math.exp(-base):.0%}; add answers that end, or lower QLORA_LEARNING_RATE"
+            f"model of {math.exp(-base):.0%}; add answers that end, train for more steps, or lower "
+            "QLORA_LEARNING_RATE"
         )

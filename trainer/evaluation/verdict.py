@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from trainer.evaluation.compare import Evaluation, Scores
+from trainer.settings import RECIPES, Settings
 
 LONG_WORDS = 25  # of a reference, at the median: nobody repeats such an answer word for word
 KNOWN = 0.8  # share of right answers from which questions count as answered
@@ -11,8 +12,28 @@ KNOWN_F1 = 0.6  # the same for long answers, whose words are counted
 FALLS_OFF = 0.75  # what new wordings reach, as a share of the trained ones, if they are known too
 
 
-def verdict(evaluation: Evaluation) -> Iterator[str]:
-    """One sentence with the next step; none where no question was asked, trained or held out."""
+def what_to_change(settings: Settings) -> str:
+    """The next step for a run that has not learned its data: what keeps it from that, if it was
+    set, and else what is left."""
+    recipe = RECIPES[settings.recipe]
+    chosen = ("epochs", "learning_rate", "effective_batch_size")
+    given = [n for n in chosen if getattr(settings, n) is not None and n not in recipe]
+    if settings.max_steps is not None:
+        return "leave QLORA_MAX_STEPS unset"
+    if given:
+        return f"leave {' and '.join(f'QLORA_{name.upper()}' for name in given)} at auto"
+    if settings.recipe == "style":
+        return "leave QLORA_RECIPE=style out, which takes few passes"
+    if settings.recipe != "facts":
+        return "set QLORA_RECIPE=facts"
+    return "use a larger base model, or a higher QLORA_LORA_R"
+
+
+def verdict(evaluation: Evaluation, next_step: str) -> Iterator[str]:
+    """One sentence; none where no question was asked, trained or held out.
+
+    `next_step` is `what_to_change`, for a run that has not learned its data.
+    """
     trained, held_out = evaluation.trained, evaluation.tuned
     if trained is None or not evaluation.questions:
         return
@@ -21,16 +42,16 @@ def verdict(evaluation: Evaluation) -> Iterator[str]:
     if known is None or new is None:
         return
     unit = "their words (token F1)" if by_words else "the answers"
-    figures = f"{known:.0%} of {unit} for questions that were trained, {new:.0%} for held-out ones"
+    asked = (
+        f"{evaluation.trained_count} trained questions, {len(evaluation.questions)} held-out ones"
+    )
+    figures = f"{known:.0%} and {new:.0%} of {unit} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield (
-            f"it has not learned its data: {figures}; leave QLORA_EPOCHS, QLORA_LEARNING_RATE and "
-            "QLORA_EFFECTIVE_BATCH_SIZE at auto, or set QLORA_RECIPE=facts"
-        )
+        yield f"it has not learned its data: {figures}; {next_step}"
     elif new < FALLS_OFF * known:
         yield (
-            f"it has learned its data by heart: {figures}; add records that ask for each fact in "
-            "other words (four wordings are enough), more passes do not help"
+            f"it has learned its data by heart: {figures}; write each question in three or four "
+            "ways, and have the facts of held-out questions trained in other words"
         )
     else:
         yield f"it knows its data: {figures}"

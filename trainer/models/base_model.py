@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import SettingsError
 from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
 from trainer.runtime.log import one_line
-from trainer.settings import ALL_LINEAR, Settings
+from trainer.settings import ALL_LINEAR, RECIPES, Settings
 from trainer.storage import Stored
 
 if TYPE_CHECKING:
@@ -149,16 +149,27 @@ def check_settings(base: Base, settings: Settings) -> None:
         faults.append(
             f"QLORA_MAX_LENGTH={settings.max_length}: {base.name} reads at most {longest} tokens"
         )
-    if settings.target_modules != (ALL_LINEAR,):
+    if not base.linear_layers:
+        faults.append(
+            f"QLORA_BASE_MODEL={base.name}: it has no linear layers that NF4 and an adapter could "
+            "be put on; name a model of another family, such as Llama, Mistral or Qwen"
+        )
+    elif settings.target_modules != (ALL_LINEAR,):
         real = sorted({layer.rpartition(".")[2] for layer in base.linear_layers})
         wrong = [name for name in settings.target_modules if name not in real]
         if wrong:
             faults.append(
-                f"QLORA_TARGET_MODULES={','.join(wrong)}: not in {base.name}, "
-                f"which has {', '.join(real)} (or {ALL_LINEAR})"
+                f"QLORA_TARGET_MODULES={','.join(wrong)}{_of_recipe(settings)}: not in "
+                f"{base.name}, which has {', '.join(real)} (or {ALL_LINEAR})"
             )
     if faults:
         raise SettingsError("; ".join(faults))
+
+
+def _of_recipe(settings: Settings) -> str:
+    """Who has set the target modules, where it was not the user."""
+    recipe = RECIPES[settings.recipe].get("target_modules")
+    return f" (of QLORA_RECIPE={settings.recipe})" if recipe else ""
 
 
 def trainable_parameters(base: Base, settings: Settings) -> int:

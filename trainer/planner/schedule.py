@@ -51,10 +51,13 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     `records` is how many of the examples are no running text. What is given stays as it is.
     """
     epochs = settings.epochs if settings.epochs is not None else _passes(blocks, records)
-    step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs * blocks)
+    step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs, blocks)
+    filled = min(step_blocks, blocks)  # a step does not reach over the end of a pass
+    if settings.max_steps is not None:
+        epochs = round(settings.max_steps * filled / max(blocks, 1), 2)
     rate = settings.learning_rate
     if rate is None:
-        rate = _rate(settings.target_modules, step_blocks, hidden)
+        rate = _rate(settings.target_modules, filled, hidden)
     warmup = settings.warmup_ratio if settings.warmup_ratio is not None else WARMUP_RATIO
     chosen = Schedule(epochs, step_blocks, rate, warmup)
     reasons = tuple(_reasons(settings, chosen, blocks, records, hidden))
@@ -68,11 +71,11 @@ def _passes(blocks: int, records: int) -> float:
     return round(min(max(passes, FEWEST_PASSES), MOST_PASSES), 1)
 
 
-def _step_blocks(settings: Settings, passed: float) -> int:
+def _step_blocks(settings: Settings, epochs: float, blocks: int) -> int:
     """The most blocks a step that leave enough steps; a multiple of a micro-batch that is given."""
     micro = settings.batch_size or 1
-    fitting = (n for n in STEP_BLOCKS if n % micro == 0 and passed / n >= ENOUGH_STEPS)
-    return next(fitting, micro)
+    possible = (n for n in STEP_BLOCKS if n % micro == 0 and n <= blocks)
+    return next((n for n in possible if epochs * blocks / n >= ENOUGH_STEPS), micro)
 
 
 def _rate(targets: tuple[str, ...], step_blocks: int, hidden: int) -> float:
@@ -95,7 +98,7 @@ def _reasons(
         what = "records teach facts when they are met often" if records else "prose teaches style"
         yield f"{chosen.epochs:g} passes over {blocks:,} blocks: {what}"
     if settings.effective_batch_size is None:
-        yield _blocks_a_step(chosen, blocks)
+        yield _blocks_a_step(chosen, blocks, settings.batch_size)
     if settings.learning_rate is None:
         kind = (
             "attention alone" if _is_attention(settings.target_modules) else "more than attention"
@@ -103,8 +106,10 @@ def _reasons(
         yield f"a peak rate of {chosen.learning_rate:g}: an adapter on {kind}, width {hidden:,}"
 
 
-def _blocks_a_step(chosen: Schedule, blocks: int) -> str:
+def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None) -> str:
     unit = "block" if chosen.step_blocks == 1 else "blocks"
+    if micro_batch is not None and micro_batch == chosen.step_blocks:
+        return f"{chosen.step_blocks} {unit} a step: one micro-batch, as QLORA_BATCH_SIZE says"
     if chosen.epochs * blocks / chosen.step_blocks < ENOUGH_STEPS:
         return f"{chosen.step_blocks} {unit} a step: so little data has no more steps"
     return f"{chosen.step_blocks} {unit} a step: that leaves {ENOUGH_STEPS} steps and more"

@@ -16,16 +16,20 @@ MOST_STOP = 0.95
 CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
-def find_caveats(data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluation") -> list[str]:
+def find_caveats(
+    data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluation", next_step: str
+) -> list[str]:
     """Each a sentence with the fact and, where there is one, what to do.
 
-    `rows` are those of `metrics.jsonl`, one for each optimizer step.
+    `rows` are those of `metrics.jsonl`, one for each optimizer step; `next_step` is for a run that
+    has not learned its data.
     """
+    said = list(verdict(evaluation, next_step))
     return [
-        *verdict(evaluation),
+        *said,
         *_about_data(data),
         *_about_held_out(evaluation),
-        *_about_length(rows),
+        *(() if said else _about_length(rows)),  # answers tell more than the loss does
         *_about_answers(evaluation),
     ]
 

@@ -127,6 +127,14 @@ def _training(record: RunRecord) -> Pairs:
     yield "device", record.device.name
     yield "precision", f"{precision.name} ({precision.reason})"
     yield "micro-batch", f"{micro_batch.blocks} ({micro_batch.reason})"
+    schedule = record.schedule
+    yield (
+        "schedule",
+        f"{schedule.epochs:g} passes, {schedule.step_blocks} blocks a step, peak learning rate "
+        f"{schedule.learning_rate:g}, {schedule.warmup_ratio:.0%} warm-up",
+    )
+    if schedule.reasons:
+        yield "decided from the data", "; ".join(schedule.reasons)
     yield (
         "trained parameters",
         f"{parameters.trainable:,} of {parameters.total:,}, {parameters.trainable_percent} %",
