@@ -59,7 +59,7 @@ def test_a_base_without_linear_layers_is_refused_before_anything_is_counted(tmp_
     )
     for modules in ("q_proj", "all-linear"):
         settings = Settings.read({}, {"QLORA_TARGET_MODULES": modules}, trains=False)
-        with pytest.raises(SettingsError, match="has no linear layers .* of another family"):
+        with pytest.raises(SettingsError, match=r"has no linear layers .* of another family"):
             check_settings(Base(tmp_path, "gpt2", "main"), settings)
 
 
@@ -70,7 +70,9 @@ def test_modules_that_a_recipe_named_are_not_said_to_be_the_users(tmp_path: Path
         num_hidden_layers=1, hidden_size=32, num_attention_heads=2, architectures=["PhiForCausalLM"]
     ).save_pretrained(tmp_path)
     settings = Settings.read({}, {"QLORA_RECIPE": "facts"}, trains=False)
-    with pytest.raises(SettingsError, match="gate_proj,up_proj,down_proj .of QLORA_RECIPE=facts.:"):
+    with pytest.raises(
+        SettingsError, match=r"gate_proj,up_proj,down_proj .of QLORA_RECIPE=facts.:"
+    ):
         check_settings(Base(tmp_path, "phi", "main"), settings)
 
 
