@@ -55,6 +55,35 @@ except signals.Stopped:
     assert (code, said.split()[0]) == (0, "SIGINT")
 
 
+def test_a_signal_in_a_finalizer_interrupts_a_moment_later() -> None:
+    """Python drops what is raised in one; nothing is printed of it, and nothing is lost."""
+    code = """
+class Finalized:
+    def __del__(self):
+        send()
+        for _ in range(100):
+            pass
+
+signals.deliver()
+try:
+    Finalized()
+    while True:
+        pass
+except signals.Stopped:
+    print(signals.interruption())
+"""
+    code, said = said_by(code)
+    assert (code, said.split()[0]) == (0, "SIGTERM")
+
+
+def test_other_faults_of_finalizers_are_reported_as_ever() -> None:
+    code = START + "class Faulty:\n    def __del__(self):\n        1 / 0\nFaulty()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert "ZeroDivisionError" in done.stderr and done.returncode == 0
+
+
 def test_a_deferred_signal_sets_a_flag_and_interrupts_at_the_end_of_the_block() -> None:
     code = """
 signals.deliver()

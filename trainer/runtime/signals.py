@@ -9,9 +9,11 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from trainer.errors import Interrupted
 
@@ -21,6 +23,7 @@ class Stopped(BaseException):
 
 
 STDERR = 2
+AGAIN_S = 0.01
 GRACE_S = 20.0  # of the 30 that Kubernetes gives by default; some spot notices leave even less
 
 _requested: int | None = None
@@ -33,6 +36,8 @@ def install() -> None:
     """Handle SIGTERM and SIGINT from now on."""
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGINT, _handle)
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _unraisable
 
 
 def deliver() -> None:
@@ -104,3 +109,17 @@ def _handle(number: int, _frame: FrameType | None) -> None:
         raise Stopped
     if _notice and os.isatty(STDERR):  # whoever pressed Ctrl-C sees that it was heard
         os.write(STDERR, f"\n{_notice}\n".encode())  # logging is not for signal handlers
+
+
+def _unraisable(lost: Any) -> None:
+    """What was raised in a finalizer, which Python reports and drops: a `Stopped` is raised again,
+    a moment later and elsewhere."""
+    if lost.exc_type is Stopped:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _raise_again(_number: int, _frame: FrameType | None) -> None:
+    if not _deferring:
+        raise Stopped
