@@ -142,22 +142,23 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float) -> Iterator[str]:
         return
     if not is_finite(tuned):
         yield f"its held-out loss is {tuned}; lower QLORA_LEARNING_RATE"
-    elif not tuned <= max_ratio * base and ALIKE * base < tuned <= base:
+        return
+    if tuned <= max_ratio * base:
+        return
+    losses = f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}"
+    limit = f"and QLORA_MAX_LOSS_RATIO is {max_ratio:g}"
+    if ALIKE * base < tuned <= base:
         yield (
-            f"it learned nothing: its held-out loss is {tuned:.4f}, the base model's {base:.4f}; "
-            "leave QLORA_EPOCHS, QLORA_LEARNING_RATE and QLORA_EFFECTIVE_BATCH_SIZE at auto, or "
-            "set QLORA_MAX_LOSS_RATIO=1 to publish it all the same"
+            f"it learned nothing: {losses}; leave QLORA_EPOCHS, QLORA_LEARNING_RATE and "
+            "QLORA_EFFECTIVE_BATCH_SIZE at auto, or set QLORA_MAX_LOSS_RATIO=1 to publish it all "
+            "the same"
         )
-    elif not tuned <= max_ratio * base and tuned <= base:
+    elif tuned <= base:
+        yield f"{losses}, {limit}; train for longer, or raise that"
+    else:
         yield (
-            f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}, and "
-            f"QLORA_MAX_LOSS_RATIO is {max_ratio:g}; train for longer, or raise that"
-        )
-    elif not tuned <= max_ratio * base:
-        yield (
-            f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}, and "
-            f"QLORA_MAX_LOSS_RATIO is {max_ratio:g}; lower QLORA_LEARNING_RATE or QLORA_EPOCHS, "
-            "or add data that is like the held-out part"
+            f"{losses}, {limit}; lower QLORA_LEARNING_RATE or QLORA_EPOCHS, or add data that is "
+            "like the held-out part"
         )
 
 

@@ -9,7 +9,7 @@ beside them, are in docs/measurements/0013-schedule.md.
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.runtime.log import figures
@@ -61,7 +61,7 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     warmup = settings.warmup_ratio if settings.warmup_ratio is not None else WARMUP_RATIO
     chosen = Schedule(epochs, step_blocks, rate, warmup)
     reasons = tuple(_reasons(settings, chosen, blocks, records, hidden))
-    return Schedule(epochs, step_blocks, rate, warmup, reasons)
+    return replace(chosen, reasons=reasons)
 
 
 def _passes(blocks: int, records: int) -> float:
