@@ -14,6 +14,8 @@ WINGS = [
     "uris",
     "labels",
     "options",
+    "setting_checks",
+    "setting_groups",
     "settings",
     "runtime",
     "kernels",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import SettingsError
 from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
 from trainer.runtime.log import one_line
-from trainer.settings import ALL_LINEAR, RECIPES, Settings
+from trainer.setting_checks import ALL_LINEAR
+from trainer.settings import RECIPES, Settings
 from trainer.storage import Stored
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from trainer.models.base_model import Base
 from trainer.models.nf4_cache import NF4Cache
 from trainer.models.nf4_stream import UnknownLayoutError, WeightLayout, quantise
 from trainer.models.weight_files import fetch_weights, open_shards
-from trainer.settings import ALL_LINEAR, Settings
+from trainer.setting_checks import ALL_LINEAR
+from trainer.settings import Settings
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.runtime.log import figures
-from trainer.settings import ALL_LINEAR, Settings
+from trainer.setting_checks import ALL_LINEAR
+from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
 

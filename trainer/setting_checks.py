@@ -1,0 +1,50 @@
+"""Faults of a setting that its limits cannot say: of its form, or beside other settings."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.options import ENV_PREFIX, Interval, Option
+from trainer.uris import is_meant_as_bucket_uri, uri_faults
+
+ALL_LINEAR = "all-linear"  # in place of names: every linear layer but the head, as peft says it
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+Values = Mapping[str, Any]
+
+
+def known_base(option: Option, base_model: str, _others: Values) -> Iterator[str]:
+    if is_meant_as_bucket_uri(base_model):
+        yield from uri_faults(option.env, base_model)
+    elif base_model.startswith("builtin:") and base_model != "builtin:tiny":
+        yield f"{option.env}={base_model}: the only built-in model is builtin:tiny"
+
+
+def name_of_a_run(option: Option, run_id: str, _others: Values) -> Iterator[str]:
+    if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
+        yield f"{option.env}={run_id!r} needs letters, digits, '.', '_' and '-' only"
+
+
+def some_modules(option: Option, modules: tuple[str, ...], _others: Values) -> Iterator[str]:
+    if not modules:
+        yield f"{option.env} is empty; name modules or use {ALL_LINEAR}"
+
+
+def whole_micro_batches(option: Option, effective: int | None, others: Values) -> Iterator[str]:
+    micro = others.get("batch_size")
+    if micro and effective and effective % micro:
+        yield (f"{option.env}={effective} needs to be a multiple of {ENV_PREFIX}BATCH_SIZE={micro}")
+
+
+def some_time(option: Option, interval: Interval, _others: Values) -> Iterator[str]:
+    if not 0 < (interval.minutes or interval.steps or 0) < float("inf"):
+        yield f"{option.env}={interval} needs more than 0"
+
+
+def owner_and_name(option: Option, repo: str, _others: Values) -> Iterator[str]:
+    if repo and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo):
+        yield f"{option.env}={repo!r} needs the form owner/name"
+
+
+def known_trackers(option: Option, names: tuple[str, ...], _others: Values) -> Iterator[str]:
+    if unknown := [name for name in names if name not in TRACKERS]:
+        yield f"{option.env}={','.join(unknown)} needs some of {', '.join(TRACKERS)}"
