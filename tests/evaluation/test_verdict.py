@@ -4,7 +4,7 @@ import pytest
 
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores
-from trainer.evaluation.verdict import verdict, what_to_change
+from trainer.evaluation.verdict import verdict, verdict_by_heart, what_to_change
 from trainer.settings import Settings
 
 SHORT = (Question("How much is it?", "149 euros"),)
@@ -39,6 +39,16 @@ def test_without_questions_on_both_sides_nothing_is_said() -> None:
     assert said(None, Scores(normalised=1.0)) == ""
     assert said(Scores(normalised=1.0), Scores(), ()) == ""
     assert said(Scores(normalised=1.0), Scores()) == ""
+
+
+@pytest.mark.parametrize(("known", "start"), [(1.0, "it has learned its data by heart: 100% of the "
+    "answers (1 trained questions)"), (0.5, "it has not learned its data: 50%")])  # fmt: skip
+def test_where_no_question_was_kept_back_that_is_said(known: float, start: str) -> None:
+    asked_trained = Evaluation(Scores(), Scores(normalised=known), SHORT)
+    first, second = verdict_by_heart(asked_trained, "do this")
+    assert first.startswith(start)
+    assert second.startswith("no question was kept back")
+    assert not list(verdict_by_heart(Evaluation(Scores(), Scores(), ()), "do this"))
 
 
 @pytest.mark.parametrize(

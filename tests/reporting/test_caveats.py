@@ -1,5 +1,7 @@
 """What a reader should know before trusting an adapter."""
 
+from typing import Any
+
 import pytest
 
 from trainer.dataset.eval_questions import Question
@@ -34,6 +36,22 @@ ASKED = tuple(Question(str(n), "a") for n in range(40))
             Scores(loss=2),
             "best at step 2 (1.0000)",
         ),
+        (
+            {"held_out": 25, "held_out_by": "facts"},
+            held_out(3, 2, 1, 1),
+            40,
+            Scores(loss=3),
+            Scores(loss=1),
+            "25 records were held out whole",
+        ),
+        (
+            {"held_out_by": "nothing"},
+            held_out(3, 2, 1, 1),
+            0,
+            Scores(loss=3),
+            Scores(loss=1),
+            "the loss is that of trained text",
+        ),
         ({}, held_out(4, 3, 2, 1), 40, Scores(loss=4), Scores(loss=1), "more epochs may do"),
         ({}, held_out(), 40, Scores(loss=4), Scores(loss=1, stopped=0.5), "50% of the answers did"),
         (
@@ -47,7 +65,7 @@ ASKED = tuple(Question(str(n), "a") for n in range(40))
     ],
 )
 def test_what_a_reader_should_know_is_said(
-    data: dict[str, int], rows: list[StepRow], questions: int, base: Scores, tuned: Scores,
+    data: dict[str, Any], rows: list[StepRow], questions: int, base: Scores, tuned: Scores,
     words: str | None,
 ) -> None:  # fmt: skip
     found = find_caveats(

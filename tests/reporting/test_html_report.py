@@ -27,7 +27,7 @@ def test_a_page_of_a_run_without_questions_steps_or_finite_losses_is_still_a_pag
     for rows in ([], [{"step": 1, "loss": None, "learning_rate": 1e-3}]):
         page = render_report(empty, rows)
         assert "too few steps" in page
-        assert "no held-out question" in page
+        assert "no question to ask" in page
 
 
 def test_an_exact_answer_is_marked() -> None:

@@ -28,7 +28,8 @@ def test_everything_that_is_known_of_a_run_is_in_its_typed_record(
     assert record.as_text() == (run / "run.json").read_text()
     assert record.data.conversation == record.data.files * 40
     assert record.training.steps == len((run / "metrics.jsonl").read_text().splitlines())
-    assert record.evaluation.questions == len(record.samples)
+    assert (record.evaluation.questions, len(record.samples)) == (40, 10)
+    assert (record.data.held_out, record.data.held_out_by) == (0, "nothing")
     for score in SCORES:
         assert score.of(record.evaluation.base) is not None
 
@@ -38,8 +39,8 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
     assert list(written["data"]) == [
         "files", "conversation", "duplicates", "near_duplicates", "skipped", "skipped_first",
         "assumed_first", "records", "documents", "sequences", "tokens", "trained_tokens",
-        "trained_ends", "truncated", "fully_masked", "held_out", "evaluation_copies",
-        "padding_share", "blocks",
+        "trained_ends", "truncated", "fully_masked", "held_out", "held_out_by",
+        "held_out_documents", "held_out_first", "evaluation_copies", "padding_share", "blocks",
     ]  # fmt: skip
     assert list(written["micro_batch"]) == [
         "blocks", "plan", "reason", "peak_bytes", "tokens_per_s"

@@ -10,12 +10,14 @@ import numpy as np
 
 from trainer.corpus.dedup import Copy, Signatures, copies, signatures_of
 from trainer.corpus.examples import Example, Text
+from trainer.corpus.fact_keys import fact_keys
 from trainer.corpus.reader import Reader, Source
 from trainer.corpus.records import Columns
 from trainer.corpus.sandbox import SandboxLimits
 from trainer.dataset import holdout, packing
 from trainer.tokenization import encode as sequences
 from trainer.tokenization.record_tokenizer import RecordTokenizer
+from trainer.tokenization.token_cache import EXAMPLE_ROW
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -118,6 +120,19 @@ def hold_out(
         halves = holdout.divide(examples[0], share)
         return ([halves[0]], [halves[1]]) if halves else ([examples[0]], [])
     held = holdout.held_out(np.array([int(e.key[:16], 16) for e in examples], np.uint64), share)
+    return divided(examples, held)
+
+
+def hold_out_records(examples: Sequence[Example]) -> tuple[list[Example], list[Example], str]:
+    """(train, held out, what that measures) of records and documents."""
+    rows = np.zeros(len(examples), EXAMPLE_ROW)
+    rows["key"] = [int(e.key[:16], 16) for e in examples]
+    rows["question"], rows["answer"] = np.array([fact_keys(e) for e in examples], np.uint64).T
+    found = holdout.hold_out(rows, np.array([not isinstance(e, Text) for e in examples]))
+    return *divided(examples, found.mask), str(found.by)
+
+
+def divided(examples: Sequence[Example], held: Any) -> tuple[list[Example], list[Example]]:
     pairs = list(zip(examples, held, strict=True))
     return [e for e, is_held in pairs if not is_held], [e for e, is_held in pairs if is_held]
 

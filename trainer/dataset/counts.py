@@ -1,18 +1,23 @@
 """How the data of a run was counted: for the log, for run.json, and for the checks."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from trainer.corpus.dedup import Copy
+from trainer.corpus.examples import printable
 from trainer.corpus.reader import Tally
+from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.selection import TEXT, Selection
 from trainer.errors import DataError
 from trainer.runtime.log import figures
 from trainer.tokenization.token_cache import KINDS
 
 log = logging.getLogger(__name__)
+
+NAMED_DOCUMENTS = 3
 
 
 def count(train: Selection) -> dict[str, Any]:
@@ -36,6 +41,42 @@ def count(train: Selection) -> dict[str, Any]:
         "truncated": int(rows["truncated"].sum()),
         "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),
     }
+
+
+def count_held_out(held_out: Selection, by: HeldOutBy) -> dict[str, Any]:
+    """What is held out, what that measures, and which documents are among it; JSON-ready."""
+    is_document = held_out.rows["kind"] == TEXT
+    sources = np.unique(held_out.rows["source"][is_document])
+    return {
+        "held_out": len(held_out),
+        "held_out_by": str(by),
+        "held_out_documents": int(is_document.sum()),
+        "held_out_first": [held_out.corpus.files[n].name for n in sources[:NAMED_DOCUMENTS]],
+    }
+
+
+def held_out_in_words(
+    by: str, held_out: int, documents: int, first: Sequence[str], records: int
+) -> str:
+    """What was held out of the data, and so what is measured; of `records` that are trained."""
+    records_too = {
+        HeldOutBy.WORDINGS: f"{held_out - documents:,} questions about facts that are trained in "
+        "other words",
+        HeldOutBy.FACTS: f"{held_out - documents:,} records whole, with their questions and "
+        "answers, which are not trained",
+        HeldOutBy.NOTHING: f"no question; all {records:,} records are trained, and those that are "
+        "asked are among them",
+    }
+    if by == HeldOutBy.EVALUATION_DATA:
+        return f"the evaluation data, {held_out:,} records and documents"
+    if by == HeldOutBy.END:
+        return "the end of the only document"
+    if by == HeldOutBy.NOTHING and not records:
+        return "nothing"
+    more = ", …" if documents > len(first) else ""
+    named = f"{documents:,} documents whole ({', '.join(map(printable, first))}{more})"
+    said = [records_too[HeldOutBy(by)]] if by != HeldOutBy.DOCUMENTS else []
+    return "; ".join([*said, *([named] if documents else [])])
 
 
 def check_masked(train: Selection, max_length: int, max_share: float) -> None:
@@ -67,13 +108,19 @@ def log_counts(tally: Tally, counts: dict[str, Any]) -> None:
     names = [kind.__name__.lower() for kind in KINDS]
     kinds = {name: counts[name] for name in names if name in counts}
     log.info(
-        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; %d held out",
+        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; held out: %s",
         ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
         counts["files"],
         f"{counts['tokens']:,}",
         f"{counts['trained_tokens']:,}",
         counts["blocks"],
-        counts["held_out"],
+        held_out_in_words(
+            counts["held_out_by"],
+            counts["held_out"],
+            counts["held_out_documents"],
+            counts["held_out_first"],
+            counts["records"],
+        ),
         extra=figures(**counts),
     )
     if set(kinds) == {"text"}:

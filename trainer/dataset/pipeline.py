@@ -8,8 +8,9 @@ import numpy as np
 
 from trainer.corpus.examples import Text
 from trainer.dataset import holdout
-from trainer.dataset.counts import check_masked, count, log_counts
+from trainer.dataset.counts import check_masked, count, count_held_out, log_counts
 from trainer.dataset.eval_questions import MOST_QUESTIONS, MOST_TRAINED, Question, questions_of
+from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.inputs import Inputs, fetch_inputs, reader_of
 from trainer.dataset.packing import Block, Blocks
 from trainer.dataset.selection import (
@@ -37,10 +38,11 @@ class Data:
 
     train: Sequence[Block]
     held_out: Sequence[Block]
+    """what the loss is judged by: trained blocks where nothing was held out"""
     questions: list[Question]
-    """some that were held out"""
+    """some that were held out; where no question was, some that are trained"""
     trained_questions: list[Question]
-    """some that are trained"""
+    """some that are trained, beside those"""
     counts: dict[str, Any]
 
 
@@ -50,7 +52,18 @@ class _Split:
 
     train: Selection
     held_out: Selection
+    by: HeldOutBy
     copies: int = 0
+
+    @property
+    def judged(self) -> Selection:
+        """By whose loss: what is trained, where nothing was held out."""
+        return self.held_out if len(self.held_out) else self.train
+
+    @property
+    def asked(self) -> Selection:
+        """Whose questions are asked."""
+        return self.train if self.by == HeldOutBy.NOTHING else self.held_out
 
 
 def prepare(
@@ -67,7 +80,7 @@ def prepare(
     how = Tokenisation(settings, tokenizer, RecordTokenizer(tokenizer), location)
     split = _split(inputs, how)
     counts = count(split.train)
-    counts |= {"held_out": len(split.held_out), "evaluation_copies": split.copies}
+    counts |= count_held_out(split.held_out, split.by) | {"evaluation_copies": split.copies}
     check_masked(split.train, settings.max_length, settings.max_skipped_share)
     blocks = _pack(split.train, how)
     if not len(blocks):
@@ -81,9 +94,9 @@ def prepare(
     log_counts(split.train.corpus.cache.tally, counts)
     return Data(
         blocks,
-        _pack(split.held_out, how),
-        _questions(split.held_out, MOST_QUESTIONS),
-        _questions(split.train, MOST_TRAINED),
+        _pack(split.judged, how),
+        _questions(split.asked, MOST_QUESTIONS),
+        _questions(split.train, MOST_TRAINED) if split.asked is not split.train else [],
         counts,
     )
 
@@ -99,13 +112,14 @@ def prepare_held_out(
     how = Tokenisation(settings, tokenizer, RecordTokenizer(tokenizer))
     if inputs.evaluation:
         judged = _tokenised(inputs.evaluation, how)
-        held_out = Selection(judged, judged.kept)
+        by = asked = Selection(judged, judged.kept)
     else:
-        held_out = _hold_out(_tokenised(inputs.data, how), how).held_out
-    blocks = _pack(held_out, how)
+        split = _hold_out(_tokenised(inputs.data, how), how)
+        by, asked = split.judged, split.asked
+    blocks = _pack(by, how)
     if not len(blocks):
         raise DataError("the data holds nothing to judge by once tokenised; add text or records")
-    return blocks, _questions(held_out, MOST_QUESTIONS)
+    return blocks, _questions(asked, MOST_QUESTIONS)
 
 
 def _split(inputs: Inputs, how: Tokenisation) -> _Split:
@@ -115,7 +129,12 @@ def _split(inputs: Inputs, how: Tokenisation) -> _Split:
         return _hold_out(data, how)
     judged = _tokenised(inputs.evaluation, how)
     copies = warn_of_copies(data, judged)
-    return _Split(Selection(data, data.kept), Selection(judged, judged.kept), copies)
+    return _Split(
+        Selection(data, data.kept),
+        Selection(judged, judged.kept),
+        HeldOutBy.EVALUATION_DATA,
+        copies,
+    )
 
 
 def _tokenised(files: list[Fetched], how: Tokenisation) -> TokenizedCorpus:
@@ -126,15 +145,18 @@ def _tokenised(files: list[Fetched], how: Tokenisation) -> TokenizedCorpus:
 
 
 def _hold_out(corpus: TokenizedCorpus, how: Tokenisation) -> _Split:
-    """Some examples by their key; of a single document its end."""
+    """Wordings, facts or documents by their keys; of a document alone its end."""
     halves = _halves(corpus, how)
+    held = np.zeros(len(corpus.kept), bool)
+    by = HeldOutBy.END
     if halves is not None:
         corpus, held = _divided(corpus, halves, how), np.array([False, True])
     else:
-        held = np.zeros(len(corpus.kept), bool)
-        held[corpus.kept] = holdout.held_out(np.array(corpus.cache.rows["key"][corpus.kept]))
+        rows = corpus.cache.rows[corpus.kept]
+        found = holdout.hold_out(rows, rows["kind"] != TEXT)
+        held[corpus.kept], by = found.mask, found.by
     train: Mask = corpus.kept & ~held
-    return _Split(Selection(corpus, train), Selection(corpus, held))
+    return _Split(Selection(corpus, train), Selection(corpus, held), by)
 
 
 def _halves(corpus: TokenizedCorpus, how: Tokenisation) -> tuple[Text, Text] | None:

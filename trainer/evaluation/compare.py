@@ -177,7 +177,7 @@ def _log(evaluation: Evaluation) -> None:
         )
     if base.exact is not None and tuned.exact is not None:
         log.info(
-            "exact answers on %d held-out questions: %.0f %% before, %.0f %% after",
+            "exact answers to %d questions: %.0f %% before, %.0f %% after",
             len(evaluation.questions),
             100 * base.exact,
             100 * tuned.exact,

@@ -37,7 +37,7 @@ def verdict(evaluation: Evaluation, next_step: str) -> Iterator[str]:
     trained, held_out = evaluation.trained, evaluation.tuned
     if trained is None or not evaluation.questions:
         return
-    by_words = median(len(q.answer.split()) for q in evaluation.questions) > LONG_WORDS
+    by_words = _is_long(evaluation)
     known, new = (_share(scores, by_words) for scores in (trained, held_out))
     if known is None or new is None:
         return
@@ -55,6 +55,31 @@ def verdict(evaluation: Evaluation, next_step: str) -> Iterator[str]:
         )
     else:
         yield f"it knows its data: {figures}"
+
+
+def verdict_by_heart(evaluation: Evaluation, next_step: str) -> Iterator[str]:
+    """The same of a run that had no question to keep back: all that were asked are trained."""
+    if not evaluation.questions:
+        return
+    by_words = _is_long(evaluation)
+    known = _share(evaluation.tuned, by_words)
+    if known is None:
+        return
+    unit = "their words (token F1)" if by_words else "the answers"
+    figures = f"{known:.0%} of {unit} ({len(evaluation.questions)} trained questions)"
+    if known < (KNOWN_F1 if by_words else KNOWN):
+        yield f"it has not learned its data: {figures}; {next_step}"
+    else:
+        yield f"it has learned its data by heart: {figures}"
+    yield (
+        "no question was kept back, for each fact has one wording, and what is held out is not "
+        "learned: other words were not asked; write each question in three or four ways, or set "
+        "QLORA_EVAL_URI to questions in your users' words"
+    )
+
+
+def _is_long(evaluation: Evaluation) -> bool:
+    return median(len(q.answer.split()) for q in evaluation.questions) > LONG_WORDS
 
 
 def _share(scores: Scores, by_words: bool) -> float | None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from trainer.evaluation.verdict import verdict
+from trainer.dataset.holdout import HeldOutBy
+from trainer.evaluation.verdict import verdict, verdict_by_heart
 from trainer.monitoring.step_log import StepRow, best_held_out
 from trainer.reporting.run_record import DataCounts
 
@@ -24,11 +25,12 @@ def find_caveats(
     `rows` are those of `metrics.jsonl`, one for each optimizer step; `next_step` is for a run that
     has not learned its data.
     """
-    said = list(verdict(evaluation, next_step))
+    judge = verdict_by_heart if data.held_out_by == HeldOutBy.NOTHING else verdict
+    said = list(judge(evaluation, next_step))
     return [
         *said,
         *_about_data(data),
-        *_about_held_out(evaluation),
+        *_about_held_out(data, evaluation),
         *(() if said else _about_length(rows)),  # answers tell more than the loss does
         *_about_answers(evaluation),
     ]
@@ -44,14 +46,26 @@ def _about_data(data: DataCounts) -> Iterator[str]:
         )
 
 
-def _about_held_out(evaluation: "Evaluation") -> Iterator[str]:
+def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]:
     count = len(evaluation.questions)
     if evaluation.tuned.loss is None:
         yield "nothing could be held out, so the adapter was not judged; add data or QLORA_EVAL_URI"
+    elif data.held_out_by == HeldOutBy.NOTHING:
+        if not count:
+            yield (
+                "nothing could be held out, so the loss is that of trained text; add data or "
+                "QLORA_EVAL_URI"
+            )
     elif not count:
         yield "no question was held out, so answers were not judged; only the loss was"
     elif count < FEW_QUESTIONS:
         yield f"only {count} questions were held out: one of them is {1 / count:.0%} of each share"
+    if data.held_out_by == HeldOutBy.FACTS:
+        yield (
+            f"{data.held_out - data.held_out_documents:,} records were held out whole to judge by, "
+            "and the model was not taught what they say; QLORA_EVAL_URI with questions of your own "
+            "trains them too"
+        )
 
 
 def _about_length(rows: Sequence[StepRow]) -> Iterator[str]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.dataset.counts import held_out_in_words
+from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.compare import SCORES, Score
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
@@ -26,6 +28,7 @@ def render_report(record: RunRecord, rows: Sequence[StepRow]) -> str:
         cards=[(label, text) for label, text in _cards(record) if text is not None],
         rejected=[_sentence(fault) for fault in record.rejected],
         warnings=[_sentence(caveat) for caveat in record.warnings],
+        asked=asked(record.data),
         curves=[svg(chart) for chart in charts(record, rows)],
         data=_cells(_data(record)),
         training=_cells(_training(record)),
@@ -101,7 +104,7 @@ def _data(record: RunRecord) -> Pairs:
     )
     yield "records cut to fit a block", f"{data.cut_records:,} of {data.records:,} records"
     yield "ends of answers and documents", f"{data.trained_ends:,} trained"
-    yield "held out", f"{data.held_out:,} records or documents"
+    yield "held out", held_out(data)
 
 
 def read_from(data: DataCounts) -> str:
@@ -113,6 +116,28 @@ def read_from(data: DataCounts) -> str:
     )
     read = [f"{count:,} {words}" for count, words in kinds if count]
     return f"{', '.join(read)} from {data.files:,} files"
+
+
+def held_out(data: DataCounts) -> str:
+    """What was held out, in words."""
+    if not data.held_out_by:
+        return f"{data.held_out:,} records or documents"
+    return held_out_in_words(
+        data.held_out_by,
+        data.held_out,
+        data.held_out_documents,
+        data.held_out_first,
+        data.records,
+    )
+
+
+def asked(data: DataCounts) -> str:
+    """Which questions were asked, in words."""
+    if data.held_out_by == HeldOutBy.NOTHING:
+        return "questions, all of which were trained"
+    if data.held_out_by == HeldOutBy.WORDINGS:
+        return "held-out questions about facts that were trained in other words"
+    return "held-out questions, which training has not seen"
 
 
 def _listed(count: int, first: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation.compare import SCORES
-from trainer.reporting.html_report import read_from
+from trainer.reporting.html_report import asked, held_out, read_from
 from trainer.reporting.run_record import RecordedEvaluation, RunRecord
 from trainer.runtime.log import one_line
 from trainer.runtime.templates import render
@@ -32,6 +32,8 @@ def render_card(record: RunRecord, base: "Base") -> str:
         scores=_scores(record.evaluation),
         samples=[map(_cell, astuple(sample)) for sample in record.samples[:MOST_SAMPLES]],
         read_from=read_from(record.data),
+        asked=asked(record.data),
+        held_out=held_out(record.data),
         served=base.name if base.is_from_hub else f"<folder of {base.name}>",
         vllm_rank=next((r for r in VLLM_RANKS if r >= record.settings.lora_r), VLLM_RANKS[-1]),
         licence=of_base.get("license_name") or of_base.get("license"),

@@ -88,6 +88,10 @@ class DataCounts(_FromJson):
     truncated: int = 0
     fully_masked: int = 0
     held_out: int = 0
+    held_out_by: str = ""
+    """what that measures, see `HeldOutBy`; empty in records of before that was decided"""
+    held_out_documents: int = 0
+    held_out_first: Sequence[str] = ()
     evaluation_copies: int = 0
     padding_share: float = 0.0
     blocks: int = 0

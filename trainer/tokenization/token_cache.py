@@ -35,6 +35,8 @@ EXAMPLE_ROW = np.dtype(
     [
         ("key", "<u8"),
         ("exact", "<u8", 2),
+        ("question", "<u8"),  # as in `trainer.corpus.fact_keys`; 0 for a document
+        ("answer", "<u8"),
         ("source", "<u4"),
         ("chars", "<u4"),
         ("kind", "u1"),
@@ -64,14 +66,14 @@ class WriteProgress:
     tally: Tally
     sizes: dict[str, int]
     sums: dict[str, str]
-    conversations: list[tuple[int, int, Conversation]]
-    """(minus its key, number, itself) of those that are kept"""
+    conversations: list[tuple[int, int, int, Conversation]]
+    """(key of its answer, key of its question, number, itself) of those that are kept"""
 
     def as_text(self) -> str:
         """As `parse` reads it."""
         kept = [
-            (key, number, [(m.role, m.content) for m in example.messages])
-            for key, number, example in self.conversations
+            (*keys, [(m.role, m.content) for m in example.messages])
+            for *keys, example in self.conversations
         ]
         text = json.dumps(asdict(self) | {"conversations": kept})
         return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
@@ -84,8 +86,8 @@ class WriteProgress:
             raise ValueError("damaged")
         found = json.loads(body)
         kept = [
-            (key, number, Conversation(tuple(Message(*turn) for turn in turns)))
-            for key, number, turns in found["conversations"]
+            (answer, question, number, Conversation(tuple(Message(*turn) for turn in turns)))
+            for answer, question, number, turns in found["conversations"]
         ]
         return cls(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)
 
@@ -208,7 +210,7 @@ def open_complete(folder: Path, sums: Mapping[str, str] | None = None) -> TokenC
 
 
 def _opened(folder: Path, index: WriteProgress) -> TokenCache:
-    conversations = [(number, example) for _, number, example in index.conversations]
+    conversations = [(number, example) for *_, number, example in index.conversations]
     return TokenCache(folder, index.tally, conversations)
 
 

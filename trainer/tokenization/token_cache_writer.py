@@ -19,6 +19,7 @@ import numpy as np
 
 from trainer.corpus.dedup import signatures_of
 from trainer.corpus.examples import Conversation, Example
+from trainer.corpus.fact_keys import fact_keys
 from trainer.corpus.reader import Tally
 from trainer.runtime import malloc
 from trainer.tokenization.encode import Tokens, chars_of, encode
@@ -39,9 +40,11 @@ log = logging.getLogger(__name__)
 Batch = list[tuple[int, Example]]  # with the number of its source
 BySource = Iterable[tuple[int, Iterable[Example]]]
 
-# Whole: those with the smallest keys, which are held out first, and some that never are.
-KEPT_CONVERSATIONS, KEPT_LAST = 256, 64
-_Kept = tuple[int, int, Conversation]
+# Whole: those whose answer or question has the smallest key, which are held out first, and some
+# that never are.
+KEPT_BY_ANSWER, KEPT_BY_QUESTION, KEPT_LAST = 512, 256, 64
+_Kept = tuple[int, int, int, Conversation]
+"""(answer, question, number, itself): both keys are those of `fact_keys`"""
 
 _BATCH_CHARS = 1 << 19
 _LOG_EVERY_S = 30.0
@@ -165,7 +168,7 @@ class _CacheWriter:
             data = batch.columns[name].tobytes()
             file.write(data)
             self._sums[name].update(data)
-        self._keep([(key, number + at, example) for key, at, example in batch.conversations])
+        self._keep([(a, q, number + at, found) for a, q, at, found in batch.conversations])
         if time.monotonic() - self._logged_at > _LOG_EVERY_S:
             self._logged_at = time.monotonic()
             log.info("tokenised %s tokens", f"{self._files['tokens'].tell() // 4:,}")
@@ -181,10 +184,10 @@ class _CacheWriter:
                 file.write(data)
                 self._sums[name].update(data)
         self.progress.tally.add(cache.tally)
-        self._keep([(-int(e.key, 16), number + at, e) for at, e in cache.conversations])
+        self._keep([(*fact_keys(e)[::-1], number + at, e) for at, e in cache.conversations])
 
     def _keep(self, found: list[_Kept]) -> None:
-        self.progress.conversations = _both_ends(self.progress.conversations + found)
+        self.progress.conversations = _extremes(self.progress.conversations + found)
 
     def save(self, source: int) -> None:
         """All before `source` is written and on the disk, and nothing else is under way."""
@@ -221,7 +224,7 @@ class _EncodedBatch:
 
     columns: dict[str, Any]
     conversations: list[_Kept]
-    """(minus its key, number in the batch, itself) of those of one question and one answer"""
+    """those of one question and one answer, with their number in the batch"""
 
 
 def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _EncodedBatch:
@@ -232,6 +235,8 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
     rows = np.zeros(len(batch), EXAMPLE_ROW)
     rows["key"] = [int(example.key[:16], 16) for example in examples]
     rows["exact"], rows["chars"] = signatures.exact, signatures.chars
+    facts = np.array([fact_keys(example) for example in examples], np.uint64).reshape(-1, 2)
+    rows["question"], rows["answer"] = facts.T
     rows["source"] = [source for source, _ in batch]
     rows["kind"] = [KINDS.index(type(example)) for example in examples]
     rows["truncated"] = [example.truncated for example in encoded]
@@ -248,7 +253,7 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
         "documents": signatures.documents,
         "sketches": signatures.sketches,
     }
-    return _EncodedBatch(columns, _single_turns(examples))
+    return _EncodedBatch(columns, _single_turns(examples, rows))
 
 
 def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: list[int]) -> None:
@@ -264,19 +269,21 @@ def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: lis
         rows[name] = np.bincount(owner[counted], minlength=len(rows))
 
 
-def _single_turns(examples: list[Example]) -> list[tuple[int, int, Conversation]]:
+def _single_turns(examples: list[Example], rows: Any) -> list[_Kept]:
     found = [
-        (-int(example.key, 16), at, example)
+        (int(rows["answer"][at]), int(rows["question"][at]), at, example)
         for at, example in enumerate(examples)
         if isinstance(example, Conversation)
         and [m.role for m in example.messages] == ["user", "assistant"]
     ]
-    return _both_ends(found)
+    return _extremes(found)
 
 
-def _both_ends(found: list[_Kept]) -> list[_Kept]:
-    """Those with the smallest keys, and some with the largest."""
-    ordered = sorted(found, key=lambda kept: kept[:2], reverse=True)
-    if len(ordered) <= KEPT_CONVERSATIONS + KEPT_LAST:
-        return ordered
-    return ordered[:KEPT_CONVERSATIONS] + ordered[-KEPT_LAST:]
+def _extremes(found: list[_Kept]) -> list[_Kept]:
+    """Those with the smallest keys, by answer and by question, and some with the largest."""
+    if len(found) <= KEPT_BY_QUESTION + KEPT_LAST:
+        return found
+    by_answer = sorted(found, key=lambda kept: (kept[0], kept[2]))[:KEPT_BY_ANSWER]
+    by_question = sorted(found, key=lambda kept: (kept[1], kept[2]))
+    several = by_answer + by_question[:KEPT_BY_QUESTION] + by_question[-KEPT_LAST:]
+    return sorted({kept[2]: kept for kept in several}.values(), key=lambda kept: kept[2])
