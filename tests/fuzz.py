@@ -30,9 +30,9 @@ if "--atheris" in sys.argv:
 
 from support import makers  # noqa: E402
 
+from trainer.corpus.columns import Columns  # noqa: E402
 from trainer.corpus.examples import Item, Notice, SkippedRecord, Text, Unusable  # noqa: E402
 from trainer.corpus.formats import format_of, read  # noqa: E402
-from trainer.corpus.records import Columns  # noqa: E402
 from trainer.corpus.sandbox import Sandbox, SandboxLimits  # noqa: E402
 
 LIMITS = SandboxLimits(memory_bytes=1 << 30, seconds=20)

@@ -25,6 +25,8 @@ TABLES = {
     "a.jsonl": makers.jsonl(RECORD),
     "a.ndjson": makers.jsonl(RECORD),
     "a.parquet": makers.parquet([RECORD]),
+    "a.arrow": makers.arrow([RECORD]),
+    "a.xlsx": makers.xlsx([["question", "answer"], ["Why?", 'So, "because"\nof NA']]),
 }
 
 
@@ -33,7 +35,9 @@ def test_a_table_of_any_format_gives_the_same_records(tmp_path, name):
     assert read_files(tmp_path, {name: TABLES[name]}).examples == [QA]
 
 
-@pytest.mark.parametrize("name", [n for n in TABLES if not n.endswith(".parquet")])
+@pytest.mark.parametrize(
+    "name", [n for n in TABLES if not n.endswith((".parquet", ".arrow", ".xlsx"))]
+)
 @pytest.mark.parametrize("pack", [makers.gz, makers.zst])
 def test_a_packed_table_gives_the_same_records(tmp_path, name, pack):
     packed = f"{name}.{pack.__name__}"

@@ -113,7 +113,7 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "objects nested": (lines(b'{"a":' * 100_000), 10, "line 1: JSON nested too deep"),
     "half a pair": (lines(b'{"text": "a\\ud800"}'), 10, "half a surrogate pair at character 2"),
     "NUL in a string": (lines(b'{"text": "a\\u0000"}'), 10, "holds a NUL character"),
-    "a number as text": (lines(b'{"text": 3}'), 10, '"text" is a number, not text'),
+    "a list as text": (lines(b'{"text": [3]}'), 10, '"text" is a list, not text'),
     "a null as text": (lines(b'{"question": "q", "answer": null}'), 10, '"answer" is null'),
     "not a number": (lines(b'{"text": NaN}'), 10, '"text" is a number, not text'),
     "5,000 digits": (lines(b'{"n": ' + b"9" * 5000 + b"}"), 10, "number that is too long"),
@@ -133,7 +133,8 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "empty answer": (lines(b'{"question": "q", "answer": " "}'), 10, '"answer" is empty'),
     "blank lines": (lines(b"", b"  ", b""), 10, r"a\.jsonl: it holds no records"),
     "no answer": (turns(("user", "a")), 10, "no assistant turn"),
-    "a tool's turn": (turns(("tool", "b")), 10, r'"messages\[0\].role" is none of'),
+    "a tool's turn": (turns(("tool", "b")), 10, "no assistant turn"),
+    "an unknown role": (turns(("judge", "b")), 10, r'"messages\[0\].role" is none of'),
     "a list as role": (turns(("user", "a"), (["x"], "b")), 10, r'"messages\[1\].role" is none'),  # type: ignore[arg-type]
     "deep .json": (file("a.json", b"[" * 200_000), 10, r"a\.json: JSON nested too deep"),
     "a word as .json": (file("a.json", b'"hello"'), 10, "it is text, not a list of records"),
@@ -185,10 +186,10 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
         10,
         r"it is no readable \.parquet",
     ),
-    "numbers in Parquet": (
-        file("a.parquet", makers.parquet([{"text": 3}])),
+    "lists in Parquet": (
+        file("a.parquet", makers.parquet([{"text": [3]}])),
         10,
-        r"a\.parquet row 1: \"text\" is a number",
+        r"a\.parquet row 1: \"text\" is a list",
     ),
     "bytes in Parquet": (file("a.parquet", makers.parquet([{"text": b"a"}])), 10, "is binary"),
     "other columns of Parquet": (
@@ -197,6 +198,25 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
         "it has id, words",
     ),
     "repeating Parquet": (repeating_parquet, 10, "unpack to more than 16 MiB"),
+    "garbage as Arrow": (file("a.arrow", NOISE), 10, r"it is no readable \.arrow"),
+    "Arrow cut off": (
+        file("a.arrow", makers.arrow([{"text": "a"}])[:-200]),
+        10,
+        r"it is no readable \.arrow",
+    ),
+    # Workbooks
+    "garbage as a workbook": (file("a.xlsx", NOISE), 10, r"it is no readable \.xlsx"),
+    "an old workbook": (file("a.xlsx", b"\xd0\xcf\x11\xe0" + NOISE), 10, r"an old \.xls;"),
+    "a workbook cut off": (
+        file("a.xlsx", makers.xlsx([["text"], ["a"]])[:2000]),
+        10,
+        r"it is no readable \.xlsx",
+    ),
+    "other columns of a workbook": (
+        file("a.xlsx", makers.xlsx([["id", "words"], [1, "hello"]])),
+        10,
+        "Sheet row 2: needs .*; it has id, words",
+    ),
     # PDF
     "a locked PDF": (file("a.pdf", makers.locked_pdf("a", "secret")), 10, "it is encrypted"),
     "a scanned PDF": (file("a.pdf", makers.pdf("", "")), 10, "holds no text: scanned pages"),
@@ -261,6 +281,12 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "a vast window": (file("a.txt.zst", huge_zst_window()), 10, "the zstd data is broken"),
     "two zstd frames": (file("a.txt.zst", makers.zst(b"one ") + makers.zst(b"two")), 0, "one two"),
     # Names and places
+    "a pointer": (
+        file("a.pdf", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
+        10,
+        r"a\.pdf: it is a Git LFS pointer and not the file itself; run `git lfs pull`",
+    ),
+    "what a desktop leaves": (file("._a.txt", b"\0\5\x16\7"), 10, "no files"),
     "another suffix": (file("a.exe", b"MZ"), 10, r"only a\.exe: unsupported \.exe"),
     "no suffix": (file("README", b"Hello"), 10, "unsupported file without a suffix"),
     "a packed PDF": (file("a.pdf.gz", b""), 10, r"unsupported \.pdf\.gz"),

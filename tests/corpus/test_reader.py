@@ -92,7 +92,7 @@ def test_other_formats_are_named_but_cost_nothing(tmp_path):
 def test_more_skipped_than_the_share_ends_the_run_with_number_and_reasons(tmp_path):
     with pytest.raises(DataError) as failure:
         read_named(
-            tmp_path, max_skipped_share=0.1, a_jsonl=jsonl({"text": "a"}, {"text": 1}, {}, [], 5)
+            tmp_path, max_skipped_share=0.1, a_jsonl=jsonl({"text": "a"}, {"text": [1]}, {}, [], 5)
         )
     message = str(failure.value)
     assert "4 of 5 files and records" in message
@@ -182,7 +182,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
 def test_tallies_of_files_end_to_end_are_the_tally_of_all(tmp_path):
     files = {
         "a.jsonl": GOOD + b"{}\n",
-        "b.csv": b'question,answer\nWhy?,So\n"open',
+        "b.csv": b"question,answer\n" + b"Why?,So\n" * 20 + b'"open',
         "c.png": b"",
         "d.txt": b"caf\xe9 au lait",
     }
@@ -197,4 +197,4 @@ def test_tallies_of_files_end_to_end_are_the_tally_of_all(tmp_path):
         list(reader)
         joined.add(reader.tally)
     assert joined == whole.tally
-    assert whole.tally.void == [(30, 31)] and whole.tally.usable == 31
+    assert whole.tally.void == [(30, 50)] and whole.tally.usable == 31

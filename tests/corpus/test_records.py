@@ -1,11 +1,14 @@
 """A record becomes the most telling example that its columns allow, or says why not."""
 
+from datetime import date
+
 import pytest
 from support.corpora import read_files, read_named
 from support.makers import jsonl
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Completion, Conversation, Message, Text
-from trainer.corpus.records import Columns
+from trainer.corpus.records import Records
 
 
 def test_an_empty_system_turn_is_left_out(tmp_path):
@@ -29,10 +32,15 @@ def turns(*pairs: tuple[str, object]) -> bytes:
         (b'{"n": ' + b"9" * 5000 + b', "text": "a"}', ["number that is too long"]),
         (b'"text"', ["the line is text, not an object"]),
         (b'{"text": NaN}', ['"text" is a number, not text']),
-        (b'{"text": 3}', ['"text" is a number, not text']),
-        (b'{"text": true}', ['"text" is true or false, not text']),
+        (b'{"text": [3]}', ['"text" is a list, not text']),
+        (b'{"text": {"a": 1}}', ['"text" is an object, not text']),
+        (b'{"question": "q", "answers": {"text": []}}', ['"answers" holds no answer']),
+        (b'{"question": "q", "answer": "a", "history": "h"}', ['"history" is text, not a list']),
         (b'{"question": "q", "answer": null}', ['"answer" is null, not text']),
-        (b'{"question": "q", "reply": "r"}', ["question + answer", "it has question, reply"]),
+        (
+            b'{"question": "q", "reply": "r"}',
+            ["question + answer", "it has question, reply", "QLORA_ANSWER_COLUMN"],
+        ),
         (b"{}", ["it has no columns"]),
         (b'{"text": " \\n"}', ['"text" is empty']),
         (b'{"text": "a\\u0000"}', ["NUL character"]),
@@ -41,7 +49,7 @@ def turns(*pairs: tuple[str, object]) -> bytes:
         (b'{"messages": ["hi"]}', ['"messages[0]" is text, not an object']),
         (b'{"messages": [{"role": "user"}]}', ['"messages[0]" has no content']),
         (turns(("user", "a")), ["no assistant turn"]),
-        (turns(("user", "a"), ("tool", "b")), ['"messages[1].role"', "system, user, assistant"]),
+        (turns(("user", "a"), ("judge", "b")), ['"messages[1].role"', "system, user, assistant"]),
         (turns(("user", "a"), ("assistant", None)), ['"messages[1].content" is null']),
     ],
 )
@@ -84,3 +92,119 @@ def test_usual_names_of_published_data_are_guessed(tmp_path, record, question, a
     assert corpus.examples == [
         Conversation((Message("user", question), Message("assistant", answer)))
     ]
+
+
+def read_one(record, **given):
+    return Records(Columns(**given)).example(record)
+
+
+def qa(question, answer, *before):
+    return Conversation((*before, Message("user", question), Message("assistant", answer)))
+
+
+@pytest.mark.parametrize(
+    "value, text", [(3, "3"), (2.5, "2.5"), (True, "true"), (date(2024, 5, 1), "2024-05-01")]
+)
+def test_numbers_truth_values_and_dates_are_text(value, text):
+    assert read_one({"question": "q", "answer": value}) == qa("q", text)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": ["a", "b"], "answer_start": [0, 9]},
+        [{"text": "a", "answer_start": 0}],
+        ["a", "b"],
+        {"text": "a"},
+    ],
+)
+def test_the_first_of_several_answers_is_taken_beside_its_context(answers):
+    record = {"id": "7", "context": "c", "question": "q", "answers": answers}
+    assert read_one(record) == qa("q\n\nc", "a")
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt", "System_Message"])
+def test_a_column_of_system_prompts_is_the_first_turn_of_every_kind_of_conversation(name):
+    prompt = Message("system", "Be brief.")
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    assert read_one({"instruction": "q", "output": "a", name: "Be brief."}) == qa("q", "a", prompt)
+    assert read_one({"conversations": turns, name: "Be brief."}) == qa("q", "a", prompt)
+    assert read_one({"prompt": "q", "completion": "a", name: "Be brief."}) == qa("q", "a", prompt)
+    assert read_one({"instruction": "q", "output": "a", name: ""}) == qa("q", "a")
+
+
+def test_a_system_turn_goes_before_the_column():
+    turns = [{"role": "system", "content": "own"}, {"role": "assistant", "content": "a"}]
+    found = read_one({"messages": turns, "system": "other"})
+    assert [m.content for m in found.messages] == ["own", "a"]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [["q1", "a1"]],
+        [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}],
+        '[["q1", "a1"]]',
+    ],
+)
+def test_earlier_rounds_stand_before_the_question(history):
+    found = read_one({"instruction": "q", "input": "", "output": "a", "history": history})
+    assert found == qa("q", "a", Message("user", "q1"), Message("assistant", "a1"))
+
+
+def test_turns_of_a_prompt_are_given_and_those_of_a_completion_trained():
+    prompt = [
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "q"},
+    ]
+    completion = [{"role": "assistant", "content": "a"}]
+    expected = Conversation(
+        (
+            Message("system", "s"),
+            Message("assistant", "Hello", trained=False),
+            Message("user", "q"),
+            Message("assistant", "a"),
+        )
+    )
+    assert read_one({"prompt": prompt, "completion": completion}) == expected
+    assert read_one({"prompt": "q", "completion": completion}) == qa("q", "a")
+
+
+def test_columns_that_the_user_names_go_before_every_other_form():
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]
+    record = {"messages": turns, "prompt": "p", "completion": "c", "q": "q", "reply": "a"}
+    assert read_one(record) == qa("u", "v")
+    assert read_one(record, question="q", answer="reply") == qa("q", "a")
+    assert read_one(record | {"body": "words"}, text="body") == Text("words")
+
+
+def test_a_column_is_used_once():
+    record = {"input": "Capital of Ruritania?", "output": "Strelsau"}
+    expected = qa("Capital of Ruritania?", "Strelsau")
+    assert read_one(record, question="input", answer="output") == expected
+    assert read_one(record) == expected
+
+
+@pytest.mark.parametrize(
+    "columns", ["Frage,Antwort", "Q,A", "Question:,Answer:", "otázka,odpověď", "вопрос,ответ"]
+)
+def test_headers_in_other_languages_and_short_ones_are_known(tmp_path, columns):
+    corpus = read_named(tmp_path, a_csv=f"{columns}\nq1,a1\n".encode())
+    assert corpus.examples == [qa("q1", "a1")]
+
+
+def test_columns_that_hold_something_and_are_not_used_are_named_once(tmp_path):
+    record = {"question": "q", "answer": "a", "source": "s", "note": " ", "tags": None, "id": 7}
+    corpus = read_named(
+        tmp_path, a_jsonl=jsonl(record, record | {"question": "r"}), b_jsonl=jsonl(record)
+    )
+    assert corpus.notices == ["a.jsonl: not used: columns source, id"]
+
+
+def test_a_column_without_a_value_makes_no_form_where_another_is_whole():
+    assert read_one({"messages": None, "text": "words"}) == Text("words")
+
+
+def test_leading_spaces_of_an_answer_stay():
+    assert read_one({"question": "q", "answer": "    if x:\n"}) == qa("q", "    if x:\n")

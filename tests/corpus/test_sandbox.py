@@ -9,10 +9,10 @@ import pytest
 from support import makers
 from support.corpora import Corpus, read_corpus
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Text, Unusable
 from trainer.corpus.formats import format_of
 from trainer.corpus.reader import Source
-from trainer.corpus.records import Columns
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from support import makers
 from support.jobs import ROOT
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.formats import format_of
-from trainer.corpus.records import Columns
 from trainer.corpus.sandbox_child import request
 
 
@@ -29,7 +29,7 @@ def answers(*paths: Path) -> list[list[object]]:
 def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.html", "b.json", "c.pdf", "d.docx", "e.md.gz")]
     paths[0].write_bytes(b"<p>words")
-    paths[1].write_bytes(makers.jsonl([{"prompt": "p", "completion": "c"}, {"text": 1}]))
+    paths[1].write_bytes(makers.jsonl([{"prompt": "p", "completion": "c"}, {"text": [1]}]))
     paths[2].write_bytes(b"no PDF")
     paths[4].write_bytes(makers.gz(b"# One\n"))
     found = answers(*paths)
@@ -37,7 +37,7 @@ def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
         ["text", "words", []],
         ["end"],
         ["completion", "p", "c"],
-        ["refused", "record 2", '"text" is a number, not text'],
+        ["refused", "record 2", '"text" is a list, not text'],
     ]
     assert [kind for kind, *_ in found[4:]] == ["end", "unusable", "unusable", "text", "end"]
     assert "it is no readable .pdf (" in str(found[5])

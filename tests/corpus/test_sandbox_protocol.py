@@ -11,6 +11,7 @@ from trainer.corpus.examples import (
     Notice,
     SkippedRecord,
     Text,
+    ToolCall,
 )
 from trainer.corpus.sandbox_protocol import decode_item, encode_item
 
@@ -18,6 +19,14 @@ ITEMS: list[Item] = [
     Text("# a\n\u2028😀", (Heading(0, 1, "a"),)),
     Completion("p\n", " c"),
     Conversation((Message("user", "q"), Message("assistant", "a"))),
+    Conversation(
+        (
+            Message("assistant", "", False, "why", (ToolCall("rain", '{"in": "Brede"}', "c1"),)),
+            Message("tool", '{"rain": true}', call_id="c1", name="rain"),
+            Message("assistant", "a"),
+        ),
+        '[{"type": "function"}]',
+    ),
     SkippedRecord("line 3", "broken JSON"),
     Notice("read as cp1252"),
 ]

@@ -1,8 +1,10 @@
-"""Rows of JSON and CSV are what they were, and a table without any is told."""
+"""Rows of JSON, CSV and Arrow are what they were, and a table without any is told."""
 
+import pytest
+from support import makers
 from support.corpora import read_files, read_named
 
-from trainer.corpus.examples import Text
+from trainer.corpus.examples import Conversation, Message, Text
 
 
 def test_a_line_separator_inside_a_json_string_ends_no_line(tmp_path):
@@ -23,3 +25,30 @@ def test_values_of_a_csv_stay_the_text_that_they_are(tmp_path):
     rows = "".join(f"{value},{value}\n" for value in values)
     corpus = read_files(tmp_path, {"a.csv": f"question,answer\n{rows}".encode()})
     assert [example.messages[1].content for example in corpus.examples] == values
+
+
+@pytest.mark.parametrize("name", ["conversations", "Messages"])
+def test_a_json_file_of_one_record_is_that_record_and_not_the_list_it_holds(tmp_path, name):
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]
+    corpus = read_files(tmp_path, {"a.json": makers.jsonl({"id": 1, name: turns})})
+    assert corpus.examples == [Conversation((Message("user", "u"), Message("assistant", "v")))]
+
+
+def test_the_articles_of_squad_are_a_record_for_each_question(tmp_path):
+    asked = [
+        {"question": "Who?", "id": "1", "answers": [{"text": "Ann", "answer_start": 0}]},
+        {"question": "When?", "id": "2", "answers": [], "is_impossible": True},
+    ]
+    article = {"title": "t", "paragraphs": [{"context": "Ann did.", "qas": asked}]}
+    corpus = read_named(tmp_path, a_json=makers.jsonl({"version": "2", "data": [article]}))
+    assert corpus.examples == [
+        Conversation((Message("user", "Who?\n\nAnn did."), Message("assistant", "Ann")))
+    ]
+    assert corpus.skipped == ['a.json record 1: "answers" holds no answer']
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_arrow_is_read_as_a_stream_and_as_a_file(tmp_path, is_stream):
+    content = makers.arrow([{"text": f"{n}"} for n in range(600)], is_stream=is_stream)
+    corpus = read_files(tmp_path, {"a.arrow": content})
+    assert [example.text for example in corpus.examples] == [f"{n}" for n in range(600)]

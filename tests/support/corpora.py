@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.dedup import Copy, Signatures, copies, signatures_of
 from trainer.corpus.examples import Example, Text
 from trainer.corpus.fact_keys import fact_keys
 from trainer.corpus.reader import Reader, Source
-from trainer.corpus.records import Columns
 from trainer.corpus.sandbox import SandboxLimits
 from trainer.dataset import holdout, packing
 from trainer.tokenization import encode as sequences

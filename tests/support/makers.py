@@ -109,6 +109,31 @@ def parquet(records: Iterable[dict[str, Any]], **options: Any) -> bytes:
     return out.getvalue()
 
 
+def arrow(records: Iterable[dict[str, Any]], *, is_stream: bool = True) -> bytes:
+    """The stream that `datasets` keeps, or an Arrow file."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(list(records))
+    out = io.BytesIO()
+    with (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def xlsx(*sheets: Sequence[Sequence[Any]]) -> bytes:
+    """A workbook of one sheet for each list of rows."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for number, rows in enumerate(sheets):
+        sheet = book.worksheets[0] if number == 0 else book.create_sheet()
+        for row in rows:
+            sheet.append(row)
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
 def gz(data: bytes) -> bytes:
     return gzip.compress(data, 9, mtime=0)
 

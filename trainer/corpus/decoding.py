@@ -38,6 +38,7 @@ _MAGIC = (
     (b"\xff\xd8\xff", "an image"),
     (b"GIF8", "an image"),
 )
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # Distributions whose version may change what a file reads as.
 LIBRARIES = ("charset-normalizer", "zstandard")
 
@@ -175,7 +176,14 @@ def _and_the_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield b""
 
 
+def refuse_pointer(head: bytes) -> None:
+    """Raises Unusable where a file begins as what Git has in place of a large one."""
+    if head.startswith(_LFS_POINTER):
+        raise Unusable("it is a Git LFS pointer and not the file itself; run `git lfs pull`")
+
+
 def _refuse_other_formats(head: bytes) -> None:
+    refuse_pointer(head)
     for magic, name in _MAGIC:
         if head.startswith(magic):
             raise Unusable(f"it is {name} whatever its name says; unpack or rename it")

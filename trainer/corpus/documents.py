@@ -1,19 +1,17 @@
 """Pages of other programs -> Markdown: HTML, PDF and Word."""
 
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
 from trainer.corpus.examples import Unusable
+from trainer.corpus.packages import check_size
 
 if TYPE_CHECKING:
     from docx.table import Table
     from docx.text.paragraph import Paragraph
 
-_OLE = b"\xd0\xcf\x11\xe0"
 # What surrounds the words of a page. `header` stays: it often holds the page's title.
 _BOILERPLATE = (
     *("script", "style", "noscript", "template", "nav", "footer", "aside", "form", "button"),
@@ -78,14 +76,7 @@ def docx(path: Path) -> Iterator[str]:
     from docx import Document
     from docx.text.paragraph import Paragraph
 
-    with path.open("rb") as file:
-        if file.read(4) == _OLE:
-            raise Unusable("it is encrypted or an old .doc; save it as .docx without a password")
-    with zipfile.ZipFile(path) as archive:
-        if sum(part.file_size for part in archive.infolist()) > decompressed_limit(
-            path.stat().st_size
-        ):
-            raise decompresses_too_large(path.stat().st_size)
+    check_size(path)
     for part in Document(str(path)).iter_inner_content():
         yield _paragraph(part) if isinstance(part, Paragraph) else _table(part)
 

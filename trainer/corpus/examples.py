@@ -2,10 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
 from functools import cached_property
+from math import isfinite
+from typing import Any
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -50,23 +55,66 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A tool that the assistant calls; `arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True)
 class Message:
-    """One turn; `role` is one of `ROLES`."""
+    """One turn; `role` is one of `ROLES`, `content` stands as it does in the data.
+
+    It is empty only beside `tool_calls`, and where a tool gave nothing. An assistant turn that is
+    not `trained` is given, as what others say is. `thought` is what the data keeps apart as the
+    reasoning before the answer. A tool's turn has the tool's `name` and the `call_id` it answers.
+    """
 
     role: str
     content: str
+    trained: bool = True
+    thought: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
+
+    def as_json(self) -> list[Any]:
+        """[role, content], and what is not as usual: what `of_json` reads."""
+        rest: dict[str, Any] = {} if self.trained else {"trained": False}
+        rest |= {k: v for k in ("thought", "call_id", "name") if (v := getattr(self, k))}
+        if self.tool_calls:
+            rest["tool_calls"] = [[call.name, call.arguments, call.id] for call in self.tool_calls]
+        return [self.role, self.content, rest] if rest else [self.role, self.content]
+
+    @classmethod
+    def of_json(cls, parts: Sequence[Any]) -> "Message":
+        """Raises ValueError or TypeError for what `as_json` did not write."""
+        role, content, *rest = parts
+        more = dict(rest[0]) if rest else {}
+        calls = tuple(ToolCall(*map(str, call)) for call in more.pop("tool_calls", ()))
+        is_trained = more.pop("trained", True) is True
+        words = {str(key): str(value) for key, value in more.items()}
+        return cls(str(role), str(content), is_trained, tool_calls=calls, **words)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of which the assistant's are trained; holds at least one of those."""
+    """Turns of which the assistant's are trained, at least one; `tools` is the text of the JSON
+    list of the tools that it may call."""
 
     messages: tuple[Message, ...]
+    tools: str = ""
 
     @property
     def parts(self) -> tuple[str, ...]:
-        turns = (part for turn in self.messages for part in (turn.role, turn.content))
-        return ("conversation", *turns)
+        turns = (
+            part if isinstance(part, str) else json.dumps(part)
+            for turn in self.messages
+            for part in turn.as_json()
+        )
+        return ("conversation", *turns, *([self.tools] if self.tools else ()))
 
     @cached_property
     def key(self) -> str:
@@ -103,11 +151,23 @@ def content_digest(parts: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def checked_text(value: object, what: str) -> str:
-    """`value` if it is text that a tokenizer can take; `what` names it in the reason."""
+def as_text(value: object) -> object:
+    """Numbers, truth values and dates as JSON has them; anything else as it is."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | Decimal) or (isinstance(value, float) and isfinite(value)):
+        return str(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return value
+
+
+def checked_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+    """`value` as text that a tokenizer can take; `what` names it in the reason."""
+    value = as_text(value)
     if not isinstance(value, str):
         raise Unusable(f"{what} is {json_type(value)}, not text")
-    if not value.strip():
+    if not may_be_empty and not value.strip():
         raise Unusable(f"{what} is empty")
     if "\0" in value:
         raise Unusable(f"{what} holds a NUL character")

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from trainer.corpus import decoding, documents, tables
-from trainer.corpus.decoding import COMPRESSED, RawFile, decoded, encoding_of
+from trainer.corpus import decoding, documents, spreadsheets, tables
+from trainer.corpus.columns import Columns, fits
+from trainer.corpus.decoding import COMPRESSED, RawFile, decoded, encoding_of, refuse_pointer
 from trainer.corpus.examples import (
     Heading,
     Item,
@@ -18,10 +20,11 @@ from trainer.corpus.examples import (
     checked_text,
 )
 from trainer.corpus.headings import markdown_headings, rst_headings
-from trainer.corpus.records import Columns, example_of
+from trainer.corpus.records import Records
 
 # A text file that is longer becomes several documents.
 LONGEST_DOCUMENT = 4 << 20  # characters
+_QUOTED_COLUMNS = 8
 
 FindHeadings = Callable[[str], tuple[Heading, ...]]
 
@@ -72,6 +75,8 @@ def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
     """The items of one file. Raises Unusable, also late: then none of its items counts."""
     file_type = FILE_TYPES[form.suffix]
     if file_type.from_file is not None:
+        with path.open("rb") as file:
+            refuse_pointer(file.read(64))
         yield from file_type.from_file(path, columns)
     if file_type.from_text is not None:
         raw = RawFile(path, form.compression)
@@ -146,24 +151,46 @@ def _table(
     return _records(rows(chunks), columns)
 
 
-def _parquet(path: Path, columns: Columns) -> Iterator[Item]:
-    return _records(tables.parquet(path), columns)
+def _table_of_names(
+    rows: Callable[[Any, tables.Fits], Iterator[tables.TableRow]], source: Any, columns: Columns
+) -> Iterator[Item]:
+    """One whose `rows` ask which columns can be read."""
+    return _records(rows(source, partial(fits, columns=columns)), columns)
+
+
+def _binary_table(
+    rows: Callable[[Path], Iterator[tables.TableRow]], path: Path, columns: Columns
+) -> Iterator[Item]:
+    return _records(rows(path), columns)
 
 
 def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item]:
     is_empty = True
+    records = Records(columns)
     for row in rows:
+        if isinstance(row, Notice):
+            yield row
+            continue
         is_empty = False
         if isinstance(row, SkippedRecord):
             yield row
             continue
         where, record = row
         try:
-            yield example_of(record, columns)
+            yield records.example(record)
         except Unusable as refused:
             yield SkippedRecord(where, str(refused))
     if is_empty:
         raise Unusable("it holds no records")
+    if records.unused:
+        yield Notice(f"not used: {_listed(records.unused)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    known = list(names)
+    more = len(known) - _QUOTED_COLUMNS
+    shown = ", ".join(known[:_QUOTED_COLUMNS]) + (f" and {more} more" if more > 0 else "")
+    return f"column{'s' * (len(known) > 1)} {shown}"
 
 
 # -- every format -------------------------------------------------------------------------
@@ -178,12 +205,18 @@ FILE_TYPES = {
     ".htm": _HTML,
     ".jsonl": FileType(partial(_table, tables.json_lines), is_harmless=True),
     ".ndjson": FileType(partial(_table, tables.json_lines), is_harmless=True),
-    ".json": FileType(partial(_table, tables.json_document)),
-    ".csv": FileType(partial(_table, tables.delimited), is_harmless=True),
-    ".tsv": FileType(partial(_table, partial(tables.delimited, delimiter="\t")), is_harmless=True),
+    ".json": FileType(partial(_table_of_names, tables.json_document)),
+    ".csv": FileType(partial(_table_of_names, spreadsheets.delimited), is_harmless=True),
+    ".tsv": FileType(
+        partial(_table_of_names, partial(spreadsheets.delimited, delimiter="\t")), is_harmless=True
+    ),
+    ".xlsx": FileType(
+        from_file=partial(_table_of_names, spreadsheets.xlsx), libraries=("openpyxl",)
+    ),
     ".pdf": FileType(from_file=partial(_pages, documents.pdf), libraries=("pypdf",)),
     ".docx": FileType(from_file=partial(_pages, documents.docx), libraries=("python-docx", "lxml")),
-    ".parquet": FileType(from_file=_parquet, libraries=("pyarrow",)),
+    ".parquet": FileType(from_file=partial(_binary_table, tables.parquet), libraries=("pyarrow",)),
+    ".arrow": FileType(from_file=partial(_binary_table, tables.arrow), libraries=("pyarrow",)),
 }
 SUFFIXES = tuple(FILE_TYPES)
 LIBRARIES = tuple(

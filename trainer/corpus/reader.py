@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.corpus import formats
+from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Example, Item, Notice, SkippedRecord, Unusable, printable
 from trainer.corpus.formats import SUFFIXES, Format, format_of
-from trainer.corpus.records import Columns
+from trainer.corpus.leftovers import is_leftover
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
 from trainer.errors import DataError
 
@@ -57,13 +58,20 @@ class Tally:
         for names, more in (
             (self.skipped, other.skipped),
             (self.unusable_first, other.unusable_first),
-            (self.notices, other.notices),
         ):
             names += more[: KEPT_REASONS - len(names)]
+        for notice in other.notices:
+            self.keep_notice(notice)
         self.files += other.files
         self.foreign += other.foreign
         self.examples += other.examples
         self.unusable += other.unusable
+
+    def keep_notice(self, notice: str) -> None:
+        """Of a file; the same words about another one would say nothing new."""
+        said = {known.partition(": ")[2] for known in self.notices}
+        if len(said) < KEPT_REASONS and notice.partition(": ")[2] not in said:
+            self.notices.append(notice)
 
     def check(self, max_skipped_share: float) -> None:
         """Raise DataError when too little is left to train on."""
@@ -119,6 +127,8 @@ class Reader:
 
     def _counted(self, source: Source, sandbox: Sandbox) -> Iterator[Example]:
         form = format_of(source.name)
+        if is_leftover(source.name, source.path):
+            return
         if form.is_accepted:
             self.tally.files += 1
             for example in self._examples(source, form, sandbox):
@@ -140,7 +150,7 @@ class Reader:
         try:
             for item in _items(source, form, self._columns, sandbox):
                 if isinstance(item, Notice):
-                    self._keep(tally.notices, source, item.words)
+                    tally.keep_notice(f"{printable(source.name)}: {item.words}")
                 elif isinstance(item, SkippedRecord):
                     self._refuse(source, item.reason, item.where)
                 else:

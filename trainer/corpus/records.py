@@ -1,20 +1,19 @@
 """One record, the columns of a line or a row -> an example.
 
     {"messages": [{"role": …, "content": …}, …]}   Conversation
-    {"prompt": …, "completion": …}       Completion
+    {"prompt": …, "completion": …}       Completion; a Conversation where they are lists of turns
     {"question": …, "answer": …}         Conversation of a user and an assistant turn
     {"text": …}                          Text
 
-The first form whose columns are there is taken. Names are compared without case and spaces
-around them; `GUESSES` has other names that published data sets use for the same columns.
+The first form whose columns are there is taken; `columns` has the names they may have.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from trainer.corpus.columns import Columns, Layout, layouts
+from trainer.corpus.conversations import checked, parsed, turns_of, with_system
 from trainer.corpus.examples import (
-    ROLES,
     Completion,
     Conversation,
     Example,
@@ -26,120 +25,155 @@ from trainer.corpus.examples import (
     printable,
 )
 
-GUESSES: Mapping[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversations"),
-    "prompt": ("prompt",),
-    "completion": ("completion",),
-    "question": ("question", "instruction", "query"),
-    "answer": ("answer", "response", "output"),
-    "context": ("input", "context"),
-    "text": ("text", "content"),
-}
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-_QUOTED_COLUMNS = 8
+_MOST_KEPT_LAYOUTS = 64
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names that the user gave to columns; an empty one is guessed."""
+class Records:
+    """Records of one file -> examples; afterwards `unused` has the columns that held something
+    which no example has."""
 
-    question: str = ""
-    answer: str = ""
-    text: str = ""
+    def __init__(self, columns: Columns) -> None:
+        self.unused: dict[str, None] = {}
+        self._columns = columns
+        self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
-    def named(self, role: str) -> tuple[str, ...]:
-        """Names that the column of `role` may have."""
-        given = getattr(self, role, "")
-        return (_folded(given),) if given else GUESSES[role]
+    def example(self, record: object) -> Example:
+        """The most telling form that the columns of `record` allow. Raises Unusable."""
+        if not isinstance(record, dict):
+            raise Unusable(f"the record is {json_type(record)}, not an object")
+        found = _Fields(record, self._layout(record))
+        example = _READERS[found.layout.form](found, self.unused)
+        for name, value in record.items():
+            if name not in self.unused and name not in found.used and _says_something(value):
+                self.unused[printable(name[:40])] = None
+        return example
 
-
-def example_of(record: object, columns: Columns) -> Example:
-    """The most telling form that the columns of `record` allow. Raises Unusable."""
-    if not isinstance(record, dict):
-        raise Unusable(f"the record is {json_type(record)}, not an object")
-    found = _Fields(record, columns)
-    if found.has("messages"):
-        return _conversation(found["messages"])
-    if found.has("prompt", "completion"):
-        return Completion(found.text("prompt"), found.text("completion"))
-    if found.has("question", "answer"):
-        return _question_answer(found)
-    if found.has("text"):
-        return Text(found.text("text"))
-    raise Unusable(f"needs {_wanted(columns)}; it has {_column_names(record)}")
+    def _layout(self, record: dict[str, Any]) -> Layout:
+        """The first form whose columns are all there and hold something, else are there."""
+        names = tuple(record)
+        if names not in self._layouts:
+            if len(self._layouts) >= _MOST_KEPT_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[names] = layouts(names, self._columns)
+        possible = self._layouts[names]
+        if not possible:
+            raise Unusable(self._columns.wanted(names))
+        full = (p for p in possible if all(record[name] is not None for name in p.needed))
+        return next(full, possible[0])
 
 
 class _Fields:
-    """A record by the role of its columns."""
+    """A record by the role of its columns; `used` are those that were asked for."""
 
-    def __init__(self, record: dict[str, Any], columns: Columns) -> None:
+    def __init__(self, record: dict[str, Any], layout: Layout) -> None:
+        self.layout = layout
+        self.used: set[str] = set()
         self._record = record
-        by_name = {_folded(name): name for name in reversed(record)}
-        self._names = {
-            role: next((by_name[n] for n in columns.named(role) if n in by_name), None)
-            for role in GUESSES
-        }
 
-    def has(self, *roles: str) -> bool:
-        return all(self._names[role] is not None for role in roles)
-
-    def __getitem__(self, role: str) -> Any:
-        return self._record[self._names[role] or ""]
+    def get(self, role: str) -> Any:
+        """What the column of `role` holds; None where there is none."""
+        name = self.layout.names.get(role)
+        if name is None:
+            return None
+        self.used.add(name)
+        return self._record[name]
 
     def text(self, role: str) -> str:
-        return checked_text(self[role], f'"{printable((self._names[role] or "")[:40])}"')
+        return checked_text(self.get(role), self.name(role))
+
+    def optional_text(self, role: str) -> str:
+        """That of a column which may be missing or empty."""
+        return self.text(role) if _says_something(self.get(role)) else ""
+
+    def name(self, role: str) -> str:
+        return f'"{printable(self.layout.names[role][:40])}"'
 
 
-def _question_answer(found: _Fields) -> Conversation:
-    question, answer = found.text("question"), found.text("answer")
-    if found.has("context") and str(found["context"] or "").strip():
-        question = f"{question}\n\n{found.text('context')}"
-    return Conversation((Message("user", question), Message("assistant", answer)))
+def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
+    what = found.name("messages")
+    turns = turns_of(found.get("messages"), what, unused)
+    return checked(with_system(turns, found.optional_text("system")), what, found.get("tools"))
 
 
-def _conversation(turns: object) -> Conversation:
-    if not isinstance(turns, list):
-        raise Unusable(f'"messages" is {json_type(turns)}, not a list')
-    messages = tuple(_message(turn, at) for at, turn in enumerate(turns) if not _blank_system(turn))
-    if not any(message.role == "assistant" for message in messages):
-        raise Unusable('"messages" holds no assistant turn')
-    return Conversation(messages)
-
-
-def _blank_system(turn: object) -> bool:
-    """Published data sets often carry an empty system turn; it says nothing, so it may go."""
-    return (
-        isinstance(turn, dict)
-        and turn.get("role") == "system"
-        and not str(turn.get("content") or "").strip()
+def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | Conversation:
+    """Text that goes on; or turns, of which those of the prompt are given."""
+    prompt, completion = found.get("prompt"), found.get("completion")
+    has_system = "system" in found.layout.names
+    if not has_system and not isinstance(prompt, list) and not isinstance(completion, list):
+        return Completion(found.text("prompt"), found.text("completion"))
+    turns = _turns(found, "prompt", "user", unused)
+    given = [replace(turn, trained=turn.role != "assistant") for turn in turns]
+    answer = _turns(found, "completion", "assistant", unused)
+    return checked(
+        with_system([*given, *answer], found.optional_text("system")),
+        found.name("completion"),
+        found.get("tools"),
     )
 
 
-def _message(turn: object, at: int) -> Message:
-    where = f"messages[{at}]"
-    if not isinstance(turn, dict):
-        raise Unusable(f'"{where}" is {json_type(turn)}, not an object')
-    if turn.keys() >= {"from", "value"}:
-        speaker = turn["from"]
-        role = SHAREGPT_ROLES.get(speaker, speaker) if isinstance(speaker, str) else speaker
-        turn = {"role": role, "content": turn["value"]}
-    if missing := {"role", "content"} - turn.keys():
-        raise Unusable(f'"{where}" has no {" and no ".join(sorted(missing))}')
-    if turn["role"] not in ROLES:
-        raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
-    return Message(turn["role"], checked_text(turn["content"], f'"{where}.content"'))
+def _turns(found: _Fields, role: str, speaker: str, unused: dict[str, None]) -> list[Message]:
+    """A list of turns, or text that `speaker` says."""
+    if isinstance(found.get(role), list):
+        return turns_of(found.get(role), found.name(role), unused)
+    return [Message(speaker, found.text(role))]
 
 
-def _wanted(columns: Columns) -> str:
-    question, answer, text = (columns.named(role)[0] for role in ("question", "answer", "text"))
-    return f"{text}, prompt + completion, {question} + {answer} or messages"
+def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
+    question, answer = found.text("question"), _answer(found)
+    context, system = found.optional_text("context"), found.optional_text("system")
+    if context:
+        question = f"{question}\n\n{context}"
+    turns = [*_history(found, unused), Message("user", question), Message("assistant", answer)]
+    return checked(with_system(turns, system), "the record")
 
 
-def _column_names(record: dict[str, Any]) -> str:
-    names = [printable(name[:40]) for name in list(record)[:_QUOTED_COLUMNS]]
-    more = len(record) - len(names)
-    return (", ".join(names) or "no columns") + (f" and {more} more" if more else "")
+def _answer(found: _Fields) -> str:
+    """The answer; the first of several, as SQuAD has them: {"text": [...], …}."""
+    answer = found.get("answer")
+    if _is_text_object(answer):
+        answer = answer["text"]
+    if isinstance(answer, list):
+        if not answer:
+            raise Unusable(f"{found.name('answer')} holds no answer")
+        answer = answer[0]["text"] if _is_text_object(answer[0]) else answer[0]
+    return checked_text(answer, found.name("answer"))
 
 
-def _folded(name: str) -> str:
-    return name.strip().casefold()
+def _is_text_object(value: object) -> bool:
+    return isinstance(value, dict) and "text" in value
+
+
+def _history(found: _Fields, unused: dict[str, None]) -> list[Message]:
+    """Earlier rounds: [question, answer] pairs, or turns."""
+    history = parsed(found.get("history"))
+    if not _says_something(history):
+        return []
+    what = found.name("history")
+    if not isinstance(history, list):
+        raise Unusable(f"{what} is {json_type(history)}, not a list")
+    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
+        return turns_of(history, what, unused)
+    speakers = ("user", "assistant")
+    return [
+        Message(role, checked_text(words, what))
+        for pair in history
+        for role, words in zip(speakers, pair, strict=True)
+    ]
+
+
+def _text(found: _Fields, unused: dict[str, None]) -> Text:
+    return Text(found.text("text"))
+
+
+_READERS = {
+    ("messages",): _messages,
+    ("prompt", "completion"): _prompt_completion,
+    ("question", "answer"): _question_answer,
+    ("text",): _text,
+}
+
+
+def _says_something(value: object) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value != [] and value != {}

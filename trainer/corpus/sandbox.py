@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
 from trainer.corpus.examples import Item, Unusable
 from trainer.corpus.formats import Format
-from trainer.corpus.records import Columns
 from trainer.corpus.sandbox_child import request
 from trainer.corpus.sandbox_protocol import decode_item
 

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Unusable
 from trainer.corpus.formats import Format, read
-from trainer.corpus.records import Columns
 from trainer.corpus.sandbox_protocol import encode_item
 
 _OUT_OF_MEMORY = 3  # exit code; the parent starts a fresh child

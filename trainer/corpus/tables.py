@@ -1,24 +1,24 @@
-"""Rows of JSON, CSV and Parquet files: (where, record), or why there is none."""
+"""Rows of JSON, Parquet and Arrow files: (where, record), or why there is none."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer.corpus.decoding import LONGEST_LINE
-from trainer.corpus.examples import SkippedRecord, Unusable, json_type
+from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type
 
-TableRow = tuple[str, Any] | SkippedRecord
+TableRow = tuple[str, Any] | SkippedRecord | Notice
+Fits = Callable[[Iterable[str]], bool]
+"""Whether columns of these names make a record."""
 
-_DELIMITERS = ",;\t|"
-_PARQUET_ROWS = 256
+_BATCH_ROWS = 256
+_ARROW_FILE = b"ARROW1"
+_ARROW_STREAM = b"\xff\xff\xff\xff"
 
 
 def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
     """One record a line; blank lines are nothing."""
-    for number, line in enumerate(_lines(chunks), start=1):
+    for number, line in enumerate(lines(chunks), start=1):
         if not line.strip():
             continue
         where = f"line {number}"
@@ -33,8 +33,12 @@ def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
             yield SkippedRecord(where, f"the line is {json_type(record)}, not an object")
 
 
-def json_document(chunks: Iterable[str]) -> Iterator[TableRow]:
-    """A list of records, one record, or an object whose only list holds them; or JSON lines."""
+def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
+    """A list of records, one record, or an object whose only list holds them; or JSON lines.
+
+    An object whose own columns make a record is one, whatever lists it holds. SQuAD's nested form
+    gives a record for each question.
+    """
     text = "".join(chunks)
     try:
         data = _parsed(text)
@@ -45,54 +49,58 @@ def json_document(chunks: Iterable[str]) -> Iterator[TableRow]:
         raise
     if isinstance(data, dict):
         lists = [value for value in data.values() if _is_table(value)]
-        data = lists[0] if len(lists) == 1 and "messages" not in data else [data]
+        data = lists[0] if len(lists) == 1 and not fits(data) else [data]
     if not isinstance(data, list):
         raise Unusable(f"it is {json_type(data)}, not a list of records")
-    yield from ((f"record {number}", record) for number, record in enumerate(data, start=1))
-
-
-def delimited(chunks: Iterable[str], delimiter: str | None = None) -> Iterator[TableRow]:
-    """Rows below a header. Without a `delimiter` it is the likeliest one of the header.
-
-    Every value is text, also NA, null and 007.
-    """
-    csv.field_size_limit(LONGEST_LINE)
-    newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    lines = (line + "\n" for line in _lines(newlines.decode(chunk) for chunk in chunks))
-    first = next((line for line in lines if line.strip()), "")
-    if not first:
-        return
-    chosen = delimiter or max(_DELIMITERS, key=first.count)
-    rows = csv.reader(_again(first, lines), delimiter=chosen, strict=True)
-    header: list[str] | None = None
-    line = 1
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            raise Unusable(f"line {line}: {_csv_fault(error)}") from None
-        if row is None:
-            return
-        where, line = f"line {line}", rows.line_num + 1
-        if not any(row):
-            continue
-        if header is None:
-            header = _header(row)
-        elif len(row) != len(header):
-            yield SkippedRecord(where, f"has {len(row)} fields and the header has {len(header)}")
-        else:
-            yield where, dict(zip(header, row, strict=True))
+    for number, record in enumerate(data, start=1):
+        yield from ((f"record {number}", part) for part in _squad(record))
 
 
 def parquet(path: Path) -> Iterator[TableRow]:
     from pyarrow.parquet import ParquetFile
 
-    number = 0
     with ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False):
-            for record in batch.to_pylist():
+        yield from _arrow_rows(file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False))
+
+
+def arrow(path: Path) -> Iterator[TableRow]:
+    """An Arrow file, or the stream that `datasets` keeps and `save_to_disk` writes."""
+    import pyarrow as pa
+
+    with path.open("rb") as file:
+        head = file.read(len(_ARROW_FILE))
+        file.seek(0)
+        if head == _ARROW_FILE:
+            found = pa.ipc.open_file(file)
+            yield from _arrow_rows(map(found.get_batch, range(found.num_record_batches)))
+        elif head.startswith(_ARROW_STREAM):
+            yield from _arrow_rows(pa.ipc.open_stream(file))
+        else:
+            raise Unusable("it is no readable .arrow (neither a file nor a stream of Arrow)")
+
+
+def _arrow_rows(batches: Iterable[Any]) -> Iterator[TableRow]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            for record in batch.slice(start, _BATCH_ROWS).to_pylist():
                 number += 1
                 yield f"row {number}", record
+
+
+def _squad(record: Any) -> Iterator[Any]:
+    """The questions of one article of SQuAD's own files; anything else as it is."""
+    if not isinstance(record, dict) or not _is_table(record.get("paragraphs")):
+        yield record
+        return
+    for paragraph in record["paragraphs"]:
+        questions = paragraph.get("qas") if isinstance(paragraph, dict) else None
+        if not isinstance(questions, list):
+            yield record
+            return
+        for asked in questions:
+            if isinstance(asked, dict):
+                yield {"context": paragraph.get("context")} | asked
 
 
 def _is_table(value: object) -> bool:
@@ -111,7 +119,7 @@ def _parsed(text: str) -> Any:
         raise Unusable("JSON with a number that is too long") from None
 
 
-def _lines(chunks: Iterable[str]) -> Iterator[str]:
+def lines(chunks: Iterable[str]) -> Iterator[str]:
     r"""Lines that end in \n. Not `str.splitlines`: JSON strings may hold U+2028 and the like."""
     started: list[str] = []
     for chunk in chunks:
@@ -121,24 +129,3 @@ def _lines(chunks: Iterable[str]) -> Iterator[str]:
             started = []
         started.append(rest)
     yield "".join(started)
-
-
-def _again(first: str, rest: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
-def _header(row: list[str]) -> list[str]:
-    names = [name.strip() for name in row]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise Unusable(f"the header names {twice[0][:40]!r} twice; rename one of the columns")
-    return names
-
-
-def _csv_fault(error: csv.Error) -> str:
-    if "unexpected end of data" in str(error):
-        return "a quote that opens here is never closed"
-    if "field limit" in str(error):
-        return f"a field is longer than {LONGEST_LINE >> 20} Mi characters, or its quote is open"
-    return f"broken row ({error})"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.corpus.columns import Columns
 from trainer.corpus.reader import Reader, Source
-from trainer.corpus.records import Columns
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
 from trainer.storage import Fetched, fetch

@@ -72,7 +72,7 @@ class WriteProgress:
     def as_text(self) -> str:
         """As `parse` reads it."""
         kept = [
-            (*keys, [(m.role, m.content) for m in example.messages])
+            (*keys, [message.as_json() for message in example.messages])
             for *keys, example in self.conversations
         ]
         text = json.dumps(asdict(self) | {"conversations": kept})
@@ -86,7 +86,7 @@ class WriteProgress:
             raise ValueError("damaged")
         found = json.loads(body)
         kept = [
-            (answer, question, number, Conversation(tuple(Message(*turn) for turn in turns)))
+            (answer, question, number, Conversation(tuple(map(Message.of_json, turns))))
             for answer, question, number, turns in found["conversations"]
         ]
         return cls(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)

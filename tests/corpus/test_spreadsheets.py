@@ -1,0 +1,73 @@
+"""CSV files and workbooks as people and Excel save them are their rows."""
+
+from datetime import datetime
+
+import pytest
+from support.corpora import read_files, read_named
+from support.makers import xlsx
+
+from trainer.corpus.examples import Conversation, Message
+
+
+def qa(question, answer):
+    return Conversation((Message("user", question), Message("assistant", answer)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "question,answer\nA?,B\n",
+        "sep=;\nquestion;answer\nA?;B\n",
+        '"sep=,"\nquestion,answer\nA?,B\n',
+        "question,answer,,\nA?,B,,\n",
+        "question,answer\nA?,B,\n",
+        "Our FAQ 2024,\n,\nquestion,answer\nA?,B\n",
+        "Our FAQ, all of it\nquestion;answer\nA?;B\n",
+        "question;answer\n\nA?;B\n;\n",
+    ],
+)
+def test_what_excel_adds_to_a_csv_refuses_nothing(tmp_path, content):
+    assert read_files(tmp_path, {"a.csv": content.encode()}).examples == [qa("A?", "B")]
+
+
+def test_what_stands_above_the_header_is_told(tmp_path):
+    content = b"Our FAQ,,\nmade by us,,\nquestion,answer,id\nA?,B,7\n"
+    corpus = read_files(tmp_path, {"a.csv": content})
+    assert corpus.notices == [
+        "a.csv: what stands above the header on line 3 is not used",
+        "a.csv: not used: column id",
+    ]
+
+
+def test_a_row_of_values_that_look_like_names_is_no_header(tmp_path):
+    corpus = read_named(tmp_path, a_csv=b"id,words\n1,text\n2,hello\n", good_txt=b"good")
+    assert [skip.split(": ")[0] for skip in corpus.skipped] == ["a.csv line 2", "a.csv line 3"]
+
+
+def test_line_numbers_count_what_stands_above(tmp_path):
+    corpus = read_named(tmp_path, a_csv=b"sep=;\nquestion;answer\nA?;B\nC?\n")
+    assert corpus.skipped == ["a.csv line 4: has 1 fields and the header has 2"]
+
+
+def test_a_workbook_is_the_rows_of_the_sheets_that_have_columns_to_train_on(tmp_path):
+    faq = [
+        ["Our FAQ"],
+        [],
+        ["Question", "Answer", None, None],
+        ["A?", 7, None, "note"],
+        ["C?", True],
+    ]
+    more = [["Frage", "Antwort"], ["Wann?", datetime(2024, 5, 1, 12)]]
+    corpus = read_files(tmp_path, {"a.xlsx": xlsx(faq, [["To do"], ["call Anna"]], more)})
+    assert corpus.examples == [qa("A?", "7"), qa("C?", "true"), qa("Wann?", "2024-05-01T12:00:00")]
+    assert corpus.notices == [
+        "a.xlsx: what stands above the header on Sheet row 3 is not used",
+        "a.xlsx: sheet Sheet1: it has no column to train on and is not used",
+        "a.xlsx: not used: column column 4",
+    ]
+
+
+def test_a_workbook_without_such_a_sheet_is_told_which_columns_it_has(tmp_path):
+    corpus = read_named(tmp_path, a_xlsx=xlsx([["id", "words"], [1, "a"]]), good_txt=b"good")
+    (skip,) = corpus.skipped
+    assert skip.startswith("a.xlsx Sheet row 2: needs") and "it has id, words" in skip

@@ -1,0 +1,24 @@
+"""What programs leave beside the files of a person, by its name: nobody means it as data."""
+
+from pathlib import Path, PurePosixPath
+
+_FOLDERS = {
+    *("__macosx", ".ipynb_checkpoints", "__pycache__", ".git", ".svn", ".hg", ".idea", ".vscode"),
+    *(".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", "$recycle.bin", "@eadir"),
+    "system volume information",
+}
+_FILES = {"thumbs.db", "desktop.ini", ".ds_store", "dataset_info.json", "dataset_dict.json"}
+_PREFIXES = ("._", "~$", ".~lock.")
+# `datasets` writes this beside the Arrow files of `save_to_disk`; elsewhere it may be data.
+_STATE = "state.json"
+
+
+def is_leftover(name: str, path: Path) -> bool:
+    """Whether `name`, relative and '/'-separated, is one; `path` is where the file lies."""
+    *folders, last = PurePosixPath(name.casefold()).parts
+    return (
+        last in _FILES
+        or last.startswith(_PREFIXES)
+        or any(folder in _FOLDERS for folder in folders)
+        or (last == _STATE and (path.parent / "dataset_info.json").exists())
+    )

@@ -1,0 +1,152 @@
+"""Rows below a header, as CSV files and workbooks have them: (where, record), or why not."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from trainer.corpus.decoding import LONGEST_LINE
+from trainer.corpus.examples import Notice, SkippedRecord, Unusable, as_text, printable
+from trainer.corpus.packages import check_size
+from trainer.corpus.tables import Fits, TableRow, lines
+
+_DELIMITERS = ",;\t|"
+_HEADER_ROWS = 12  # a title and who made it may stand above the header
+_SEPARATOR = "sep="  # how Excel names the delimiter, on a line of its own
+
+Row = tuple[str, Sequence[Any]]
+
+
+def delimited(chunks: Iterable[str], fits: Fits, delimiter: str = "") -> Iterator[TableRow]:
+    """Rows of a CSV. Without a `delimiter` it is the one with which the first lines have a header
+    that `fits`, else the likeliest one of the first line.
+
+    Every value is text, also NA, null and 007.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    found = (line + "\n" for line in lines(newlines.decode(chunk) for chunk in chunks))
+    head = list(islice(found, _HEADER_ROWS))
+    first_line = 1
+    if head and head[0].strip().strip('"').lower().startswith(_SEPARATOR):
+        delimiter = delimiter or head[0].strip().strip('"')[len(_SEPARATOR) :][:1]
+        first_line, head = 2, head[1:]
+    chosen = delimiter or _delimiter(head, fits)
+    rows = _csv_rows(chain(head, found), chosen, first_line)
+    yield from _records(rows, fits, is_ragged=False)
+
+
+def xlsx(path: Path, fits: Fits) -> Iterator[TableRow]:
+    """The rows of a workbook's sheets, values and not formulas; those of sheets without a header
+    that `fits` only where no sheet has one."""
+    from openpyxl import load_workbook
+
+    check_size(path)
+    book = load_workbook(path, read_only=True, data_only=True)
+    sheets = [(sheet.title, partial(_sheet_rows, sheet)) for sheet in book.worksheets]
+    telling = [
+        title for title, rows in sheets if _header_at(list(islice(rows(), _HEADER_ROWS)), fits) >= 0
+    ]
+    for title, rows in sheets:
+        if title in telling or not telling:
+            yield from _records(rows(), fits, is_ragged=True)
+        elif any(True for _ in rows()):
+            yield Notice(f"sheet {printable(title)}: it has no column to train on and is not used")
+
+
+def _sheet_rows(sheet: Any) -> Iterator[Row]:
+    sheet.reset_dimensions()  # those written in the file are often wrong
+    for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+        if any(map(_holds_something, row)):
+            yield f"{printable(sheet.title)} row {number}", row
+
+
+def _csv_rows(found: Iterable[str], delimiter: str, first_line: int) -> Iterator[Row]:
+    """Raises Unusable for the first row that is broken: what follows is in doubt too."""
+    rows = csv.reader(found, delimiter=delimiter, strict=True)
+    line = first_line
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise Unusable(f"line {line}: {_csv_fault(error)}") from None
+        if row is None:
+            return
+        where, line = f"line {line}", rows.line_num + first_line
+        if any(row):
+            yield where, row
+
+
+def _records(rows: Iterator[Row], fits: Fits, *, is_ragged: bool) -> Iterator[TableRow]:
+    """Records by the names of the header. Where rows are ragged, what the header does not name
+    gets names, and what a row does not have is None; else such a row is refused."""
+    head = list(islice(rows, _HEADER_ROWS))
+    if not head:
+        return
+    at = max(_header_at(head, fits), 0)
+    if at:
+        yield Notice(f"what stands above the header on {head[at][0]} is not used")
+    header = _header(head[at][1])
+    for where, row in chain(head[at + 1 :], rows):
+        extra, missing = row[len(header) :], len(header) - len(row)
+        if is_ragged:
+            names = (f"column {n}" for n in range(len(header) + 1, len(row) + 1))
+            yield where, dict(zip_longest((*header, *names), row))
+        elif missing > 0 or any(map(_holds_something, extra)):
+            yield SkippedRecord(where, f"has {len(row)} fields and the header has {len(header)}")
+        else:
+            yield where, dict(zip(header, row, strict=False))
+
+
+def _header_at(head: Sequence[Row], fits: Fits) -> int:
+    """The first row whose cells are names of columns that make a record, -1 for none; what stands
+    above it has fewer cells."""
+    most = 0
+    for at, (_, row) in enumerate(head):
+        cells = sum(map(_holds_something, row))
+        if cells > most and fits(_names(row)):
+            return at
+        most = max(most, cells)
+    return -1
+
+
+def _delimiter(head: Sequence[str], fits: Fits) -> str:
+    if not head:
+        return ","
+    likeliest = sorted(_DELIMITERS, key=lambda delimiter: -head[0].count(delimiter))
+    for delimiter in likeliest:
+        rows = list(csv.reader(head, delimiter=delimiter))
+        if _header_at([("", row) for row in rows], fits) >= 0:
+            return delimiter
+    return likeliest[0]
+
+
+def _header(row: Sequence[Any]) -> list[str]:
+    """The names of columns; one between others that has none gets one."""
+    names = _names(row)
+    while names and not names[-1]:
+        names.pop()
+    names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise Unusable(f"the header names {twice[0][:40]!r} twice; rename one of the columns")
+    return names
+
+
+def _names(row: Sequence[Any]) -> list[str]:
+    return [str(as_text(cell)).strip() if _holds_something(cell) else "" for cell in row]
+
+
+def _holds_something(cell: Any) -> bool:
+    return cell is not None and bool(str(cell).strip())
+
+
+def _csv_fault(error: csv.Error) -> str:
+    if "unexpected end of data" in str(error):
+        return "a quote that opens here is never closed"
+    if "field limit" in str(error):
+        return f"a field is longer than {LONGEST_LINE >> 20} Mi characters, or its quote is open"
+    return f"broken row ({error})"
