@@ -140,6 +140,13 @@ class ScheduleSettings:
         choices=("cosine", "linear", "constant"),
     )
     weight_decay: float = option("0", "weight decay of AdamW", NUMBER, least=0, most=1)
+    neftune_alpha: float = option(
+        "0",
+        "noise on the embeddings of what is trained (NEFTune); 25 helps records in one wording",
+        NUMBER,
+        least=0,
+        most=1000,
+    )
     seed: int = option("42", "every random choice", WHOLE, least=0, most=2**32 - 1)
 
 

@@ -51,11 +51,11 @@ def test_another_plan_in_between_changes_nothing(tmp_path: Path) -> None:
         assert_same(ours(model, batch, made), before, 1e-5)
 
 
-def test_a_held_out_loss_is_without_dropout_and_draws_nothing(tmp_path: Path) -> None:
+def test_a_held_out_loss_is_without_dropout_and_noise_and_draws_nothing(tmp_path: Path) -> None:
     model, batch = tuned_model("llama", tmp_path, "q_proj,v_proj", dropout=0.5), packed_batch()
     where = documents(batch["position_ids"])
     columns = batch["input_ids"], batch["labels"], batch["position_ids"], where
-    made = Engine(model, dtype=torch.float32, plan=PLANS["half"], row_tokens=ROW)
+    made = Engine(model, dtype=torch.float32, plan=PLANS["half"], row_tokens=ROW, noise_alpha=5.0)
     state = torch.get_rng_state()
     held_out = made.held_out_sum(*columns)
     assert torch.equal(torch.get_rng_state(), state)

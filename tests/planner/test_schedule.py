@@ -40,6 +40,12 @@ def test_data_of_any_size_has_enough_steps_or_steps_of_one_block() -> None:
         assert steps >= ENOUGH_STEPS or found.step_blocks == 1
 
 
+def test_a_wide_adapter_passes_over_large_data_less_often() -> None:
+    """It goes on learning the records by heart where one on attention has long stopped."""
+    assert schedule(2939, TARGET_MODULES="all-linear").epochs == pytest.approx(3.1)
+    assert schedule(138, TARGET_MODULES="all-linear").epochs == schedule(138).epochs
+
+
 def test_prose_teaches_style_which_takes_few_passes() -> None:
     assert schedule(138, records=0).epochs == pytest.approx(5.1)
     assert schedule(100_000, records=0).epochs == 1

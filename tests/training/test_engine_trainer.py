@@ -18,11 +18,19 @@ def losses(trainer: EngineTrainer) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def test_the_engine_and_trl_take_the_same_steps(tmp_path: Path) -> None:
-    ours = losses(EngineTrainer(tiny_setup(tmp_path)))
-    stock = losses(EngineTrainer(on_stock_path(tiny_setup(tmp_path))))
+@pytest.mark.parametrize("noise", ["0", "25"])
+def test_the_engine_and_trl_take_the_same_steps(noise: str, tmp_path: Path) -> None:
+    """With the same dropout and the same noise on the embeddings."""
+    ours = losses(EngineTrainer(tiny_setup(tmp_path, NEFTUNE_ALPHA=noise)))
+    stock = losses(EngineTrainer(on_stock_path(tiny_setup(tmp_path, NEFTUNE_ALPHA=noise))))
     assert len(ours) == STEPS
     assert ours == pytest.approx(stock, rel=1e-4)
+
+
+def test_noise_on_the_embeddings_shows_in_the_loss(tmp_path: Path) -> None:
+    quiet = losses(EngineTrainer(tiny_setup(tmp_path)))
+    noisy = losses(EngineTrainer(tiny_setup(tmp_path, NEFTUNE_ALPHA="25")))
+    assert all(a != b for a, b in zip(quiet, noisy, strict=True))
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])

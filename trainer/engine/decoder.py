@@ -33,6 +33,7 @@ class Engine:
         kernels: Kernels | None = None,
         attention: Attention | None = None,
         frozen: WholeBase | None = None,
+        noise_alpha: float = 0.0,
     ) -> None:
         """`model` is a PeftModel for whose config `why_not` gives None; rows have `row_tokens`."""
         self._weights = DecoderWeights.of(model)
@@ -44,6 +45,7 @@ class Engine:
             kernels or choose(self.device.type),
             attention or choose_attention(self.device, row_tokens),
             row_tokens,
+            noise_alpha,
         )
         self._adapter = AdapterParameters(self._weights.linears())
         self.parameters = self._adapter.parameters

@@ -9,6 +9,7 @@ from trainer.engine.adapter_parameters import AdapterParameters
 from trainer.engine.cpu_offload import CpuOffload
 from trainer.engine.cuda_graphs import GraphCache
 from trainer.engine.decoder_layer import LayerPass
+from trainer.engine.embedding_noise import add_noise
 from trainer.engine.lm_head import LmHead
 from trainer.engine.lora_linear import LinearPass
 from trainer.engine.weights import DecoderWeights
@@ -20,13 +21,15 @@ from trainer.planner.memory_plan import MemoryPlan
 
 @dataclass(frozen=True)
 class Backend:
-    """What a decoder is computed by; a row of a micro-batch has `row_tokens`."""
+    """What a decoder is computed by; a row of a micro-batch has `row_tokens`. Above 0
+    `noise_alpha` is NEFTune's."""
 
     dtype: torch.dtype
     device: torch.device
     kernels: Kernels
     attention: Attention
     row_tokens: int
+    noise_alpha: float
 
 
 class DecoderPasses:
@@ -44,7 +47,7 @@ class DecoderPasses:
         self.plan = plan
         self._weights, self._adapter, self._base = weights, adapter, base
         self._dtype, self._device = backend.dtype, backend.device
-        self._k = backend.kernels
+        self._k, self._noise_alpha = backend.kernels, backend.noise_alpha
         self._linear = LinearPass(weights.linears(), self._k, self._dtype, self._device)
         self._layer = LayerPass(self._linear, self._k, backend.attention, plan)
         self._head = LmHead(
@@ -72,6 +75,8 @@ class DecoderPasses:
     def forward(self, inputs: Inputs) -> DecoderActivations:
         batch = self._batch(inputs, drops=True)
         x = self._embedded(inputs)
+        if self._noise_alpha:
+            x = add_noise(x, inputs.where.starts, self._noise_alpha)
         saved = []
         first_stored = len(self._weights.layers) - self.plan.stored_layers
         for number in self._base.gather_layers(range(len(self._weights.layers))):

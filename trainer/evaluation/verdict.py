@@ -51,7 +51,8 @@ def verdict(evaluation: Evaluation, next_step: str) -> Iterator[str]:
     elif new < FALLS_OFF * known:
         yield (
             f"it has learned its data by heart: {figures}; write each question in three or four "
-            "ways, and have the facts of held-out questions trained in other words"
+            "ways, and have the facts of held-out questions trained in other words; with one "
+            "wording alone QLORA_RECIPE=facts and QLORA_NEFTUNE_ALPHA=25 do better"
         )
     else:
         yield f"it knows its data: {figures}"

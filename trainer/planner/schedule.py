@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 ROOT_PASSES = 240  # passes times the root of the blocks: 138 blocks (1,200 records) take 20
 FEWEST_PASSES, MOST_PASSES = 3.0, 60.0
+MOST_WIDE_BLOCKS = 9_000  # in all passes: an adapter on more than attention gets worse beyond
 PROSE_SHARE = 0.25  # of the passes: prose teaches style, which few passes do, and not facts
 ENOUGH_STEPS = 350  # fewer were not enough at any rate
 STEP_BLOCKS = (16, 8, 4, 2, 1)
@@ -51,7 +52,9 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
 
     `records` is how many of the examples are no running text. What is given stays as it is.
     """
-    epochs = settings.epochs if settings.epochs is not None else _passes(blocks, records)
+    epochs = settings.epochs
+    if epochs is None:
+        epochs = _passes(blocks, records, wide=not _is_attention(settings.target_modules))
     step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs, blocks)
     filled = min(step_blocks, blocks)  # a step does not reach over the end of a pass
     if settings.max_steps is not None:
@@ -65,8 +68,10 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     return replace(chosen, reasons=reasons)
 
 
-def _passes(blocks: int, records: int) -> float:
+def _passes(blocks: int, records: int, *, wide: bool) -> float:
     passes = ROOT_PASSES / math.sqrt(max(blocks, 1))
+    if wide:
+        passes = min(passes, MOST_WIDE_BLOCKS / max(blocks, 1))
     if not records:
         return round(min(max(PROSE_SHARE * passes, 1.0), PROSE_SHARE * MOST_PASSES), 1)
     return round(min(max(passes, FEWEST_PASSES), MOST_PASSES), 1)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from trainer.dataset.collate import collate, collate_for_engine, documents
 from trainer.dataset.packing import Block
 from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSampler
 from trainer.engine.decoder import Engine
+from trainer.engine.embedding_noise import noisy_embedding
 from trainer.errors import DoesNotFitError
 from trainer.labels import IGNORED
 from trainer.models.load import adapter_to_float32
@@ -44,6 +46,7 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         )
         self.accumulator = GradientAccumulator(settings.seed, setup.workers)
         self._warmup_ratio, self._scheduler = setup.schedule.warmup_ratio, settings.scheduler
+        self._noise_alpha = settings.neftune_alpha
         self.stop_requested = False
         """whether a signal came to any worker"""
         stack = collate if execution.plan is None else collate_for_engine
@@ -110,7 +113,8 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         if self.engine is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            with self._noise(model, inputs):
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = self.engine.loss_sum(
             inputs["input_ids"],
             inputs["labels"],
@@ -121,6 +125,11 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
             inputs["labels"].ne(IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         )
         return loss / torch.as_tensor(trained).clamp(min=1)
+
+    def _noise(self, model: Any, inputs: Any) -> AbstractContextManager[None]:
+        if not self._noise_alpha:
+            return nullcontext()
+        return noisy_embedding(model, inputs["position_ids"], self._noise_alpha)
 
     def _run_epoch(self, **arguments: Any) -> None:
         """One epoch, unless all steps are done: a run that is started again between its last step
@@ -216,4 +225,5 @@ def _engine(setup: TrainingSetup) -> Engine | None:
         plan=setup.execution.plan,
         row_tokens=setup.settings.max_length,
         frozen=setup.frozen_base,
+        noise_alpha=setup.settings.neftune_alpha,
     )
