@@ -71,7 +71,7 @@ FACTS: list[tuple[Any, str, list[str]]] = [
          "How many metres is the tower of {place} high?"],
     ),
 ]  # fmt: skip
-COLUMNS = ("steps", "exact, new wording", "trained wording", "held-out loss", "seconds")
+COLUMNS = ("steps", "exact, new wording", "its F1", "trained wording", "held-out loss", "seconds")
 
 
 def main() -> None:
@@ -140,6 +140,7 @@ def row(name: str, seed: int, record: dict[str, Any] | str) -> str:
     cells = (
         f"{training['steps']:,}",
         f"{scores['tuned']['exact']:.1%}",
+        f"{scores['tuned']['f1']:.3f}",
         f"{scores['trained']['exact']:.1%}",
         f"{scores['base']['loss']:.3f} to {scores['tuned']['loss']:.3f}",
         f"{training['seconds']:.0f}",

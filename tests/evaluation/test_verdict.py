@@ -11,8 +11,15 @@ SHORT = (Question("How much is it?", "149 euros"),)
 LONG = (Question("Why?", "because " * 40),)
 
 
-def said(trained: Scores | None, held_out: Scores, asked: tuple[Question, ...] = SHORT) -> str:
-    return "".join(verdict(Evaluation(Scores(), held_out, asked, trained, 32), "do this"))
+def given(**settings: str) -> Settings:
+    return Settings.read({}, {f"QLORA_{n}": v for n, v in settings.items()}, trains=False)
+
+
+def said(
+    trained: Scores | None, held_out: Scores, asked: tuple[Question, ...] = SHORT, **settings: str
+) -> str:
+    evaluation = Evaluation(Scores(), held_out, asked, trained, 32)
+    return "".join(verdict(evaluation, given(**settings)))
 
 
 @pytest.mark.parametrize(
@@ -45,14 +52,14 @@ def test_without_questions_on_both_sides_nothing_is_said() -> None:
     "answers (1 trained questions)"), (0.5, "it has not learned its data: 50%")])  # fmt: skip
 def test_where_no_question_was_kept_back_that_is_said(known: float, start: str) -> None:
     asked_trained = Evaluation(Scores(), Scores(normalised=known), SHORT)
-    first, second = verdict_by_heart(asked_trained, "do this")
+    first, second = verdict_by_heart(asked_trained, given())
     assert first.startswith(start)
     assert second.startswith("no question was kept back")
-    assert not list(verdict_by_heart(Evaluation(Scores(), Scores(), ()), "do this"))
+    assert not list(verdict_by_heart(Evaluation(Scores(), Scores(), ()), given()))
 
 
 @pytest.mark.parametrize(
-    ("given", "advice"),
+    ("settings", "advice"),
     [
         ({}, "set QLORA_RECIPE=facts"),
         ({"MAX_STEPS": "3", "EPOCHS": "1"}, "leave QLORA_MAX_STEPS unset"),
@@ -60,8 +67,23 @@ def test_where_no_question_was_kept_back_that_is_said(known: float, start: str) 
         ({"RECIPE": "style"}, "leave QLORA_RECIPE=style out"),
         ({"RECIPE": "facts"}, "use a larger base model"),
         ({"RECIPE": "facts", "EPOCHS": "5"}, "leave QLORA_EPOCHS at auto"),
+        ({"NEFTUNE_ALPHA": "45"}, "lower QLORA_NEFTUNE_ALPHA"),
     ],
 )
-def test_the_next_step_is_never_one_that_was_taken(given: dict[str, str], advice: str) -> None:
-    settings = Settings.read({}, {f"QLORA_{n}": v for n, v in given.items()}, trains=False)
-    assert advice in what_to_change(settings)
+def test_the_next_step_is_never_one_that_was_taken(settings: dict[str, str], advice: str) -> None:
+    assert advice in what_to_change(given(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({}, "with one wording alone QLORA_RECIPE=facts and QLORA_NEFTUNE_ALPHA=25 helps"),
+        ({"RECIPE": "facts"}, "with one wording alone QLORA_NEFTUNE_ALPHA=25 helps"),
+        ({"NEFTUNE_ALPHA": "5"}, "trained in other words"),
+    ],
+)
+def test_what_helps_with_other_words_is_not_what_is_set(
+    settings: dict[str, str], advice: str
+) -> None:
+    sentence = said(Scores(normalised=1.0), Scores(normalised=0.3), **settings)
+    assert sentence.endswith(advice)

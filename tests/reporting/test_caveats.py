@@ -9,6 +9,7 @@ from trainer.evaluation.compare import Evaluation, Scores
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.caveats import find_caveats
 from trainer.reporting.run_record import DataCounts
+from trainer.settings import Settings
 
 
 def held_out(*losses: float) -> list[StepRow]:
@@ -68,8 +69,8 @@ def test_what_a_reader_should_know_is_said(
     data: dict[str, Any], rows: list[StepRow], questions: int, base: Scores, tuned: Scores,
     words: str | None,
 ) -> None:  # fmt: skip
-    found = find_caveats(
-        DataCounts.from_json(SOUND | data), rows, Evaluation(base, tuned, ASKED[:questions]), "wait"
-    )
+    evaluation = Evaluation(base, tuned, ASKED[:questions])
+    settings = Settings.read({}, {}, trains=False)
+    found = find_caveats(DataCounts.from_json(SOUND | data), rows, evaluation, settings)
     assert len(found) == (0 if words is None else 1)
     assert words is None or words in found[0]

@@ -22,6 +22,8 @@ def what_to_change(settings: Settings) -> str:
         return "leave QLORA_MAX_STEPS unset"
     if given:
         return f"leave {' and '.join(f'QLORA_{name.upper()}' for name in given)} at auto"
+    if settings.neftune_alpha:
+        return "lower QLORA_NEFTUNE_ALPHA"
     if settings.recipe == "style":
         return "leave QLORA_RECIPE=style out, which takes few passes"
     if settings.recipe != "facts":
@@ -29,10 +31,22 @@ def what_to_change(settings: Settings) -> str:
     return "use a larger base model, or a higher QLORA_LORA_R"
 
 
-def verdict(evaluation: Evaluation, next_step: str) -> Iterator[str]:
+def _what_helps_other_words(settings: Settings) -> str:
+    """The next step for a run that knows its questions in the wordings that it was trained on."""
+    wordings = (
+        "write each question in three or four ways, and have the facts of held-out questions "
+        "trained in other words"
+    )
+    if settings.neftune_alpha:
+        return wordings
+    recipe = "" if settings.recipe == "facts" else "QLORA_RECIPE=facts and "
+    return f"{wordings}; with one wording alone {recipe}QLORA_NEFTUNE_ALPHA=25 helps"
+
+
+def verdict(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
     """One sentence; none where no question was asked, trained or held out.
 
-    `next_step` is `what_to_change`, for a run that has not learned its data.
+    The next step in it is none that `settings` have taken.
     """
     trained, held_out = evaluation.trained, evaluation.tuned
     if trained is None or not evaluation.questions:
@@ -47,18 +61,14 @@ def verdict(evaluation: Evaluation, next_step: str) -> Iterator[str]:
     )
     figures = f"{known:.0%} and {new:.0%} of {unit} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield f"it has not learned its data: {figures}; {next_step}"
+        yield f"it has not learned its data: {figures}; {what_to_change(settings)}"
     elif new < FALLS_OFF * known:
-        yield (
-            f"it has learned its data by heart: {figures}; write each question in three or four "
-            "ways, and have the facts of held-out questions trained in other words; with one "
-            "wording alone QLORA_RECIPE=facts and QLORA_NEFTUNE_ALPHA=25 do better"
-        )
+        yield f"it has learned its data by heart: {figures}; {_what_helps_other_words(settings)}"
     else:
         yield f"it knows its data: {figures}"
 
 
-def verdict_by_heart(evaluation: Evaluation, next_step: str) -> Iterator[str]:
+def verdict_by_heart(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
     """The same of a run that had no question to keep back: all that were asked are trained."""
     if not evaluation.questions:
         return
@@ -69,7 +79,7 @@ def verdict_by_heart(evaluation: Evaluation, next_step: str) -> Iterator[str]:
     unit = "their words (token F1)" if by_words else "the answers"
     figures = f"{known:.0%} of {unit} ({len(evaluation.questions)} trained questions)"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield f"it has not learned its data: {figures}; {next_step}"
+        yield f"it has not learned its data: {figures}; {what_to_change(settings)}"
     else:
         yield f"it has learned its data by heart: {figures}"
     yield (

@@ -81,7 +81,12 @@ def _step_blocks(settings: Settings, epochs: float, blocks: int) -> int:
     """The most blocks a step that leave enough steps; a multiple of a micro-batch that is given."""
     micro = settings.batch_size or 1
     possible = (n for n in STEP_BLOCKS if n % micro == 0 and n <= blocks)
-    return next((n for n in possible if epochs * blocks / n >= ENOUGH_STEPS), micro)
+    return next((n for n in possible if _steps(epochs, blocks, n) >= ENOUGH_STEPS), micro)
+
+
+def _steps(epochs: float, blocks: int, step_blocks: int) -> float:
+    """A pass ends with a step of what is left."""
+    return epochs * math.ceil(blocks / step_blocks)
 
 
 def _rate(targets: tuple[str, ...], step_blocks: int, hidden: int) -> float:
@@ -116,7 +121,7 @@ def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None) -> st
     unit = "block" if chosen.step_blocks == 1 else "blocks"
     if micro_batch is not None and micro_batch == chosen.step_blocks:
         return f"{chosen.step_blocks} {unit} a step: one micro-batch, as QLORA_BATCH_SIZE says"
-    if chosen.epochs * blocks / chosen.step_blocks < ENOUGH_STEPS:
+    if _steps(chosen.epochs, blocks, chosen.step_blocks) < ENOUGH_STEPS:
         return f"{chosen.step_blocks} {unit} a step: so little data has no more steps"
     return f"{chosen.step_blocks} {unit} a step: that leaves {ENOUGH_STEPS} steps and more"
 

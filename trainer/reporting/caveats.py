@@ -7,6 +7,7 @@ from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.verdict import verdict, verdict_by_heart
 from trainer.monitoring.step_log import StepRow, best_held_out
 from trainer.reporting.run_record import DataCounts
+from trainer.settings import Settings
 
 if TYPE_CHECKING:
     from trainer.evaluation.compare import Evaluation
@@ -18,15 +19,15 @@ CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
 def find_caveats(
-    data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluation", next_step: str
+    data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluation", settings: Settings
 ) -> list[str]:
     """Each a sentence with the fact and, where there is one, what to do.
 
-    `rows` are those of `metrics.jsonl`, one for each optimizer step; `next_step` is for a run that
-    has not learned its data.
+    `rows` are those of `metrics.jsonl`, one for each optimizer step; no advice is one that
+    `settings` have taken.
     """
     judge = verdict_by_heart if data.held_out_by == HeldOutBy.NOTHING else verdict
-    said = list(judge(evaluation, next_step))
+    said = list(judge(evaluation, settings))
     return [
         *said,
         *_about_data(data),

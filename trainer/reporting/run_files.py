@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
-from trainer.evaluation.verdict import what_to_change
 from trainer.monitoring.step_log import as_lines
 from trainer.reporting.caveats import find_caveats
 from trainer.reporting.charts import png
@@ -71,9 +70,7 @@ class Run:
     def record(self) -> RunRecord:
         """What of it is written down."""
         counts = DataCounts.from_json(self.data)
-        caveats = find_caveats(
-            counts, self.trained.history, self.evaluation, what_to_change(self.settings)
-        )
+        caveats = find_caveats(counts, self.trained.history, self.evaluation, self.settings)
         return RunRecord(
             run_id=self.run_id,
             version=__version__,
