@@ -183,7 +183,15 @@ def ask(
 @cli.command()
 @_with_settings
 @click.option("--adapter", required=True, help=ADAPTER)
-def evaluate(adapter: str, **flags: str | None) -> None:
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["nf4", "16bit", "merged"]),
+    default="nf4",
+    show_default=True,
+    help="On the 4-bit base it was trained on, on the 16-bit base, or as `merge` writes it.",
+)
+def evaluate(adapter: str, form: str, **flags: str | None) -> None:
     """Compare a fine-tuned model with its base on EVAL_URI, or on what DATA_URI holds out."""
     settings = _settings(flags, trains=False)
     if not (settings.eval_uri or settings.data_uri):
@@ -192,14 +200,26 @@ def evaluate(adapter: str, **flags: str | None) -> None:
     from trainer.commands.evaluate import evaluate_adapter
 
     base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")
-    result = evaluate_adapter(adapter, settings, base_model)
+    result = evaluate_adapter(adapter, settings, base_model, form)
     click.echo(result.as_text() if log.wants_text(settings.log_format) else result.as_json())
+
+
+def _of_base_weights(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the option that says which of the base's weights it starts from."""
+    return click.option(
+        "--base-weights",
+        type=click.Choice(["nf4", "16bit"]),
+        default="nf4",
+        show_default=True,
+        help="Start from the 4-bit values that were trained on, or the base's own weights.",
+    )(command)
 
 
 @cli.command()
 @_of_an_adapter
+@_of_base_weights
 @click.option("--output", required=True, help="A new folder for the model.")
-def merge(adapter: str, output: str, base_model: str | None) -> None:
+def merge(adapter: str, output: str, base_model: str | None, base_weights: str) -> None:
     """Write base and adapter as one 16-bit model. Needs no GPU and little memory."""
     folder = _folder(output)
     settings = _settings({}, trains=False)
@@ -207,11 +227,12 @@ def merge(adapter: str, output: str, base_model: str | None) -> None:
     from trainer.export.merged import merge
     from trainer.models.adapters import find_adapter
 
-    merge(find_adapter(adapter, settings, base_model), settings, folder)
+    merge(find_adapter(adapter, settings, base_model), settings, folder, base_weights)
 
 
 @cli.command()
 @_of_an_adapter
+@_of_base_weights
 @click.option("--output", required=True, help="A new folder for the files.")
 @click.option(
     "--part",
@@ -221,7 +242,9 @@ def merge(adapter: str, output: str, base_model: str | None) -> None:
     default=["merged"],
     help="What to write; may be given more than once.  [default: merged]",
 )
-def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, ...]) -> None:
+def export(
+    adapter: str, output: str, base_model: str | None, base_weights: str, parts: tuple[str, ...]
+) -> None:
     """Write GGUF files for llama.cpp and Ollama, with a Modelfile.
 
     One model, or the small adapter for a base that several adapters share.
@@ -232,7 +255,8 @@ def export(adapter: str, output: str, base_model: str | None, parts: tuple[str, 
     from trainer.export.exporters import exporter
     from trainer.models.adapters import find_adapter
 
-    exporter("gguf")(find_adapter(adapter, settings, base_model), settings, parts, folder)
+    found = find_adapter(adapter, settings, base_model)
+    exporter("gguf")(found, settings, parts, folder, base_weights)
 
 
 def _folder(output: str) -> Path:

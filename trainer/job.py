@@ -135,10 +135,15 @@ def _train_and_publish(start: Start) -> None:
     folder = _save_adapter(start, model)
     with model.frozen_base.gather_for_main(model.tuned):
         evaluation = compare.compare(
-            model.tuned, tokenizer, data.held_out, data.questions, data.trained_questions
+            model.tuned,
+            tokenizer,
+            data.held_out,
+            data.questions,
+            data.trained_questions,
+            stored=start.job.base.stored_dtype(),
         )
         faults = _gate(start, folder, data, model, evaluation)
-    _describe(start, folder, data, schedule, execution, trained, evaluation, faults)
+    _describe(start, tokenizer, folder, data, schedule, execution, trained, evaluation, faults)
     _publish(start, folder, faults)
 
 
@@ -271,6 +276,7 @@ def _gate(
 
 def _describe(
     start: Start,
+    tokenizer: "PreTrainedTokenizerBase",
     folder: Path,
     data: pipeline.Data,
     schedule: Schedule,
@@ -302,6 +308,7 @@ def _describe(
             warnings=execution.warnings,
             faults=faults,
             finished=time.time(),
+            ends=record_tokenizer.stop_ids(tokenizer),
         ),
         folder,
     )

@@ -1,6 +1,7 @@
 """`evaluate`: what it prints, for a person and for a program."""
 
 import json
+from dataclasses import replace
 
 from trainer.commands.evaluate import MOST_SAMPLES, EvaluationResult
 from trainer.dataset.eval_questions import Question
@@ -29,10 +30,19 @@ def test_scores_stand_side_by_side_and_a_missing_one_is_a_dash() -> None:
     assert all(len(line) <= 113 for line in lines)
 
 
+def test_what_is_judged_in_another_form_is_said() -> None:
+    assert "nf4" not in RESULT.as_text()
+    for form, words in (("merged", "as `merge` writes it"), ("16bit", "was not trained")):
+        judged = replace(RESULT, form=form)
+        assert words in judged.as_text().splitlines()[1]
+        assert json.loads(judged.as_json())["as"] == form
+
+
 def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
     record = json.loads(RESULT.as_json())
     assert list(record) == [
-        "adapter", "data", "blocks", "questions", "base", "tuned", "trained", "samples"
+        "adapter", "as", "data", "blocks", "questions", "base", "tuned", "trained", "merged",
+        "samples",
     ]  # fmt: skip
     assert len(record["samples"]) == record["questions"] == 12
     assert record["samples"][1] == {

@@ -9,7 +9,15 @@ import torch
 from support.loaded import built_in_model
 
 from trainer.dataset.eval_questions import Question
-from trainer.evaluation.compare import SCORES, Evaluation, Sample, Score, Scores, compare
+from trainer.evaluation.compare import (
+    SCORES,
+    Evaluation,
+    MergedAnswers,
+    Sample,
+    Score,
+    Scores,
+    compare,
+)
 
 ASKED = tuple(Question(f"What is {n}?", f"{n}") for n in range(20))
 
@@ -71,4 +79,7 @@ def test_the_base_is_measured_without_its_adapter(tmp_path: Path) -> None:
             torch.nn.init.normal_(weight, std=0.5)
     after = compare(model, tokenizer, [], asked)
     assert after.base == before.base != after.tuned
+    assert before.merged is None
+    compared = compare(model, tokenizer, [], asked, asked, stored=torch.float32)
+    assert compared.merged == MergedAnswers(asked=2, same=2)
     assert after.figures()["base_f1"] == pytest.approx(before.base.f1)

@@ -17,6 +17,11 @@ from support.tokenizers import make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.errors import SettingsError
+from trainer.export.lora_delta import NF4, OWN
+from trainer.models.load import load_base
+from trainer.models.locate import local_base
+from trainer.runtime.device import Precision, find_device
+from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 QUESTIONS = ["What does the Plover cost?", "How heavy is the Curlew?", "Who founded Hollin & Gale?"]
@@ -43,8 +48,13 @@ def family(name: str, folder: Path) -> Path:
     return folder
 
 
-def tuned(base: Path, run: Path) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+def tuned(base: Path, run: Path, base_weights: str = NF4) -> Any:
+    if base_weights == OWN:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    else:
+        settings = Settings.read({}, {}, trains=False)
+        known = local_base(base, base.name)
+        model = load_base(known, settings, Precision("fp32", "test"), find_device())
     return PeftModel.from_pretrained(model, run / "adapter").eval()
 
 
@@ -55,12 +65,15 @@ def logits_BTV(model: Any, ids: list[int]) -> torch.Tensor:
 
 # transformers does not read Llama 3's rotary factors and a head size of Qwen 3's own.
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
-def test_transformers_reads_the_same_model_from_the_file(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("base_weights", [NF4, OWN])
+def test_transformers_reads_the_same_model_from_the_file(
+    name: str, base_weights: str, tmp_path: Path
+) -> None:
     base = family(name, tmp_path / "base")
     run = random_adapter(tmp_path / "run", base)
-    folder = exported(tmp_path / "files", run, base)
+    folder = exported(tmp_path / "files", run, base, base_weights)
     ids = list(range(5, 305))
-    expected = logits_BTV(tuned(base, run), ids)
+    expected = logits_BTV(tuned(base, run, base_weights), ids)
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file="merged.gguf")
     assert (logits_BTV(read, ids) - expected).abs().max() < 2e-3 * expected.abs().max()
 
@@ -116,6 +129,16 @@ def test_the_file_says_what_ends_an_answer_and_how_a_question_is_worded(files: P
     assert value("ggml.add_bos_token") is True
     assert value("ggml.pre") == "smollm"
     assert value("chat_template") == (TINY / "chat_template.jinja").read_text().rstrip("\n")
+
+
+def test_the_file_says_which_of_the_base_s_weights_it_started_from(
+    run: Path, files: Path, tmp_path: Path
+) -> None:
+    own = exported(tmp_path / "own", run, base_weights=OWN)
+    for folder, words in ((files, "NF4 values of builtin:tiny"), (own, "own weights of builtin")):
+        for part in ("merged", "base"):
+            fields = GGUFReader(folder / f"{part}.gguf").fields
+            assert f"It starts from the {words}" in fields["general.description"].contents()
 
 
 def test_the_adapter_s_file_holds_its_pairs(run: Path, files: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_deltas_are_those_of_peft(tmp_path: Path) -> None:
         assert delta.scale == 3
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("values_at_once", [3, 100, 2**22])
 def test_pieces_of_any_size_give_the_same_bits(
     dtype: torch.dtype, values_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,21 +16,26 @@ from support.small_adapters import TINY, edit, random_adapter, tiny_as
 from transformers import AutoModelForCausalLM
 
 from trainer.errors import DataError, DoesNotFitError, JobError, SettingsError
+from trainer.export.lora_delta import NF4, OWN
 from trainer.export.merged import merge
 from trainer.models import adapters
+from trainer.models.load import load_base
+from trainer.models.locate import local_base
+from trainer.runtime.device import Precision, find_device
 from trainer.settings import Settings
 
 MB = 10**6
+SETTINGS = Settings.read({}, {}, trains=False)
 
 
 @pytest.fixture(scope="module")
 def merged(run: Path) -> Path:
-    return merged_into(run / "merged", run)
+    return merged_into(run / "merged", run, base_weights=OWN)
 
 
-def merged_into(output: Path, run: Path, base: Path | None = None) -> Path:
-    settings = Settings.read({}, {}, trains=False)
-    return merge(adapters.find_adapter(str(run), settings, base and str(base)), settings, output)
+def merged_into(output: Path, run: Path, base: Path | None = None, base_weights: str = NF4) -> Path:
+    adapter = adapters.find_adapter(str(run), SETTINGS, base and str(base))
+    return merge(adapter, SETTINGS, output, base_weights)
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -43,7 +48,9 @@ def loaded(folder: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def test_every_merged_weight_is_base_plus_adapter_rounded_once(run: Path, merged: Path) -> None:
+def test_onto_the_base_s_own_weights_each_is_base_plus_adapter_rounded_once(
+    run: Path, merged: Path
+) -> None:
     before, after = load_file(TINY / "model.safetensors"), load_file(merged / "model.safetensors")
     halves = load_file(run / "adapter" / "adapter_model.safetensors")
     assert before.keys() == after.keys()
@@ -68,11 +75,36 @@ def test_logits_are_those_of_base_and_adapter_within_rounding(
 ) -> None:
     base = tiny_as(tmp_path / "base", dtype)
     run = random_adapter(tmp_path / "run", base)
-    output = merged_into(tmp_path / "merged", run, base)
+    output = merged_into(tmp_path / "merged", run, base, OWN)
     without = logits(loaded(base))
     with_adapter = logits(PeftModel.from_pretrained(loaded(base), run / "adapter"))
     effect = (with_adapter - without).abs().mean()
     assert (logits(loaded(output)) - with_adapter).abs().mean() < of_the_effect * effect
+
+
+def in_four_bits(base: Path, run: Path, precision: str) -> torch.nn.Module:
+    """The adapter on the base that it was trained on."""
+    adapter = adapters.find_adapter(str(run), SETTINGS, str(base))
+    held = load_base(adapter.base, SETTINGS, Precision(precision, "test"), find_device())
+    return PeftModel.from_pretrained(held, run / "adapter")
+
+
+@pytest.mark.parametrize(("dtype", "of_the_effect"), [("bfloat16", 0.02), ("float32", 1e-4)])
+def test_by_itself_it_answers_as_the_adapter_on_the_four_bits_it_was_trained_on(
+    dtype: str, of_the_effect: float, tmp_path: Path
+) -> None:
+    base = tiny_as(tmp_path / "base", dtype)
+    run = random_adapter(tmp_path / "run", base)
+    trained = in_four_bits(base, run, "fp32")
+    with_adapter = logits(trained)
+    with trained.disable_adapter():
+        effect = (with_adapter - logits(trained)).abs().mean()
+    off = {
+        start: (logits(loaded(merged_into(tmp_path / start, run, base, start))) - with_adapter)
+        for start in (NF4, OWN)
+    }
+    assert off[NF4].abs().mean() < of_the_effect * effect
+    assert off[OWN].abs().mean() > 5 * off[NF4].abs().mean()
 
 
 def test_a_base_in_shards_stays_in_its_shards_and_its_precision(run: Path, tmp_path: Path) -> None:
@@ -92,6 +124,61 @@ def test_the_merged_model_words_and_ends_answers_as_in_training(run: Path, merge
     template = "chat_template.jinja"
     assert (merged / template).read_text() == (run / "adapter" / template).read_text()
     assert not (merged / "adapter_config.json").exists()
+
+
+def test_what_it_started_from_stands_in_its_config_and_its_card(
+    run: Path, merged: Path, tmp_path: Path
+) -> None:
+    revision = json.loads((run / "adapter" / "adapter_config.json").read_text())["revision"]
+    base = {"base": "builtin:tiny", "revision": revision}
+    own = json.loads((merged / "config.json").read_text())
+    assert own == json.loads((TINY / "config.json").read_text()) | {
+        "merged_adapter": base | {"base_weights": "16bit"}
+    }
+    assert "not from the NF4 values" in (merged / "README.md").read_text()
+    started = merged_into(tmp_path / "nf4", run)
+    assert json.loads((started / "config.json").read_text())["merged_adapter"] == base | {
+        "base_weights": "nf4", "compute_dtype": "float32"
+    }  # fmt: skip
+    assert "trained on, dequantised in float32." in (started / "README.md").read_text()
+
+
+def test_it_is_not_quantised_again_without_a_word(
+    merged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_base(local_base(merged, "merged"), SETTINGS, Precision("fp32", "test"), find_device())
+    assert "merged holds a merged adapter, of which NF4 rounds much away" in caplog.text
+
+
+def test_it_answers_greedily_as_it_was_tested(run: Path, tmp_path: Path) -> None:
+    base = tiny_as(tmp_path / "base", "bfloat16")
+    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.05}
+    edit(base / "generation_config.json", **sampling)
+    output = merged_into(tmp_path / "merged", run, base)
+    left = json.loads((output / "generation_config.json").read_text())
+    assert not left.keys() & {"do_sample", "temperature", "top_p"}
+    assert left["repetition_penalty"] == 1.05
+
+
+def test_nothing_of_an_adapter_is_dropped_on_a_base_in_float64(run: Path, tmp_path: Path) -> None:
+    base = tiny_as(tmp_path / "base", "bfloat16")
+    weights = load_file(base / "model.safetensors")
+    save({name: weight.double() for name, weight in weights.items()}, base / "model.safetensors")
+    after = load_file(merged_into(tmp_path / "merged", run, base, OWN) / "model.safetensors")
+    halves = load_file(run / "adapter" / "adapter_model.safetensors")
+    name = "model.layers.0.mlp.up_proj"
+    a, b = (halves[f"base_model.model.{name}.lora_{half}.weight"].double() for half in "AB")
+    exact = weights[f"{name}.weight"].double() + 2 * b @ a
+    assert after[f"{name}.weight"].dtype == torch.float64
+    assert torch.allclose(after[f"{name}.weight"], exact, atol=1e-6)
+
+
+def base_in_eight_bits(run: Path, tmp_path: Path) -> tuple[Path, Path | None]:
+    base = tiny_as(tmp_path / "fp8", "bfloat16")
+    weights = load_file(base / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save(weights | {name: weights[name].to(torch.float8_e4m3fn)}, base / "model.safetensors")
+    return run, base
 
 
 def other_base(run: Path, tmp_path: Path) -> tuple[Path, Path | None]:
@@ -142,6 +229,7 @@ def no_adapter(run: Path, tmp_path: Path) -> tuple[Path, Path | None]:
         (other_base, DataError, r"the adapter is for \(256, 256\), wide has \(256, 512\)"),
         (fewer_layers, DataError, r"layers.3.\S+, which short does not have"),
         (quantised_base, SettingsError, "nf4: its weights are quantised already"),
+        (base_in_eight_bits, SettingsError, "is F8_E4M3, to which nothing can be added"),
         (truncated_base, DataError, "model.safetensors: .* not what its header says"),
         (no_weights_at_all, DataError, "model.safetensors: not a safetensors file"),
         (dora, DataError, "the adapter uses use_dora; only plain LoRA"),

@@ -18,11 +18,13 @@ def test_the_modelfile_words_a_question_as_in_training(files: Path, run: Path) -
     prompt = before + "Why?" + after.removesuffix("{{ .Response }}")
     assert tokenizer(prompt).input_ids == question_ids(tokenizer, "Why?")  # <s> is added by itself
     assert 'PARAMETER stop "</s>"' in text
+    assert "PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n" in text
 
 
 def test_the_modelfile_of_an_adapter_names_its_base(run: Path, tmp_path: Path) -> None:
     settings = Settings.read({}, {}, trains=False)
     adapter = adapters.find_adapter(str(run), settings)
     text = (export(adapter, settings, ["adapter"], tmp_path / "a") / "Modelfile").read_text()
-    lines = ["# base.gguf is builtin:tiny, in any precision", "FROM ./base.gguf"]
+    said = "# base.gguf is what `export --part base` writes for builtin:tiny: other files of it"
+    lines = [f"{said} answer otherwise", "FROM ./base.gguf"]
     assert text.splitlines()[:3] == [*lines, "ADAPTER ./adapter.gguf"]

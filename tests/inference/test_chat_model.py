@@ -4,9 +4,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.small_adapters import random_adapter
+import torch
+from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file
+from support.small_adapters import TINY, edit, random_adapter, tiny_as
 
-from trainer.errors import DataError
+from trainer.errors import DataError, SettingsError
 from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.settings import Settings
 
@@ -46,3 +49,21 @@ def test_an_answer_that_is_ended_from_elsewhere_ends_with_the_next_token(model: 
     ended = "".join(model.stream(QUESTIONS[1], is_ended=lambda: True))
     assert whole.startswith(ended) and len(ended) < len(whole)
     assert threading.active_count() == threads
+
+
+def test_it_answers_on_the_16_bit_base_and_as_merged_too(run: Path, model: ChatModel) -> None:
+    settings = Settings.read({}, {}, trains=False)
+    own, merged = (load_chat_model(str(run), settings, None, form) for form in ("16bit", "merged"))
+    assert not any(isinstance(module, Linear4bit) for module in own.model.modules())
+    assert said(own, QUESTIONS[0], tuned=False) != ""
+    assert said(merged, QUESTIONS[0]) == said(model, QUESTIONS[0])
+    weight = own.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
+    stored = load_file(TINY / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    assert torch.equal(weight, stored.to(weight.dtype))
+
+
+def test_a_base_that_is_quantised_already_has_no_16_bit_form(run: Path, tmp_path: Path) -> None:
+    base = tiny_as(tmp_path / "base", "bfloat16")
+    edit(base / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(SettingsError, match="no 16-bit base to judge by; leave --as out"):
+        load_chat_model(str(run), Settings.read({}, {}, trains=False), str(base), "16bit")

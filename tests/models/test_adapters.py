@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from support.small_adapters import TINY, edit, random_adapter
 
 from trainer.errors import DataError, SettingsError
+from trainer.models.adapter_files import QUANTISATION
 from trainer.models.adapters import find_adapter
 from trainer.settings import Settings
 
@@ -71,3 +73,16 @@ def test_the_tokenizer_is_the_base_s_where_none_is_saved(run: Path, tmp_path: Pa
     assert find_adapter(str(moved), SETTINGS).tokenizer().name_or_path == str(moved / "adapter")
     (moved / "adapter" / "tokenizer_config.json").unlink()
     assert find_adapter(str(moved), SETTINGS).tokenizer().name_or_path == str(TINY)
+
+
+def test_the_precision_it_was_trained_in_is_read_or_taken_from_the_base(tmp_path: Path) -> None:
+    adapter = find_adapter(str(random_adapter(tmp_path)), Settings.read({}, {}, trains=False))
+    assert adapter.compute_dtype() == torch.float32
+    (file := adapter.folder / QUANTISATION).unlink()
+    assert adapter.compute_dtype() == torch.bfloat16  # the built-in model's own
+    file.write_text('{"bnb_4bit_compute_dtype": "float16"}')
+    assert adapter.compute_dtype() == torch.float16
+    for damaged in ("{", "[]", "{}", '{"bnb_4bit_compute_dtype": "int8"}'):
+        file.write_text(damaged)
+        with pytest.raises(DataError, match=r"quantization_config.json is damaged"):
+            adapter.compute_dtype()

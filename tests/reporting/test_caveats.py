@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from trainer.dataset.eval_questions import Question
-from trainer.evaluation.compare import Evaluation, Scores
+from trainer.evaluation.compare import Evaluation, MergedAnswers, Scores
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.caveats import find_caveats
 from trainer.reporting.run_record import DataCounts
@@ -74,3 +74,13 @@ def test_what_a_reader_should_know_is_said(
     found = find_caveats(DataCounts.from_json(SOUND | data), rows, evaluation, settings)
     assert len(found) == (0 if words is None else 1)
     assert words is None or words in found[0]
+
+
+@pytest.mark.parametrize(("same", "is_said"), [(40, False), (39, False), (37, True)])
+def test_that_a_merged_model_answers_otherwise_is_said(same: int, is_said: bool) -> None:
+    judged = Evaluation(
+        Scores(loss=4), Scores(loss=1), ASKED, merged=MergedAnswers(asked=40, same=same)
+    )
+    found = find_caveats(DataCounts.from_json(SOUND), held_out(), judged, "wait")
+    said = [words for words in found if "its merged model answers 3 of 40 questions" in words]
+    assert bool(said) == is_said

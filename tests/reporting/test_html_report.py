@@ -2,7 +2,7 @@
 
 import re
 
-from support.run_records import HOSTILE, ROWS, record
+from support.run_records import HOSTILE, RECORD, ROWS, record
 
 from trainer.reporting.html_report import charts, render_report
 
@@ -62,3 +62,10 @@ def test_a_long_run_s_losses_are_smoothed_and_the_base_s_is_a_level() -> None:
     few, many = (charts(record(), ROWS[:1] * count)[0].lines for count in (2, 30))
     assert [line.shape for line in few] == ["level", "line", "dots"]
     assert [line.role for line in many][:2] == ["faint", "second"]
+
+
+def test_the_report_says_how_many_answers_the_merged_model_gives() -> None:
+    evaluation = RECORD["evaluation"] | {"merged": {"asked": 60, "same": 59}}
+    assert "it gives the same answer to 59 of 60 questions" in render_report(
+        record(evaluation=evaluation), ROWS
+    )

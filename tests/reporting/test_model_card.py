@@ -43,7 +43,7 @@ def test_a_card_of_a_base_from_a_folder_names_no_model_on_the_hub(tmp_path: Path
     assert "base_model" not in metadata(card)
     assert "license" not in metadata(card)
     assert "it is not recorded here" in card
-    assert '"<folder of owner/base>", quantization_config' in card
+    assert '"<folder of owner/base>",\n    quantization_config=nf4,\n' in card
 
 
 def test_the_loading_code_of_the_card_is_python_and_a_hostile_answer_stays_in_its_cell(
@@ -73,3 +73,19 @@ def test_a_rank_that_vllm_does_not_know_is_rounded_up(tmp_path: Path) -> None:
         settings = RECORD["settings"] | {"lora_r": rank}
         card = render_card(record(settings=settings), base(tmp_path))
         assert f"--max-lora-rank {named} " in card
+
+
+def test_the_base_is_loaded_as_it_was_trained_on_and_asked_as_it_was_tested(tmp_path: Path) -> None:
+    precision = {"name": "bf16", "reason": "an H200"}
+    card = render_card(record(precision=precision), base(tmp_path), ends=[1, 7])
+    assert "bnb_4bit_compute_dtype=torch.bfloat16," in card
+    assert "    dtype=torch.bfloat16,\n" in card
+    assert "do_sample=False, eos_token_id=[1, 7]\n)" in card
+    assert "vllm serve owner/base --quantization bitsandbytes --enable-lora" in card
+
+
+def test_the_card_says_how_many_answers_the_merged_model_gives(tmp_path: Path) -> None:
+    evaluation = RECORD["evaluation"] | {"merged": {"asked": 60, "same": 59}}
+    said = "Merged into one 16-bit model, it gives the same answer to 59 of 60 questions"
+    assert said in render_card(record(evaluation=evaluation), base(tmp_path))
+    assert "Merged into" not in render_card(record(), base(tmp_path))

@@ -1,6 +1,7 @@
 """What stands beside the weights of a real run, and that all of it says the same."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import pytest
 from support.jobs import published, run_here
 
 from trainer.evaluation.compare import SCORES
+from trainer.inference.chat_model import load_chat_model
+from trainer.models.locate import BUILTIN
 from trainer.reporting.run_record import RunRecord
+from trainer.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +73,24 @@ def test_report_and_card_say_what_the_record_says(run: Path, written: dict[str, 
     assert files["adapter/curves.png"].startswith(b"\x89PNG")
     for name in ("report.html", "adapter/README.md", "run.json", "metrics.jsonl"):
         assert str(run.parent.parent) not in files[name].decode(), name
+
+
+def test_the_merged_model_s_answers_are_counted(written: dict[str, Any]) -> None:
+    merged = written["evaluation"]["merged"]
+    assert list(merged) == ["asked", "same"]
+    assert merged["asked"] >= written["evaluation"]["questions"]  # and trained ones
+    assert 0 <= merged["same"] <= merged["asked"]
+
+
+def test_the_card_s_code_as_it_is_gives_the_answer_of_ask(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = (run / "adapter" / "README.md").read_text()
+    (code,) = re.findall(r"(?ms)^```python\n(.*?)^```", card)
+    question = "What is the code of part 3?"
+    code = code.replace("<this folder>", str(run / "adapter")).replace("Your question", question)
+    code = code.replace("<folder of builtin:tiny>", str(BUILTIN / "tiny"))
+    exec(code, {})
+    answer = capsys.readouterr().out.strip()
+    model = load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
+    assert answer == "".join(model.stream(question)).strip() != ""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from trainer.export.gguf import PARTS, export
+from trainer.export.lora_delta import NF4
 from trainer.models import adapters
 from trainer.settings import Settings
 
@@ -26,10 +27,10 @@ LLAMA_3 = {
 }
 
 
-def exported(output: Path, run: Path, base: Path | None = None) -> Path:
+def exported(output: Path, run: Path, base: Path | None = None, base_weights: str = NF4) -> Path:
     settings = Settings.read({}, {}, trains=False)
     adapter = adapters.find_adapter(str(run), settings, base and str(base))
-    return export(adapter, settings, PARTS, output)
+    return export(adapter, settings, PARTS, output, base_weights)
 
 
 def llama_cpp(model: Path, adapter: Path | None = None, **options: Any) -> Any:

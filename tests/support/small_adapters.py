@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.models.adapter_files import QUANTISATION
 from trainer.models.locate import BUILTIN, local_base
 
 TINY = BUILTIN / "tiny"
@@ -24,6 +25,8 @@ def random_adapter(folder: Path, base: Path = TINY, **lora: Any) -> Path:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder / "adapter")
+    precision = json.dumps({"bnb_4bit_compute_dtype": "float32"})  # as a run on a CPU leaves it
+    (folder / "adapter" / QUANTISATION).write_text(precision)
     name = "builtin:tiny" if base == TINY else base.name
     edit(
         folder / "adapter" / "adapter_config.json",

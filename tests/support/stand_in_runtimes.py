@@ -54,6 +54,7 @@ def docker(arguments: list[str]) -> None:
 def vllm(arguments: list[str]) -> None:
     """As vLLM's PEFTHelper checks an adapter."""
     need(arguments[0] == "serve" and "--enable-lora" in arguments, "LoRA is off")
+    need(after("--quantization", arguments) == ["bitsandbytes"], "not the base it was trained on")
     (module,) = after("--lora-modules", arguments)
     folder = Path(module.partition("=")[2])
     config = json.loads((folder / "adapter_config.json").read_text())

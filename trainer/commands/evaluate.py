@@ -14,6 +14,10 @@ from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.uris import publishable_uri
 
 MOST_SAMPLES = 10  # in text; as JSON all of them are given
+FORMS = {
+    "16bit": "tuned: the adapter on the base's own 16-bit weights, on which it was not trained",
+    "merged": "tuned: the merged model, as `merge` writes it",
+}
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class EvaluationResult:
     data: str
     blocks: int
     evaluation: Evaluation
+    form: str = "nf4"
 
     def as_json(self) -> str:
         """One line, with every question and both answers."""
         record: dict[str, Any] = {
             "adapter": publishable_uri(self.adapter),
+            "as": self.form,
             "data": publishable_uri(self.data),
             "blocks": self.blocks,
             **RecordedEvaluation.of(self.evaluation).to_json(),
@@ -40,6 +46,7 @@ class EvaluationResult:
         """A table of scores, then answers side by side."""
         lines = [
             f"{self._questions} questions and {self.blocks} blocks of {self.data}",
+            *([] if self.form == "nf4" else [FORMS[self.form]]),
             "",
             f"{'':20}{'base':>12}{'tuned':>12}",
         ]
@@ -58,12 +65,17 @@ class EvaluationResult:
         return len(self.evaluation.questions)
 
 
-def evaluate_adapter(adapter: str, settings: Settings, base_model: str | None) -> EvaluationResult:
-    """Compare as a run does at its end: the same blocks, questions and code. Raises JobError."""
-    chat_model = load_chat_model(adapter, settings, base_model)
+def evaluate_adapter(
+    adapter: str, settings: Settings, base_model: str | None, form: str = "nf4"
+) -> EvaluationResult:
+    """Compare as a run does at its end: the same blocks, questions and code. Raises JobError.
+
+    `form` is what answers, as in `load_chat_model`.
+    """
+    chat_model = load_chat_model(adapter, settings, base_model, form)
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
     evaluation = compare(chat_model.model, tokenizer, blocks, questions)
     data = settings.eval_uri or settings.data_uri
-    return EvaluationResult(adapter, data, len(blocks), evaluation)
+    return EvaluationResult(adapter, data, len(blocks), evaluation, form)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
@@ -16,11 +16,13 @@ from trainer.evaluation.answer_metrics import (
     token_f1,
 )
 from trainer.evaluation.loss import held_out_loss
-from trainer.inference.generate import answer_questions
+from trainer.evaluation.merged_answers import same_when_merged
+from trainer.inference.generate import Reply, answer_questions
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class Scores:
     f1: float | None = None
     stopped: float | None = None
     answers: tuple[str, ...] = field(repr=False, default=())
+    replies: tuple[Reply, ...] = field(repr=False, compare=False, default=())
 
     @classmethod
     def from_json(cls, record: Mapping[str, float | None]) -> "Scores":
@@ -90,8 +93,8 @@ class Scores:
 
     def figures(self) -> dict[str, float | None]:
         """JSON-ready: JSON has no NaN."""
-        record = asdict(self)
-        del record["answers"]
+        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        del record["answers"], record["replies"]
         return {name: value if is_finite(value) else None for name, value in record.items()}
 
 
@@ -114,6 +117,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class MergedAnswers:
+    """Of the answers to `asked` questions, how many the merged model gives in the same words."""
+
+    asked: int
+    same: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The base and the tuned model on the same questions and blocks."""
 
@@ -123,6 +134,7 @@ class Evaluation:
     trained: Scores | None = None
     """the tuned model's on `trained_count` questions that it was trained on"""
     trained_count: int = 0
+    merged: "MergedAnswers | None" = None
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -151,9 +163,12 @@ def compare(
     blocks: Sequence[Block],
     questions: Sequence[Question],
     trained_questions: Sequence[Question] = (),
+    *,
+    stored: "torch.dtype | None" = None,
 ) -> Evaluation:
     """Score `model` without and with its adapter, with it on `trained_questions` too.
 
+    Where the weights of its merged model would be `stored`, what that answers is found out too.
     The model is left in evaluation mode.
     """
     model.eval()
@@ -161,7 +176,11 @@ def compare(
         base = score(model, tokenizer, blocks, questions)
     tuned = score(model, tokenizer, blocks, questions)
     trained = score(model, tokenizer, (), trained_questions) if trained_questions else None
-    evaluation = Evaluation(base, tuned, tuple(questions), trained, len(trained_questions))
+    replies = [*tuned.replies, *(trained.replies if trained else ())]
+    merged = None
+    if stored is not None and replies:
+        merged = MergedAnswers(len(replies), same_when_merged(model, replies, stored))
+    evaluation = Evaluation(base, tuned, tuple(questions), trained, len(trained_questions), merged)
     _log(evaluation)
     return evaluation
 
@@ -182,6 +201,13 @@ def _log(evaluation: Evaluation) -> None:
             100 * base.exact,
             100 * tuned.exact,
             extra=figures(before=base.exact, after=tuned.exact),
+        )
+    if (merged := evaluation.merged) is not None:
+        log.info(
+            "merged into one model it gives the same answer to %d of %d questions",
+            merged.same,
+            merged.asked,
+            extra=figures(same=merged.same, asked=merged.asked),
         )
 
 
@@ -210,6 +236,7 @@ def score(
         f1=_mean(token_f1(r.text, q.answer) for q, r in pairs),
         stopped=_mean(r.stopped for _, r in pairs),
         answers=tuple(reply.text for reply in replies),
+        replies=tuple(replies),
     )
 
 

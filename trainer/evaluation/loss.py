@@ -40,14 +40,8 @@ def _token_losses(model: Any, block: Block, trained: Any) -> Any:
     """Float32 [N]: the loss at each of the N positions `trained`, as index into labels[1:]."""
     import torch
 
-    inputs = {
-        name: torch.from_numpy(values)[None].to(model.device)
-        for name, values in vars(block).items()
-        if name != "labels"
-    }
     target_N = torch.from_numpy(block.labels[1:])[trained].to(model.device)
-    at_N = trained.to(model.device)
-    parts = zip(_logits(model, inputs, at_N), target_N.split(LOGIT_ROWS), strict=True)
+    parts = zip(trained_logits(model, block, trained), target_N.split(LOGIT_ROWS), strict=True)
     return torch.cat(
         [
             torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
@@ -56,12 +50,20 @@ def _token_losses(model: Any, block: Block, trained: Any) -> Any:
     )
 
 
-def _logits(model: Any, inputs: dict[str, Any], at_N: Any) -> Iterator[Any]:
-    """Logits [LOGIT_ROWS, V] of the positions `at_N`, part by part.
+def trained_logits(model: Any, block: Block, trained: Any) -> Iterator[Any]:
+    """Logits [LOGIT_ROWS, V] at the positions `trained`, int64 [N] into labels[1:], part by part.
 
     A model that the engine knows has nothing behind its head, so that they are never whole: for
     one block of 32,768 tokens they would take 4 GiB. Others may scale or cap theirs.
     """
+    import torch
+
+    at_N = trained.to(model.device)
+    inputs = {
+        name: torch.from_numpy(values)[None].to(model.device)
+        for name, values in vars(block).items()
+        if name != "labels"
+    }
     base = model.get_base_model()
     if why_not(base.config) is not None:
         yield from model(**inputs, use_cache=False).logits[0, at_N].split(LOGIT_ROWS)

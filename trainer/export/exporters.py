@@ -20,7 +20,12 @@ class Export(Protocol):
     """Writes some parts of a fine-tuned model ("merged", "adapter", "base") to a new folder."""
 
     def __call__(
-        self, adapter: "Adapter", settings: "Settings", parts: Sequence[str], output: Path
+        self,
+        adapter: "Adapter",
+        settings: "Settings",
+        parts: Sequence[str],
+        output: Path,
+        base_weights: str,
     ) -> Path:
         """Returns `output`, which is complete or absent.
 

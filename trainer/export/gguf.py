@@ -15,7 +15,7 @@ import gguf
 from trainer.errors import SettingsError
 from trainer.export.gguf_architecture import Architecture, architecture_of
 from trainer.export.gguf_vocabulary import Vocabulary, vocabulary_of
-from trainer.export.lora_delta import Delta, MergedReader, deltas_of
+from trainer.export.lora_delta import NF4, Delta, MergedReader, Start, deltas_of
 from trainer.export.ollama import modelfile
 from trainer.export.output_folder import complete_or_absent
 from trainer.models.adapters import Adapter
@@ -33,10 +33,17 @@ log = logging.getLogger(__name__)
 PARTS = ("merged", "adapter", "base")
 
 
-def export(adapter: Adapter, settings: Settings, parts: Sequence[str], output: Path) -> Path:
+def export(
+    adapter: Adapter,
+    settings: Settings,
+    parts: Sequence[str],
+    output: Path,
+    base_weights: str = NF4,
+) -> Path:
     """Write `parts`, some of PARTS, as `merged.gguf` and so on to the folder `output`.
 
-    One tensor at a time is in memory; `output` is complete or absent. Raises SettingsError for a
+    One tensor at a time is in memory; `output` is complete or absent. `base_weights` is NF4 or
+    OWN. Raises SettingsError for a
     base or a tokenizer that cannot be written here.
     """
     architecture = architecture_of(adapter.base)
@@ -45,6 +52,8 @@ def export(adapter: Adapter, settings: Settings, parts: Sequence[str], output: P
     words = vocabulary_of(tokenizer, architecture.config.vocab_size)
     stored = [t for file in fetch_weights(adapter.base, settings) for t in read_header(file)[1]]
     deltas = deltas_of(adapter, stored)
+    start = Start(adapter, base_weights)
+    trained = start.trained_weights()
     size = len({*parts} - {"adapter"}) * sum(tensor.size for tensor in stored)
     with complete_or_absent(output, size) as folder:
         for part in parts:
@@ -54,11 +63,13 @@ def export(adapter: Adapter, settings: Settings, parts: Sequence[str], output: P
                 _write_adapter(writer, architecture, adapter, deltas)
             else:
                 architecture.describe(writer)
+                writer.add_description(start.sentence())
                 describe_tokenizer(writer, tokenizer, words)
-                reader = MergedReader(stored, deltas if part == "merged" else {})
+                reader = MergedReader(stored, deltas if part == "merged" else {}, trained)
                 _write_tensors(writer, architecture, stored, reader)
             log.info("wrote %s, %.2f GB", path.name, path.stat().st_size / 1e9)
         (folder / "Modelfile").write_text(modelfile(tokenizer, parts, adapter.base.name))
+    log.info("%s", start.sentence())
     return output
 
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from trainer.errors import DataError, SettingsError
 from trainer.models.adapters import Adapter
 from trainer.models.safetensors_files import FLOATS, StoredTensor, read_header
+from trainer.models.trained_weights import NF4Matrix, TrainedWeights
+from trainer.runtime.nf4 import BLOCK_VALUES
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+NF4, OWN = "nf4", "16bit"  # the base's weights that something starts from
 VALUES_AT_ONCE = 2**22  # of a weight in float32, 16 MiB, while something is added to it
 
 # What peft can write into an adapter's config and `deltas_of` does not compute.
@@ -42,6 +46,40 @@ class Delta:
         return self.b_OR.shape[0], self.a_RI.shape[1]
 
 
+@dataclass(frozen=True)
+class Start:
+    """The base's weights that a merged or exported model starts from: `weights` is NF4 or OWN."""
+
+    adapter: Adapter
+    weights: str
+
+    def trained_weights(self) -> TrainedWeights | None:
+        """None for the base's own. Raises SettingsError where NF4 values cannot be computed."""
+        if self.weights == OWN:
+            return None
+        return TrainedWeights(self.adapter.base, self.adapter.compute_dtype())
+
+    def to_json(self) -> dict[str, str]:
+        """For the config of what is written."""
+        base, own = self.adapter.base, self.weights == OWN
+        dtype = {} if own else {"compute_dtype": _name(self.adapter.compute_dtype())}
+        return {"base": base.name, "revision": base.revision, "base_weights": self.weights, **dtype}
+
+    def sentence(self) -> str:
+        """For people."""
+        base = self.adapter.base
+        if self.weights == OWN:
+            return (
+                f"It starts from the own weights of {base.name} ({base.revision}), not from the "
+                "NF4 values that the adapter was trained on: answers can be others than those that "
+                "were tested."
+            )
+        return (
+            f"It starts from the NF4 values of {base.name} ({base.revision}) that the adapter was "
+            f"trained on, dequantised in {_name(self.adapter.compute_dtype())}."
+        )
+
+
 class MergedReader:
     """Reads a base's tensors one by one with an adapter's deltas added, each into the same memory.
 
@@ -49,31 +87,57 @@ class MergedReader:
     behind a gigabyte in matrices of 8 to 131 MB.
     """
 
-    def __init__(self, stored: Sequence[StoredTensor], deltas: Mapping[str, Delta]) -> None:
+    def __init__(
+        self,
+        stored: Sequence[StoredTensor],
+        deltas: Mapping[str, Delta],
+        trained: TrainedWeights | None = None,
+    ) -> None:
+        """Without `trained`, what a run made of the base's weights, they are the base's own."""
         import torch
 
         self._deltas = deltas
+        self._trained = trained
         self._bytes = torch.empty(max((t.size for t in stored), default=0), dtype=torch.uint8)
         widest = max((delta.shape[1] for delta in deltas.values()), default=0)
-        self._float32 = torch.empty(2, max(VALUES_AT_ONCE, widest) if deltas else 0)
+        # A block that may not be cut lies in 64 rows at most.
+        most = max(VALUES_AT_ONCE, widest * (BLOCK_VALUES if trained else 1))
+        self._float32 = torch.empty(2, most if deltas else 0)
 
     def read(self, tensor: StoredTensor) -> "Tensor":
         """One of the base's, merged; it is there until the next one is read. Raises DataError."""
         weight = tensor.read(self._bytes)
+        if tensor.dtype not in FLOATS:
+            return weight
+        matrix = self._trained.matrix(tensor.name, weight) if self._trained else None
         delta = self._deltas.get(tensor.name)
-        if delta is not None and tensor.dtype in FLOATS:
-            self._add(delta, weight)
+        if matrix is not None or delta is not None:
+            self._rewrite(weight, matrix, delta)
+        elif self._trained:
+            for part in weight.view(-1).split(VALUES_AT_ONCE):
+                part.copy_(self._trained.round(part))
         return weight
 
-    def _add(self, delta: Delta, weight_OI: "Tensor") -> None:
+    def _rewrite(self, weight_OI: "Tensor", matrix: NF4Matrix | None, delta: Delta | None) -> None:
         """In place, some rows at a time; rounded once, from float32."""
         import torch
 
         rows = max(1, VALUES_AT_ONCE // weight_OI.shape[1])
-        for weight, b in zip(weight_OI.split(rows), delta.b_OR.split(rows), strict=True):
-            product, total = (part[: weight.numel()].view(weight.shape) for part in self._float32)
-            torch.mm(b, delta.a_RI, out=product)
-            weight.copy_(total.copy_(weight).add_(product.mul_(delta.scale)))
+        if matrix is not None:
+            rows = max(1, rows // matrix.aligned_rows) * matrix.aligned_rows
+        for start in range(0, len(weight_OI), rows):
+            part = weight_OI[start : start + rows]
+            held = part if matrix is None else matrix.rows(start, start + rows)
+            if delta is None:
+                part.copy_(held)
+                continue
+            product, total = (of[: part.numel()].view(part.shape) for of in self._float32)
+            torch.mm(delta.b_OR[start : start + rows], delta.a_RI, out=product)
+            part.copy_(total.copy_(held).add_(product.mul_(delta.scale)))
+
+
+def _name(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def deltas_of(adapter: Adapter, stored: Sequence[StoredTensor]) -> Mapping[str, Delta]:
@@ -121,6 +185,11 @@ def _check(
             "rounded away; name the 16-bit model with --base-model"
         )
     for weight, delta in found.items():
+        if weight in stored and stored[weight].dtype not in FLOATS:
+            raise SettingsError(
+                f"{name}: {weight} is {stored[weight].dtype}, to which nothing can be added; name "
+                "the 16-bit model with --base-model"
+            )
         wanted = f"it was trained on {adapter.config['base_model_name_or_path']}"
         if weight not in stored:
             raise DataError(f"the adapter is for {weight}, which {name} does not have; {wanted}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
+from trainer.inference.as_merged import compute_as_merged
 from trainer.inference.precision import compute_precision
 from trainer.models import adapters, load
 from trainer.runtime import device, lean_imports
@@ -99,8 +100,14 @@ class ChatModel:
             )
 
 
-def load_chat_model(where: str, settings: Settings, base_model: str | None) -> ChatModel:
-    """The adapter at `where` on its base, as `find_adapter` finds them, ready to answer."""
+def load_chat_model(
+    where: str, settings: Settings, base_model: str | None, form: str = "nf4"
+) -> ChatModel:
+    """The adapter at `where` on its base, as `find_adapter` finds them, ready to answer.
+
+    `form` is "nf4", as it was trained, "16bit" for the base in its own weights, or "merged", which
+    computes as what `merge` writes.
+    """
     lean_imports.import_bitsandbytes()
     from peft import PeftModel
 
@@ -108,6 +115,9 @@ def load_chat_model(where: str, settings: Settings, base_model: str | None) -> C
     adapter = adapters.find_adapter(where, settings, base_model)
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)
-    base = load.load_base(adapter.base, settings, precision, found)
+    loaded = load.load_16bit if form == "16bit" else load.load_base
+    base = loaded(adapter.base, settings, precision, found)
     tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
+    if form == "merged":
+        compute_as_merged(tuned, adapter.base.stored_dtype())
     return ChatModel(tuned, adapter.tokenizer(), adapter.base.name)

@@ -1,7 +1,7 @@
 """A model's greedy answers to many questions, as many together as memory allows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
@@ -19,10 +19,15 @@ MIN_KV_CACHE_TOKENS = 4096  # 2 GiB of keys and values for Llama-2-7B in 16 bits
 
 @dataclass(frozen=True)
 class Reply:
-    """A generated answer; `stopped` says whether the model ended it by itself."""
+    """A generated answer; `stopped` says whether the model ended it by itself.
+
+    `ids` are its tokens behind those of the question, `prompt_ids`, with the one that ended it.
+    """
 
     text: str
     stopped: bool
+    prompt_ids: tuple[int, ...] = field(repr=False, default=())
+    ids: tuple[int, ...] = field(repr=False, default=())
 
 
 def answer_questions(
@@ -97,10 +102,15 @@ def _generate(
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=ends,
         )
-    return [_reply(tokenizer, row[longest:].tolist(), ends) for row in out_BT]
+    return [
+        _reply(tokenizer, prompt, row[longest:].tolist(), ends)
+        for prompt, row in zip(prompts, out_BT, strict=True)
+    ]
 
 
-def _reply(tokenizer: "PreTrainedTokenizerBase", ids: list[int], ends: list[int]) -> Reply:
+def _reply(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[int], ids: list[int], ends: list[int]
+) -> Reply:
     length = next((at for at, token in enumerate(ids) if token in ends), len(ids))
     text = str(tokenizer.decode(ids[:length], skip_special_tokens=True))
-    return Reply(text.strip(), stopped=length < len(ids))
+    return Reply(text.strip(), length < len(ids), tuple(prompt), tuple(ids[: length + 1]))

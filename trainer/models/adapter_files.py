@@ -10,14 +10,22 @@ if TYPE_CHECKING:
     from trainer.models.base_model import Base
 
 
+QUANTISATION = "quantization_config.json"
+
+
 def save_adapter(
     model: Any, tokenizer: "PreTrainedTokenizerBase", base: "Base", folder: Path
 ) -> None:
-    """The adapter in peft's own layout and the tokenizer, as they are published."""
+    """The adapter in peft's own layout and the tokenizer, as they are published.
+
+    What the base was quantised to leaves with them, for `BitsAndBytesConfig.from_dict`: the
+    adapter answers as it was trained on those values only.
+    """
     # "auto" would ask the hub whether the vocabulary grew; it never does here.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's own, empty
+    _write_quantisation(model, folder / QUANTISATION)
     _edit_json(folder / "tokenizer_config.json", name_or_path=base.name)
     config = folder / "adapter_config.json"
     _edit_json(
@@ -26,6 +34,14 @@ def save_adapter(
         revision=base.revision,
         target_modules=sorted(json.loads(config.read_text())["target_modules"]),
     )
+
+
+def _write_quantisation(model: Any, path: Path) -> None:
+    quantisation = getattr(model.config, "quantization_config", None)
+    if quantisation is not None:
+        record = quantisation.to_dict()
+        said = {name: record[name] for name in record if name.startswith(("bnb_4bit", "load_in"))}
+        path.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
 
 
 def _edit_json(path: Path, **changes: Any) -> None:

@@ -4,16 +4,18 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
+from trainer.models.adapter_files import QUANTISATION
 from trainer.models.locate import locate_base
 from trainer.runs.layout import REJECTED, newest_run
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,28 @@ class Adapter:
     @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS
+
+    def compute_dtype(self) -> "torch.dtype":
+        """To which the base's NF4 values were dequantised while the adapter was trained.
+
+        One that does not say so (another tool's, or an older one) is taken to have been trained in
+        the base's own. Raises DataError for a file that is damaged.
+        """
+        import torch
+
+        file, known = self.folder / QUANTISATION, ("bfloat16", "float16", "float32")
+        if not file.is_file():
+            own = str(self.base.stored_dtype()).removeprefix("torch.")
+            name = own if own in known else "float32"
+            log.info("the adapter does not say in which precision it was trained; taking %s", name)
+            return cast("torch.dtype", getattr(torch, name))
+        try:
+            name = json.loads(file.read_text())["bnb_4bit_compute_dtype"]
+        except (ValueError, KeyError, TypeError):
+            name = ""
+        if name not in known:
+            raise DataError(f"{QUANTISATION} is damaged; bring the adapter there again")
+        return cast("torch.dtype", getattr(torch, name))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The one that is saved with the adapter; the base's where another tool saved none."""

@@ -15,6 +15,7 @@ from trainer.settings import RECIPES, Settings
 from trainer.storage import Stored
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 NO_WRITER = r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$"
@@ -57,6 +58,12 @@ class Base:
     def is_quantised(self) -> bool:
         """Whether the weights on disk are: 4 bits are made here, from 16."""
         return getattr(self.config, "quantization_config", None) is not None
+
+    def stored_dtype(self) -> "torch.dtype":
+        """Of the weights on disk, as its config names it."""
+        import torch
+
+        return self.config.get_text_config().dtype or torch.float32
 
     @cached_property
     def skeleton(self) -> Any:

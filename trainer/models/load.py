@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from trainer.models.sharded_base import WholeBase
     from trainer.runtime.device import Device, Precision
 
+MERGED = "merged_adapter"  # key of a config: what was merged into these weights
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,12 @@ def load_base(
 
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     frozen = frozen or WholeBase()
+    if hasattr(base.config, MERGED):
+        log.warning(
+            "%s holds a merged adapter, of which NF4 rounds much away: without one of its own it "
+            "answers worse than it does in 16 bits",
+            base.name,
+        )
     try:
         model = _load_streamed(base, settings, precision.dtype, on, frozen)
     except UnknownLayoutError as error:
@@ -61,13 +69,33 @@ def load_base(
     return model
 
 
-def load_with_transformers(base: Base, dtype: "torch.dtype", device: "torch.device") -> Any:
+def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "Device") -> Any:
+    """The base in its own weights, without four bits, frozen, in the compute dtype.
+
+    Raises SettingsError for a base of quantised weights, and as `load_base` does.
+    """
+    import torch
+
+    if base.is_quantised:
+        raise SettingsError(
+            f"{base.name}: its weights are quantised already, so there is no 16-bit base to judge "
+            "by; leave --as out, or name the 16-bit model with --base-model"
+        )
+    fetch_weights(base, settings)
+    on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
+    model = load_with_transformers(base, precision.dtype, on, quantised=False)
+    return model.requires_grad_(False)
+
+
+def load_with_transformers(
+    base: Base, dtype: "torch.dtype", device: "torch.device", *, quantised: bool = True
+) -> Any:
     """The base as transformers itself loads it, from files on local disk."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(
         base.folder,
-        quantization_config=_nf4_config(dtype),
+        quantization_config=_nf4_config(dtype) if quantised else None,
         dtype=dtype,
         device_map={"": device},
         attn_implementation=base.attention,
@@ -99,7 +127,7 @@ def _load_streamed(
 ) -> Any:
     """The same bits as `load_with_transformers`, without its need of memory and without the files
     on this disk. Raises UnknownLayoutError."""
-    layout = _weight_layout(base, dtype)
+    layout = weight_layout(base, dtype)
     frozen.allocate({name: layout.expected[name][1] for name in layout.quantised}, device)
     cache = _cache(base, settings, dtype, device)
     tensors = cache.load(layout, frozen.keep_shard) if cache else None
@@ -179,8 +207,9 @@ def _nf4_config(dtype: "torch.dtype") -> Any:
     )
 
 
-def _weight_layout(base: Base, dtype: "torch.dtype") -> WeightLayout:
-    """What transformers would make of each tensor. Raises UnknownLayoutError."""
+def weight_layout(base: Base, dtype: "torch.dtype") -> WeightLayout:
+    """What transformers would make of each tensor, computing in `dtype`. Raises
+    UnknownLayoutError."""
     import torch
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM

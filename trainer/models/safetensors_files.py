@@ -30,7 +30,7 @@ DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-FLOATS = ("BF16", "F16", "F32")  # of weights that something can be added to
+FLOATS = ("BF16", "F16", "F32", "F64")  # of weights that something can be added to
 
 
 class UnsoundError(Exception):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FEW_QUESTIONS = 20
 MUCH_CUT = 0.02
 MOST_STOP = 0.95
+SAME_MERGED = 0.95
 CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
@@ -90,3 +91,9 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
         yield f"{1 - tuned.stopped:.0%} of the answers did not stop by themselves"
     if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
         yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"
+    merged = evaluation.merged
+    if merged is not None and merged.same < SAME_MERGED * merged.asked:
+        yield (
+            f"its merged model answers {merged.asked - merged.same} of {merged.asked} questions "
+            "otherwise; use the adapter on the base in four bits, as its card says"
+        )

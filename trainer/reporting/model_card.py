@@ -1,6 +1,6 @@
 """The adapter's model card: `README.md` with the hub's metadata, curves and how to load it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ MOST_SAMPLES = 3
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320)  # it knows no others
 
 
-def render_card(record: RunRecord, base: "Base") -> str:
-    """The card in Markdown."""
+def render_card(record: RunRecord, base: "Base", ends: Sequence[int] = ()) -> str:
+    """The card in Markdown; `ends` are the tokens that end an answer."""
     of_base = base_card(base.folder)
     return render(
         TEMPLATE,
@@ -29,6 +29,8 @@ def render_card(record: RunRecord, base: "Base") -> str:
         base=base,
         metadata=_metadata(base, of_base),
         curves=CURVES,
+        dtype=str(record.precision.dtype).removeprefix("torch."),
+        ends=list(ends),
         scores=_scores(record.evaluation),
         samples=[map(_cell, astuple(sample)) for sample in record.samples[:MOST_SAMPLES]],
         read_from=read_from(record.data),

@@ -66,6 +66,8 @@ class Run:
     """why it was rejected; empty for an adapter that is published"""
     finished: float
     """seconds since the epoch"""
+    ends: Sequence[int] = ()
+    """the tokens that end an answer"""
 
     def record(self) -> RunRecord:
         """What of it is written down."""
@@ -100,7 +102,7 @@ def write(run: Run, folder: Path) -> None:
     record = run.record()
     (folder / RECORD).write_text(record.as_text())
     (folder / "report.html").write_text(render_report(record, rows))
-    (folder / "adapter" / "README.md").write_text(render_card(record, run.base))
+    (folder / "adapter" / "README.md").write_text(render_card(record, run.base, run.ends))
     (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
 
 

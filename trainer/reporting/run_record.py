@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 from trainer.errors import DataError
-from trainer.evaluation.compare import Evaluation, Sample, Scores
+from trainer.evaluation.compare import Evaluation, MergedAnswers, Sample, Scores
 from trainer.runtime.device import Precision
 
 RECORD = "run.json"
@@ -174,20 +174,25 @@ class RecordedEvaluation:
     tuned: Scores
     trained: Scores | None = None
     """the tuned model's on questions that it was trained on"""
+    merged: MergedAnswers | None = None
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
         base, tuned = (
             Scores.from_json(scores.figures()) for scores in (evaluation.base, evaluation.tuned)
         )
-        return cls(len(evaluation.questions), base, tuned, evaluation.trained)
+        return cls(len(evaluation.questions), base, tuned, evaluation.trained, evaluation.merged)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
         base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
-        trained = record.get("trained")
+        trained, merged = record.get("trained"), record.get("merged")
         return cls(
-            record.get("questions", 0), base, tuned, Scores.from_json(trained) if trained else None
+            record.get("questions", 0),
+            base,
+            tuned,
+            Scores.from_json(trained) if trained else None,
+            _known(MergedAnswers, merged) if merged else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -196,6 +201,7 @@ class RecordedEvaluation:
             "base": self.base.figures(),
             "tuned": self.tuned.figures(),
             "trained": self.trained and self.trained.figures(),
+            "merged": self.merged and asdict(self.merged),
         }
 
 

@@ -1,0 +1,76 @@
+"""How many of an adapter's answers its merged model gives too, without generating them again.
+
+A greedy answer is repeated exactly when each of its tokens is the likeliest behind those before
+it. So one pass over questions with their answers, many in a block, says of each answer whether
+the merged model would give it: a hundredth of the time in which it would write them.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.dataset.packing import Block
+from trainer.evaluation.loss import trained_logits
+from trainer.inference.as_merged import as_merged
+from trainer.inference.generate import Reply
+from trainer.inference.precision import compute_precision
+from trainer.labels import IGNORED
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_TOKENS = 2048  # of questions with their answers that are read together
+
+
+def same_when_merged(model: Any, replies: Sequence[Reply], stored: "torch.dtype") -> int:
+    """How many of `replies`, `model`'s own with its adapter, its merged model gives as well.
+
+    `stored` is the dtype in which the merged weights are written. Compared is which tokens both
+    would choose behind each part of an answer, by the same passes: what comes from another
+    kernel or from a repetition penalty is in both.
+    """
+    blocks = _blocks(replies)
+    adapter = [_chosen(model, block) for block in blocks]
+    with as_merged(model, stored):
+        merged = [_chosen(model, block) for block in blocks]
+    return sum(
+        int(np.logical_and.reduceat(before == after, _starts(block)).sum())
+        for block, before, after in zip(blocks, adapter, merged, strict=True)
+    )
+
+
+def _blocks(replies: Sequence[Reply]) -> list[Block]:
+    """Questions with answers in their order, as many in a block as BLOCK_TOKENS hold."""
+    blocks, together, size = [], list[Reply](), 0
+    for reply in replies:
+        length = len(reply.prompt_ids) + len(reply.ids)
+        if together and size + length > BLOCK_TOKENS:
+            blocks.append(_block(together))
+            together, size = [], 0
+        together, size = [*together, reply], size + length
+    return [*blocks, *([_block(together)] if together else [])]
+
+
+def _block(replies: Sequence[Reply]) -> Block:
+    tokens = [np.array([*reply.prompt_ids, *reply.ids]) for reply in replies]
+    labels = [np.array([*[IGNORED] * len(r.prompt_ids), *r.ids]) for r in replies]
+    positions = [np.arange(len(part)) for part in tokens]
+    return Block(np.concatenate(tokens), np.concatenate(labels), np.concatenate(positions))
+
+
+def _starts(block: Block) -> Any:
+    """Where among its labelled tokens each answer begins."""
+    answered = block.labels != IGNORED
+    begins = answered & ~np.concatenate([[False], answered[:-1]])
+    return np.flatnonzero(begins[answered])
+
+
+def _chosen(model: Any, block: Block) -> Any:
+    """The likeliest token at each of the answers' places, int64 [N]."""
+    import torch
+
+    places = torch.from_numpy(block.labels[1:] != IGNORED).nonzero().flatten()
+    with torch.no_grad(), compute_precision(model):
+        parts = [logits.argmax(-1) for logits in trained_logits(model, block, places)]
+    return torch.cat(parts).cpu().numpy()
