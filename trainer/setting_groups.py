@@ -142,7 +142,8 @@ class ScheduleSettings:
     weight_decay: float = option("0", "weight decay of AdamW", NUMBER, least=0, most=1)
     neftune_alpha: float = option(
         "0",
-        "noise on the embeddings of what is trained (NEFTune); 25 helps records in one wording",
+        "noise on the embeddings of what is trained (NEFTune), for records in one wording: 5 to "
+        "25, the less the smaller the embeddings are",
         NUMBER,
         least=0,
         most=1000,

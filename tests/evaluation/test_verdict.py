@@ -77,9 +77,10 @@ def test_the_next_step_is_never_one_that_was_taken(settings: dict[str, str], adv
 @pytest.mark.parametrize(
     ("settings", "advice"),
     [
-        ({}, "with one wording alone QLORA_RECIPE=facts and QLORA_NEFTUNE_ALPHA=25 helps"),
-        ({"RECIPE": "facts"}, "with one wording alone QLORA_NEFTUNE_ALPHA=25 helps"),
+        ({}, "with one wording alone QLORA_RECIPE=facts and QLORA_NEFTUNE_ALPHA=10 helps"),
+        ({"RECIPE": "facts"}, "with one wording alone QLORA_NEFTUNE_ALPHA=10 helps"),
         ({"NEFTUNE_ALPHA": "5"}, "trained in other words"),
+        ({"BASE_MODEL": "builtin:tiny"}, "trained in other words"),
     ],
 )
 def test_what_helps_with_other_words_is_not_what_is_set(

@@ -37,10 +37,10 @@ def _what_helps_other_words(settings: Settings) -> str:
         "write each question in three or four ways, and have the facts of held-out questions "
         "trained in other words"
     )
-    if settings.neftune_alpha:
-        return wordings
+    if settings.neftune_alpha or settings.base_model.startswith("builtin:"):
+        return wordings  # the built-in model is too small to learn through noise
     recipe = "" if settings.recipe == "facts" else "QLORA_RECIPE=facts and "
-    return f"{wordings}; with one wording alone {recipe}QLORA_NEFTUNE_ALPHA=25 helps"
+    return f"{wordings}; with one wording alone {recipe}QLORA_NEFTUNE_ALPHA=10 helps"
 
 
 def verdict(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
