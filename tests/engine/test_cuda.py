@@ -30,8 +30,13 @@ from trainer.dataset.collate import collate_for_engine, documents
 from trainer.dataset.packing import Block
 from trainer.distributed.data_parallel import GradientAccumulator
 from trainer.distributed.workers import Workers
+from trainer.engine.decode_rows import DecodeRows
 from trainer.engine.decoder import Engine
+from trainer.engine.greedy_decoder import GreedyDecoder
+from trainer.inference.stock_decoder import StockDecoder
+from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
+from trainer.planner.decoding_plan import DecodingPlan
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.validation import HeldOutLoss
 
@@ -110,6 +115,53 @@ def by_name(model: Any, engine: Engine) -> dict[str, torch.Tensor]:
             if 0 <= at < parameter.numel():
                 found[name] = parameter.grad.flatten()[at : at + view.numel()].view(view.shape)
     return found
+
+
+# -- what is answered ---------------------------------------------------------------------
+
+
+ASKED = [[(17 * n + at) % 331 for at in range(1 + 7 * n % 40)] for n in range(21)]
+NEVER = [331]
+
+
+def given(decoder: Any, most_rows: int = len(ASKED), *, tuned: bool = True) -> list[list[int]]:
+    found = dict(decoder.answers(ASKED, 24, tuned=tuned, most_rows=most_rows))
+    return [found[number] for number in range(len(ASKED))]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_answers_are_those_of_transformers(family: str, precision: str, tmp_path: Path) -> None:
+    """In 16 bits two tokens may be as likely as each other; then the answers part."""
+    model = tuned_model(family, tmp_path, "all-linear", precision=precision, kind="cuda").eval()
+    own, stock = GreedyDecoder(model, NEVER), StockDecoder(model, NEVER, 0)
+    for tuned in (True, False):
+        expected = given(stock, tuned=tuned)
+        for most_rows in (5, 21):
+            pairs = zip(given(own, most_rows, tuned=tuned), expected, strict=True)
+            assert sum(ours[:4] == theirs[:4] for ours, theirs in pairs) > 16
+    own.close()
+
+
+@pytest.mark.parametrize("unpacked", [0, 2])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_captured_step_says_what_it_says_uncaptured(
+    precision: str, unpacked: int, tmp_path: Path
+) -> None:
+    """Rows that end, that move and that begin again, and graphs of several sizes."""
+    model = tuned_model("qwen2", tmp_path, "q_proj,v_proj", precision=precision, kind="cuda").eval()
+    found = []
+    for take_step in (DecodeRows.step, uncaptured):
+        decoder = GreedyDecoder(model, [3, 50, 100, 200, 201, 202])
+        decoder._made = decoder._unpacked(DecodingPlan(8, unpacked, fused_rows=4))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DecodeRows, "step", take_step)
+            found.append(given(decoder, 8))
+    assert found[0] == found[1]
+
+
+def uncaptured(rows: DecodeRows, running: int, *, tuned: bool) -> None:
+    rows._step(min(rows.rows, next_power_of_2(running)), rows.length, tuned=tuned)
 
 
 # -- what is computed ---------------------------------------------------------------------

@@ -12,7 +12,7 @@ from support.small_adapters import random_adapter
 from trainer.evaluation import merged_answers
 from trainer.evaluation.merged_answers import same_when_merged
 from trainer.inference.as_merged import as_merged
-from trainer.inference.generate import generate_replies
+from trainer.inference.generate import Answerer
 
 NAMES = ("Plover", "Curlew", "Wren", "Heron", "Kite")
 QUESTIONS = [
@@ -36,10 +36,10 @@ def test_it_counts_the_answers_that_would_be_generated_again(
 ) -> None:
     monkeypatch.setattr(merged_answers, "BLOCK_TOKENS", block_tokens)
     model, tokenizer = tuned
-    replies = generate_replies(model, tokenizer, QUESTIONS, 12)
+    replies = Answerer(model, tokenizer).replies(QUESTIONS, 12)
     assert same_when_merged(model, replies, torch.float32) == len(replies)
     with as_merged(model, COARSE):
-        merged = generate_replies(model, tokenizer, QUESTIONS, 12)
+        merged = Answerer(model, tokenizer).replies(QUESTIONS, 12)
     same = sum(a.ids == b.ids for a, b in zip(replies, merged, strict=True))
     assert same < len(replies)
     assert same_when_merged(model, replies, COARSE) == same
@@ -47,7 +47,7 @@ def test_it_counts_the_answers_that_would_be_generated_again(
 
 def test_an_answer_s_tokens_are_those_behind_its_question(tuned: tuple[Any, Any]) -> None:
     model, tokenizer = tuned
-    for reply in generate_replies(model, tokenizer, QUESTIONS, 12):
+    for reply in Answerer(model, tokenizer).replies(QUESTIONS, 12):
         assert tokenizer.decode(reply.ids, skip_special_tokens=True).strip() == reply.text
         assert len(reply.prompt_ids) > 5
         assert reply.stopped == (reply.ids[-1] == tokenizer.eos_token_id)

@@ -1,5 +1,6 @@
 """Answers to many questions: each as it would be alone, as many together as memory allows."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from support.loaded import built_in_model
 
 from trainer.dataset.eval_questions import Question
-from trainer.inference import generate
-from trainer.inference.generate import answer_questions, generate_replies
+from trainer.engine import greedy_decoder
+from trainer.engine.decode_rows import DecodeRows
+from trainer.inference.generate import Answerer
 
 QUESTIONS = [Question(f"What is {n}?" + " Why?" * n, "It is.") for n in range(5)]
 
@@ -18,35 +20,66 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     return built_in_model(tmp_path_factory.mktemp("scratch"))
 
 
+@pytest.fixture
+def answerer(model: tuple[Any, Any]) -> Iterator[Answerer]:
+    with Answerer(*model) as made:
+        yield made
+
+
 def test_answers_that_do_not_fit_together_are_given_in_halves(
-    model: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    model: tuple[Any, Any], answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = answer_questions(*model, QUESTIONS)
-    generate_together, sizes = generate._generate, []
+    together, sizes = answerer.answers(QUESTIONS), []
 
-    def of_two_at_most(model: Any, tokenizer: Any, prompts: Any, max_new_tokens: int) -> Any:
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return generate_together(model, tokenizer, prompts, max_new_tokens)
+    class FewRows(DecodeRows):
+        def __init__(self, model: Any, rows: int, *more: Any) -> None:
+            sizes.append(rows)
+            if rows > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            super().__init__(model, rows, *more)
 
-    monkeypatch.setattr(generate, "_generate", of_two_at_most)
-    assert answer_questions(*model, QUESTIONS) == together
-    assert sizes == [5, 2, 2, 1]
-
-
-def test_a_question_that_was_padded_is_answered_as_alone(model: tuple[Any, Any]) -> None:
-    alone = [answer_questions(*model, [question])[0] for question in QUESTIONS]
-    assert answer_questions(*model, QUESTIONS) == alone
+    monkeypatch.setattr(greedy_decoder, "DecodeRows", FewRows)
+    with Answerer(*model) as short:
+        assert short.answers(QUESTIONS) == together
+    assert sizes == [5, 2]
 
 
-def test_an_answer_that_is_cut_off_did_not_stop_by_itself(model: tuple[Any, Any]) -> None:
+def test_what_was_answered_before_memory_ran_out_is_not_asked_again(
+    model: tuple[Any, Any], answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = [question.question for question in QUESTIONS]
-    cut, whole = (generate_replies(*model, asked, most) for most in (1, 40))
+    whole = answerer.replies(asked, 40)
+    read, steps = [], []
+
+    class RunsOut(DecodeRows):
+        def admit(self, prompts: Any, first: int, *, tuned: bool) -> None:
+            read.append(len(prompts))
+            super().admit(prompts, first, tuned=tuned)
+
+        def step(self, running: int, *, tuned: bool) -> None:
+            steps.append(running)
+            if len(steps) > 1 and steps[-1] < steps[-2] and len(read) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            super().step(running, tuned=tuned)
+
+    monkeypatch.setattr(greedy_decoder, "DecodeRows", RunsOut)
+    with Answerer(*model) as short:
+        assert short.replies(asked, 40) == whole
+    assert read[0] == len(asked) and sum(read[1:]) < len(asked)
+
+
+def test_a_question_beside_others_is_answered_as_alone(answerer: Answerer) -> None:
+    alone = [answerer.answers([question])[0] for question in QUESTIONS]
+    assert answerer.answers(QUESTIONS) == alone
+
+
+def test_an_answer_that_is_cut_off_did_not_stop_by_itself(answerer: Answerer) -> None:
+    asked = [question.question for question in QUESTIONS]
+    cut, whole = (answerer.replies(asked, most) for most in (1, 40))
     assert not any(reply.stopped for reply in cut)
     assert all(w.text.startswith(c.text) for c, w in zip(cut, whole, strict=True))
     assert any(reply.stopped for reply in whole)
 
 
-def test_no_question_has_no_answer(model: tuple[Any, Any]) -> None:
-    assert answer_questions(*model, []) == []
+def test_no_question_has_no_answer(answerer: Answerer) -> None:
+    assert answerer.answers([]) == []

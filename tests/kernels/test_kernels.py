@@ -12,10 +12,12 @@ from support.jobs import ROOT
 from support.small_models import assert_same, ours, packed_batch, tuned_model
 
 from trainer.engine.decoder import Engine
+from trainer.engine.greedy_decoder import GreedyDecoder
 from trainer.kernels import (
     FUSED,
     PLAIN,
     cross_entropy,
+    decode_attention,
     dequantise,
     dropout,
     embedding,
@@ -28,7 +30,16 @@ from trainer.planner.memory_plan import MemoryPlan
 pytest.importorskip("triton")
 pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpreter
 
-MODULES = [cross_entropy, dequantise, dropout, embedding, rms_norm, rope, swiglu]
+MODULES = [
+    cross_entropy,
+    decode_attention,
+    dequantise,
+    dropout,
+    embedding,
+    rms_norm,
+    rope,
+    swiglu,
+]
 
 
 KERNEL = re.compile(r"@jit\ndef (\w+)")
@@ -73,3 +84,14 @@ def test_a_decoder_over_fused_kernels_gives_what_it_gives_over_plain_ones(tmp_pa
         made = Engine(model, dtype=torch.float32, plan=plan, row_tokens=24, kernels=kernels)
         found.append(ours(model, batch, made))
     assert_same(found[1], found[0], 1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests/engine/test_cuda.py does it on a GPU")
+def test_answers_over_fused_kernels_are_those_over_plain_ones(tmp_path: Path) -> None:
+    model = tuned_model("qwen3", tmp_path, "q_proj,v_proj", num_hidden_layers=2).eval()
+    prompts = [[5, 9, 30], [7], [1, 2, 3, 4, 5]]
+    found = []
+    for kernels in (PLAIN, FUSED):
+        decoder = GreedyDecoder(model, [331], kernels)
+        found.append(dict(decoder.answers(prompts, 4, tuned=True, most_rows=2)))
+    assert found[1] == found[0]

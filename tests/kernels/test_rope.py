@@ -21,6 +21,10 @@ def test_rope(tokens: int, heads: int, size: int, dtype: torch.dtype, noise: Any
         x = noise(tokens, heads, size, dtype=dtype)
         truth = rope.reference(x.clone(), cos, sin, back=back)
         assert_near(rope.fused(x, cos, sin, back=back), truth)
+        # A part of a product, whose tokens lie further apart than they are long.
+        x = noise(tokens, heads * size + 4, dtype=dtype)[:, :-4].view(tokens, heads, size)
+        truth = rope.reference(x.clone(), cos, sin, back=back)
+        assert_near(rope.fused(x, cos, sin, back=back), truth)
 
 
 def test_rope_backwards_undoes_it(noise: Any) -> None:

@@ -14,10 +14,27 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from trainer.kernels import cross_entropy, dequantise, dropout, embedding, rms_norm, rope, swiglu
+from trainer.kernels import (
+    cross_entropy,
+    decode_attention,
+    dequantise,
+    dropout,
+    embedding,
+    rms_norm,
+    rope,
+    swiglu,
+)
 
 FP16 = "*fp16"
 KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
+    "decode_attention._attend": (
+        decode_attention,
+        {"q": FP16, "k": FP16, "v": FP16, "keys": FP16, "values": FP16, "lengths": "*i64",
+         "out": FP16, "q_stride": "i32", "k_stride": "i32", "v_stride": "i32",
+         "row_stride": "i64", "heads": "i32", "kv_heads": "i32", "size": "i32",
+         "scale": "fp32"},
+        {"GROUP": 4, "SIZE": 128, "BLOCK": 64},
+    ),
     "dequantise._dequantise": (
         dequantise,
         {"packed": "*u8", "scales": "*u8", "scale_table": "*fp32", "scale_absmax": "*fp32",
@@ -42,7 +59,7 @@ KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
     ),
     "rope._rotate": (
         rope,
-        {"x": FP16, "cos": FP16, "sin": FP16, "heads": "i32", "half": "i32"},
+        {"x": FP16, "cos": FP16, "sin": FP16, "stride": "i32", "heads": "i32", "half": "i32"},
         {"BACK": True, "HEADS": 32, "HALF": 64},
     ),
     "swiglu._forward": (

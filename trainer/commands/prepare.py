@@ -19,7 +19,7 @@ from trainer.corpus.examples import Example, Text
 from trainer.corpus.headings import Outline
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError
-from trainer.inference.generate import Reply, generate_replies
+from trainer.inference.generate import Answerer, Reply
 from trainer.models import base_model, load
 from trainer.models.locate import locate_base
 from trainer.runtime.device import choose_precision, find_device
@@ -116,7 +116,8 @@ def _asker(base: base_model.Base, settings: Settings) -> Ask:
     tokenizer = base.tokenizer()
     ensure_chat_template(tokenizer)
     loaded = load.load_base(base, settings, precision, device).eval()
-    return lambda requests: generate_replies(loaded, tokenizer, requests, _REPLY_TOKENS)
+    answerer = Answerer(loaded, tokenizer)
+    return lambda requests: answerer.replies(requests, _REPLY_TOKENS)
 
 
 # -- passages -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ What is saved here is counted in `planner/memory_plan.py`; tests/planner/test_me
 compares the two.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -32,7 +33,7 @@ class Batch:
     where: Documents
     cos_MD: torch.Tensor
     sin_MD: torch.Tensor
-    adapter: dict[LoraKey, torch.Tensor]  # in the compute dtype
+    adapter: Mapping[LoraKey, torch.Tensor]  # in the compute dtype
     drops: bool
     random: torch.Tensor | None  # int64 [1]: decides its dropout; None where torch draws it
     gradients: dict[LoraKey, torch.Tensor] = field(default_factory=dict)  # float32

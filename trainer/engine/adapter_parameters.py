@@ -18,11 +18,7 @@ class AdapterParameters:
     """
 
     def __init__(self, linears: Iterable[Linear]) -> None:
-        self._tensors: dict[LoraKey, torch.nn.Parameter] = {}
-        for linear in linears:
-            if linear.lora is not None:
-                self._tensors[linear.a_key] = linear.lora.a
-                self._tensors[linear.b_key] = linear.lora.b
+        self._tensors = tensors_of(linears)
         self._joined = [key for key, tensor in self._tensors.items() if _may_join(tensor)]
         self._apart = [key for key, tensor in self._tensors.items() if not _may_join(tensor)]
         joined = _join([self._tensors[key] for key in self._joined])
@@ -30,15 +26,33 @@ class AdapterParameters:
 
     def copies(self, dtype: torch.dtype) -> dict[LoraKey, torch.Tensor]:
         """The adapter's tensors in the dtype that is computed in."""
-        copies = [torch.empty_like(tensor, dtype=dtype) for tensor in self._tensors.values()]
-        torch._foreach_copy_(copies, [tensor.detach() for tensor in self._tensors.values()])
-        return dict(zip(self._tensors, copies, strict=True))
+        return copies_of(self._tensors, dtype)
 
     def gradients(self, of_each: Mapping[LoraKey, torch.Tensor]) -> list[torch.Tensor]:
         """Those of `parameters`, from those of the adapter's tensors."""
         joined = [of_each[key].flatten() for key in self._joined]
         apart = [of_each[key] for key in self._apart]
         return [torch.cat(joined), *apart] if joined else apart
+
+
+def tensors_of(linears: Iterable[Linear]) -> dict[LoraKey, torch.nn.Parameter]:
+    """The adapter's tensors, in the order of the layers."""
+    tensors = {}
+    for linear in linears:
+        if linear.lora is not None:
+            tensors[linear.a_key] = linear.lora.a
+            tensors[linear.b_key] = linear.lora.b
+    return tensors
+
+
+def copies_of(
+    tensors: Mapping[LoraKey, torch.nn.Parameter], dtype: torch.dtype
+) -> dict[LoraKey, torch.Tensor]:
+    """The same in the dtype that is computed in."""
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors.values()]
+    if copies:
+        torch._foreach_copy_(copies, [tensor.detach() for tensor in tensors.values()])
+    return dict(zip(tensors, copies, strict=True))
 
 
 def _may_join(tensor: torch.Tensor) -> bool:

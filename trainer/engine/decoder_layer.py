@@ -78,8 +78,8 @@ class LayerPass:
             self.kernels.rms_norm(x, layer.attention_norm, layer.epsilon), saved, batch
         )
         q, k, v = (
-            self.linear.forward(n, given).view(len(x), -1, layer.head_size)
-            for n in (layer.q, layer.k, layer.v)
+            y.view(len(x), -1, layer.head_size)
+            for y in self.linear.forward_together((layer.q, layer.k, layer.v), given)
         )
         del given
         if layer.q_norm is not None and layer.k_norm is not None:

@@ -1,6 +1,7 @@
 """Both passes of a decoder under one memory plan."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,7 +13,7 @@ from trainer.engine.decoder_layer import LayerPass
 from trainer.engine.embedding_noise import add_noise
 from trainer.engine.lm_head import LmHead
 from trainer.engine.lora_linear import LinearPass
-from trainer.engine.weights import DecoderWeights
+from trainer.engine.weights import DecoderWeights, LoraKey
 from trainer.kernels import Kernels
 from trainer.kernels.attention import Attention
 from trainer.models.sharded_base import WholeBase
@@ -22,14 +23,16 @@ from trainer.planner.memory_plan import MemoryPlan
 @dataclass(frozen=True)
 class Backend:
     """What a decoder is computed by; a row of a micro-batch has `row_tokens`. Above 0
-    `noise_alpha` is NEFTune's."""
+    `noise_alpha` is NEFTune's. Products of at most `fused_rows` tokens read NF4 weights as they
+    are."""
 
     dtype: torch.dtype
     device: torch.device
     kernels: Kernels
     attention: Attention
     row_tokens: int
-    noise_alpha: float
+    noise_alpha: float = 0.0
+    fused_rows: int = 0
 
 
 class DecoderPasses:
@@ -48,7 +51,9 @@ class DecoderPasses:
         self._weights, self._adapter, self._base = weights, adapter, base
         self._dtype, self._device = backend.dtype, backend.device
         self._k, self._noise_alpha = backend.kernels, backend.noise_alpha
-        self._linear = LinearPass(weights.linears(), self._k, self._dtype, self._device)
+        self._linear = LinearPass(
+            weights.linears(), self._k, self._dtype, self._device, backend.fused_rows
+        )
         self._layer = LayerPass(self._linear, self._k, backend.attention, plan)
         self._head = LmHead(
             weights.head, weights.norm, weights.epsilon, self._k, self._device, plan.logit_rows
@@ -56,12 +61,19 @@ class DecoderPasses:
         self._offload = CpuOffload(self._device) if plan.offload else None
         self.graphs = GraphCache(self, backend.row_tokens, self._device) if plan.graph else None
 
-    def unpack(self) -> bool:
-        """Unpack the weights of the plan's layers; False where memory runs out in between."""
+    def unpack(self, adapter: Mapping[LoraKey, torch.Tensor] | None = None) -> bool:
+        """Unpack the weights of the plan's layers; False where memory runs out in between.
+
+        With an `adapter`, which stays as it is, products that have one input become one.
+        """
         try:
             for layer in self._weights.layers[: self.plan.unpacked_layers]:
+                together = (layer.q, layer.k, layer.v) if adapter is not None else ()
+                if adapter is not None:
+                    self._linear.join(together, adapter)
                 for linear in layer.linears():
-                    self._linear.unpack(linear)
+                    if not any(linear is other for other in together):
+                        self._linear.unpack(linear)
         except torch.OutOfMemoryError:
             return False
         return True
@@ -111,17 +123,46 @@ class DecoderPasses:
             x, _ = self._layer.forward(self._weights.layers[number], x, batch, store=False)
         return self._head.loss(x, inputs.labels_BT)[0]
 
+    def layer_passes(self, attentions: Sequence[Attention]) -> list[LayerPass]:
+        """One for each layer, with an attention of its own."""
+        return [replace(self._layer, attention=attention) for attention in attentions]
+
+    def next_logits(
+        self,
+        inputs: Inputs,
+        weights: DecoderWeights,
+        layers: Sequence[LayerPass],
+        adapter: Mapping[LoraKey, torch.Tensor],
+        last: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits of the token after each, or after those at `last` alone: [M, V].
+
+        `weights` are these passes' own, with or without the adapter, whose tensors are given in the
+        compute dtype; its dropout is off.
+        """
+        batch = self._batch(inputs, drops=False, adapter=adapter)
+        x = self._embedded(inputs)
+        for layer_pass, layer in zip(layers, weights.layers, strict=True):
+            x, _ = layer_pass.forward(layer, x, batch, store=False)
+        return self._head.logits(x if last is None else x[last])
+
     def _embedded(self, inputs: Inputs) -> torch.Tensor:
         ids, table = inputs.input_ids_BT.flatten(), self._weights.embedding.data
         x_MH: torch.Tensor = self._k.embedding(ids, table, self._dtype)
         return x_MH
 
-    def _batch(self, inputs: Inputs, *, drops: bool) -> Batch:
+    def _batch(
+        self,
+        inputs: Inputs,
+        *,
+        drops: bool,
+        adapter: Mapping[LoraKey, torch.Tensor] | None = None,
+    ) -> Batch:
         like = torch.empty(0, dtype=self._dtype, device=self._device)
         cos, sin = self._weights.rotary(like, inputs.position_ids_BT.reshape(1, -1))
         # On a CPU that computes nothing again torch draws the masks, as it does for the stock path.
         stores_all = self.plan.stored_layers == len(self._weights.layers)
         draws = self._device.type == "cpu" and stores_all
         random = torch.randint(2**31, (1,), device=self._device) if drops and not draws else None
-        adapter = self._adapter.copies(self._dtype)
-        return Batch(inputs.where, cos[0], sin[0], adapter, drops, random)
+        given = self._adapter.copies(self._dtype) if adapter is None else adapter
+        return Batch(inputs.where, cos[0], sin[0], given, drops, random)

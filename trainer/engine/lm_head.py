@@ -31,6 +31,12 @@ class LmHead:
             return loss, torch.zeros_like(x_MH).index_copy_(0, trained, grad)
         return self._rows_loss(x_MH, target_M)
 
+    def logits(self, x_MH: torch.Tensor) -> torch.Tensor:
+        """Of the token after each, [M, V]."""
+        normed = self.kernels.rms_norm(x_MH, self.norm, self.epsilon)
+        logits: torch.Tensor = normed @ self.weight.to(self.device, non_blocking=True).t()
+        return logits
+
     def backward(
         self, grad_MH: torch.Tensor, x_MH: torch.Tensor, grad_loss: torch.Tensor
     ) -> torch.Tensor:

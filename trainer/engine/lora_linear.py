@@ -1,15 +1,18 @@
 """One linear layer over NF4 weights with its adapter: y = x W' + scale drop(x) A' B'."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from trainer.engine.activations import Batch, LayerActivations
-from trainer.engine.weights import Linear
+from trainer.engine.joined_linears import JoinedLinears
+from trainer.engine.weights import Linear, LoraKey
 from trainer.kernels import Kernels
 from trainer.kernels.dropout import Mask, Seed, draw
+
+JOINED_ROWS = 256  # of more, each product fills a GPU by itself
 
 
 @dataclass(frozen=True)
@@ -24,38 +27,61 @@ class LinearInput:
 class LinearPass:
     """Both passes of a decoder's linear layers.
 
-    Weights are dequantised into one buffer, in turn, but for those that were given to `unpack`.
+    Weights are dequantised into one buffer, in turn, but for those that were given to `unpack`;
+    for at most `fused_rows` rows they are not written at all.
     """
 
     def __init__(
-        self, linears: Sequence[Linear], kernels: Kernels, dtype: torch.dtype, device: torch.device
+        self,
+        linears: Sequence[Linear],
+        kernels: Kernels,
+        dtype: torch.dtype,
+        device: torch.device,
+        fused_rows: int = 0,
     ) -> None:
         self._k, self._dtype, self._device = kernels, dtype, device
+        self._fused_rows = fused_rows
         self._widest = max(math.prod(linear.weight.shape) for linear in linears)
         self._buffer: torch.Tensor | None = None
         self._unpacked: dict[int, torch.Tensor] = {}
+        self._joined: dict[int, JoinedLinears] = {}
 
     def unpack(self, linear: Linear) -> None:
         """Hold its matrix in the compute dtype from now on. Raises torch.OutOfMemoryError."""
         like = torch.empty(linear.weight.shape, dtype=self._dtype, device=self._device)
         self._unpacked[linear.number] = self._k.dequantise(linear.weight, like)
 
+    def join(self, linears: Sequence[Linear], adapter: Mapping[LoraKey, torch.Tensor]) -> None:
+        """As `unpack`, as one matrix with the `adapter`, which may not change then."""
+        made = JoinedLinears.of(linears, adapter, self._dtype, self._device)
+        for linear, rows in zip(linears, made.rows(), strict=True):
+            matrix = self._k.dequantise(linear.weight, rows)
+            self._unpacked[linear.number] = rows if matrix is rows else rows.copy_(matrix)
+        self._joined[linears[0].number] = made
+
     def free(self) -> None:
         """All that is unpacked."""
         self._buffer = None
+        self._joined.clear()
         self._unpacked.clear()
 
     def forward(self, linear: Linear, given: LinearInput) -> torch.Tensor:
         """y [M, out]."""
-        x, weight = given.x, self._matrix(linear)
-        assert x is not None
-        y = x @ weight.t() if linear.bias is None else torch.addmm(linear.bias, x, weight.t())
+        assert given.x is not None
+        y = self._product(linear, given.x)
         if linear.lora is not None:
             adapter = given.batch.adapter
             ax = self._dropped(linear, given) @ adapter[linear.a_key].t()
             y.addmm_(ax, adapter[linear.b_key].t(), alpha=linear.lora.scale)
             given.saved.lora_ax[linear.number] = ax
         return y
+
+    def forward_together(self, linears: Sequence[Linear], given: LinearInput) -> list[torch.Tensor]:
+        """y [M, out] of each, all of the same input; rows may be further apart than `out`."""
+        joined = self._joined.get(linears[0].number)
+        if joined is None or given.x is None or len(given.x) > JOINED_ROWS:
+            return [self.forward(linear, given) for linear in linears]
+        return joined.forward(given.x, tuned=any(linear.lora for linear in linears))
 
     def backward(
         self,
@@ -94,6 +120,13 @@ class LinearPass:
         given.batch.add(linear.b_key, _wide_mm(grad.t(), ax).mul_(scale))
         given.batch.add(linear.a_key, _wide_mm(grad_ax.t(), dropped))
         return grad_ax
+
+    def _product(self, linear: Linear, x: torch.Tensor) -> torch.Tensor:
+        if len(x) <= self._fused_rows and linear.number not in self._unpacked:
+            y: torch.Tensor = self._k.product_4bit(linear.weight, x, linear.bias)
+            return y
+        weight = self._matrix(linear)
+        return x @ weight.t() if linear.bias is None else torch.addmm(linear.bias, x, weight.t())
 
     def _matrix(self, linear: Linear) -> torch.Tensor:
         """W [out, in], in a buffer that the next call overwrites."""

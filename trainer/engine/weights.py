@@ -1,7 +1,7 @@
 """The tensors of a decoder, taken out of a peft model: linear layers with adapters, layers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -82,6 +82,15 @@ class Layer:
     def linears(self) -> tuple[Linear, ...]:
         return self.q, self.k, self.v, self.o, self.gate, self.up, self.down
 
+    def without_adapter(self) -> "Layer":
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        bare: dict[str, Any] = {
+            name: replace(value, lora=None)
+            for name, value in own.items()
+            if isinstance(value, Linear)
+        }
+        return replace(self, **bare)
+
 
 @dataclass(frozen=True)
 class DecoderWeights:
@@ -96,8 +105,8 @@ class DecoderWeights:
 
     @classmethod
     def of(cls, model: Any) -> "DecoderWeights":
-        """Of a PeftModel around a decoder of a known family."""
-        base = model.get_base_model()
+        """Of a decoder of a known family, bare or inside a PeftModel."""
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
         return cls(
             embedding=base.get_input_embeddings().weight,
             layers=tuple(_layers(base)),
@@ -106,6 +115,9 @@ class DecoderWeights:
             head=base.get_output_embeddings().weight,
             rotary=base.model.rotary_emb,
         )
+
+    def without_adapter(self) -> "DecoderWeights":
+        return replace(self, layers=tuple(layer.without_adapter() for layer in self.layers))
 
     def linears(self) -> list[Linear]:
         return [linear for layer in self.layers for linear in layer.linears()]

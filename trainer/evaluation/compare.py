@@ -17,7 +17,7 @@ from trainer.evaluation.answer_metrics import (
 )
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
-from trainer.inference.generate import Reply, answer_questions
+from trainer.inference.generate import Answerer, Reply
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+NO_LOSS = None, None  # and none at the ends
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,16 @@ def compare(
     The model is left in evaluation mode.
     """
     model.eval()
-    with model.disable_adapter():
-        base = score(model, tokenizer, blocks, questions)
-    tuned = score(model, tokenizer, blocks, questions)
-    trained = score(model, tokenizer, (), trained_questions) if trained_questions else None
+    ends = stop_ids(tokenizer)
+    with Answerer(model, tokenizer) as answerer:
+        with model.disable_adapter():
+            base_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
+        tuned_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
+        base = score(base_loss, questions, answerer.answers(questions, tuned=False))
+        tuned = score(tuned_loss, questions, answerer.answers(questions))
+        trained = None
+        if trained_questions:
+            trained = score(NO_LOSS, trained_questions, answerer.answers(trained_questions))
     replies = [*tuned.replies, *(trained.replies if trained else ())]
     merged = None
     if stored is not None and replies:
@@ -212,14 +220,12 @@ def _log(evaluation: Evaluation) -> None:
 
 
 def score(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    blocks: Sequence[Block],
+    losses: tuple[float | None, float | None],
     questions: Sequence[Question],
+    replies: Sequence[Reply],
 ) -> Scores:
-    """One model's scores as it stands, adapter on or off."""
-    loss, end_loss = held_out_loss(model, blocks, stop_ids(tokenizer)) if blocks else (None, None)
-    replies = answer_questions(model, tokenizer, questions)
+    """One model's scores: loss and loss of ends, and its replies to the questions."""
+    loss, end_loss = losses
     pairs = list(zip(questions, replies, strict=True))
     return Scores(
         loss=loss,

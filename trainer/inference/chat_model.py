@@ -1,21 +1,20 @@
 """A fine-tuned model that answers questions."""
 
-import contextlib
-import threading
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
 from trainer.inference.as_merged import compute_as_merged
-from trainer.inference.precision import compute_precision
+from trainer.inference.generate import Answerer
 from trainer.models import adapters, load
 from trainer.runtime import device, lean_imports
 from trainer.settings import Settings
-from trainer.tokenization.record_tokenizer import question_ids, stop_ids
+from trainer.tokenization.record_tokenizer import question_ids
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MAX_CHAT_ANSWER_TOKENS = 512  # a person who reads along can end an answer at any time
@@ -29,6 +28,10 @@ class ChatModel:
     tokenizer: "PreTrainedTokenizerBase"
     base: str
 
+    @cached_property
+    def answerer(self) -> Answerer:
+        return Answerer(self.model, self.tokenizer)
+
     def stream(
         self,
         question: str,
@@ -41,63 +44,50 @@ class ChatModel:
         Closing it ends the generation, and so does `is_ended`, which is asked after each token.
         Raises DataError for a question that is too long.
         """
-        import torch
-        from transformers import TextIteratorStreamer
-
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        ids = torch.tensor([question_ids(self.tokenizer, question)], device=self.model.device)
-        room = self.model.config.get_text_config().max_position_embeddings - ids.shape[1]
+        ids = question_ids(self.tokenizer, question)
+        room = self.model.config.get_text_config().max_position_embeddings - len(ids)
         if room < 1:
             raise DataError(
-                f"the question has {ids.shape[1]} tokens, more than the model reads; shorten it"
+                f"the question has {len(ids)} tokens, more than the model reads; shorten it"
             )
-        failures: list[BaseException] = []
-        closed = threading.Event()
+        most = min(room, MAX_CHAT_ANSWER_TOKENS)
+        text = TextPieces(self.tokenizer)
+        with closing(self.answerer.stream(ids, most, tuned=tuned)) as tokens:
+            for token in tokens:
+                if piece := text.add(token):
+                    yield piece
+                if is_ended():
+                    break
+        if piece := text.end():
+            yield piece
 
-        def generate() -> None:
-            try:
-                with contextlib.nullcontext() if tuned else self.model.disable_adapter():
-                    self._generate(
-                        ids,
-                        min(room, MAX_CHAT_ANSWER_TOKENS),
-                        streamer,
-                        lambda: closed.is_set() or is_ended(),
-                    )
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                streamer.end()
 
-        worker = threading.Thread(target=generate, daemon=True)
-        worker.start()
-        try:
-            yield from filter(None, streamer)
-        finally:
-            closed.set()
-            worker.join()  # an interpreter that ends while it computes aborts
-        if failures:
-            raise failures[0]
+class TextPieces:
+    """Tokens to text, as far as the tokens to come cannot change it: up to the last space."""
 
-    def _generate(
-        self, ids: "Tensor", max_new_tokens: int, streamer: Any, is_ended: Callable[[], bool]
-    ) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        from transformers import TextStreamer
+
+        self._streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+        self._streamer.on_finalized_text = self._keep
+        self._text = ""
+
+    def _keep(self, text: str, stream_end: bool = False) -> None:
+        self._text += text
+
+    def add(self, token: int) -> str:
         import torch
 
-        def stop(_ids: "Tensor", _scores: "Tensor", **_: Any) -> "Tensor":
-            return torch.tensor([is_ended()], device=ids.device)
+        self._streamer.put(torch.tensor([token]))
+        return self._taken()
 
-        with torch.no_grad(), compute_precision(self.model):
-            self.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                use_cache=True,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=stop_ids(self.tokenizer),
-                stopping_criteria=[stop],
-                streamer=streamer,
-            )
+    def end(self) -> str:
+        self._streamer.end()
+        return self._taken()
+
+    def _taken(self) -> str:
+        text, self._text = self._text, ""
+        return text
 
 
 def load_chat_model(

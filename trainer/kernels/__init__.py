@@ -8,6 +8,7 @@ import torch
 from trainer.kernels import (
     attention,
     cross_entropy,
+    decode_attention,
     dequantise,
     dropout,
     embedding,
@@ -33,6 +34,8 @@ class Kernels:
     cross_entropy: Any
     dropout: Any
     dropout_add: Any
+    decode_attention: Any
+    product_4bit: Any
 
 
 # For each field of `Kernels` its plain torch reference and its fused kernel.
@@ -47,6 +50,8 @@ OPERATIONS: dict[str, tuple[Any, Any]] = {
     "cross_entropy": (cross_entropy.reference, cross_entropy.fused),
     "dropout": (dropout.reference, dropout.fused),
     "dropout_add": (dropout.reference_add, dropout.fused_add),
+    "decode_attention": (decode_attention.reference, decode_attention.fused),
+    "product_4bit": (dequantise.reference_product, dequantise.fused_product),
 }
 PLAIN = Kernels("plain torch", **{name: plain for name, (plain, _) in OPERATIONS.items()})
 FUSED = Kernels("Triton", **{name: fused for name, (_, fused) in OPERATIONS.items()})
@@ -58,12 +63,21 @@ def choose(device_type: str) -> Kernels:
 
 
 def choose_attention(device: torch.device, row_tokens: int) -> attention.Attention:
-    """Flash attention where it runs and is not switched off in torch, else the next best."""
+    """For rows of so many tokens: cuDNN's where it is faster and not switched off in torch."""
+    packed = choose_packed_attention(device)
+    if not isinstance(packed, attention.Flash):
+        return packed
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return packed
+    return attention.Cudnn(row_tokens) if torch.backends.cuda.cudnn_sdp_enabled() else packed
+
+
+def choose_packed_attention(device: torch.device) -> attention.Attention:
+    """For documents of any lengths: flash attention where it runs and is not switched off in
+    torch, else the next best."""
     if device.type == "cpu":
         return attention.Cpu()
     capability = torch.cuda.get_device_capability(device)
     if capability < (8, 0) or not torch.backends.cuda.flash_sdp_enabled():
         return attention.MemoryEfficient()
-    if capability < (9, 0) or not torch.backends.cuda.cudnn_sdp_enabled():
-        return attention.Flash()
-    return attention.Cudnn(row_tokens)
+    return attention.Flash()

@@ -59,6 +59,29 @@ def reference(weight: Nf4, out: torch.Tensor) -> torch.Tensor:
     return matrix.to(out.dtype)
 
 
+def reference_product(weight: Nf4, x_MI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x W' [M, out], plus `bias` where there is one."""
+    matrix = reference(weight, torch.empty(0, dtype=x_MI.dtype))
+    return torch.nn.functional.linear(x_MI, matrix, bias)
+
+
+def fused_product(weight: Nf4, x_MI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The same by bitsandbytes' own kernel, which never writes the matrix."""
+    out: torch.Tensor = torch.ops.bitsandbytes.gemm_4bit(
+        x_MI,
+        weight.packed.view(-1, 1),
+        weight.shape,
+        weight.scale_absmax,
+        BLOCK_VALUES,
+        "nf4",
+        bias,
+        weight.scales,
+        weight.scale_table,
+        weight.offset,
+    )
+    return out
+
+
 def fused(weight: Nf4, out: torch.Tensor) -> torch.Tensor:
     """The same into `out` [out, in]."""
     scales = weight.scales.numel()

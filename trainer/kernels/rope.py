@@ -8,8 +8,9 @@ from trainer.kernels._triton import jit, next_power_of_2, tl
 def reference(
     x_MHD: torch.Tensor, cos_MD: torch.Tensor, sin_MD: torch.Tensor, *, back: bool = False
 ) -> torch.Tensor:
-    """`x_MHD` [tokens, heads, head size] rotated in place; `back` rotates the other way, which is
-    the gradient. Both halves of `cos_MD` and of `sin_MD` are the same."""
+    """`x_MHD` [tokens, heads, head size] rotated in place, its tokens any stride apart; `back`
+    rotates the other way, which is the gradient. Both halves of `cos_MD` and of `sin_MD` are the
+    same."""
     half = x_MHD.shape[-1] // 2
     cos, sin = cos_MD[:, None, :half].float(), sin_MD[:, None, :half].float()
     if back:
@@ -30,6 +31,7 @@ def fused(
         x_MHD,
         cos_MD,
         sin_MD,
+        x_MHD.stride(0),
         heads,
         size // 2,
         BACK=back,
@@ -41,7 +43,17 @@ def fused(
 
 
 @jit
-def _rotate(x, cos, sin, heads, half, BACK: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr):
+def _rotate(
+    x,
+    cos,
+    sin,
+    stride,
+    heads,
+    half,
+    BACK: tl.constexpr,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+):
     token = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, HEADS)[:, None]
     column = tl.arange(0, HALF)[None, :]
@@ -51,7 +63,7 @@ def _rotate(x, cos, sin, heads, half, BACK: tl.constexpr, HEADS: tl.constexpr, H
     s = tl.load(sin + angle, mask=column < half, other=0.0).to(tl.float32)
     if BACK:
         s = -s
-    at = (token * heads + head) * 2 * half + column
+    at = token * stride + head * 2 * half + column
     first = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(x + at + half, mask=inside, other=0.0).to(tl.float32)
     tl.store(x + at, (first * c - second * s).to(x.dtype.element_ty), mask=inside)

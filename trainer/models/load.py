@@ -42,6 +42,7 @@ def load_base(
     Raises SettingsError, DataError, DoesNotFitError, NotAllowedError or UnreachableError.
     """
     import torch
+    from transformers import GenerationConfig
 
     from trainer.models.sharded_base import WholeBase
 
@@ -64,6 +65,8 @@ def load_base(
         fetch_weights(base, settings)
         model = _load_unknown_layout(base, precision.dtype, on, why=error)
     model.config.use_cache = False
+    # A base's own, with penalties or sampling, would show in every answer.
+    model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     _keep_as_quantised(model)
     return model
@@ -75,6 +78,7 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
     Raises SettingsError for a base of quantised weights, and as `load_base` does.
     """
     import torch
+    from transformers import GenerationConfig
 
     if base.is_quantised:
         raise SettingsError(
@@ -84,6 +88,7 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
     fetch_weights(base, settings)
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     model = load_with_transformers(base, precision.dtype, on, quantised=False)
+    model.generation_config = GenerationConfig()
     return model.requires_grad_(False)
 
 
@@ -156,10 +161,6 @@ def _model_of(
             attn_implementation=base.attention,
         )
     model.name_or_path = model.config.name_or_path = str(base.folder)
-    if (base.folder / "generation_config.json").is_file():
-        from transformers import GenerationConfig
-
-        model.generation_config = GenerationConfig.from_pretrained(base.folder)
     return model
 
 

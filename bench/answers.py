@@ -1,0 +1,141 @@
+"""Tokens/s of greedy answers: our loop beside transformers' generate, on the device that is here.
+
+    python bench/answers.py MODEL [--rows 1 16]       a model in a folder, on a CPU or a GPU
+    python bench/answers.py --7b [--rows 1 64 128]    Llama-2-7B with random weights, on a GPU
+    python bench/answers.py --7b --t4                 the same in 14.7 GiB, no flash attention
+
+The base is in NF4, with an adapter r=8 on q and v. Each row has a prompt of --prompt tokens and is
+answered with --tokens, none of which ends it. Both answer the same prompts in one process, in
+turns, ours first; the time is that of whole answers, reading the prompts included, and the median
+of --rounds after one that warms up. A second of processor time says more on a busy machine. `same`
+is the share of answers that are equal.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch
+
+import torch  # noqa: E402
+
+GIB, T4_GIB = 2**30, 14.7
+TARGETS = ["q_proj", "v_proj"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--7b", dest="llama", action="store_true")
+    parser.add_argument("--t4", action="store_true")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 64, 128])
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--ours", action="store_true", help="without transformers beside it")
+    given = parser.parse_args()
+    if given.t4:
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    model = (random_7b(given.dtype) if given.llama else from_folder(given.model)).eval()
+    if given.t4:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(T4_GIB * GIB / total)
+    for rows in given.rows:
+        for row in measure(model, rows, given):
+            print(json.dumps(row), flush=True)
+
+
+def random_7b(dtype: str) -> Any:
+    from models import llama_2_7b, random_llama, with_adapter
+
+    return with_adapter(random_llama(llama_2_7b(), getattr(torch, dtype)), TARGETS)
+
+
+def from_folder(folder: str) -> Any:
+    from trainer.models import load
+    from trainer.models.locate import locate_base
+    from trainer.runtime.device import choose_precision, find_device
+    from trainer.settings import Settings
+
+    variables = {"QLORA_BASE_MODEL": folder, "QLORA_SCRATCH_DIR": tempfile.mkdtemp()}
+    settings, device = Settings.read({}, variables, trains=False), find_device()
+    base = locate_base(settings)
+    model = load.load_base(base, settings, choose_precision("auto", device), device)
+    tuned = load.attach_adapter(model, settings)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=1e-3)
+    return tuned
+
+
+def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
+    """A row for ours and for transformers'."""
+    from trainer.engine.greedy_decoder import GreedyDecoder
+    from trainer.inference.stock_decoder import StockDecoder
+
+    noise = torch.Generator().manual_seed(rows)
+    vocabulary = model.config.vocab_size
+    prompts = torch.randint(vocabulary, (rows, given.prompt), generator=noise).tolist()
+    never = [vocabulary]  # no token ends an answer
+    decoders: dict[str, Any] = {"ours": GreedyDecoder(model, never)}
+    if not given.ours:
+        decoders["transformers"] = StockDecoder(model, never, 0)
+    answers, memory = {}, {}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in decoders}
+    for number in range(given.rounds + 1):
+        for name, decoder in decoders.items():
+            begin = start(model), time.process_time()
+            found = dict(decoder.answers(prompts, given.tokens, tuned=True, most_rows=rows))
+            finish(model)
+            if number:
+                ends = time.perf_counter(), time.process_time()
+                seconds[name].append((ends[0] - begin[0], ends[1] - begin[1]))
+            memory[name] = peak(model)
+            answers[name] = [found[at] for at in range(rows)]
+            if given.t4:  # there is no room for both
+                decoder.close()
+    for name, each in seconds.items():
+        pairs = zip(answers[name], answers["ours"], strict=True)
+        rates = [rows * given.tokens / statistics.median(of) for of in zip(*each, strict=True)]
+        yield {
+            "by": name,
+            "rows": rows,
+            "tokens_per_s": round(rates[0], 1),
+            "tokens_per_cpu_s": round(rates[1], 1),
+            "same": sum(a == b for a, b in pairs) / rows,
+            "peak_gib": memory[name],
+        }
+    decoders["ours"].close()
+
+
+def start(model: Any) -> float:
+    gc.collect()
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def finish(model: Any) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak(model: Any) -> float | None:
+    cuda = model.device.type == "cuda"
+    return round(torch.cuda.max_memory_allocated() / GIB, 2) if cuda else None
+
+
+if __name__ == "__main__":
+    main()

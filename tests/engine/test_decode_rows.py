@@ -1,0 +1,83 @@
+"""A step of rows: all that run say one token more, those that have ended nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.small_models import tuned_model
+
+from trainer.engine.decode_rows import DecodeRows
+from trainer.engine.greedy_decoder import GreedyDecoder
+
+PROMPTS = [[4, 9, 100], [7], [250, 3]]
+NEVER = 331
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    return tuned_model("llama", tmp_path, "q_proj,v_proj").eval()
+
+
+def rows_of(model: Any, ends: list[int], most: int) -> DecodeRows:
+    decoder = GreedyDecoder(model, ends)
+    decoder._room(len(PROMPTS), 16, most)
+    assert decoder._made is not None
+    return DecodeRows(decoder._made, len(PROMPTS), 16, most, ends)
+
+
+def run(rows: DecodeRows, steps: int) -> list[list[int]]:
+    rows.admit(PROMPTS, 0, tuned=True)
+    for _ in range(steps):
+        rows.step(len(PROMPTS), tuned=True)
+    return [rows.answer(row) for row in range(len(PROMPTS))]
+
+
+def test_each_step_is_one_token_of_each_row(model: Any) -> None:
+    whole = run(rows_of(model, [NEVER], 9), 8)
+    assert [len(answer) for answer in whole] == [9, 9, 9]
+    for steps in range(8):
+        rows = rows_of(model, [NEVER], 9)
+        assert run(rows, steps) == [answer[: steps + 1] for answer in whole]
+        assert rows.last(1) == (whole[1][steps], True)
+
+
+def test_a_row_that_has_ended_stays_as_it_is(model: Any) -> None:
+    whole = run(rows_of(model, [NEVER], 9), 8)
+    rows = rows_of(model, [whole[0][2]], 5)
+    ended = run(rows, 12)
+    assert ended[0] == whole[0][: whole[0].index(whole[0][2]) + 1]
+    assert rows.running(3) == [False] * 3
+    assert rows.last(0) == (whole[0][2], False)
+    assert all(answer == full[: len(answer)] for answer, full in zip(ended, whole, strict=True))
+
+
+def test_a_limit_can_be_lower_than_the_room(model: Any) -> None:
+    rows = rows_of(model, [NEVER], 9)
+    rows.limit(4)
+    assert [len(answer) for answer in run(rows, 8)] == [4, 4, 4]
+
+
+def test_a_row_goes_on_at_another_place(model: Any) -> None:
+    whole = run(rows_of(model, [NEVER], 9), 8)
+    rows = rows_of(model, [NEVER], 9)
+    run(rows, 3)
+    rows.move(2, 0)
+    assert rows.running(3) == [True, True, False]
+    for _ in range(5):
+        rows.step(2, tuned=True)
+    assert [rows.answer(0), rows.answer(1)] == [whole[2], whole[1]]
+
+
+def test_the_base_may_go_on_where_the_adapter_began(model: Any) -> None:
+    """Both read the same cache, so that either can answer in the same rows."""
+    rows = rows_of(model, [NEVER], 9)
+    tuned = run(rows, 8)
+    rows.admit(PROMPTS, 0, tuned=False)
+    assert [rows.answer(row) for row in range(3)] == [[token] for token in first_tokens(model)]
+    assert run(rows, 8) == tuned
+
+
+def first_tokens(model: Any) -> list[int]:
+    with torch.no_grad(), model.disable_adapter():
+        return [int(model(torch.tensor([p])).logits[0, -1].argmax()) for p in PROMPTS]

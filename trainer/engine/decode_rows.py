@@ -1,0 +1,186 @@
+"""Rows that are answered together: their cache, their state on the device, and one step of all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from trainer.engine.activations import Inputs
+from trainer.engine.decoder_layer import LayerPass
+from trainer.engine.decoder_passes import DecoderPasses
+from trainer.engine.kv_cache import CachingAttention, KeyValueCache, Prompts, Step
+from trainer.engine.weights import DecoderWeights, LoraKey
+from trainer.kernels import Kernels
+from trainer.kernels._triton import next_power_of_2
+from trainer.kernels.attention import Attention
+from trainer.kernels.decode_attention import Rows
+
+PROMPT_TOKENS = 4096  # read together, unless one prompt alone has more
+
+
+@dataclass(frozen=True)
+class DecodeModel:
+    """What answers: passes over weights with and without the adapter."""
+
+    passes: DecoderPasses
+    tuned: DecoderWeights
+    base: DecoderWeights
+    adapter: dict[LoraKey, torch.Tensor]  # in the compute dtype
+    dtype: torch.dtype
+    device: torch.device
+    kernels: Kernels
+    packed: Attention
+
+    def weights(self, *, tuned: bool) -> DecoderWeights:
+        return self.tuned if tuned else self.base
+
+
+class DecodeRows:
+    """Room for `rows` answers of at most `most` tokens, each with its prompt in `length` places.
+
+    The running rows are always the first ones; on a GPU a step of them is one replay of a graph.
+    All that a step reads and writes stays at its address.
+    """
+
+    def __init__(
+        self, model: DecodeModel, rows: int, length: int, most: int, ends: Sequence[int]
+    ) -> None:
+        self.rows, self.length, self.most = rows, length, most
+        self._model = model
+        self._cache = KeyValueCache(model.tuned, rows, length, model.dtype, model.device)
+        self._layers = self._layer_passes()
+        self._ends = torch.tensor(ends, device=model.device)
+        self._limit = torch.tensor(most, device=model.device)
+        numbers = torch.zeros(3, rows, dtype=torch.int64, device=model.device)
+        # Of each row: its last token, which is not yet read; tokens read; tokens answered.
+        self._tokens, self._lengths, self._counts = numbers
+        # One more, for what rows that have ended go on to say.
+        self._answers = numbers.new_zeros(rows, most + 1)
+        self._running = torch.zeros(rows, dtype=torch.bool, device=model.device)
+        self._graphs: dict[tuple[int, bool], Any] = {}
+        self._pool: Any = None
+
+    def _layer_passes(self) -> list[LayerPass]:
+        model = self._model
+        return model.passes.layer_passes(
+            [
+                CachingAttention(*self._cache.layer(number), model.kernels, model.packed)
+                for number in range(len(model.tuned.layers))
+            ]
+        )
+
+    def limit(self, most: int) -> None:
+        """End answers from now on after so many tokens, which is no more than there is room for."""
+        self._limit.fill_(most)
+
+    def admit(self, prompts: Sequence[Sequence[int]], first: int, *, tuned: bool) -> None:
+        """Read prompts into the rows from `first` on; their answers have a first token then."""
+        begin = 0
+        while begin < len(prompts):
+            sizes = accumulate(len(prompt) for prompt in prompts[begin:])
+            count = max(1, sum(size <= PROMPT_TOKENS for size in sizes))
+            self._read(prompts[begin : begin + count], first + begin, tuned=tuned)
+            begin += count
+
+    def _read(self, prompts: Sequence[Sequence[int]], first: int, *, tuned: bool) -> None:
+        device = self._model.device
+        sizes = torch.tensor([len(prompt) for prompt in prompts])
+        ends = sizes.cumsum(0)
+        ids = torch.tensor([token for prompt in prompts for token in prompt])
+        positions = torch.arange(len(ids)) - (ends - sizes).repeat_interleave(sizes)
+        rows = torch.arange(first, first + len(prompts))
+        places = (rows * self.length).repeat_interleave(sizes) + positions
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends]).int()
+        where = Prompts(starts.to(device), int(sizes.max()), places.to(device))
+        logits = self._logits(ids.to(device), positions.to(device), where, tuned, ends - 1)
+        part = slice(first, first + len(prompts))
+        self._lengths[part] = sizes.to(device)
+        self._counts[part] = 0
+        self._running[part] = True
+        self._take(logits, part)
+
+    def step(self, running: int, *, tuned: bool) -> None:
+        """One more token for each of the first `running` rows that has not ended."""
+        if self._model.device.type == "cpu":
+            longest = int(self._lengths[:running].max()) + 1
+            self._step(running, longest, tuned=tuned)
+            return
+        size = min(self.rows, next_power_of_2(running))
+        if (size, tuned) not in self._graphs:
+            self._graphs[size, tuned] = self._captured(size, tuned=tuned)
+        self._graphs[size, tuned].replay()
+
+    def _captured(self, size: int, *, tuned: bool) -> Any:
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        aside = torch.cuda.Stream(self._model.device)
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # compiles and allocates what a capture must not
+            running = self._running.clone()
+            self._running.zero_()  # a step of rows that have ended changes nothing that is read
+            self._step(size, self.length, tuned=tuned)
+            self._running.copy_(running)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            self._step(size, self.length, tuned=tuned)
+        return graph
+
+    def _step(self, size: int, longest: int, *, tuned: bool) -> None:
+        lengths = self._lengths[:size]
+        where = Step(lengths, longest, Rows(lengths, longest))
+        logits = self._logits(self._tokens[:size], lengths, where, tuned)
+        lengths += self._running[:size]
+        self._take(logits, slice(0, size))
+
+    def _take(self, logits: torch.Tensor, part: slice) -> None:
+        """The likeliest token of each row in `part` becomes the next of its answer."""
+        running, counts = self._running[part], self._counts[part]
+        token = logits.argmax(-1)
+        self._answers[part].scatter_(1, counts[:, None], token[:, None])
+        self._tokens[part] = torch.where(running, token, self._tokens[part])
+        counts += running
+        ended = (token[:, None] == self._ends).any(1) | (counts >= self._limit)
+        running &= ~ended
+
+    @torch.no_grad()
+    def _logits(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        where: Prompts | Step,
+        tuned: bool,
+        last: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        model = self._model
+        inputs = Inputs(ids[None], ids[None], positions[None], where)
+        if last is not None:
+            last = last.to(model.device)
+        weights = model.weights(tuned=tuned)
+        return model.passes.next_logits(inputs, weights, self._layers, model.adapter, last)
+
+    def running(self, rows: int) -> list[bool]:
+        """Which of the first `rows` go on."""
+        found: list[bool] = self._running[:rows].tolist()
+        return found
+
+    def last(self, row: int) -> tuple[int, bool]:
+        """The newest token of a row, and whether another follows."""
+        token, goes_on = torch.stack([self._tokens[row], self._running[row]]).tolist()
+        return token, bool(goes_on)
+
+    def answer(self, row: int) -> list[int]:
+        """The tokens of a row, the one that ended it included."""
+        found: list[int] = self._answers[row, : int(self._counts[row])].tolist()
+        return found
+
+    def move(self, source: int, target: int) -> None:
+        """Go on with a row at the place of one that has ended."""
+        if source == target:
+            return
+        self._cache.move(source, target)
+        state = self._tokens, self._lengths, self._counts, self._answers, self._running
+        for tensor in state:
+            tensor[target] = tensor[source]
+        self._running[source] = False

@@ -1,0 +1,216 @@
+"""Greedy answers of a model that the engine knows: many at once, or one token by token."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from trainer.engine import support
+from trainer.engine.adapter_parameters import AdapterParameters, copies_of, tensors_of
+from trainer.engine.decode_rows import PROMPT_TOKENS, DecodeModel, DecodeRows
+from trainer.engine.decoder_passes import Backend, DecoderPasses
+from trainer.engine.weights import DecoderWeights
+from trainer.kernels import Kernels, choose, choose_packed_attention
+from trainer.models.sharded_base import WholeBase
+from trainer.planner.decoding_plan import DecodingNeeds, DecodingPlan, choose_decoding
+from trainer.planner.memory_plan import MemoryPlan
+from trainer.runtime import selftest
+
+LOOK_STEPS = 8  # of a GPU, which then waits for the CPU to see who has ended
+ROUNDED = 64  # tokens: questions of about the same length find the same room
+MLP_ROWS = 2048
+
+
+def why_not(model: Any) -> str | None:
+    """Why this loop cannot answer with `model`, bare or a PeftModel; None where it can."""
+    from peft import PeftModel
+    from peft.tuners.lora.bnb import Linear4bit
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if (reason := support.why_not(base.config)) is not None:
+        return reason
+    if base.device.type == "cuda" and base.dtype == torch.float32:
+        return "a GPU's attention kernels take 16 bits"
+    if any(layer._forward_pre_hooks for layer in base.model.layers):
+        return "its layers are gathered when they are called"
+    if any("forward" in vars(module) for module in base.model.layers.modules()):
+        return "its layers compute in another way"
+    ends = base.get_input_embeddings(), base.get_output_embeddings()
+    if [type(module) for module in ends] != [torch.nn.Embedding, torch.nn.Linear]:
+        return "its adapter is on more than the layers"
+    adapted = {m for m in model.modules() if isinstance(m, BaseTunerLayer)}
+    if adapted - set(base.model.layers.modules()):
+        return "its adapter is on more than the layers"
+    plain = all(type(m) is Linear4bit and _is_plain(m) for m in adapted)
+    if not plain or (not adapted and model is not base):
+        return "its adapter is no plain LoRA on 4-bit layers"
+    try:
+        DecoderWeights.of(model)
+    except ValueError as error:  # not in NF4 with double quantisation
+        return str(error)
+    return None
+
+
+def _is_plain(module: Any) -> bool:
+    odd = module.merged or module.lora_variant or any(module.lora_bias.values())
+    return not odd and len(module.active_adapters) == 1
+
+
+class GreedyDecoder:
+    """Answers end with one of the tokens `ends`, which is part of them, or at their limit.
+
+    What is unpacked, allocated and captured is kept for the next call; `close` gives it back.
+    """
+
+    def __init__(self, model: Any, ends: Sequence[int], kernels: Kernels | None = None) -> None:
+        """`model` is one for which `why_not` gives None."""
+        self._weights = DecoderWeights.of(model)
+        self._ends = ends
+        self._dtype, self._device = self._weights.head.dtype, self._weights.head.device
+        self._kernels = kernels or choose(self._device.type)
+        self._packed = choose_packed_attention(self._device)
+        self._capability = None
+        if self._device.type == "cuda":
+            self._capability = torch.cuda.get_device_capability(self._device)
+        self._made: DecodeModel | None = None
+        self._rows: DecodeRows | None = None
+        self._unpacks = True
+        self._asked = 0  # rows that were wished for; there may be fewer
+
+    def answers(
+        self,
+        prompts: Sequence[Sequence[int]],
+        most: int,
+        *,
+        tuned: bool,
+        most_rows: int | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The number of each prompt with its answer of at most `most` tokens, as they end.
+
+        Finished rows are replaced by waiting prompts, the longest of which comes first. Raises
+        torch.OutOfMemoryError; fewer rows may do then.
+        """
+        try:
+            yield from self._answers(prompts, most, tuned, most_rows or len(prompts))
+        except RuntimeError:  # where memory ran out, there is none for speed alone
+            self._unpacks = False
+            raise
+
+    def _answers(
+        self, prompts: Sequence[Sequence[int]], most: int, tuned: bool, most_rows: int
+    ) -> Iterator[tuple[int, list[int]]]:
+        waiting = deque(sorted(range(len(prompts)), key=lambda number: -len(prompts[number])))
+        asked: list[int] = []  # which prompt each running row has
+        length = max(map(len, prompts), default=0) + most
+        rows = self._room(min(len(prompts), most_rows), length, most)
+        while waiting or asked:
+            free = rows.rows - len(asked)
+            if waiting and (not asked or free >= rows.rows // 8 + 1):
+                new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+                rows.admit([prompts[number] for number in new], len(asked), tuned=tuned)
+                asked += new
+            else:
+                for _ in range(1 if self._capability is None else LOOK_STEPS):
+                    rows.step(len(asked), tuned=tuned)
+            running = rows.running(len(asked))
+            for row in reversed(range(len(asked))):
+                if not running[row]:
+                    yield asked[row], rows.answer(row)
+                    rows.move(len(asked) - 1, row)
+                    asked[row] = asked[-1]
+                    asked.pop()
+
+    def stream(self, prompt: Sequence[int], most: int, *, tuned: bool) -> Iterator[int]:
+        """The tokens of one answer, each as soon as it is known."""
+        rows = self._room(1, len(prompt) + most, most)
+        rows.admit([prompt], 0, tuned=tuned)
+        while True:
+            token, goes_on = rows.last(0)
+            yield token
+            if not goes_on:
+                return
+            rows.step(1, tuned=tuned)
+
+    def close(self) -> None:
+        """Free all memory that is not the model's."""
+        self._rows = None
+        if self._made is not None:
+            self._made.passes.free()
+        self._made = None
+        if self._capability is not None:
+            torch.cuda.empty_cache()
+
+    def _room(self, questions: int, length: int, most: int) -> DecodeRows:
+        """Rows for so many questions or fewer."""
+        kept = self._rows
+        if kept is None or self._asked < questions or kept.length < length or kept.most < most:
+            self._asked = questions
+            self._rows = kept = None  # before there is room for another
+            length = -(-length // ROUNDED) * ROUNDED
+            plan = self._plan(questions, length)
+            model = self._made = self._made or self._unpacked(plan)
+            self._rows = kept = DecodeRows(model, plan.rows, length, most, self._ends)
+        kept.limit(most)
+        return kept
+
+    def _plan(self, questions: int, length: int) -> DecodingPlan:
+        first = self._weights.layers[0]
+        keys = first.k.weight.shape[0]
+        values = sum(linear.weight.shape[0] * linear.weight.shape[1] for linear in first.linears())
+        hidden, wide = self._weights.head.shape[1], first.gate.weight.shape[0]
+        tokens = max(PROMPT_TOKENS, length)
+        size, layers = self._dtype.itemsize, len(self._weights.layers)
+        needs = DecodingNeeds(
+            row=2 * layers * keys * length * size,
+            layer=values * size,
+            layers=layers,
+            prompts=size * (tokens * 8 * hidden + min(tokens, MLP_ROWS) * 3 * wide),
+        )
+        return choose_decoding(
+            needs,
+            questions=questions,
+            row_tokens=length,
+            free_bytes=self._free_bytes(),
+            capability=self._capability,
+        )
+
+    def _free_bytes(self) -> int:
+        if self._capability is None:
+            return selftest.free_host_bytes()
+        free, total = torch.cuda.mem_get_info(self._device)
+        held = torch.cuda.memory_allocated(self._device)
+        cap = torch.cuda.get_per_process_memory_fraction(self._device) * total
+        return int(min(free + torch.cuda.memory_reserved(self._device) - held, cap - held))
+
+    def _unpacked(self, plan: DecodingPlan) -> DecodeModel:
+        adapter = copies_of(tensors_of(self._weights.linears()), self._dtype)
+        passes = self._passes(plan if self._unpacks else replace(plan, unpacked_layers=0))
+        if not passes.unpack(adapter):  # unpacked weights are there for speed alone
+            passes.free()
+            passes = self._passes(replace(plan, unpacked_layers=0))
+        return DecodeModel(
+            passes,
+            self._weights,
+            self._weights.without_adapter(),
+            adapter,
+            self._dtype,
+            self._device,
+            self._kernels,
+            self._packed,
+        )
+
+    def _passes(self, plan: DecodingPlan) -> DecoderPasses:
+        backend = Backend(
+            self._dtype,
+            self._device,
+            self._kernels,
+            self._packed,
+            row_tokens=0,
+            fused_rows=plan.fused_rows,
+        )
+        memory = MemoryPlan(0, mlp_rows=MLP_ROWS, unpacked_layers=plan.unpacked_layers)
+        nothing_trained = AdapterParameters(())
+        return DecoderPasses(self._weights, nothing_trained, WholeBase(), backend, memory)

@@ -1,0 +1,65 @@
+"""How many answers are made together, and how many layers hold their weights unpacked for it."""
+
+from dataclasses import dataclass
+
+from trainer.planner.choose import SPARE
+from trainer.planner.memory_plan import WORKSPACE
+
+MOST_ROWS = 256  # from there on a step of an H200 takes longer for each row more
+CPU_TOKENS = 4096  # in all rows of a CPU, which gains little from more
+WIDE_MEMORY = ((8, 0), (9, 0), (10, 0), (10, 3))  # HBM: reads unpacked weights fast enough
+
+
+@dataclass(frozen=True)
+class DecodingNeeds:
+    """What answering takes, in bytes: a `row` of the cache, a `layer` whose weights are unpacked,
+    and what prompts take while they are read."""
+
+    row: int
+    layer: int
+    layers: int
+    prompts: int
+
+
+@dataclass(frozen=True)
+class DecodingPlan:
+    """`rows` answers together. `unpacked_layers`, counted from the first, hold their NF4 weights in
+    the compute dtype too; products of the others with at most `fused_rows` rows read them as they
+    are."""
+
+    rows: int
+    unpacked_layers: int
+    fused_rows: int
+
+
+def choose_decoding(
+    needs: DecodingNeeds,
+    *,
+    questions: int,
+    row_tokens: int,
+    free_bytes: int,
+    capability: tuple[int, int] | None,
+) -> DecodingPlan:
+    """For so many questions whose rows have `row_tokens`. Rows take at most half of what is free;
+    what they leave is for weights, where those are faster unpacked. `capability` is None on a CPU.
+    """
+    fused = fused_rows(capability)
+    spare = max(0, int(free_bytes / (1 + SPARE)) - WORKSPACE - needs.prompts)
+    most = CPU_TOKENS // row_tokens if capability is None else spare // 2 // needs.row
+    # A T4's fused product ends where it would have to unpack everything in each step.
+    most = min(most, fused if capability == (7, 5) else MOST_ROWS, questions)
+    rows = max(1, most)
+    if rows <= fused and capability not in WIDE_MEMORY:
+        return DecodingPlan(rows, 0, fused)
+    unpacked = (spare - rows * needs.row) // needs.layer
+    return DecodingPlan(rows, min(max(unpacked, 0), needs.layers), fused)
+
+
+def fused_rows(capability: tuple[int, int] | None) -> int:
+    """Up to how many rows bitsandbytes' 4-bit product beats unpacking, cautiously, from its own
+    table: GPUs with little bandwidth gain most. None on a CPU, where it unpacks itself."""
+    if capability is None:
+        return 0
+    if capability == (7, 5):
+        return 64
+    return 4 if capability in WIDE_MEMORY else 16
