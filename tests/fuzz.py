@@ -23,9 +23,9 @@ if "--atheris" in sys.argv:
     import atheris
 
     with atheris.instrument_imports(
-        include=["trainer", "pypdf", "bs4", "docx", "markdownify", "csv", "html", "gzip", "zipfile"]
+        include=["trainer", "openpyxl", "csv", "html", "gzip", "zipfile"]
     ):
-        for module in ("bs4", "docx", "markdownify", "pypdf", "trainer.corpus.sandbox_child"):
+        for module in ("openpyxl", "trainer.corpus.sandbox_child"):
             importlib.import_module(module)
 
 from support import makers  # noqa: E402
@@ -60,6 +60,10 @@ SEEDS: dict[str, bytes] = {
     "a.pdf": makers.pdf("First", "Second"),
     "b.pdf": makers.pdf_bomb(0),
     "a.docx": makers.docx(("Title", "A"), ("Heading 1", "B"), ("Normal", "c"), rows=[["d", "e"]]),
+    "a.pptx": makers.pptx(("A", "b\nc"), ("D", "e")),
+    "a.epub": makers.epub("<h1>A</h1><p>b</p>", "<p>c</p>"),
+    "a.xlsx": makers.xlsx([["question", "answer"], ["Why?", "So"]]),
+    "a.arrow": makers.arrow([RECORDS[0]] * 5),
     "a.txt.gz": makers.gz(PROSE.encode()),
     "a.jsonl.zst": makers.zst(makers.jsonl(*RECORDS)),
 }

@@ -58,6 +58,8 @@ DOCUMENTS = {
         [(1, "The Plover"), (2, "In use")],
     ),
     "a.pdf": (makers.pdf("First page", "Second"), "First page\n\nSecond\n\n", []),
+    "a.pptx": (makers.pptx(("Guide", "Words")), "# Guide\n\nWords\n\n", [(1, "Guide")]),
+    "a.epub": (makers.epub("<h1>Guide</h1><p>Words"), "# Guide\n\nWords", [(1, "Guide")]),
     "a.docx": (
         makers.docx(
             ("Title", "Guide"), ("Heading 2", "Use"), ("Normal", "Words"), rows=[["a", "b"]]
@@ -81,5 +83,5 @@ def test_a_document_keeps_its_words_and_its_headings(tmp_path, name):
 
 
 def test_every_accepted_suffix_is_read_here():
-    names = [*TABLES, *DOCUMENTS, "a.htm"]
+    names = [*TABLES, *DOCUMENTS, "a.htm", "a.xhtml"]
     assert {Path(name).suffix for name in names} == set(SUFFIXES)

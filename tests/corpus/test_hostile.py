@@ -204,6 +204,21 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
         10,
         r"it is no readable \.arrow",
     ),
+    # Books and presentations
+    "garbage as a book": (file("a.epub", NOISE), 10, r"it is no readable \.epub"),
+    "a locked book": (file("a.epub", makers.epub("a", locked="OPS/p 0.xhtml")), 10, "it is locked"),
+    "a book of nothing": (file("a.epub", makers.epub("<img/>")), 10, "the file is empty"),
+    "garbage as slides": (file("a.pptx", NOISE), 10, r"it is no readable \.pptx"),
+    "a Word file as slides": (
+        file("a.pptx", makers.word("")),
+        10,
+        r"it is no readable \.pptx|empty",
+    ),
+    "laughing slides": (
+        file("a.pptx", makers.zipped({"ppt/presentation.xml": LAUGHS.decode()})),
+        10,
+        r"a\.pptx: (it|reading|the file)",
+    ),
     # Workbooks
     "garbage as a workbook": (file("a.xlsx", NOISE), 10, r"it is no readable \.xlsx"),
     "an old workbook": (file("a.xlsx", b"\xd0\xcf\x11\xe0" + NOISE), 10, r"an old \.xls;"),
@@ -226,7 +241,7 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "a PDF bomb": (
         file("a.pdf", makers.pdf_bomb(64)),
         10,
-        r"a\.pdf: .*(memory|more than|readable)",
+        r"a\.pdf: .*(memory|more than|readable|crashed)",
     ),
     "text as PDF": (file("a.pdf", PROSE), 10, r"it is no readable \.pdf"),
     # Word

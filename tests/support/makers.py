@@ -22,8 +22,11 @@ def pdf(*pages: str, trailer: bytes = b"") -> bytes:
     return pdf_of(contents, trailer=trailer)
 
 
-def pdf_of(contents: Sequence[bytes], trailer: bytes = b"", stream: bytes = b"") -> bytes:
-    """A PDF whose pages have these content streams; `stream` joins each stream's dictionary."""
+def pdf_of(
+    contents: Sequence[bytes], trailer: bytes = b"", stream: bytes = b"", extra: bytes = b""
+) -> bytes:
+    """A PDF whose pages have these content streams; `stream` joins each stream's dictionary, and
+    `extra` is a stream of its own."""
     kids = b" ".join(b"%d 0 R" % (4 + 2 * n) for n in range(len(contents)))
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -38,6 +41,8 @@ def pdf_of(contents: Sequence[bytes], trailer: bytes = b"", stream: bytes = b"")
         objects.append(
             b"<< /Length %d %s >>\nstream\n%s\nendstream" % (len(content), stream, content)
         )
+    if extra:
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(extra), extra))
     out = io.BytesIO(b"%PDF-1.4\n")
     out.seek(0, io.SEEK_END)
     places = []
@@ -51,6 +56,21 @@ def pdf_of(contents: Sequence[bytes], trailer: bytes = b"", stream: bytes = b"")
     out.write(b"trailer << /Size %d /Root 1 0 R %s >>\n" % (size, trailer))
     out.write(b"startxref\n%d\n%%%%EOF" % start)
     return out.getvalue()
+
+
+def pdf_with_map(letters: dict[str, str], shown: str) -> bytes:
+    """A page of `shown`, whose font says that each letter means what `letters` has for it."""
+    entries = b"".join(
+        b"<%02X> <%s>\n" % (ord(key), value.encode("utf-16-be").hex().encode())
+        for key, value in letters.items()
+    )
+    cmap = (
+        b"/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapType 2 def\n"
+        b"1 begincodespacerange <00> <FF> endcodespacerange\n%d beginbfchar\n%sendbfchar\n"
+        b"endcmap end end" % (len(letters), entries)
+    )
+    plain = pdf_of([PAGE_BYTES % shown.encode()], extra=cmap)
+    return plain.replace(b"/BaseFont /Helvetica", b"/BaseFont /Helvetica /ToUnicode 6 0 R")
 
 
 def pdf_bomb(mebibytes: int) -> bytes:
@@ -97,6 +117,93 @@ def docx_with(name: str, content: bytes) -> bytes:
     ):
         for part in sound.namelist():
             changed.writestr(part, content if part == name else sound.read(part))
+    return out.getvalue()
+
+
+def word(body: str, *, styles: str = "", **parts: str) -> bytes:
+    """A Word file of this XML; `w:` and `m:` are bound. `parts` are others, such as footnotes."""
+    names = (
+        'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+        'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
+        'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+    )
+    found = {"styles": f"<w:styles {names}>{styles}</w:styles>"} | {
+        kind: f"<w:{kind} {names}>{content}</w:{kind}>" for kind, content in parts.items()
+    }
+    return zipped(
+        {
+            "_rels/.rels": relationships({"officeDocument": "word/document.xml"}),
+            "word/document.xml": f"<w:document {names}><w:body>{body}</w:body></w:document>",
+            "word/_rels/document.xml.rels": relationships({k: f"{k}.xml" for k in found}),
+            **{f"word/{kind}.xml": content for kind, content in found.items()},
+        }
+    )
+
+
+def pptx(*slides: tuple[str, str], shapes: str = "") -> bytes:
+    """(title, text) of each slide, then `shapes` on the first."""
+    drawing = "http://schemas.openxmlformats.org/drawingml/2006/main"
+    main = "http://schemas.openxmlformats.org/presentationml/2006/main"
+    names = f'xmlns:a="{drawing}" xmlns:p="{main}" xmlns:r="urn:officeDocument/relationships"'
+
+    def shape(words: str, kind: str) -> str:
+        lines = "".join(f"<a:p><a:r><a:t>{line}</a:t></a:r></a:p>" for line in words.split("\n"))
+        place = f'<p:nvSpPr><p:nvPr><p:ph type="{kind}"/></p:nvPr></p:nvSpPr>'
+        return f"<p:sp>{place}<p:txBody>{lines}</p:txBody></p:sp>"
+
+    ids = "".join(f'<p:sldId id="{256 + n}" r:id="slide{n}"/>' for n in range(len(slides)))
+    parts = {
+        "_rels/.rels": relationships({"officeDocument": "ppt/presentation.xml"}),
+        "ppt/presentation.xml": f"<p:presentation {names}><p:sldIdLst>{ids}</p:sldIdLst>"
+        "</p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relationships(
+            {f"slide{n}": f"slides/{n}.xml" for n in range(len(slides))}
+        ),
+    }
+    for n, (title, words) in enumerate(slides):
+        tree = shape(words, "body") + shape(title, "title") + shape("7", "sldNum")
+        tree += shapes if n == 0 else ""
+        parts[f"ppt/slides/{n}.xml"] = f"<p:sld {names}><p:cSld>{tree}</p:cSld></p:sld>"
+    return zipped(parts)
+
+
+def epub(*pages: str, locked: str = "") -> bytes:
+    """The bodies of its pages, which are listed before they are in order; `locked` is a part."""
+    items = "".join(
+        f'<item id="p{n}" href="p%20{n}.xhtml" media-type="application/xhtml+xml"/>'
+        for n in reversed(range(len(pages)))
+    )
+    spine = "".join(f'<itemref idref="p{n}"/>' for n in range(len(pages)))
+    parts = {
+        "META-INF/container.xml": '<container><rootfile full-path="OPS/a.opf"/></container>',
+        "OPS/a.opf": f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>",
+    }
+    for n, page in enumerate(pages):
+        parts[f"OPS/p {n}.xhtml"] = f"<html><body>{page}</body></html>"
+    if locked:
+        parts["META-INF/encryption.xml"] = (
+            f'<encryption><CipherReference URI="{locked}"/></encryption>'
+        )
+    return zipped(parts)
+
+
+def relationships(targets: dict[str, str]) -> str:
+    """The parts that another one names, by their kinds, which are their ids too."""
+    found = "".join(
+        f'<Relationship Id="{kind}" Type="urn:relationships/{kind}" Target="{target}"/>'
+        for kind, target in targets.items()
+    )
+    name = "http://schemas.openxmlformats.org/package/2006/relationships"
+    return f'<Relationships xmlns="{name}">{found}</Relationships>'
+
+
+def zipped(parts: dict[str, str]) -> bytes:
+    import zipfile
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
     return out.getvalue()
 
 

@@ -1,11 +1,13 @@
 """Bytes -> text: decompressed, then decoded by byte-order mark, as UTF-8, or by detection."""
 
 import codecs
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.corpus.alphabets import WESTERN, code_page
 from trainer.corpus.examples import Unusable
 
 if TYPE_CHECKING:
@@ -38,11 +40,21 @@ _MAGIC = (
     (b"\xff\xd8\xff", "an image"),
     (b"GIF8", "an image"),
 )
+_CHARSET = re.compile(
+    rb"""(?:<meta[^>]{0,200}?charset|<\?xml[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I
+)
+_DECLARATION_BYTES = 4096
+# Pages that declare the left one were written in the right one, which holds more.
+_AS_BROWSERS_DO = {
+    **{"iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874"},
+    **{"tis-620": "cp874", "shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030"},
+    **{"euc_kr": "cp949", "big5": "big5hkscs", "utf-16": "utf-8", "utf-8": ""},
+}
+_SEVEN_BITS = ("iso2022_jp", "hz")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # Distributions whose version may change what a file reads as.
 LIBRARIES = ("charset-normalizer", "zstandard")
 
-_WESTERN = "cp1252"
 _CANDIDATES = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r"),
     *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
@@ -123,27 +135,70 @@ class TextEncoding:
     notice: str | None = None
 
 
-def encoding_of(raw: RawFile) -> TextEncoding:
-    """By its byte-order mark, else UTF-8 if all of it is, else detected. Raises Unusable."""
+def encoding_of(raw: RawFile, declared: Callable[[bytes], str] | None = None) -> TextEncoding:
+    """By its byte-order mark, else UTF-8 if all of it is, else what its first bytes declare, else
+    detected. Raises Unusable."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    consumed = 0
+    consumed, promised = 0, ""
     for chunk in raw.chunks():
         if consumed == 0:
             _refuse_other_formats(chunk)
             for bom, name in _BOMS:
                 if chunk.startswith(bom):
                     return TextEncoding(name, len(bom))
+            promised = declared(chunk) if declared is not None else ""
+            if promised in _SEVEN_BITS and b"\x1b" in chunk:
+                return TextEncoding(promised)
         if b"\0" in chunk:
             return _unmarked_utf16(chunk)
         pending = decoder.getstate()[0]
         try:
             decoder.decode(chunk)
         except UnicodeDecodeError as error:
+            if promised and _is_all(raw, promised):
+                return TextEncoding(promised)
             return _detected(pending + chunk, error.start, consumed - len(pending) + error.start)
         consumed += len(chunk)
     if cut_off := decoder.getstate()[0]:
         raise Unusable(_not_utf8(consumed - len(cut_off)))
     return TextEncoding("utf-8")
+
+
+def declared_charset(head: bytes) -> str:
+    """The codec for what a page says of itself: `<meta charset>`, the older form of it, or an XML
+    declaration; "" where it says nothing that is known."""
+    found = _CHARSET.search(head[:_DECLARATION_BYTES])
+    if found is None:
+        return ""
+    try:
+        name = codecs.lookup(found[1].decode("ascii").strip()).name
+    except LookupError:
+        return ""
+    return _AS_BROWSERS_DO.get(name, name)
+
+
+def page_text(data: bytes) -> str:
+    """The text of a page that is in memory. Raises Unusable."""
+    for bom, name in _BOMS:
+        if data.startswith(bom):
+            return data[len(bom) :].decode(name, "replace")
+    for name in ("utf-8", declared_charset(data)):
+        try:
+            return data.decode(name) if name else data.decode(WESTERN, "replace")
+        except UnicodeDecodeError:
+            continue
+    raise Unusable("a page is in no encoding that it declares")
+
+
+def _is_all(raw: RawFile, name: str) -> bool:
+    decoder = codecs.getincrementaldecoder(name)("strict")
+    try:
+        for chunk in raw.chunks():
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def decoded(raw: RawFile, encoding: TextEncoding) -> Iterator[str]:
@@ -215,7 +270,8 @@ def _detected(chunk: bytes, fault: int, at: int) -> TextEncoding:
     broken = lenient.count("\ufffd")
     if sum(char > "\x7f" for char in lenient) > 2 * broken:
         raise Unusable(_not_utf8(at))  # damaged UTF-8, and not another encoding
-    best = _most_likely(list(from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False)))
+    found = list(from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False))
+    best = _most_likely(found, sample)
     if best is None or any(map(_is_control, sample.decode(best, "ignore"))):
         raise Unusable(f"{_not_utf8(at)}; no other encoding fits, so it may be binary")
     return TextEncoding(
@@ -223,15 +279,14 @@ def _detected(chunk: bytes, fault: int, at: int) -> TextEncoding:
     )
 
 
-def _most_likely(matches: "list[CharsetMatch]") -> str | None:
-    """The best match; among equals the Western one: a few accents look alike in all of them."""
+def _most_likely(matches: "list[CharsetMatch]", sample: bytes) -> str | None:
+    """The best match; of Latin ones that are about as good, that of the letters."""
     if not matches:
         return None
     best = matches[0]
-    western = [m for m in matches if _WESTERN in m.could_be_from_charset]
-    if western and western[0].chaos <= best.chaos and western[0].coherence > best.coherence - 0.1:
-        return _WESTERN
-    return best.encoding
+    near = [m for m in matches if m.chaos <= best.chaos and m.coherence > best.coherence - 0.1]
+    names = [name for match in near for name in match.could_be_from_charset]
+    return code_page(sample, names) or (WESTERN if WESTERN in names else best.encoding)
 
 
 def _is_control(char: str) -> bool:

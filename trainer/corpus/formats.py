@@ -2,14 +2,25 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trainer.corpus import decoding, documents, spreadsheets, tables
+from trainer.corpus import decoding, spreadsheets, tables
 from trainer.corpus.columns import Columns, fits
-from trainer.corpus.decoding import COMPRESSED, RawFile, decoded, encoding_of, refuse_pointer
+from trainer.corpus.decoding import (
+    COMPRESSED,
+    RawFile,
+    declared_charset,
+    decoded,
+    encoding_of,
+    page_text,
+    refuse_pointer,
+)
+from trainer.corpus.docx import docx
+from trainer.corpus.epub import epub
 from trainer.corpus.examples import (
     Heading,
     Item,
@@ -20,11 +31,15 @@ from trainer.corpus.examples import (
     checked_text,
 )
 from trainer.corpus.headings import markdown_headings, rst_headings
+from trainer.corpus.html import html
+from trainer.corpus.pdf import pdf
 from trainer.corpus.records import Records
+from trainer.corpus.slides import pptx
 
 # A text file that is longer becomes several documents.
 LONGEST_DOCUMENT = 4 << 20  # characters
 _QUOTED_COLUMNS = 8
+_LEAST_TAKEN = 0.5  # of the words of a web page: with less it is named
 
 FindHeadings = Callable[[str], tuple[Heading, ...]]
 
@@ -35,12 +50,14 @@ class FileType:
 
     What is read as text may also be compressed. One that `is_harmless` is read by the standard
     library, a piece at a time: nothing in it can take this process down. `libraries` are the
-    distributions whose version may change what a file reads as.
+    distributions whose version may change what a file reads as; `declared` says which encoding the
+    first bytes of a file name.
     """
 
     from_text: Callable[[Iterator[str], Columns], Iterator[Item]] | None = None
     from_file: Callable[[Path, Columns], Iterator[Item]] | None = None
     is_harmless: bool = False
+    declared: Callable[[bytes], str] | None = None
     libraries: tuple[str, ...] = ()
 
 
@@ -80,7 +97,7 @@ def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
         yield from file_type.from_file(path, columns)
     if file_type.from_text is not None:
         raw = RawFile(path, form.compression)
-        encoding = encoding_of(raw)
+        encoding = encoding_of(raw, file_type.declared)
         if encoding.notice:
             yield Notice(encoding.notice)
         yield from file_type.from_text(decoded(raw, encoding), columns)
@@ -115,12 +132,32 @@ def _prose(find_headings: FindHeadings, chunks: Iterator[str], columns: Columns)
         yield _document(text, find_headings)
 
 
-def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Text]:
-    yield _document(documents.html("".join(chunks)))
+def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
+    words, taken = html("".join(chunks))
+    if taken < _LEAST_TAKEN:
+        yield Notice(f"{taken:.0%} of the page's words were taken for its content")
+    yield _document(words)
 
 
-def _pages(pages: Callable[[Path], Iterable[str]], path: Path, columns: Columns) -> Iterator[Text]:
-    yield _document("".join(pages(path)))
+def _book(path: Path, columns: Columns) -> Iterator[Text]:
+    """The chapters that hold words: a cover may hold none."""
+    chapters = []
+    for page in epub(path):
+        with suppress(Unusable):
+            chapters.append(html(page_text(page))[0])
+    yield _document("\n\n".join(chapters))
+
+
+def _pages(
+    pages: Callable[[Path], Iterable[str | Notice]], path: Path, columns: Columns
+) -> Iterator[Item]:
+    found = []
+    for part in pages(path):
+        if isinstance(part, Notice):
+            yield part
+        else:
+            found.append(part)
+    yield _document("".join(found))
 
 
 def _no_headings(text: str) -> tuple[Heading, ...]:
@@ -195,7 +232,7 @@ def _listed(names: Iterable[str]) -> str:
 
 # -- every format -------------------------------------------------------------------------
 
-_HTML = FileType(from_text=_web_page, libraries=("beautifulsoup4", "markdownify"))
+_HTML = FileType(from_text=_web_page, declared=declared_charset, libraries=("lxml",))
 
 FILE_TYPES = {
     ".txt": FileType(partial(_prose, _no_headings), is_harmless=True),
@@ -203,6 +240,7 @@ FILE_TYPES = {
     ".rst": FileType(partial(_prose, rst_headings), is_harmless=True),
     ".html": _HTML,
     ".htm": _HTML,
+    ".xhtml": _HTML,
     ".jsonl": FileType(partial(_table, tables.json_lines), is_harmless=True),
     ".ndjson": FileType(partial(_table, tables.json_lines), is_harmless=True),
     ".json": FileType(partial(_table_of_names, tables.json_document)),
@@ -213,8 +251,10 @@ FILE_TYPES = {
     ".xlsx": FileType(
         from_file=partial(_table_of_names, spreadsheets.xlsx), libraries=("openpyxl",)
     ),
-    ".pdf": FileType(from_file=partial(_pages, documents.pdf), libraries=("pypdf",)),
-    ".docx": FileType(from_file=partial(_pages, documents.docx), libraries=("python-docx", "lxml")),
+    ".pdf": FileType(from_file=partial(_pages, pdf), libraries=("pypdfium2",)),
+    ".docx": FileType(from_file=partial(_pages, docx), libraries=("lxml",)),
+    ".pptx": FileType(from_file=partial(_pages, pptx), libraries=("lxml",)),
+    ".epub": FileType(from_file=_book, libraries=("lxml",)),
     ".parquet": FileType(from_file=partial(_binary_table, tables.parquet), libraries=("pyarrow",)),
     ".arrow": FileType(from_file=partial(_binary_table, tables.arrow), libraries=("pyarrow",)),
 }

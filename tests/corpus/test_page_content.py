@@ -1,0 +1,56 @@
+"""What a page says is taken, and what surrounds it on every page of its site is not."""
+
+from trainer.corpus.html import html
+from trainer.corpus.page_content import content
+
+PROSE = "The library lends ladders to anyone who asks at the desk, and it does so without a fee. "
+
+
+def words(body: str) -> str:
+    return html(f"<body>{body}</body>")[0]
+
+
+def test_navigation_scripts_and_forms_are_no_words_of_a_page() -> None:
+    page = "<nav>Home</nav><script>x()</script><p>Words.</p><form>Name</form><aside>Ad</aside>"
+    assert words(page + f"<p>{PROSE}</p><footer>All rights reserved</footer>").split() == (
+        f"Words. {PROSE}".split()
+    )
+
+
+def test_all_articles_are_taken() -> None:
+    posts = "".join(f"<article><p>{n} {PROSE}</p></article>" for n in range(3))
+    found = words(f"<h1>Saw</h1><div>Menu of it</div>{posts}")
+    assert [line[:2] for line in found.split("\n\n")] == ["# ", "0 ", "1 ", "2 "]
+    assert "Menu" not in found
+
+
+def test_the_body_is_taken_where_an_article_holds_little() -> None:
+    found = words(f"<article>Buy!</article><div>{PROSE * 3}</div>")
+    assert found.count("ladders") == 3
+
+
+def test_short_blocks_and_lists_of_links_under_a_telling_name_go() -> None:
+    links = "".join(f"<a href=/{n}>Another story {n}</a> " for n in range(9))
+    found = words(
+        f"<div class='cookieBanner'>We use cookies.</div><div>{PROSE * 9}</div>"
+        f"<div id='related-posts'>{links}</div><ul>{links}</ul>"
+    )
+    assert found == (PROSE * 9).strip()
+
+
+def test_a_name_alone_takes_no_part_of_the_page_with_it() -> None:
+    for name in ("page left-navigation", "sidebar", "social"):
+        assert PROSE.strip() in words(f"<div class='{name}'><p>{PROSE * 5}</p></div>")
+    form = f"<form><input name=state><p>{PROSE * 2}</p><p>{PROSE * 2}</p></form>"
+    assert PROSE.strip() in words(form)
+    assert PROSE.strip() in words(f"<noscript><p>{PROSE * 5}</p></noscript>")
+
+
+def test_the_share_that_was_taken_is_told() -> None:
+    menu = "".join(f"<nav>{PROSE}{n}</nav>" for n in range(6))
+    assert content(f"<body><p>{PROSE}</p></body>").taken == 1
+    assert 0.1 < content(f"<body>{menu}<p>{PROSE}</p></body>").taken < 0.2
+
+
+def test_a_heading_above_the_main_part_stays() -> None:
+    assert words(f"<h1>Ladders</h1><main><p>{PROSE}</p></main>") == f"# Ladders\n\n{PROSE.strip()}"

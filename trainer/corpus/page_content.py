@@ -1,0 +1,192 @@
+"""Which part of a web page is what it says, and which surrounds it on every page of its site.
+
+What is dropped is known by its element, its role, or by short text under a telling name that is
+mostly links. What is left is all `article` and `main` elements where they hold most of the words,
+else the body: rather a line too much than an answer lost.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trainer.corpus.examples import Unusable
+from trainer.corpus.packages import Element
+
+_MOST_DEPTH = 400  # of elements; the writer goes down one call an element
+_INVISIBLE = ("script", "style", "template", "svg", "canvas", "head", "input", "datalist", "rp")
+# What a browser shows in another way, if at all; broken pages hold all they say in one of them.
+_REPLACED = {"noscript", "iframe", "object", "select", "textarea", "video", "audio", "map"}
+_ROLES = {"navigation", "search", "menu", "menubar", "contentinfo", "dialog", "alertdialog"}
+_NAMES = re.compile(
+    r"(?<![a-z])(cookies?|consent|gdpr|breadcrumbs?|side-?bar|menu|nav(bar|i|igation)?|social"
+    r"|shar(e|ing)|related|recommend(ed|ations)?|newsletter|subscribe|advert(isement)?s?|ads?"
+    r"|sponsor(ed|s)?|promo(tion)?s?|popup|paginat(ion|or)|pager|skip|toolbar|footer|login"
+    r"|sign-?up|copyright|topbar|tags|masthead|trending|most-?read)(?![a-z])"
+)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_BLOCKS = {
+    *(
+        "div",
+        "section",
+        "ul",
+        "ol",
+        "aside",
+        "header",
+        "table",
+        "dl",
+        "td",
+        "p",
+        "figure",
+        "center",
+    ),
+    *("form", "footer", "nav"),
+}
+_PARTS = ("article", "main")
+_MOST_LOST = 0.2  # of the words beside links that one element may take with it
+_MOST_SHARE = 0.65  # of the words of a page that `article` and `main` hold where they are enough
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is read of a page; `taken` is the share of its words beside links that this is."""
+
+    title: str
+    parts: list[Element]
+    taken: float
+
+
+def content(text: str) -> Content:
+    """What a page says, without what surrounds it. Raises Unusable."""
+    from lxml import etree
+
+    page = _parsed(text)
+    found = page.find(".//title")
+    title = " ".join("".join(found.itertext()).split()) if found is not None else ""
+    body = page.find(".//body")
+    body = page if body is None else body
+    etree.strip_elements(page, etree.Comment, *_INVISIBLE, with_tail=False)
+    weights = _Weights(body)
+    for element in [e for e in body.iter() if isinstance(e.tag, str)]:
+        if element is not body and weights.is_boilerplate(element):
+            _drop(element)
+    parts = _parts(body)
+    return Content(title, parts, sum(map(_Weights.unlinked, parts)) / weights.unlinked_chars)
+
+
+def chars(element: Element) -> int:
+    """Characters of its text, white space left out."""
+    return sum(len("".join(text.split())) for text in element.itertext())
+
+
+def _parsed(text: str) -> Element:
+    from lxml import etree
+
+    parser = etree.HTMLParser(encoding="utf-8", huge_tree=True, remove_pis=True)
+    page = etree.fromstring(text.encode(), parser)
+    if page is None:
+        raise Unusable("it holds no text beside navigation and scripts")
+    if _depth(page) > _MOST_DEPTH or any("depth" in str(e.message) for e in parser.error_log):
+        raise Unusable("it is nested too deep for a .html")
+    return page
+
+
+def _depth(page: Element) -> int:
+    from lxml import etree
+
+    deepest = depth = 0
+    for event, _ in etree.iterwalk(page, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _parts(body: Element) -> list[Element]:
+    """The outermost parts that hold content; the body where there is much beside them."""
+    found = [e for e in body.iter(*_PARTS) if not any(a.tag in _PARTS for a in e.iterancestors())]
+    if sum(map(chars, found)) > _MOST_SHARE * chars(body):
+        return [*_headings_before(body, found), *found]
+    return [body]
+
+
+def _headings_before(body: Element, parts: list[Element]) -> Iterator[Element]:
+    """The title of a page often stands above its `main`."""
+    for element in body.iter("h1"):
+        if not any(part in element.iterancestors() for part in parts):
+            yield element
+
+
+class _Weights:
+    """How much text the elements of a page hold, and how much of it is in links."""
+
+    def __init__(self, body: Element) -> None:
+        self._text: dict[Element, int] = {}
+        self._linked: dict[Element, int] = {}
+        self._add(body)
+        self.unlinked_chars = max(self._text[body] - self._linked[body], 1)
+
+    @classmethod
+    def unlinked(cls, element: Element) -> int:
+        return cls(element).unlinked_chars
+
+    def _add(self, body: Element) -> None:
+        from lxml import etree
+
+        for _, element in etree.iterwalk(body, events=("end",)):
+            text = len("".join((element.text or "").split()))
+            linked = 0
+            for part in element:
+                text += self._text.get(part, 0) + len("".join((part.tail or "").split()))
+                linked += self._linked.get(part, 0)
+            self._text[element] = text
+            self._linked[element] = text if element.tag == "a" else linked
+
+    def is_boilerplate(self, element: Element) -> bool:
+        tag, role = element.tag, (element.get("role") or "").lower()
+        text, linked = self._text.get(element, 0), self._linked.get(element, 0)
+        links = linked / max(text, 1)
+        share = (text - linked) / self.unlinked_chars
+        if tag == "nav" or role in _ROLES or _is_foot(element):
+            return not _has_paragraphs(element)
+        if share > _MOST_LOST:
+            return False
+        if tag in _REPLACED:
+            return True
+        if tag == "aside":
+            return not _is_inside(element, *_PARTS) and (links > 0.3 or text < 40)
+        if tag == "form":
+            return not _has_paragraphs(element)
+        if tag not in _BLOCKS:
+            return False
+        if _NAMES.search(_names(element)):
+            return links > 0.3 or text < 200
+        return links > 0.8 and text > 0 and len(element.findall(".//a")) > 3
+
+
+def _has_paragraphs(element: Element) -> bool:
+    return sum(len("".join(p.itertext()).split()) > 20 for p in element.iter("p")) > 1
+
+
+def _is_foot(element: Element) -> bool:
+    return bool(element.tag == "footer" and not _is_inside(element, *_PARTS, "blockquote"))
+
+
+def _is_inside(element: Element, *tags: str) -> bool:
+    return any(ancestor.tag in tags for ancestor in element.iterancestors())
+
+
+def _names(element: Element) -> str:
+    return _CAMEL.sub("-", f"{element.get('class') or ''} {element.get('id') or ''}").lower()
+
+
+def _drop(element: Element) -> None:
+    """Take it out of its page; what follows it stays."""
+    parent = element.getparent()
+    if parent is None:
+        return
+    if element.tail:
+        before = element.getprevious()
+        if before is None:
+            parent.text = (parent.text or "") + element.tail
+        else:
+            before.tail = (before.tail or "") + element.tail
+    parent.remove(element)

@@ -1,0 +1,98 @@
+"""A presentation -> Markdown: titles are headings, a table one row a line, notes below a slide."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from trainer.corpus.examples import Unusable
+from trainer.corpus.packages import Element, Package, child, kind_of, open_package, value
+
+_TITLES = ("title", "ctrTitle")
+_DECORATION = ("ftr", "sldNum", "dt", "hdr", "sldImg")
+
+
+def pptx(path: Path) -> Iterator[str]:
+    """The words of each slide in the order in which they are shown."""
+    with open_package(path) as package:
+        main = next(iter(package.related("", "officeDocument")), "ppt/presentation.xml")
+        if main not in package:
+            raise Unusable("it is no readable .pptx (it holds no presentation)")
+        targets = package.targets(main)
+        listed = child(package.xml(main), "sldIdLst")
+        for slide in listed if listed is not None else ():
+            part = targets.get(_relationship(slide), "")
+            if part in package:
+                yield from _slide(package, part)
+
+
+def _slide(package: Package, part: str) -> Iterator[str]:
+    yield from _blocks(_shapes(package.xml(part)))
+    for diagram in package.related(part, "diagramData"):
+        yield from _texts(e for e in package.xml(diagram).iter() if kind_of(e) == "p")
+    for notes in package.related(part, "notesSlide"):
+        yield from _blocks(_shapes(package.xml(notes)))
+
+
+def _shapes(element: Element) -> Iterator[Element]:
+    """Those that hold text, also inside of groups, each once."""
+    for part in element:
+        match kind_of(part):
+            case "sp" | "tbl":
+                yield part
+            case "Fallback":
+                continue
+            case _:
+                yield from _shapes(part)
+
+
+def _blocks(shapes: Iterable[Element]) -> Iterator[str]:
+    titles_first = sorted(shapes, key=lambda shape: _placeholder(shape) not in _TITLES)
+    for shape in titles_first:
+        if kind_of(shape) == "tbl":
+            rows = (row for row in shape if kind_of(row) == "tr")
+            lines = (" | ".join(_cell(c) for c in row if kind_of(c) == "tc") for row in rows)
+            if shown := [line for line in lines if line.strip(" |")]:
+                yield "\n".join(shown) + "\n\n"
+        elif _placeholder(shape) in _TITLES:
+            if words := " ".join(_words(shape).split()):
+                yield f"# {words}\n\n"
+        elif _placeholder(shape) not in _DECORATION:
+            body = child(shape, "txBody")
+            yield from _texts(body if body is not None else ())
+
+
+def _texts(paragraphs: Iterable[Element]) -> Iterator[str]:
+    lines = [words for p in paragraphs if (words := _words(p).strip())]
+    if lines:
+        yield "\n".join(lines) + "\n\n"
+
+
+def _placeholder(shape: Element) -> str:
+    for part in ("nvSpPr",):
+        found = child(shape, part, "nvPr", "ph")
+        if found is not None:
+            return value(found, "type") or "body"
+    return ""
+
+
+def _cell(cell: Element) -> str:
+    is_covered = value(cell, "hMerge") == "1" or value(cell, "vMerge") == "1"
+    return "" if is_covered else " ".join(_words(cell).split())
+
+
+def _words(element: Element) -> str:
+    """All text below it; paragraphs and line breaks part lines."""
+    found = []
+    for part in element.iter():
+        kind = kind_of(part)
+        if kind == "t":
+            found.append(part.text or "")
+        elif kind in ("br", "p"):
+            found.append("\n")
+        elif kind == "tab":
+            found.append("\t")
+    return "".join(found)
+
+
+def _relationship(slide: Element) -> str:
+    """Its `r:id`; it also has an `id` of its own, a number."""
+    return next((v for key, v in slide.attrib.items() if key.endswith("}id")), "")
