@@ -15,14 +15,13 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "demo-output"
-# Everything else is decided from the data. q and v alone are too little of so small a model.
+# Where things are; how it is trained is decided from the data.
 SETTINGS = {
     "DATA_URI": "examples/data",
     "EVAL_URI": "examples/heldout",
     "OUTPUT_URI": str(OUTPUT),
     "SCRATCH_DIR": str(OUTPUT / ".scratch"),
     "BASE_MODEL": "builtin:tiny",
-    "RECIPE": "facts",
 }
 SHOWN = 8
 

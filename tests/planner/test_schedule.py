@@ -43,6 +43,14 @@ def test_data_of_any_size_has_enough_steps_or_steps_of_one_block() -> None:
         assert steps >= ENOUGH_STEPS or found.step_blocks == 1
 
 
+def test_a_narrower_model_takes_more_and_smaller_steps() -> None:
+    """The built-in one, 256 wide: 87 % in 1,126 steps of one block, 82 in 563 of two."""
+    assert schedule(22, hidden=256).step_blocks == 1
+    assert (
+        schedule(22, hidden=SMOLLM2).step_blocks == schedule(22, hidden=LLAMA_2_7B).step_blocks == 2
+    )
+
+
 def test_a_wide_adapter_passes_over_large_data_less_often() -> None:
     """It goes on learning the records by heart where one on attention has long stopped."""
     assert schedule(2939, TARGET_MODULES="all-linear").epochs == pytest.approx(3.1)

@@ -22,7 +22,7 @@ ROOT_PASSES = 240  # passes times the root of the blocks: 138 blocks (1,200 reco
 FEWEST_PASSES, MOST_PASSES = 3.0, 60.0
 MOST_WIDE_BLOCKS = 9_000  # in all passes: an adapter on more than attention gets worse beyond
 PROSE_SHARE = 0.25  # of the passes: prose teaches style, which few passes do, and not facts
-ENOUGH_STEPS = 350  # fewer were not enough at any rate
+ENOUGH_STEPS = 350  # fewer were not enough at any rate; more of them where a model is narrower
 STEP_BLOCKS = (16, 8, 4, 2, 1)
 WARMUP_RATIO = 0.03
 # Peak rates at 4 blocks a step and a width of 576; the optimum falls with the width.
@@ -55,7 +55,7 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     epochs = settings.epochs
     if epochs is None:
         epochs = _passes(blocks, records, wide=not _is_attention(settings.target_modules))
-    step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs, blocks)
+    step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs, blocks, hidden)
     filled = min(step_blocks, blocks)  # a step does not reach over the end of a pass
     if settings.max_steps is not None:
         epochs = round(settings.max_steps * filled / max(blocks, 1), 2)
@@ -77,11 +77,16 @@ def _passes(blocks: int, records: int, *, wide: bool) -> float:
     return round(min(max(passes, FEWEST_PASSES), MOST_PASSES), 1)
 
 
-def _step_blocks(settings: Settings, epochs: float, blocks: int) -> int:
+def _step_blocks(settings: Settings, epochs: float, blocks: int, hidden: int) -> int:
     """The most blocks a step that leave enough steps; a multiple of a micro-batch that is given."""
     micro = settings.batch_size or 1
     possible = (n for n in STEP_BLOCKS if n % micro == 0 and n <= blocks)
-    return next((n for n in possible if _steps(epochs, blocks, n) >= ENOUGH_STEPS), micro)
+    enough = _enough_steps(hidden)
+    return next((n for n in possible if _steps(epochs, blocks, n) >= enough), micro)
+
+
+def _enough_steps(hidden: int) -> int:
+    return round(ENOUGH_STEPS * max(1.0, WIDTH / hidden))
 
 
 def _steps(epochs: float, blocks: int, step_blocks: int) -> float:
@@ -109,7 +114,7 @@ def _reasons(
         what = "records teach facts when they are met often" if records else "prose teaches style"
         yield f"{chosen.epochs:g} passes over {blocks:,} blocks: {what}"
     if settings.effective_batch_size is None:
-        yield _blocks_a_step(chosen, blocks, settings.batch_size)
+        yield _blocks_a_step(chosen, blocks, settings.batch_size, _enough_steps(hidden))
     if settings.learning_rate is None:
         kind = (
             "attention alone" if _is_attention(settings.target_modules) else "more than attention"
@@ -117,15 +122,16 @@ def _reasons(
         yield f"a peak rate of {chosen.learning_rate:g}: an adapter on {kind}, width {hidden:,}"
 
 
-def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None) -> str:
+def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None, enough: int) -> str:
     unit = "block" if chosen.step_blocks == 1 else "blocks"
     if micro_batch is not None and micro_batch == chosen.step_blocks:
         return f"{chosen.step_blocks} {unit} a step: one micro-batch, as QLORA_BATCH_SIZE says"
-    if _steps(chosen.epochs, blocks, chosen.step_blocks) < ENOUGH_STEPS:
+    if _steps(chosen.epochs, blocks, chosen.step_blocks) < enough:
         return f"{chosen.step_blocks} {unit} a step: so little data has no more steps"
-    return f"{chosen.step_blocks} {unit} a step: that leaves {ENOUGH_STEPS} steps and more"
+    return f"{chosen.step_blocks} {unit} a step: that leaves {enough} steps and more"
 
 
 def log_schedule(schedule: Schedule) -> None:
-    for reason in schedule.reasons:
-        log.info("schedule: %s", reason, extra=figures(**schedule.to_json()))
+    """One line for each reason; the figures stand beside the first."""
+    for number, reason in enumerate(schedule.reasons):
+        log.info("schedule: %s", reason, extra={} if number else figures(**schedule.to_json()))
