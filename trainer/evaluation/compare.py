@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+MOST_MERGED = 32  # answers of each kind that are compared with the merged model's
+
 log = logging.getLogger(__name__)
 
 NO_LOSS = None, None  # and none at the ends
@@ -184,7 +186,7 @@ def compare(
         trained = None
         if trained_questions:
             trained = score(NO_LOSS, trained_questions, answerer.answers(trained_questions))
-    replies = [*tuned.replies, *(trained.replies if trained else ())]
+    replies = [*tuned.replies[:MOST_MERGED], *(trained.replies[:MOST_MERGED] if trained else ())]
     merged = None
     if stored is not None and replies:
         merged = MergedAnswers(len(replies), same_when_merged(model, replies, stored))

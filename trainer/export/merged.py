@@ -82,6 +82,6 @@ def _card(start: Start) -> str:
 
 {start.sentence()}
 
-Load it in 16 bits and ask it greedily, as the adapter was tested. Quantised to four bits it is
-another model again: that rounds away as much as the adapter changes, or more.
+Load it in 16 bits and ask it greedily, as the adapter was tested. Never quantise it to NF4 again:
+that can round away all that the adapter changes, and leave the base.
 """

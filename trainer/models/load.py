@@ -50,8 +50,8 @@ def load_base(
     frozen = frozen or WholeBase()
     if hasattr(base.config, MERGED):
         log.warning(
-            "%s holds a merged adapter, of which NF4 rounds much away: without one of its own it "
-            "answers worse than it does in 16 bits",
+            "%s holds a merged adapter, which NF4 can round away whole, so that the base is left; "
+            "name that base, and use the adapter itself",
             base.name,
         )
     try:
