@@ -125,6 +125,7 @@ def _train_and_publish(start: Start) -> None:
     _import_training()
     tokenizer = _tokenizer(start.job)
     data = _prepare_data(start, tokenizer)
+    record_tokenizer.settle_answers(tokenizer, thinks=data.thinks)
     schedule = _choose_schedule(start.job, data)
     execution = _choose_execution(start, schedule)
     model = _load_model(start, tokenizer, execution)
@@ -159,6 +160,8 @@ def _tokenizer(job: Job) -> "PreTrainedTokenizerBase":
     tokenizer = job.base.tokenizer()
     if (reason := chat_template.ensure_chat_template(tokenizer)) is not None:
         log.info("%s", reason)
+    if job.settings.system_prompt:
+        record_tokenizer.give_system_prompt(tokenizer, job.settings.system_prompt)
     return tokenizer
 
 

@@ -41,6 +41,9 @@ class DataSettings:
     question_column: str = option("", "column that holds the questions", shown=GUESSED)
     answer_column: str = option("", "column that holds the answers", shown=GUESSED)
     text_column: str = option("", "column that holds plain text", shown=GUESSED)
+    system_prompt: str = option(
+        "", "system prompt of records that have none; the adapter is asked with it too"
+    )
     max_length: int = option("512", "tokens in a block", WHOLE, least=16)
     max_skipped_share: float = option(
         "0.1",

@@ -1,7 +1,7 @@
 """Ordinary text gets the tokens of the tokenizer's own template, with no stray space."""
 
 import pytest
-from support.records import CHATML, INST, THINK, one
+from support.records import CHATML, INST, one
 from support.tokenizers import BUILD, make_tokenizer
 
 from trainer.corpus.examples import Conversation, Message
@@ -10,7 +10,7 @@ from trainer.tokenization.plain_text import PlainTextTokenizer
 
 
 @pytest.mark.parametrize("kind", BUILD)
-@pytest.mark.parametrize("template", [FALLBACK_TEMPLATE, CHATML, INST, THINK])
+@pytest.mark.parametrize("template", [FALLBACK_TEMPLATE, CHATML, INST])
 def test_ordinary_words_get_the_ids_of_the_tokenizers_own_template(kind, template):
     tokenizer = make_tokenizer(kind, template)
     turns = [("user", "What is an answer?"), ("assistant", "12 hours"), ("user", "The fox")]

@@ -26,7 +26,7 @@ def test_special_tokens_inside_contents_stay_text(templated_tokenizer):
 
 def test_white_space_that_a_special_token_swallows_is_swallowed():
     tokenizer = make_tokenizer("llama", CHATML)
-    before = len(question_ids(tokenizer, "Why?"))
+    before = len(question_ids(make_tokenizer("llama", CHATML), "Why?"))
     tokenizer.add_tokens([AddedToken("<|assistant|>", special=True, rstrip=True)])
     expected = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Why?"}], add_generation_prompt=True, return_dict=False

@@ -102,10 +102,11 @@ class Message:
 @dataclass(frozen=True)
 class Conversation:
     """Turns of which the assistant's are trained, at least one; `tools` is the text of the JSON
-    list of the tools that it may call."""
+    list of the tools that it may call. `where` it was read is for a person: "faq.jsonl line 31"."""
 
     messages: tuple[Message, ...]
     tools: str = ""
+    where: str = field(default="", compare=False, repr=False)
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from trainer.corpus.decoding import (
 from trainer.corpus.docx import docx
 from trainer.corpus.epub import epub
 from trainer.corpus.examples import (
+    Conversation,
     Heading,
     Item,
     Notice,
@@ -214,7 +215,10 @@ def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item
             continue
         where, record = row
         try:
-            yield records.example(record)
+            example = records.example(record)
+            if isinstance(example, Conversation):
+                example = replace(example, where=where)
+            yield example
         except Unusable as refused:
             yield SkippedRecord(where, str(refused))
     if is_empty:

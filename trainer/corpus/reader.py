@@ -1,13 +1,22 @@
 """All files of a corpus -> its examples, one after the other, and what was left out."""
 
 import stat
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainer.corpus import formats
 from trainer.corpus.columns import Columns
-from trainer.corpus.examples import Example, Item, Notice, SkippedRecord, Unusable, printable
+from trainer.corpus.examples import (
+    Conversation,
+    Example,
+    Item,
+    Notice,
+    SkippedRecord,
+    Unusable,
+    printable,
+)
 from trainer.corpus.formats import SUFFIXES, Format, format_of
 from trainer.corpus.leftovers import is_leftover
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
@@ -51,6 +60,23 @@ class Tally:
     @property
     def usable(self) -> int:
         return self.examples - sum(end - start for start, end in self.void)
+
+    def refuse(self, found: Iterable[tuple[int, str]]) -> None:
+        """Leave out these examples after all: (number, where it stands and why), in order. Not
+        those of a file that turned out to be unusable itself."""
+        void = sorted(self.void)
+        starts = [first for first, _ in void]
+        for number, words in found:
+            at = bisect_right(starts, number) - 1
+            if at >= 0 and number < void[at][1]:
+                continue
+            if self.void and self.void[-1][1] == number:
+                self.void[-1] = (self.void[-1][0], number + 1)
+            else:
+                self.void.append((number, number + 1))
+            self.unusable += 1
+            for names in (self.skipped, self.unusable_first):
+                names += [words][: KEPT_REASONS - len(names)]
 
     def add(self, other: "Tally") -> None:
         """What a reading of the sources behind these came upon."""
@@ -153,6 +179,8 @@ class Reader:
                     tally.keep_notice(f"{printable(source.name)}: {item.words}")
                 elif isinstance(item, SkippedRecord):
                     self._refuse(source, item.reason, item.where)
+                elif isinstance(item, Conversation):
+                    yield replace(item, where=f"{printable(source.name)} {item.where}".strip())
                 else:
                     yield item
         except Unusable as refused:

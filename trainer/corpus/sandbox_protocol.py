@@ -25,8 +25,8 @@ def encode_item(item: Item) -> bytes:
             parts: list[Any] = ["text", text, [[h.at, h.level, h.title] for h in headings]]
         case Completion(prompt, completion):
             parts = ["completion", prompt, completion]
-        case Conversation(messages, tools):
-            parts = ["conversation", [message.as_json() for message in messages], tools]
+        case Conversation(messages, tools, where):
+            parts = ["conversation", [message.as_json() for message in messages], tools, where]
         case SkippedRecord(where, reason):
             parts = ["refused", where, reason]
         case Notice(words):
@@ -42,8 +42,8 @@ def decode_item(line: bytes) -> Item:
             return Text(text, tuple(Heading(int(at), int(n), str(t)) for at, n, t in headings))
         case "completion", [str(prompt), str(completion)]:
             return Completion(prompt, completion)
-        case "conversation", [list(turns), str(tools)]:
-            return Conversation(tuple(map(Message.of_json, turns)), tools)
+        case "conversation", [list(turns), str(tools), str(where)]:
+            return Conversation(tuple(map(Message.of_json, turns)), tools, where)
         case "refused", [str(where), str(reason)]:
             return SkippedRecord(where, reason)
         case "notice", [str(words)]:

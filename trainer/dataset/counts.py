@@ -38,6 +38,8 @@ def count(train: Selection) -> dict[str, Any]:
         "tokens": int(rows["tokens"].sum(dtype=np.int64)),
         "trained_tokens": int(rows["trained"].sum(dtype=np.int64)),
         "trained_ends": int(rows["ends"].sum(dtype=np.int64)),
+        "framed_otherwise": int(rows["framed"].sum()),
+        "thoughts": int(rows["thought"].sum()),
         "truncated": int(rows["truncated"].sum()),
         "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),
     }
@@ -99,6 +101,13 @@ def log_counts(tally: Tally, counts: dict[str, Any]) -> None:
         log.warning("skipped %s", reason)
     for notice in tally.notices:
         log.warning("%s", notice)
+    if counts["framed_otherwise"]:
+        log.warning(
+            "%d records hold the frame of a chat template that is not the base's, or only part of "
+            "one; it is trained as plain text: give turns as messages, or question and answer, and "
+            "the base's own template frames them",
+            counts["framed_otherwise"],
+        )
     if counts["duplicates"] or counts["near_duplicates"]:
         log.info(
             "left out %d copies and %d near copies",

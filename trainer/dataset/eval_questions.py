@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.corpus.examples import Conversation, Example
+from trainer.tokenization.turns import split_thought
 
 MOST_QUESTIONS = 128  # answered twice; more would make the evaluation longer than a short run
 MOST_TRAINED = 32  # of those that were trained, answered once
@@ -24,5 +25,6 @@ def questions_of(examples: Sequence[Example], most: int = MOST_QUESTIONS) -> lis
     for record in sorted(examples, key=lambda e: e.key):
         if isinstance(record, Conversation) and [m.role for m in record.messages] == _ONE_TURN:
             asked, answered = record.messages
-            found.append(Question(asked.content, answered.content.strip()))
+            if reference := split_thought(answered.content)[1].strip():  # empty beside a call
+                found.append(Question(asked.content, reference))
     return found[:most]

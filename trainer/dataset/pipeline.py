@@ -45,6 +45,11 @@ class Data:
     """some that are trained, beside those"""
     counts: dict[str, Any]
 
+    @property
+    def thinks(self) -> bool:
+        """Whether most answers that are trained begin with a thought."""
+        return bool(2 * self.counts["thoughts"] > self.counts["records"])
+
 
 @dataclass(frozen=True, eq=False)
 class _Split:

@@ -23,7 +23,7 @@ from trainer.models.safetensors_files import StoredTensor, read_header
 from trainer.models.weight_files import fetch_weights
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
-from trainer.tokenization.record_tokenizer import RecordTokenizer, stop_ids
+from trainer.tokenization.record_tokenizer import stop_ids, tokenizer_of_records
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,7 +137,7 @@ def describe_tokenizer(writer: gguf.GGUFWriter, tokenizer: Any, words: Vocabular
     ):
         if token is not None:
             add(token)
-    writer.add_add_bos_token(bool(RecordTokenizer(tokenizer).bos_ids))
+    writer.add_add_bos_token(bool(tokenizer_of_records(tokenizer).bos_ids))
     writer.add_chat_template(tokenizer.get_chat_template())
 
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.corpus.examples import Message
 from trainer.runtime.templates import render
-from trainer.tokenization.record_tokenizer import RecordTokenizer, stop_ids
+from trainer.tokenization.record_tokenizer import stop_ids, tokenizer_of_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_QUESTION = "qquestionq"
 TEMPLATE = Path(__file__).with_name("Modelfile.jinja")
 
 
@@ -25,8 +27,14 @@ def modelfile(tokenizer: "PreTrainedTokenizerBase", parts: Sequence[str], base: 
 
 def _frame(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     """The template's text around a question, without a start token that Ollama adds itself."""
-    records = RecordTokenizer(tokenizer)
-    before, after = records.template.frame(("user",), generation=True)
+    records = tokenizer_of_records(tokenizer)
+    spans = records.prompt((Message("user", _QUESTION),))
+    before, _, after = "".join(span.text for span in spans).rpartition(_QUESTION)
     if records.bos_ids and tokenizer.bos_token:
         before = before.removeprefix(str(tokenizer.bos_token))
-    return before, after
+    return _as_text(before), _as_text(after)
+
+
+def _as_text(frame: str) -> str:
+    """For a Go template between three quotes."""
+    return frame.replace("{{", '{{ "{{" }}').replace('"""', '{{ "\\"\\"\\"" }}')

@@ -1,6 +1,6 @@
 """A fine-tuned model that answers questions."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import DataError
 from trainer.inference.as_merged import compute_as_merged
 from trainer.inference.generate import Answerer
+from trainer.inference.thoughts import without_thought
 from trainer.models import adapters, load
 from trainer.runtime import device, lean_imports
 from trainer.settings import Settings
-from trainer.tokenization.record_tokenizer import question_ids
+from trainer.tokenization.record_tokenizer import question_ids, thought_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +52,12 @@ class ChatModel:
                 f"the question has {len(ids)} tokens, more than the model reads; shorten it"
             )
         most = min(room, MAX_CHAT_ANSWER_TOKENS)
+        with closing(self._pieces(ids, most, tuned, is_ended)) as pieces:
+            yield from without_thought(pieces, thought_end(self.tokenizer))
+
+    def _pieces(
+        self, ids: Sequence[int], most: int, tuned: bool, is_ended: Callable[[], bool]
+    ) -> Generator[str, None, None]:
         text = TextPieces(self.tokenizer)
         with closing(self.answerer.stream(ids, most, tuned=tuned)) as tokens:
             for token in tokens:

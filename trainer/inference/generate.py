@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer.dataset.eval_questions import Question
 from trainer.runtime.device import out_of_memory
-from trainer.tokenization.record_tokenizer import question_ids, stop_ids
+from trainer.tokenization.record_tokenizer import answer_of, question_ids, stop_ids, thought_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
+MAX_THOUGHT_TOKENS = 256  # before it, where answers begin with a thought
 MAX_REFERENCE_ANSWER_TOKENS = 256  # a question that has a reference is answered no longer
 
 
@@ -72,6 +73,8 @@ class Answerer:
         """Answers at most twice as long as the longest reference."""
         references = [len(self._tokenizer(q.answer).input_ids) for q in questions]
         longest = min(max(references, default=0) * 2 + 8, MAX_REFERENCE_ANSWER_TOKENS)
+        if thought_end(self._tokenizer):
+            longest += MAX_THOUGHT_TOKENS
         return self.replies([q.question for q in questions], longest, tuned=tuned)
 
     def replies(
@@ -114,8 +117,8 @@ class Answerer:
 
     def _reply(self, prompt: list[int], ids: list[int]) -> Reply:
         stopped = ids[-1] in self._ends
-        text = self._tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
-        return Reply(str(text).strip(), stopped, tuple(prompt), tuple(ids))
+        text = answer_of(self._tokenizer, ids[:-1] if stopped else ids)
+        return Reply(text, stopped, tuple(prompt), tuple(ids))
 
 
 def choose_decoder(model: Any, ends: Sequence[int], pad: int) -> Decoder:

@@ -40,6 +40,7 @@ class RecordedSettings(_FromJson):
     target_modules: Sequence[str]
     recorded: Mapping[str, Any] = field(repr=False)
     """by name, of every setting; this is what stands in `run.json`"""
+    system_prompt: str = ""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:

@@ -1,22 +1,38 @@
 """How the turns of a conversation become text: the tokenizer's chat template, or a fallback.
 
-A template is rendered with placeholders for the contents, once for each sequence of roles: what
-it writes around them is the frame of every conversation of those roles.
+Each conversation is rendered by the template itself, so that what is trained and asked is what the
+template writes. A second rendering, with marks around the contents, tells where those stand; it is
+used only where it is the first one but for the marks.
 """
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import DataError
+from trainer.corpus.examples import Conversation, Message, Unusable
+from trainer.tokenization import watched_words
+from trainer.tokenization.marks import Marks, Region
 from trainer.tokenization.special_tokens import SpecialTokens
+from trainer.tokenization.style_probe import style_of
+from trainer.tokenization.template_defaults import thinks_by_default
+from trainer.tokenization.turns import (
+    HIDDEN_CLOSING,
+    Turn,
+    TurnStyle,
+    as_turns,
+    has_thoughts,
+    thought_of,
+    with_system_in_user,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Some templates write today's date. A run resumed tomorrow must see the same tokens, so it is
 # always the day that the Llama 3 templates fall back to.
-_FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 
 FALLBACK_TEMPLATE = r"""
 {{ bos_token }}
@@ -30,6 +46,14 @@ FALLBACK_TEMPLATE = r"""
 {%- if add_generation_prompt %}{{ '### Answer:\n' }}{% endif -%}
 """.strip()
 
+# Of conversations that are rendered to look at them.
+_WORD, _ANSWER, _THOUGHT = "qquestionq", "qanswerq", "qthoughtq"
+MOST_TURNS = 2048  # a template may take a turn's time for each pair of turns
+_TEMPLATE_ERRORS = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError),
+    *(ValueError, AssertionError),
+)
+
 
 def ensure_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     """Give `tokenizer` the fallback template if it has none, and say so; None if it has one.
@@ -42,75 +66,166 @@ def ensure_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     return "the tokenizer has no chat template; questions are worded as ### Question / ### Answer"
 
 
-class ChatTemplate:
-    """The text around contents, as one tokenizer's template writes it; keeps its renderings.
+@dataclass(frozen=True)
+class Rendering:
+    """A conversation as the template writes it, and where its contents stand in `text`."""
 
-    Its methods raise DataError if the template refuses or leaves out a turn.
-    """
+    messages: tuple[Message, ...]
+    text: str
+    regions: list[Region]
+    dropped: frozenset[int]
+    """assistant turns whose thought the template leaves out"""
+
+
+class ChatTemplate:
+    """One tokenizer's template. Several threads may use it together."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", special: SpecialTokens) -> None:
         self._tokenizer: Any = tokenizer
         self._special = special
         own = self._tokenizer.chat_template and self._tokenizer.get_chat_template()
-        self._template: str = _FIXED_DATE + (own or FALLBACK_TEMPLATE)
-        self._frames: dict[tuple[tuple[str, ...], bool], tuple[str, ...]] = {}
+        self._template: str = FIXED_DATE + (own or FALLBACK_TEMPLATE)
+        self.thinks: bool = thinks_by_default(self._template)
+        """whether an answer that is asked for begins with a thought"""
+        self._openings: dict[bool, tuple[str, str]] = {}
 
-    def frame(self, roles: tuple[str, ...], generation: bool = False) -> tuple[str, ...]:
-        """The template's text around the contents of `roles`: one more string than roles.
+    @cached_property
+    def style(self) -> TurnStyle:
+        return style_of(self.written)
 
-        With `generation` the last one ends with the generation prompt.
-        """
-        asked = (roles, generation)
-        if asked not in self._frames:
-            self._frames[asked] = self._rendered_frame(roles, generation)
-        return self._frames[asked]
+    @cached_property
+    def _is_plain(self) -> Callable[[str], bool]:
+        return watched_words.is_plain(self._template)
 
-    def answer_header(self, roles: tuple[str, ...], before: str) -> tuple[str, str]:
-        """What opens an answer after `roles`: the part given at inference, then the rest.
+    def is_plain(self, conversation: Conversation) -> bool:
+        """Whether nothing that this conversation says changes what is written around it."""
+        return not conversation.tools and all(
+            not (m.thought or m.tool_calls or m.role == "tool") and self._is_plain(m.content)
+            for m in conversation.messages
+        )
 
-        `before` is the template's text in front of it in a finished conversation. The given part
-        is the template's generation prompt even where the template words a finished turn
-        differently: inference must find the tokens that were trained.
-        """
-        if not roles:
-            return before, ""
-        given = self.frame(roles, generation=True)[-1]
-        if roles[-1] == "assistant":
-            given = given.removeprefix(self.answer_end(roles))
-        return given, before.removeprefix(given) if before.startswith(given) else ""
-
-    def answer_end(self, roles: tuple[str, ...]) -> str:
-        """What ends the answer that closes `roles`: up to the template's own token, else eos."""
-        tail = self.frame(roles)[-1]
-        found = self._special.first_in(tail)
-        if found is None or found.group() == self._tokenizer.bos_token:
-            return str(self._tokenizer.eos_token)
-        return tail[: found.end()]
-
-    def _rendered_frame(self, roles: tuple[str, ...], generation: bool) -> tuple[str, ...]:
+    def written(
+        self,
+        turns: Sequence[Turn],
+        tools: Any = None,
+        *,
+        thinking: bool = False,
+        generation: bool = False,
+    ) -> str:
+        """What the template makes of `turns`. Raises Unusable for what it refuses."""
         from jinja2 import TemplateError
 
-        contents = [f"\ue000{at}\ue001" for at in range(len(roles))]
-        turns = [{"role": role, "content": c} for role, c in zip(roles, contents, strict=True)]
         try:
             text: str = self._tokenizer.apply_chat_template(
                 turns,
+                tools,
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=generation,
+                enable_thinking=thinking,
             )
-        except TemplateError as error:
-            raise DataError(
-                f"the tokenizer's chat template refuses a conversation of {_listed(roles)} "
-                f"({error}); change the data or the base model"
-            ) from error
-        if re.findall("\ue000\\d+\ue001", text) != contents:
-            raise DataError(
-                f"the tokenizer's chat template leaves out a turn of {_listed(roles)}; "
-                "merge that turn into another one or change the base model"
-            )
-        return tuple(re.split("\ue000\\d+\ue001", text))
+        except (TemplateError, *_TEMPLATE_ERRORS) as error:
+            raise Unusable(f"the chat template refuses it ({_one_line(error)})") from error
+        return text.replace(HIDDEN_CLOSING, "</think>")
+
+    def render(self, conversation: Conversation) -> Rendering:
+        """Raises Unusable where the template refuses a turn or leaves one out."""
+        messages = conversation.messages
+        if len(messages) > MOST_TURNS:
+            raise Unusable(f"it has {len(messages):,} turns; at most {MOST_TURNS:,} are rendered")
+        if not self.style.has_system:
+            messages = with_system_in_user(messages)
+        tools = json.loads(conversation.tools) if conversation.tools else None
+        thinking = has_thoughts(conversation)
+        marks = Marks([message.content + message.thought for message in messages])
+        turns = as_turns(messages, self.style, _unmarked)
+        text = self.written(turns, tools, thinking=thinking)
+        marked = as_turns(messages, self.style, marks.put)
+        found, regions = marks.take(self.written(marked, tools, thinking=thinking))
+        if found != text:
+            raise Unusable("the chat template words its turns by what they say")
+        return Rendering(messages, text, regions, _dropped(messages, marks.lost(regions)))
+
+    def opening(self, thinking: bool) -> tuple[str, str]:
+        """What the template writes behind a question to ask for an answer: (all of it, what of it
+        a question without an answer lacks)."""
+        if thinking not in self._openings:
+            self._openings[thinking] = self._opening(thinking)
+        return self._openings[thinking]
+
+    def _opening(self, thinking: bool) -> tuple[str, str]:
+        turns = as_turns((Message("user", _WORD),), self.style, _unmarked)
+        try:
+            asked = self.written(turns, thinking=thinking, generation=True)
+            without = self.written(turns, thinking=thinking)
+        except Unusable:
+            return "", ""
+        shared = len(shared_start(asked, without))
+        for token in self._special.all_in(asked):  # two may begin alike
+            if token.start() < shared < token.end():
+                shared = token.start()
+        return asked.rpartition(_WORD)[2], asked[shared:]
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The tokens that end an answer: of the last one, and of one that is followed by a question
+        where that is another. None where the template writes none."""
+        user, answer = Message("user", _WORD), Message("assistant", _ANSWER)
+        found = [
+            self._behind_answer((user, answer)),
+            self._behind_answer((user, answer, user, answer)),
+        ]
+        if own := self.end_in(shared_start(*found)):
+            return (own,)
+        firsts = [self._special.first_in(behind) for behind in found]
+        return tuple(dict.fromkeys(first.group() for first in firsts if first))
+
+    @cached_property
+    def thought_end(self) -> str:
+        """The text between a thought and the answer; empty where the template knows no thoughts."""
+        conversation = Conversation(
+            (Message("user", _WORD), Message("assistant", _ANSWER, thought=_THOUGHT))
+        )
+        try:
+            text = self.render(conversation).text
+        except Unusable:
+            return ""
+        return text.partition(_THOUGHT)[2].partition(_ANSWER)[0]
+
+    def _behind_answer(self, messages: tuple[Message, ...]) -> str:
+        """The text between the first answer and what follows it, without a token that begins."""
+        try:
+            text = self.written(as_turns(messages, self.style, _unmarked))
+        except Unusable:
+            return ""
+        behind = text.partition(_ANSWER)[2].partition(_WORD)[0]
+        return behind.partition(self._special.bos_token or "\0")[0]
+
+    def end_in(self, behind: str) -> str:
+        """From the first special token of a text to its last."""
+        tokens = list(self._special.all_in(behind))
+        return behind[tokens[0].start() : tokens[-1].end()] if tokens else ""
 
 
-def _listed(roles: Sequence[str]) -> str:
-    return ", ".join(roles[:6]) + (", …" if len(roles) > 6 else "")
+def shared_start(one: str, other: str) -> str:
+    """The longest text with which both begin."""
+    length = min(len(one), len(other))
+    at = next((at for at in range(length) if one[at] != other[at]), length)
+    return one[:at]
+
+
+def _dropped(messages: Sequence[Message], lost: Mapping[int, int]) -> frozenset[int]:
+    """The answers whose thought alone is lost; `lost` counts the parts of a message that are.
+    Raises Unusable where something else is."""
+    for at, parts in lost.items():
+        if not (messages[at].role == "assistant" and thought_of(messages[at]) and parts == 1):
+            raise Unusable(f"the chat template leaves out its turn {at + 1} ({messages[at].role})")
+    return frozenset(lost)
+
+
+def _unmarked(_message: int, text: str) -> str:
+    return text
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,7 +14,7 @@ from trainer.corpus.examples import Completion, Conversation, Example, Text
 from trainer.corpus.headings import Outline
 from trainer.labels import IGNORED
 from trainer.tokenization.chunking import best_boundary, text_boundary
-from trainer.tokenization.record_tokenizer import LabelledTokens, RecordTokenizer
+from trainer.tokenization.record_tokenizer import EncodedRecord, LabelledTokens, RecordTokenizer
 
 Tokens = npt.NDArray[np.int32]
 
@@ -28,12 +28,15 @@ _CONTEXT = 1 / 8
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An example as sequences. A record has one, or none where no trained token was left."""
+    """An example as sequences. A record has one, or none where no trained token was left; several
+    where its template leaves out the thoughts of earlier answers."""
 
     sequences: list[Tokens]
     truncated: bool = False
     prompt_tokens: int = 0
     """of a record that has no sequence"""
+    refused: str = ""
+    """why the chat template cannot word a record"""
 
 
 def ids_of(tokens: Tokens) -> Tokens:
@@ -68,16 +71,18 @@ def encode(examples: Sequence[Example], records: RecordTokenizer, max_length: in
             if isinstance(item, _Slice):
                 encoded[at].sequences.extend(next(sliced))
             else:
-                encoded[at] = _record(_signed(next(whole)), max_length)
+                encoded[at] = _record(next(whole), max_length)
     return encoded
 
 
-def _record(whole: Tokens, max_length: int) -> Encoded:
-    kept = whole[:max_length]
-    if trained(kept):
-        return Encoded([kept], truncated=len(kept) < len(whole))
-    prompt = int(np.argmax(whole >= 0)) if (whole >= 0).any() else len(whole)
-    return Encoded([], prompt_tokens=prompt)
+def _record(record: EncodedRecord, max_length: int) -> Encoded:
+    whole = [_signed(sequence) for sequence in record.sequences]
+    kept = [sequence[:max_length] for sequence in whole]
+    usable = [sequence for sequence in kept if trained(sequence)]
+    if usable:
+        return Encoded(usable, truncated=any(len(sequence) > max_length for sequence in whole))
+    prompts = [int(np.argmax(s >= 0)) if (s >= 0).any() else len(s) for s in whole]
+    return Encoded([], prompt_tokens=max(prompts, default=0), refused=record.refused)
 
 
 def _signed(record: LabelledTokens) -> Tokens:

@@ -1,5 +1,6 @@
 """Ordinary text to tokens: nothing in it becomes a special token, and no stray space joins it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.tokenization.word_table import TokenizedText, WordTable
@@ -19,9 +20,12 @@ class PlainTextTokenizer:
     tells.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", more_special: Sequence[str] = ()
+    ) -> None:
+        """`more_special` are added tokens that do not come of a text either."""
         self._tokenizer: Any = tokenizer
-        self._fast: Any = self._tokenizer.backend_tokenizer
+        self._fast: Any = _with_special(tokenizer.backend_tokenizer, more_special)
         self._fast.no_truncation()
         self._fast.no_padding()
         self._word_table = WordTable(self._encode, self._fast)
@@ -72,3 +76,14 @@ class PlainTextTokenizer:
         if ids[:length] == self._newline_ids:
             return ids[length:]
         return self._alone([text])[0]  # the newline merged with the text: no space was added
+
+
+def _with_special(fast: Any, tokens: Sequence[str]) -> Any:
+    """`fast`, or a copy to which `tokens` are special: only those can be kept out of a text."""
+    if not tokens:
+        return fast
+    from tokenizers import Tokenizer
+
+    copy = Tokenizer.from_str(fast.to_str())
+    copy.add_special_tokens(list(tokens))
+    return copy

@@ -12,36 +12,106 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from trainer.corpus.examples import Completion, Conversation, Message
-from trainer.errors import SettingsError
+from trainer.corpus.examples import (
+    Completion,
+    Conversation,
+    Example,
+    Message,
+    ToolCall,
+    Unusable,
+)
+from trainer.errors import DataError, SettingsError
 from trainer.labels import IGNORED
 from trainer.tokenization.chat_template import ChatTemplate
-from trainer.tokenization.loss_mask import spans_of
+from trainer.tokenization.framed_text import FramedText, frame_in
+from trainer.tokenization.loss_mask import LossMask
 from trainer.tokenization.plain_text import PlainTextTokenizer
 from trainer.tokenization.special_tokens import Segment, Span, SpecialTokens
+from trainer.tokenization.template_defaults import (
+    with_opening,
+    with_system_prompt,
+    with_thinking,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def question_ids(tokenizer: "PreTrainedTokenizerBase", question: str) -> list[int]:
-    """Exactly the tokens that precede the answer when `question` is trained."""
-    turns = (Message("user", question), Message("assistant", ""))
-    return prompt_ids(tokenizer, Conversation(turns))
+def question_ids(
+    tokenizer: "PreTrainedTokenizerBase", asked: str | Sequence[Message], tools: str = ""
+) -> list[int]:
+    """Exactly the tokens that precede the answer when `asked` is trained, a question or turns that
+    end with one: what `apply_chat_template` gives with a generation prompt. Raises DataError if
+    the chat template refuses them."""
+    turns = (Message("user", asked),) if isinstance(asked, str) else asked
+    records = tokenizer_of_records(tokenizer)
+    return records.tokenise([records.prompt(turns, tools)])[0].input_ids
 
 
 def prompt_ids(
     tokenizer: "PreTrainedTokenizerBase", example: Completion | Conversation
 ) -> list[int]:
-    """Exactly the tokens that precede the first trained token of `example`."""
-    records = RecordTokenizer(tokenizer)
-    given = list(takewhile(lambda span: not span.trained, records.spans(example)))
-    return records.tokenise([given])[0].input_ids
+    """Exactly the tokens that precede the last answer of `example`, or its completion."""
+    if isinstance(example, Conversation):
+        return question_ids(tokenizer, example.messages[:-1], example.tools)
+    records = tokenizer_of_records(tokenizer)
+    (spans,) = records.spans(example)
+    return records.tokenise([list(takewhile(lambda span: not span.trained, spans))])[0].input_ids
 
 
 def stop_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The tokens that end an answer: the template's end of turn and the end of text."""
-    return RecordTokenizer(tokenizer).stop_ids
+    return tokenizer_of_records(tokenizer).stop_ids
+
+
+def give_system_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> None:
+    """From now on a conversation without a system turn has this one, wherever `tokenizer` is used,
+    and wherever what it saves is. It has a chat template."""
+    has_system = tokenizer_of_records(tokenizer).template.style.has_system
+    own = tokenizer.get_chat_template()
+    tokenizer.chat_template = with_system_prompt(own, prompt, has_system)
+
+
+def settle_answers(tokenizer: "PreTrainedTokenizerBase", *, thinks: bool) -> None:
+    """From now on an answer is asked for as it was trained, with a thought in front of it or
+    without one, wherever `tokenizer` is used, and wherever what it saves is."""
+    own = tokenizer.get_chat_template()
+    if thinks or "enable_thinking" in own:
+        tokenizer.chat_template = with_thinking(own, thinks)
+    records = tokenizer_of_records(tokenizer)
+    asked, trained = records.openings()
+    if asked and asked != trained:
+        tokenizer.chat_template = with_opening(tokenizer.get_chat_template(), asked, trained)
+
+
+def answer_of(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of generated tokens without the thought in front of it; empty where that does not
+    end."""
+    return tokenizer_of_records(tokenizer).answer(list(ids))
+
+
+def thought_end(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """What stands between the thought of an answer and itself, as text without special tokens;
+    empty where answers do not begin with a thought."""
+    records = tokenizer_of_records(tokenizer)
+    if not records.template.thinks:
+        return ""
+    closing = [Span(records.template.thought_end or "</think>", trained=True)]
+    ids = records.tokenise([closing])[0].input_ids
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def tokenizer_of_records(tokenizer: "PreTrainedTokenizerBase") -> "RecordTokenizer":
+    """That of a tokenizer as it is now: what was found out about its template is kept."""
+    state = (tokenizer.chat_template, len(tokenizer))
+    if not (_LAST and _LAST[0] is tokenizer and _LAST[1] == state):
+        _LAST[:] = [tokenizer, state, RecordTokenizer(tokenizer)]
+    found: RecordTokenizer = _LAST[2]
+    return found
+
+
+# (tokenizer, what it was like, what was made for it): one at a time is in use.
+_LAST: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -50,6 +120,20 @@ class LabelledTokens:
 
     input_ids: list[int]
     labels: list[int]
+
+
+@dataclass(frozen=True)
+class EncodedRecord:
+    """The sequences of a record; none, and why, where the chat template refuses it."""
+
+    sequences: list[LabelledTokens]
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class _Spans:
+    spans: list[list[Span]]
+    refused: str = ""
 
 
 class RecordTokenizer:
@@ -65,23 +149,99 @@ class RecordTokenizer:
         self.eos_id: int = self._tokenizer.eos_token_id
         own_start = self._tokenizer("a")["input_ids"][:1]
         self.bos_ids: list[int] = own_start if own_start == [tokenizer.bos_token_id] else []
-        self._special = SpecialTokens(tokenizer)
+        template = str(tokenizer.chat_template and self._tokenizer.get_chat_template())
+        self._special = SpecialTokens(tokenizer, template)
         self.template = ChatTemplate(tokenizer, self._special)
-        self.plain = PlainTextTokenizer(tokenizer)
+        self._framed = FramedText(self.template, self._special)
+        self._mask = LossMask(self.template, self._special, self._tokenizer.eos_token)
+        self.plain = PlainTextTokenizer(tokenizer, self._special.not_called_special)
 
     @cached_property
     def stop_ids(self) -> list[int]:
         """The tokens that end an answer: the template's end of turn and the end of text."""
-        end = Span(self.template.answer_end(("user", "assistant")), trained=True)
-        return sorted({self.tokenise([[end]])[0].input_ids[-1], self.eos_id})
+        ends = {self.eos_id, *(self._last_trained() or ())}
+        # a template may end an answer with what opens the next question
+        for end in self.template.ends[:1]:
+            ends.add(self.tokenise([[Span(end, trained=True)]])[0].input_ids[-1])
+        return sorted(ends | self._ends_of_calls())
 
-    def spans(self, example: Completion | Conversation) -> list[Span]:
-        """As `loss_mask.spans_of`."""
-        return spans_of(example, self.template, self._tokenizer.eos_token)
+    def _ends_of_calls(self) -> set[int]:
+        call = ToolCall("a", "{}")
+        both = self._last_trained(call, call)
+        # some templates write one at a time
+        return both if both is not None else self._last_trained(call) or set()
 
-    def encode(self, examples: Sequence[Completion | Conversation]) -> list[LabelledTokens]:
+    def _last_trained(self, *calls: ToolCall) -> set[int] | None:
+        """The token that ends calls, empty where it ends each of them; None where the template
+        refuses them."""
+        answer = Message("assistant", "" if calls else "a", tool_calls=calls)
+        (found,) = self.encode([Conversation((Message("user", "a"), answer))])
+        if not found.sequences:
+            return None
+        labels = found.sequences[-1].labels
+        return {labels[-1]} if labels.count(labels[-1]) == 1 else set()
+
+    def spans(self, example: Completion | Conversation) -> list[list[Span]]:
+        """As `LossMask.spans`."""
+        return self._mask.spans(example)
+
+    def prompt(self, turns: Sequence[Message], tools: str = "") -> list[Span]:
+        """What is given before the answer to `turns`. Raises DataError if the chat template refuses
+        them."""
+        thought = "a" if self.template.thinks else ""
+        answer = Message("assistant", "a", thought=thought)
+        try:
+            return self._mask.prompt(Conversation((*turns, answer), tools))
+        except Unusable as refused:
+            roles = ", ".join(turn.role for turn in turns[:6])
+            raise DataError(
+                f"a conversation of {roles} cannot be asked: {refused}; change it or the base model"
+            ) from refused
+
+    def openings(self) -> tuple[str, str]:
+        """What follows a question where an answer is asked for: (as the template says, as it is
+        trained)."""
+        question = "qquestionq"
+        asked, _ = self.template.opening(self.template.thinks)
+        spans = self.prompt((Message("user", question),))
+        return asked, "".join(span.text for span in spans).rpartition(question)[2]
+
+    def answer(self, ids: list[int]) -> str:
+        """As `answer_of`."""
+        closing = self.template.thought_end
+        run = self.template.end_in(closing)
+        if run:
+            wanted = self.tokenise([[Span(run, trained=True)]])[0].input_ids
+            found = [at for at in range(len(ids)) if ids[at : at + len(wanted)] == wanted]
+            is_open = self.template.thinks and not found
+            ids = [] if is_open else ids[found[-1] + len(wanted) :] if found else ids
+            return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        _, mark, answer = text.rpartition(closing.strip() or "</think>")
+        if mark:
+            return answer.strip()
+        return "" if self.template.thinks else text.strip()
+
+    def recognised(self, example: Example) -> Example:
+        """The conversation that a text or a completion is, where this template frames it already;
+        else itself."""
+        if isinstance(example, Conversation) or not frame_in(example):
+            return example
+        return self._framed.as_conversation(example) or example
+
+    def encode(self, examples: Sequence[Completion | Conversation]) -> list[EncodedRecord]:
         """Tokens of whole records; a completion begins with bos if the tokenizer uses one."""
-        return self.tokenise([self.spans(example) for example in examples])
+        spans = [self._spans_or_reason(example) for example in examples]
+        sequences = iter(self.tokenise([one for found in spans for one in found.spans]))
+        return [
+            EncodedRecord([next(sequences) for _ in found.spans], found.refused) for found in spans
+        ]
+
+    def _spans_or_reason(self, example: Completion | Conversation) -> "_Spans":
+        try:
+            return _Spans(self.spans(example))
+        except Unusable as refused:
+            return _Spans([], str(refused))
 
     def tokenise(self, records: Sequence[Sequence[Span]]) -> list[LabelledTokens]:
         """Those of each list of spans, all texts in one call of the tokenizer."""

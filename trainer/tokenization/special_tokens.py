@@ -29,17 +29,29 @@ class Segment:
 
 
 class SpecialTokens:
-    """Those of one tokenizer, by their text."""
+    """Those of one tokenizer, by their text: what it calls special, and the other added tokens that
+    its `template` writes, such as `<think>`. White space that it writes is text."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str = "") -> None:
         added: dict[int, Any] = tokenizer.added_tokens_decoder
-        self._by_text = {token.content: token for token in added.values() if token.special}
+        self._by_text = {
+            token.content: token
+            for token in added.values()
+            if token.special or (token.content.strip() and token.content in template)
+        }
+        self.bos_token = tokenizer.bos_token
+        self.not_called_special = [
+            token.content for token in self._by_text.values() if not token.special
+        ]
         longest_first = sorted(self._by_text, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     def first_in(self, text: str) -> re.Match[str] | None:
         """The first special token of a template's `text`."""
         return self._pattern.search(text)
+
+    def all_in(self, text: str) -> Iterator[re.Match[str]]:
+        return self._pattern.finditer(text)
 
     def segments(self, spans: Sequence[Span]) -> list[Segment]:
         """Neighbouring texts of equal training joined, special tokens of the template apart."""

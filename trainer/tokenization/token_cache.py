@@ -41,6 +41,8 @@ EXAMPLE_ROW = np.dtype(
         ("chars", "<u4"),
         ("kind", "u1"),
         ("truncated", "?"),
+        ("framed", "?"),  # by a chat template that is not the base's: it is text
+        ("thought", "?"),  # an answer begins with one
         ("prompt", "<u4"),
         ("sequences", "<u4"),
         ("tokens", "<u4"),

@@ -23,6 +23,7 @@ from trainer.corpus.fact_keys import fact_keys
 from trainer.corpus.reader import Tally
 from trainer.runtime import malloc
 from trainer.tokenization.encode import Tokens, chars_of, encode
+from trainer.tokenization.framed_text import frame_in
 from trainer.tokenization.record_tokenizer import RecordTokenizer
 from trainer.tokenization.token_cache import (
     COLUMNS,
@@ -34,6 +35,7 @@ from trainer.tokenization.token_cache import (
     checksums_of,
     in_hex,
 )
+from trainer.tokenization.turns import has_thoughts
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ class _BatchQueue:
             self._send()
         while self._waiting:
             self._writer.add(self._waiting.popleft().result())
+        self._writer.count_refused()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -146,6 +149,7 @@ class _CacheWriter:
             file.seek(0, os.SEEK_END)
         self._saved_bytes = self._files["tokens"].tell()
         self._logged_at = time.monotonic()
+        self._refused: list[tuple[int, str, str]] = []
         if self.progress.source:
             log.info("tokenising goes on with file %d", self.progress.source + 1)
 
@@ -164,6 +168,8 @@ class _CacheWriter:
     def add(self, batch: "_EncodedBatch") -> None:
         number = self._files["rows"].tell() // EXAMPLE_ROW.itemsize
         batch.columns["documents"] += number
+        for at, where, reason in batch.refused:
+            self._refused.append((number + at, where, reason))
         for name, file in self._files.items():
             data = batch.columns[name].tobytes()
             file.write(data)
@@ -188,6 +194,13 @@ class _CacheWriter:
 
     def _keep(self, found: list[_Kept]) -> None:
         self.progress.conversations = _extremes(self.progress.conversations + found)
+
+    def count_refused(self) -> None:
+        """Into the tally, which the reader does not change meanwhile."""
+        self.progress.tally.refuse(
+            (number, f"{where}: {reason}") for number, where, reason in self._refused
+        )
+        self._refused.clear()
 
     def save(self, source: int) -> None:
         """All before `source` is written and on the disk, and nothing else is under way."""
@@ -225,10 +238,12 @@ class _EncodedBatch:
     columns: dict[str, Any]
     conversations: list[_Kept]
     """those of one question and one answer, with their number in the batch"""
+    refused: list[tuple[int, str, str]]
+    """(number in the batch, where it stands, why) of those that the chat template refuses"""
 
 
 def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _EncodedBatch:
-    examples = [example for _, example in batch]
+    examples = [records.recognised(example) for _, example in batch]
     encoded = encode(examples, records, max_length)
     sequences = [tokens for example in encoded for tokens in example.sequences]
     signatures = signatures_of(examples, [chars_of(example) for example in examples])
@@ -240,6 +255,8 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
     rows["source"] = [source for source, _ in batch]
     rows["kind"] = [KINDS.index(type(example)) for example in examples]
     rows["truncated"] = [example.truncated for example in encoded]
+    rows["framed"] = [bool(frame_in(example)) for example in examples]
+    rows["thought"] = [isinstance(e, Conversation) and has_thoughts(e) for e in examples]
     rows["prompt"] = [example.prompt_tokens for example in encoded]
     rows["sequences"] = [len(example.sequences) for example in encoded]
     lengths = np.array([len(tokens) for tokens in sequences], np.int32)
@@ -253,7 +270,12 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
         "documents": signatures.documents,
         "sketches": signatures.sketches,
     }
-    return _EncodedBatch(columns, _single_turns(examples, rows))
+    refused = [
+        (at, getattr(examples[at], "where", "") or "a framed text", found.refused)
+        for at, found in enumerate(encoded)
+        if found.refused
+    ]
+    return _EncodedBatch(columns, _single_turns(examples, rows), refused)
 
 
 def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: list[int]) -> None:
