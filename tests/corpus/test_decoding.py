@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from support.corpora import read_named
+from support.corpora import read_files, read_named
 
-from trainer.corpus.examples import Text
+from trainer.corpus.decoding import declared_charset, page_text
+from trainer.corpus.examples import Text, Unusable
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -41,3 +42,43 @@ def test_other_encodings_are_detected_and_the_guess_is_named(tmp_path, encoding,
 def test_a_byte_behind_the_first_mebibyte_is_counted_from_the_start(tmp_path):
     corpus = read_named(tmp_path, a_txt=b"x" * ((1 << 20) - 1) + b"\xc3(")
     assert corpus.notices[0].startswith("a.txt: byte 1048575 is not UTF-8; read as cp1252")
+
+
+HUNGARIAN = "<p>A könyveket később is vissza lehet hozni. Őrizze meg a jegyet.</p>"
+
+
+@pytest.mark.parametrize(
+    "head, codec",
+    [
+        ('<meta charset="iso-8859-2">', "iso8859-2"),
+        ("<META http-equiv=Content-Type content='text/html; charset=windows-1250'>", "cp1250"),
+        ('<?xml version="1.0" encoding="ISO-8859-2"?>', "iso8859-2"),
+        ('<meta charset="iso-8859-2">', "utf-8"),  # sound UTF-8 is UTF-8 whatever it says
+        ('<meta charset="nonsense">', "cp1250"),
+    ],
+)
+def test_a_page_is_in_the_encoding_that_it_declares(tmp_path, head, codec):
+    page = f"<html><head>{head}</head><body>{HUNGARIAN}</body></html>"
+    corpus = read_files(tmp_path, {"a.html": page.encode(codec)})
+    assert "később" in corpus.examples[0].text and "Őrizze" in corpus.examples[0].text
+    assert bool(corpus.notices) == ("nonsense" in head)
+    assert "Őrizze" in page_text(page.encode(codec)) or "nonsense" in head
+
+
+def test_a_page_of_seven_bits_is_in_the_encoding_that_it_declares(tmp_path):
+    page = '<meta charset="iso-2022-jp"><p>図書館は八時から</p>'
+    corpus = read_files(tmp_path, {"a.html": page.encode("iso2022_jp")})
+    assert corpus.examples[0].text == "図書館は八時から"
+
+
+def test_pages_that_declare_latin_1_were_written_in_what_holds_more():
+    assert declared_charset(b"<meta charset=ISO-8859-1>") == "cp1252"
+    assert declared_charset(b"<meta charset=gb2312>") == "gb18030"
+    assert declared_charset(b"<meta charset=utf-8>") == declared_charset(b"<p>") == ""
+
+
+def test_a_page_in_memory_may_be_in_another_encoding():
+    assert page_text("é".encode("utf-16")) == "é"
+    assert page_text("é".encode("cp1252")) == "é"
+    with pytest.raises(Unusable, match="in no encoding"):
+        page_text(b"<meta charset=big5>\xff\xff")

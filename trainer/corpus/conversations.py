@@ -21,6 +21,8 @@ _ROLE_NAMES = {
     **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "ai", "function_call"), "assistant"),
     **dict.fromkeys(("function", "observation", "function_response"), "tool"),
 }
+_PLAIN = {"role", "content"}  # most turns have no more, and are most of what is read
+_SPEAKERS = ["user", "assistant"]
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _USED = {"role", "content", "from", "value", "weight", *_THOUGHTS} | {
     *("tool_calls", "function_call", "tool_call_id", "name", "type", "id")
@@ -33,7 +35,9 @@ def checked(messages: Sequence[Message], what: str, tools: object = None) -> Con
         raise Unusable(f"{what} holds no assistant turn")
     if not any(m.role == "assistant" and m.trained for m in messages):
         raise Unusable(f"{what} holds no assistant turn with a weight above 0")
-    return Conversation(tuple(_with_tool_names(messages)), _tools(tools))
+    if any(m.role == "tool" for m in messages):
+        messages = list(_with_tool_names(messages))
+    return Conversation(tuple(messages), _tools(tools))
 
 
 def with_system(messages: list[Message], prompt: str) -> list[Message]:
@@ -70,14 +74,17 @@ def parsed(value: object) -> object:
 def _message(turn: object, where: str, unused: dict[str, None]) -> Message | None:
     if not isinstance(turn, dict):
         raise Unusable(f'"{where}" is {json_type(turn)}, not an object')
+    if turn.keys() == _PLAIN and turn["role"] in _SPEAKERS and isinstance(turn["content"], str):
+        return Message(turn["role"], checked_text(turn["content"], f'"{where}.content"'))
     speaker, content = _speaker_and_content(turn, where)
     role = _ROLE_NAMES.get(speaker, speaker) if isinstance(speaker, str) else None
     if role not in ROLES:
         raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
     if role == "system" and _is_blank(content):
         return None
-    extra = (key for key, value in turn.items() if key not in _USED and not _is_blank(value))
-    unused.update({f"{key} of a turn": None for key in (printable(str(k)[:40]) for k in extra)})
+    if not _USED.issuperset(turn):
+        extra = (key for key, value in turn.items() if key not in _USED and not _is_blank(value))
+        unused.update({f"{printable(str(key)[:40])} of a turn": None for key in extra})
     calls = tuple(_calls(turn, speaker, content, where)) if role == "assistant" else ()
     return Message(
         role,
