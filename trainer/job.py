@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from trainer.models.sharded_base import WholeBase
+    from trainer.training.keep import Kept
     from trainer.training.loop import TrainingResult
 
 log = logging.getLogger(__name__)
@@ -133,18 +134,11 @@ def _train_and_publish(start: Start) -> None:
     if not start.workers.is_main:
         model.frozen_base.serve_gathers()
         return
-    folder = _save_adapter(start, model)
     with model.frozen_base.gather_for_main(model.tuned):
-        evaluation = compare.compare(
-            model.tuned,
-            tokenizer,
-            data.held_out,
-            data.questions,
-            data.trained_questions,
-            stored=start.job.base.stored_dtype(),
-        )
-        faults = _gate(start, folder, data, model, evaluation)
-    _describe(start, tokenizer, folder, data, schedule, execution, trained, evaluation, faults)
+        kept = _keep_best(start, data, model, trained)
+        folder = _save_adapter(start, model)
+        faults = _gate(start, folder, data, model, kept.evaluation)
+    _describe(start, tokenizer, folder, data, schedule, execution, trained, kept, faults)
     _publish(start, folder, faults)
 
 
@@ -231,6 +225,7 @@ def _train(
             tokenizer=model.tokenizer,
             blocks=data.train,
             held_out=data.held_out,
+            teaches_answers=data.counts["records"] > 0,
             settings=job.settings,
             precision=job.precision,
             device=job.device,
@@ -250,6 +245,27 @@ def _train(
         metrics=start.metrics,
         tracking=start.tracking,
     )
+
+
+def _keep_best(
+    start: Start, data: pipeline.Data, model: Model, trained: "TrainingResult"
+) -> "Kept":
+    """The better one of the last and an earlier adapter, which the model has then."""
+    from trainer.training.keep import keep_best
+
+    def judge(base: compare.Scores | None) -> compare.Evaluation:
+        return compare.compare(
+            model.tuned,
+            model.tokenizer,
+            data.held_out,
+            data.questions,
+            data.trained_questions,
+            stored=start.job.base.stored_dtype(),
+            base=base,
+        )
+
+    keep = start.job.settings.keep
+    return keep_best(model.tuned, trained.earlier, judge, last_step=trained.steps, keep=keep)
 
 
 def _save_adapter(start: Start, model: Model) -> Path:
@@ -285,11 +301,11 @@ def _describe(
     schedule: Schedule,
     execution: ExecutionPlan,
     trained: "TrainingResult",
-    evaluation: compare.Evaluation,
+    kept: "Kept",
     faults: list[str],
 ) -> None:
     """Everything beside the weights: report, model card, `run.json`, metrics, event files."""
-    start.tracking.finish(evaluation.figures())
+    start.tracking.finish(kept.evaluation.figures())
     if (start.scratch / TENSORBOARD).is_dir():
         shutil.copytree(start.scratch / TENSORBOARD, folder / TENSORBOARD)
     job = start.job
@@ -307,7 +323,10 @@ def _describe(
             trainable_parameters=execution.trainable_parameters,
             total_parameters=execution.total_parameters,
             trained=trained,
-            evaluation=evaluation,
+            evaluation=kept.evaluation,
+            kept_step=kept.step,
+            kept_because=kept.reason,
+            held_out_blocks=len(data.held_out),
             warnings=execution.warnings,
             faults=faults,
             finished=time.time(),

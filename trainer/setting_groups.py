@@ -161,6 +161,12 @@ class EvaluationSettings:
     eval_uri: str = place(
         "separate evaluation data, same formats as the training data", shown="held out of the data"
     )
+    keep: str = option(
+        "best",
+        "which step is published: `best` by held-out loss and answers, ending early when nothing "
+        "improves, or the `last`",
+        choices=("best", "last"),
+    )
     max_loss_ratio: float = neutral(
         "0.99",
         "held-out loss after training as a share of the base model's; above it the adapter is "

@@ -84,3 +84,18 @@ def test_that_a_merged_model_answers_otherwise_is_said(same: int, is_said: bool)
     found = find_caveats(DataCounts.from_json(SOUND), held_out(), judged, "wait")
     said = [words for words in found if "its merged model answers 3 of 40 questions" in words]
     assert bool(said) == is_said
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [(2, "the adapter is that of that step"), (4, "a lower rate would do better"), (None, "lower")],
+)
+def test_a_loss_that_rose_matters_less_where_the_best_step_was_kept(
+    kept: int | None, words: str
+) -> None:
+    settings = Settings.read({}, {}, trains=False)
+    evaluation = Evaluation(Scores(loss=3), Scores(loss=1), ASKED)
+    (found,) = find_caveats(
+        DataCounts.from_json(SOUND), held_out(3, 1, 2, 2), evaluation, settings, kept_step=kept
+    )
+    assert words in found

@@ -1,7 +1,10 @@
 """The page that a person reads of a run."""
 
 import re
+from dataclasses import asdict
+from typing import Any
 
+import pytest
 from support.run_records import HOSTILE, RECORD, ROWS, record
 
 from trainer.reporting.html_report import charts, render_report
@@ -69,3 +72,35 @@ def test_the_report_says_how_many_answers_the_merged_model_gives() -> None:
     assert "it gives the same answer to 59 of 60 questions" in render_report(
         record(evaluation=evaluation), ROWS
     )
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"kept_step": 1, "kept_because": "better answers"}, "of step 1: better answers"),
+        ({"planned_steps": 9}, "2 of 9: ended early"),
+        ({"held_out_blocks": 9, "measured_blocks": 3}, "of 3 of 9 held-out blocks; the scores"),
+        ({"held_out_blocks": 9, "measured_blocks": 9}, "of all 9 held-out blocks"),
+    ],
+)
+def test_which_step_was_kept_and_what_the_curve_is_of_is_said(
+    training: dict[str, Any], words: str
+) -> None:
+    known = asdict(record().training)
+    assert words in render_report(record(training=known | training), ROWS)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"held_out_by": "wordings"}, "questions about facts that are trained in other words"),
+        ({"held_out_by": "nothing"}, "questions, all of which were trained"),
+        ({"held_out_by": "facts"}, "records whole, with their questions and answers"),
+        ({}, "1 records or documents"),
+    ],
+)
+def test_what_was_held_out_and_so_what_is_measured_is_said(
+    data: dict[str, Any], words: str
+) -> None:
+    known = record().data.to_json()
+    assert words in render_report(record(data=known | data), ROWS)

@@ -55,7 +55,8 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert list(written["training"]) == [
         "steps", "seconds", "tokens_per_s", "vram_peak_gib", "loss", "best_held_out_loss",
-        "best_held_out_step",
+        "best_held_out_step", "planned_steps", "kept_step", "kept_because", "held_out_blocks",
+        "measured_blocks",
     ]  # fmt: skip
     assert list(written["parameters"]) == ["trainable", "total", "trainable_percent"]
     assert list(written["evaluation"]["tuned"]) == [

@@ -54,8 +54,8 @@ def run_here(folder: Path, **changes: str) -> Path:
     return Path(settings.output_uri) / run(settings)
 
 
-def stop_here(folder: Path, **changes: str) -> None:
-    """The same, stopped by SIGTERM in its third step."""
+def stop_here(folder: Path, in_step: int = 3, **changes: str) -> None:
+    """The same, stopped by SIGTERM in its third step, or another one of this start."""
     from trainer.errors import Interrupted
     from trainer.runtime import signals
     from trainer.training.resumable_trainer import ResumableTrainer
@@ -64,7 +64,7 @@ def stop_here(folder: Path, **changes: str) -> None:
 
     def signalled(*arguments: Any) -> Any:
         done.append(1)
-        if len(done) == 3:
+        if len(done) == in_step:
             signals._handle(signal.SIGTERM, None)
         return step(*arguments)
 

@@ -169,19 +169,22 @@ def compare(
     trained_questions: Sequence[Question] = (),
     *,
     stored: "torch.dtype | None" = None,
+    base: Scores | None = None,
 ) -> Evaluation:
     """Score `model` without and with its adapter, with it on `trained_questions` too.
 
     Where the weights of its merged model would be `stored`, what that answers is found out too.
-    The model is left in evaluation mode.
+    `base` is what a call before this one has found of the base on the same. The model is left in
+    evaluation mode.
     """
     model.eval()
     ends = stop_ids(tokenizer)
     with Answerer(model, tokenizer) as answerer:
-        with model.disable_adapter():
-            base_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
+        if base is None:
+            with model.disable_adapter():
+                base_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
+            base = score(base_loss, questions, answerer.answers(questions, tuned=False))
         tuned_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
-        base = score(base_loss, questions, answerer.answers(questions, tuned=False))
         tuned = score(tuned_loss, questions, answerer.answers(questions))
         trained = None
         if trained_questions:

@@ -1,8 +1,9 @@
 """What a tuned model has learned, in one sentence: from trained questions beside held-out ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
 
+from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores
 from trainer.settings import RECIPES, Settings
 
@@ -51,15 +52,14 @@ def verdict(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
     trained, held_out = evaluation.trained, evaluation.tuned
     if trained is None or not evaluation.questions:
         return
-    by_words = _is_long(evaluation)
-    known, new = (_share(scores, by_words) for scores in (trained, held_out))
+    by_words = are_long(evaluation.questions)
+    known, new = (answered(scores, by_words) for scores in (trained, held_out))
     if known is None or new is None:
         return
-    unit = "their words (token F1)" if by_words else "the answers"
     asked = (
         f"{evaluation.trained_count} trained questions, {len(evaluation.questions)} held-out ones"
     )
-    figures = f"{known:.0%} and {new:.0%} of {unit} ({asked})"
+    figures = f"{known:.0%} and {new:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
         yield f"it has not learned its data: {figures}; {what_to_change(settings)}"
     elif new < FALLS_OFF * known:
@@ -72,12 +72,12 @@ def verdict_by_heart(evaluation: Evaluation, settings: Settings) -> Iterator[str
     """The same of a run that had no question to keep back: all that were asked are trained."""
     if not evaluation.questions:
         return
-    by_words = _is_long(evaluation)
-    known = _share(evaluation.tuned, by_words)
+    by_words = are_long(evaluation.questions)
+    known = answered(evaluation.tuned, by_words)
     if known is None:
         return
-    unit = "their words (token F1)" if by_words else "the answers"
-    figures = f"{known:.0%} of {unit} ({len(evaluation.questions)} trained questions)"
+    asked = f"{len(evaluation.questions)} trained questions"
+    figures = f"{known:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
         yield f"it has not learned its data: {figures}; {what_to_change(settings)}"
     else:
@@ -89,9 +89,15 @@ def verdict_by_heart(evaluation: Evaluation, settings: Settings) -> Iterator[str
     )
 
 
-def _is_long(evaluation: Evaluation) -> bool:
-    return median(len(q.answer.split()) for q in evaluation.questions) > LONG_WORDS
+def are_long(questions: Sequence[Question]) -> bool:
+    """Whether the answers to them are judged by their words."""
+    return median(len(q.answer.split()) for q in questions) > LONG_WORDS
 
 
-def _share(scores: Scores, by_words: bool) -> float | None:
+def unit_of(by_words: bool) -> str:
+    return "their words (token F1)" if by_words else "the answers"
+
+
+def answered(scores: Scores, by_words: bool) -> float | None:
+    """The share of the answers that is right, of long ones that of their words."""
     return scores.f1 if by_words else scores.normalised

@@ -33,10 +33,14 @@ def as_lines(rows: Iterable[StepRow]) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
+def measured_rows(rows: Iterable[StepRow]) -> list[StepRow]:
+    """Those in which the held-out loss was measured."""
+    return [row for row in rows if row.get("held_out_loss") is not None]
+
+
 def best_held_out(rows: Iterable[StepRow]) -> StepRow | None:
     """The row with the least held-out loss; None where none was measured."""
-    measured = [row for row in rows if row.get("held_out_loss") is not None]
-    return min(measured, key=lambda row: float(row["held_out_loss"]), default=None)
+    return min(measured_rows(rows), key=lambda row: float(row["held_out_loss"]), default=None)
 
 
 def seconds_of(history: list[StepRow]) -> float:

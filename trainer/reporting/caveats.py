@@ -20,12 +20,17 @@ CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
 def find_caveats(
-    data: DataCounts, rows: Sequence[StepRow], evaluation: "Evaluation", settings: Settings
+    data: DataCounts,
+    rows: Sequence[StepRow],
+    evaluation: "Evaluation",
+    settings: Settings,
+    *,
+    kept_step: int | None = None,
 ) -> list[str]:
     """Each a sentence with the fact and, where there is one, what to do.
 
     `rows` are those of `metrics.jsonl`, one for each optimizer step; no advice is one that
-    `settings` have taken.
+    `settings` have taken. `kept_step` is the one whose adapter is published.
     """
     judge = verdict_by_heart if data.held_out_by == HeldOutBy.NOTHING else verdict
     said = list(judge(evaluation, settings))
@@ -33,7 +38,7 @@ def find_caveats(
         *said,
         *_about_data(data),
         *_about_held_out(data, evaluation),
-        *(() if said else _about_length(rows)),  # answers tell more than the loss does
+        *(() if said else _about_length(rows, kept_step)),  # answers tell more than the loss does
         *_about_answers(evaluation),
     ]
 
@@ -70,7 +75,7 @@ def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]
         )
 
 
-def _about_length(rows: Sequence[StepRow]) -> Iterator[str]:
+def _about_length(rows: Sequence[StepRow], kept_step: int | None) -> Iterator[str]:
     measured = [row for row in rows if row.get("held_out_loss") is not None]
     best = best_held_out(rows)
     if len(measured) < 4 or best is None:
@@ -79,7 +84,12 @@ def _about_length(rows: Sequence[StepRow]) -> Iterator[str]:
     if last["held_out_loss"] > (1 + CLEARLY) * best["held_out_loss"]:
         yield (
             f"the held-out loss was best at step {best['step']:,} ({best['held_out_loss']:.4f}) "
-            f"and ends at {last['held_out_loss']:.4f}: fewer epochs or a lower rate would do better"
+            f"and ends at {last['held_out_loss']:.4f}: "
+            + (
+                "the adapter is that of that step; fewer epochs or a lower rate end there sooner"
+                if kept_step == best["step"]
+                else "fewer epochs or a lower rate would do better"
+            )
         )
     elif last["held_out_loss"] < (1 - 2 * CLEARLY) * before["held_out_loss"]:
         yield "the held-out loss was still falling at the end: more epochs may do better"

@@ -10,7 +10,13 @@ from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.compare import SCORES, Score
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
-from trainer.reporting.run_record import DataCounts, InputFile, RecordedEvaluation, RunRecord
+from trainer.reporting.run_record import (
+    DataCounts,
+    InputFile,
+    RecordedEvaluation,
+    RunRecord,
+    TrainingFigures,
+)
 from trainer.runtime.templates import render
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -164,13 +170,33 @@ def _training(record: RunRecord) -> Pairs:
         "trained parameters",
         f"{parameters.trainable:,} of {parameters.total:,}, {parameters.trainable_percent} %",
     )
-    yield "optimizer steps", training.steps
+    yield "optimizer steps", _steps(training)
     yield "training time", _duration(training.seconds)
     yield "training loss at the end", training.loss
     if training.best_held_out_step is not None:
         best = f"{training.best_held_out_loss:.4f} at step {training.best_held_out_step:,}"
         yield "best held-out loss", best
+    if training.kept_step is not None:
+        yield "adapter", f"of step {training.kept_step:,}: {training.kept_because}"
+    if training.held_out_blocks:
+        yield "held-out loss of the curve", _measured(training)
     yield "version of this program", record.version
+
+
+def _steps(training: TrainingFigures) -> str:
+    if training.planned_steps is None or training.planned_steps == training.steps:
+        return f"{training.steps:,}"
+    return (
+        f"{training.steps:,} of {training.planned_steps:,}: ended early, for the held-out loss rose"
+    )
+
+
+def _measured(training: TrainingFigures) -> str:
+    """Why its last point is not the loss above."""
+    measured, blocks = training.measured_blocks, training.held_out_blocks
+    if measured == blocks:
+        return f"of all {blocks:,} held-out blocks, as the scores above"
+    return f"of {measured:,} of {blocks:,} held-out blocks; the scores above are of all"
 
 
 def _files(inputs: Sequence[InputFile]) -> Pairs:

@@ -61,6 +61,10 @@ class Run:
     total_parameters: int
     trained: "TrainingResult"
     evaluation: "Evaluation"
+    kept_step: int
+    """of `trained`: whose adapter this is, and why"""
+    kept_because: str
+    held_out_blocks: int
     warnings: Sequence[str]
     faults: Sequence[str]
     """why it was rejected; empty for an adapter that is published"""
@@ -72,7 +76,13 @@ class Run:
     def record(self) -> RunRecord:
         """What of it is written down."""
         counts = DataCounts.from_json(self.data)
-        caveats = find_caveats(counts, self.trained.history, self.evaluation, self.settings)
+        caveats = find_caveats(
+            counts,
+            self.trained.history,
+            self.evaluation,
+            self.settings,
+            kept_step=self.kept_step,
+        )
         return RunRecord(
             run_id=self.run_id,
             version=__version__,
@@ -86,7 +96,7 @@ class Run:
             schedule=RecordedSchedule.from_json(self.schedule.to_json()),
             micro_batch=MicroBatch.from_json(self.micro_batch.to_json()),
             parameters=ParameterCounts.of(self.trainable_parameters, self.total_parameters),
-            training=_training_figures(self.trained),
+            training=_training_figures(self),
             evaluation=RecordedEvaluation.of(self.evaluation),
             samples=self.evaluation.samples(SAMPLES),
             warnings=[*self.warnings, *caveats],
@@ -106,7 +116,8 @@ def write(run: Run, folder: Path) -> None:
     (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
 
 
-def _training_figures(trained: "TrainingResult") -> TrainingFigures:
+def _training_figures(run: Run) -> TrainingFigures:
+    trained = run.trained
     best = trained.best or {}
     return TrainingFigures(
         steps=trained.steps,
@@ -116,4 +127,9 @@ def _training_figures(trained: "TrainingResult") -> TrainingFigures:
         loss=trained.loss,
         best_held_out_loss=best.get("held_out_loss"),
         best_held_out_step=best.get("step"),
+        planned_steps=trained.planned_steps,
+        kept_step=run.kept_step,
+        kept_because=run.kept_because,
+        held_out_blocks=run.held_out_blocks,
+        measured_blocks=trained.measured_blocks,
     )

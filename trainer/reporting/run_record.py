@@ -164,6 +164,15 @@ class TrainingFigures(_FromJson):
     loss: float | None = None
     best_held_out_loss: float | None = None
     best_held_out_step: int | None = None
+    planned_steps: int | None = None
+    """`steps` is less where it ended early"""
+    kept_step: int | None = None
+    """whose adapter this is, and why"""
+    kept_because: str = ""
+    held_out_blocks: int | None = None
+    """by which the adapter was judged"""
+    measured_blocks: int | None = None
+    """those of them whose loss the rows of `metrics.jsonl` have"""
 
 
 @dataclass(frozen=True)

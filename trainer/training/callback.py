@@ -1,5 +1,6 @@
 """What happens at the end of each optimizer step: progress, divergence, checkpoints, signals."""
 
+import logging
 import math
 import time
 from typing import Any
@@ -8,16 +9,20 @@ from transformers import TrainerCallback
 
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.prometheus import Metrics
-from trainer.monitoring.step_log import StepRow, rows_of, seconds_of
+from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
 from trainer.runtime.device import memory_gib
+from trainer.runtime.log import figures
 from trainer.training.checkpoint_state import random_state
 from trainer.training.divergence import DivergenceDetector
+from trainer.training.keep import is_over
 from trainer.training.resumable_trainer import ResumableTrainer
 from trainer.training.setup import TrainingSetup
 from trainer.training.validation import HeldOutLoss
+
+log = logging.getLogger(__name__)
 
 
 class StepAbandoned(Exception):
@@ -44,6 +49,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._block_tokens = settings.max_length
         self._epoch_blocks = len(setup.blocks)
         self._held_out_blocks = setup.held_out
+        self._ends_early = setup.settings.keep == "best"
+        self._teaches_answers = setup.teaches_answers
         self._tracking = tracking
         self._divergence = DivergenceDetector()
         self._micro_batches = 0
@@ -54,10 +61,17 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - seconds_of(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
-        self._tracking.start(rows_of(state.log_history))
         self._held_out = HeldOutLoss(
             self._held_out_blocks, steps=state.max_steps, step_blocks=self._step_blocks
         )
+        if state.log_history:
+            self._judge_resumed(state, state.log_history[-1])
+        self._tracking.start(rows_of(state.log_history))
+
+    @property
+    def measured_blocks(self) -> int:
+        """Of the held-out ones, those whose loss is measured in a run."""
+        return self._held_out.measured_blocks
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._micro_batches = 0
@@ -100,7 +114,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         row = state.log_history[-1]
         row |= {"seconds": seconds, "tokens_per_s": tokens_per_s, "memory_gib": memory_gib()}
         self._divergence.step(logs["loss"], logs.get("grad_norm", math.nan))
-        self._measure_held_out(state.global_step, row)
+        self._judge(state, row)
         self.progress.step(
             state.global_step,
             loss=logs["loss"],
@@ -110,6 +124,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
             seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
         )
         self._tracking.log(rows_of([row])[0])
+        control.should_training_stop |= self._trainer.is_over
         self._save_if_due(state, control)
 
     def _tokens(self, steps: int) -> int:
@@ -119,22 +134,52 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         blocks = epochs * self._epoch_blocks + min(rest * self._step_blocks, self._epoch_blocks)
         return blocks * self._block_tokens
 
-    def _measure_held_out(self, step: int, row: StepRow) -> None:
+    def _judge_resumed(self, state: Any, row: StepRow) -> None:
+        """What a start that was killed has found, or had no time for when a signal came."""
+        if "held_out_loss" not in row:
+            self._judge(state, row)
+        elif self._ends_early:
+            self._trainer.is_over = self._is_over(state)
+
+    def _judge(self, state: Any, row: StepRow) -> None:
         """Between two steps, and outside the training time. Not when there is little time left.
 
-        Workers that hold a shard of the base each measure together: every layer needs all of them.
+        All workers learn what the main one has found: they end after the same step.
         """
-        trainer = self._trainer
-        measures = trainer.workers.is_main or trainer.frozen_base.is_sharded
-        if not measures or self._should_stop() or not self._held_out.is_due(step):
+        if self._should_stop() or not self._held_out.is_due(state.global_step):
             return
         begin = time.monotonic()
-        row["held_out_loss"] = self._held_out.measure(
+        trainer = self._trainer
+        # Workers that hold a shard of the base each measure together: a layer needs all of them.
+        if trainer.workers.is_main or trainer.frozen_base.is_sharded:
+            self._measure_held_out(state, row)
+        if self._ends_early:
+            over = trainer.workers.is_main and self._is_over(state)
+            trainer.is_over = trainer.workers.all_reduce_sum(over) != [0]
+        self._started += time.monotonic() - begin
+
+    def _measure_held_out(self, state: Any, row: StepRow) -> None:
+        trainer = self._trainer
+        loss = self._held_out.measure(
             trainer.model, trainer.engine, trainer.args.per_device_train_batch_size
         )
         with trainer.workers.translate_errors():
             trainer.workers.raise_if_peer_lost()
-        self._started += time.monotonic() - begin
+        row["held_out_loss"] = loss
+        trainer.offer(state.global_step, loss)
+
+    def _is_over(self, state: Any) -> bool:
+        history = rows_of(state.log_history)
+        over = is_over(history, teaches_answers=self._teaches_answers)
+        if over and state.global_step < state.max_steps:
+            log.info(
+                "the held-out loss has risen since step %d: training ends after step %d of %d",
+                (best_held_out(history) or {}).get("step", 0),
+                state.global_step,
+                state.max_steps,
+                extra=figures(step=state.global_step, steps=state.max_steps),
+            )
+        return over
 
     def _save_if_due(self, state: Any, control: Any) -> None:
         """After the log row of this step, so that a resumed run's history has no gap."""

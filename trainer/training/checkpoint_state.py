@@ -14,6 +14,7 @@ from trainer.planner.memory_plan import MemoryPlan
 
 PLAN = "plan.json"  # another one ends in other last bits
 STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
+BEST = "best.safetensors"  # the adapter of the best step so far, where that is an earlier one
 TRAINER_STATE = "trainer_state.json"  # the name under which transformers looks for its own
 
 

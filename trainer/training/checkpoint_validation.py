@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState
 
-from trainer.monitoring.step_log import as_lines, rows_of
+from trainer.monitoring.step_log import as_lines, best_held_out, rows_of
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.checkpoint_state import (
     ADAPTER,
+    BEST,
     PLAN,
     STATE,
     TENSORS,
@@ -29,21 +30,27 @@ from trainer.training.checkpoint_state import (
 )
 
 ROW = ("loss", "seconds", "tokens_per_s", "memory_gib")
+MEASURED = "held_out_loss"  # in some rows
 
 
 def fault(
-    checkpoint: Path, trainable: dict[str, torch.Tensor], optimizer: dict[str, Any]
+    checkpoint: Path,
+    trainable: dict[str, torch.Tensor],
+    optimizer: dict[str, Any],
+    keeps_best: bool,
 ) -> str | None:
     """The file that cannot be used and why; None when training can go on from `checkpoint`.
 
     `trainable` are the adapter's tensors; `optimizer` is the state of such an optimizer as this
-    run's after a step. What is the machine's fault, memory or disk, is raised.
+    run's after a step; `keeps_best` says whether the best adapter so far is needed too. What is the
+    machine's fault, memory or disk, is raised.
     """
     checks: dict[str, Callable[[], Iterator[str]]] = {
         ADAPTER: lambda: _adapter(checkpoint, trainable),
         TENSORS: lambda: _tensors(checkpoint),
         STATE: lambda: _state(checkpoint, optimizer),
         TRAINER_STATE: lambda: _position(checkpoint),
+        BEST: lambda: _best(checkpoint, trainable) if keeps_best else iter(()),
         PLAN: lambda: _plan(checkpoint),
     }
     for name, check in checks.items():
@@ -63,6 +70,14 @@ def fault(
 def _adapter(checkpoint: Path, trainable: dict[str, torch.Tensor]) -> Iterator[str]:
     saved = load_file(checkpoint / ADAPTER)
     yield from misfits(saved, {n: torch.empty(t.shape) for n, t in trainable.items()})
+
+
+def _best(checkpoint: Path, trainable: dict[str, torch.Tensor]) -> Iterator[str]:
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    best = best_held_out(rows_of(state.log_history))
+    if best is not None and best["step"] != state.global_step:
+        saved = load_file(checkpoint / BEST)
+        yield from misfits(saved, {n: torch.empty(t.shape) for n, t in trainable.items()})
 
 
 def _tensors(checkpoint: Path) -> Iterator[str]:
@@ -116,7 +131,8 @@ def _position(checkpoint: Path) -> Iterator[str]:
     if [row["step"] for row in rows] != list(range(1, state.global_step + 1)):
         yield "does not have one row for each step"
     for row in rows:
-        numbers = {name: row[name] for name in ROW if row[name] is not None}
+        names = [*ROW, MEASURED] if MEASURED in row else ROW
+        numbers = {name: row[name] for name in names if row[name] is not None}
         yield from misfits(numbers, dict.fromkeys(numbers, 0.0), f"row {row['step']}")
 
 

@@ -49,6 +49,8 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         self._noise_alpha = settings.neftune_alpha
         self.stop_requested = False
         """whether a signal came to any worker"""
+        self.is_over = False
+        """whether more steps would give nothing better: `trainer.training.keep.is_over`"""
         stack = collate if execution.plan is None else collate_for_engine
         super().__init__(
             model=setup.model,
@@ -132,9 +134,9 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         return noisy_embedding(model, inputs["position_ids"], self._noise_alpha)
 
     def _run_epoch(self, **arguments: Any) -> None:
-        """One epoch, unless all steps are done: a run that is started again between its last step
+        """One epoch, unless the training is over: a run that is started again between its last step
         and its publishing would train one more each time."""
-        if self.state.global_step < self.state.max_steps:
+        if self.state.global_step < self.state.max_steps and not self.is_over:
             super()._run_epoch(**arguments)
         else:
             self.control.should_training_stop = True

@@ -20,6 +20,7 @@ from trainer.runtime import signals
 from trainer.settings import Settings
 from trainer.training.callback import StepAbandoned, TrainingCallback
 from trainer.training.checkpoint_state import read_plan
+from trainer.training.keep import KeptAdapter, candidate
 from trainer.training.resumable_trainer import ResumableTrainer
 from trainer.training.setup import TrainingSetup
 
@@ -41,6 +42,12 @@ class TrainingResult:
     vram_peak_gib: float | None
     execution: Execution
     history: list[StepRow]
+    planned_steps: int = 0
+    """`steps` is less where it ended early"""
+    measured_blocks: int = 0
+    """held-out blocks whose loss `history` has"""
+    earlier: KeptAdapter | None = None
+    """of a step that may be better than the last one, which the model has; else None"""
 
     @property
     def loss(self) -> float | None:
@@ -84,7 +91,7 @@ def train(
         torch.cuda.reset_peak_memory_stats()
     _run(trainer, callback, checkpoints, start)
     trainer.close()
-    return _result(setup, trainer)
+    return _result(setup, trainer, callback)
 
 
 def _run(
@@ -113,7 +120,9 @@ def _run(
             raise Interrupted("a signal stopped another worker; start all again to go on")
 
 
-def _result(setup: TrainingSetup, trainer: ResumableTrainer) -> TrainingResult:
+def _result(
+    setup: TrainingSetup, trainer: ResumableTrainer, callback: TrainingCallback
+) -> TrainingResult:
     history = rows_of(trainer.state.log_history)
     on_gpu = setup.device.kind == "cuda"
     return TrainingResult(
@@ -123,6 +132,9 @@ def _result(setup: TrainingSetup, trainer: ResumableTrainer) -> TrainingResult:
         vram_peak_gib=max(row["memory_gib"] for row in history) if on_gpu else None,
         execution=setup.execution,
         history=history,
+        planned_steps=trainer.state.max_steps,
+        measured_blocks=callback.measured_blocks,
+        earlier=candidate(trainer.best, history),
     )
 
 

@@ -1,17 +1,20 @@
 """The trainer whose state is saved and restored without pickles."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
-from trainer.monitoring.step_log import as_lines, rows_of
+from trainer.monitoring.step_log import as_lines, best_held_out, rows_of
 from trainer.planner.choose import Execution
 from trainer.runs.layout import METRICS
 from trainer.training.checkpoint_state import (
     ADAPTER,
+    BEST,
     STATE,
     TENSORS,
     TRAINER_STATE,
@@ -25,10 +28,25 @@ from trainer.training.checkpoint_state import (
 )
 from trainer.training.checkpoint_validation import fault
 from trainer.training.engine_trainer import EngineTrainer
+from trainer.training.keep import KeptAdapter
+from trainer.training.setup import TrainingSetup
 
 
 class ResumableTrainer(EngineTrainer):
     """Saves and restores through safetensors and JSON, where transformers would pickle."""
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        super().__init__(setup)
+        self._keeps_best = setup.settings.keep == "best"
+        self.best: KeptAdapter | None = None
+        """after the step whose held-out loss was least so far; it travels in each checkpoint"""
+
+    def offer(self, step: int, held_out_loss: float) -> None:
+        """Keep the adapter as it is now if none before had so low a held-out loss."""
+        if not self._keeps_best or not math.isfinite(held_out_loss):
+            return
+        if self.best is None or held_out_loss < self.best.loss:
+            self.best = KeptAdapter.of(self.model, step, held_out_loss)
 
     def save_state(self, folder: Path, rng: dict[str, Any] | None = None) -> None:
         """Everything that the next step depends on, as files in `folder`.
@@ -47,6 +65,8 @@ class ResumableTrainer(EngineTrainer):
         write_plan(self.execution(), folder)
         save_file(tensors, folder / TENSORS)
         save_file(trainable(self.model), folder / ADAPTER)
+        if self.best is not None and self.best.step != self.state.global_step:
+            save_file(self.best.tensors, folder / BEST)
         self.state.save_to_json(str(folder / TRAINER_STATE))
         (folder / METRICS).write_text(as_lines(rows_of(self.state.log_history)))
 
@@ -57,7 +77,8 @@ class ResumableTrainer(EngineTrainer):
 
     def unusable(self, folder: Path) -> str | None:
         """Why this trainer cannot go on from the checkpoint in `folder`; None when it can."""
-        return fault(folder, trainable(self.model), self._filled_optimizer())
+        tensors = trainable(self.model)
+        return fault(folder, tensors, self._filled_optimizer(), self._keeps_best)
 
     def _filled_optimizer(self) -> dict[str, Any]:
         """The state of an optimizer like ours after a step; on the CPU, where it costs nothing."""
@@ -78,6 +99,16 @@ class ResumableTrainer(EngineTrainer):
         with torch.no_grad():
             for name, parameter in trainable(self.model).items():
                 parameter.copy_(saved[name])
+        if self._keeps_best:
+            self._load_best(Path(resume_from_checkpoint))
+
+    def _load_best(self, checkpoint: Path) -> None:
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        best = best_held_out(rows_of(state.log_history))
+        if best is not None:
+            name = ADAPTER if best["step"] == state.global_step else BEST
+            tensors = load_file(checkpoint / name)
+            self.best = KeptAdapter(best["step"], best["held_out_loss"], tensors)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

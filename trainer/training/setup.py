@@ -27,6 +27,8 @@ class TrainingSetup:
     """what is trained: packed blocks of `settings.max_length` tokens, the same on all workers"""
     held_out: Sequence[Block] = ()
     """packed blocks that are never trained; their loss is measured now and then"""
+    teaches_answers: bool = True
+    """whether there are records in what is trained, or prose alone"""
     settings: Settings
     precision: Precision
     """what is computed in; the adapter and its optimizer are float32 with any"""

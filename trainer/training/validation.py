@@ -28,6 +28,7 @@ class HeldOutLoss:
         most = max(1, int(SHARE * steps * step_blocks / min(steps, POINTS)))
         stride = -(-len(blocks) // most)  # blocks come longest content first: take of all lengths
         self._blocks = blocks[:: stride or 1]
+        self.measured_blocks = len(self._blocks)
 
     def is_due(self, step: int) -> bool:
         return bool(self._blocks) and (step % self._every == 0 or step == self._last)

@@ -1,0 +1,36 @@
+"""Which of two adapters of one run is the better one, by their evaluations, and why."""
+
+from trainer.evaluation.compare import Evaluation, Scores
+from trainer.evaluation.verdict import answered, are_long, unit_of
+
+ALIKE = 0.02  # shares of right answers that differ by less are alike
+
+
+def why_better(one: Evaluation, other: Evaluation) -> str | None:
+    """Why `one` is better than `other`, both on the same questions; None where it is not.
+
+    Held-out answers count most, then trained ones, and the held-out loss where both are alike:
+    answers are what a bot is for, and a loss can rise while they improve.
+    """
+    return _why_answers(one, other) if one.questions else _why_loss(one.tuned, other.tuned)
+
+
+def _why_answers(one: Evaluation, other: Evaluation) -> str | None:
+    by_words = are_long(one.questions)
+    for what, mine, theirs in (
+        ("asked", one.tuned, other.tuned),
+        ("trained", one.trained or Scores(), other.trained or Scores()),
+    ):
+        better, worse = answered(mine, by_words), answered(theirs, by_words)
+        if better is None or worse is None or abs(better - worse) < ALIKE:
+            continue
+        if better < worse:
+            return None
+        return f"{better:.0%} of {unit_of(by_words)} of the {what} questions against {worse:.0%}"
+    return _why_loss(one.tuned, other.tuned)
+
+
+def _why_loss(one: Scores, other: Scores) -> str | None:
+    if one.loss is None or other.loss is None or one.loss >= other.loss:
+        return None
+    return f"a held-out loss of {one.loss:.4f} against {other.loss:.4f}"
