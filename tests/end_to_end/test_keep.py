@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from support.forgeries import forge_newest, tensors_of
-from support.jobs import adapter_bytes, run_here, stop_here
+from support.jobs import adapter_bytes, run_here, start, stop_here, wait_for_step
 from support.token_caches import prose
+from support.worker_processes import ONE_THREAD, ends, start_workers, weights
 
 STEPS = 24
 SETTINGS = {
@@ -52,7 +53,8 @@ def test_the_best_step_is_published_and_the_end_comes_early(whole: Path) -> None
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert training["kept_step"] == training["best_held_out_step"] < training["steps"] < STEPS
     assert training["planned_steps"] == STEPS and len(rows) == training["steps"]
-    assert training["kept_because"].startswith("a held-out loss of ")
+    tuned = json.loads((whole / "run.json").read_text())["evaluation"]["tuned"]
+    assert training["kept_because"].startswith(f"a held-out loss of {tuned['loss']:.4f} against")
     page = (whole / "report.html").read_text()
     assert f"of step {training['kept_step']}: a held-out loss of" in page
     assert f"{training['steps']} of {STEPS}: ended early" in page
@@ -128,3 +130,23 @@ def test_a_checkpoint_whose_best_step_is_damaged_is_named_and_the_one_before_is_
     run = run_here(folder, **in_folder(folder))
     assert "is invalid and is not used: best.safetensors lacks" in caplog.text
     assert adapter_bytes(run) == adapter_bytes(whole)
+
+
+def test_killed_behind_the_best_step_it_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, **in_folder(tmp_path))
+    wait_for_step(process, training_of(whole)["kept_step"] + 3)
+    process.kill()
+    process.communicate()
+    assert adapter_bytes(run_here(tmp_path, **in_folder(tmp_path))) == adapter_bytes(whole)
+
+
+def test_several_workers_end_after_the_same_step_and_keep_the_same(tmp_path: Path) -> None:
+    """The main one measures, and the others hear of it."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    settings = in_folder(alone) | {"BATCH_SIZE": "1"}
+    assert ends([start(alone, environment=ONE_THREAD, **settings)]) == [0]
+    settings = in_folder(together) | {"BATCH_SIZE": "1"}
+    assert ends(start_workers(together, 2, **settings)) == [0, 0]
+    assert weights(together) == weights(alone)
+    found = [training_of(path.parent) for path in tmp_path.glob("*/out/*/manifest.json")]
+    assert found[0]["kept_step"] == found[1]["kept_step"] < found[0]["steps"] < STEPS
