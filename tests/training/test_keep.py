@@ -128,7 +128,6 @@ def test_answers_that_are_alike_leave_the_last_one_and_say_so(tmp_path: Path) ->
     model = tiny_setup(tmp_path).model
     asked = (Question("q", "a"),)
     same = Evaluation(Scores(), Scores(loss=0.5, normalised=1.0), asked)
-    kept = keep_best(
-        model, KeptAdapter.of(model, 1, 0.4), same, lambda _: same, last_step=2, keep="best"
-    )
+    earlier = KeptAdapter.of(model, 1, 0.4)
+    kept = keep_best(model, earlier, lambda _: same, last_step=2, keep="best")
     assert (kept.step, kept.reason) == (2, "the answers are alike after step 1")

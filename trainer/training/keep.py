@@ -1,9 +1,8 @@
 """Which step's adapter a run keeps, and when going on cannot give a better one.
 
-The held-out loss proposes and the answers decide. A loss on held-out words can rise while answers
-still improve: a bot that has one wording of each fact learns it by heart only after that loss has
-passed its lowest point. So the last step is kept, where the rate has decayed, unless an earlier one
-had a clearly lower loss; then both are asked, and the better answers win.
+The held-out loss proposes and the answers decide: on facts that are not trained the loss rises
+while trained ones are still being learned. So the last step is kept, where the rate has decayed,
+unless an earlier one had a clearly lower loss; then both are asked, and the better answers win.
 """
 
 import logging
