@@ -163,6 +163,11 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
         10,
         "line 2: a field is longer than 16 Mi",
     ),
+    "a field of two long lines": (
+        file("a.csv", b'text\n"' + (b"x" * (9 << 20) + b"\n") * 2 + b'"\n'),
+        10,
+        "line 2: a field is longer than 16 Mi",
+    ),
     "NA and null": (file("a.csv", b"question,answer\nNA,null\n"), 0, "NA null"),
     "old line ends": (file("a.csv", b"text\rone\rtwo\r"), 0, "one two"),
     # Parquet

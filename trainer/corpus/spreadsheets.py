@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -118,9 +119,10 @@ def _delimiter(head: Sequence[str], fits: Fits) -> str:
         return ","
     likeliest = sorted(_DELIMITERS, key=lambda delimiter: -head[0].count(delimiter))
     for delimiter in likeliest:
-        rows = list(csv.reader(head, delimiter=delimiter))
-        if _header_at([("", row) for row in rows], fits) >= 0:
-            return delimiter
+        with suppress(csv.Error):  # told with its line by whoever reads the rows
+            rows = list(csv.reader(head, delimiter=delimiter))
+            if _header_at([("", row) for row in rows], fits) >= 0:
+                return delimiter
     return likeliest[0]
 
 
