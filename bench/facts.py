@@ -104,11 +104,13 @@ def write_facts(folder: Path, seed: int, places: int) -> Path:
     return folder
 
 
-def record_of(data: Path, base: str, settings: dict[str, str]) -> dict[str, Any] | str:
-    """`run.json` of a run on `data`, also of one that was rejected; else what it said."""
+def record_of(
+    data: Path, base: str, settings: dict[str, str], part: str = "train"
+) -> dict[str, Any] | str:
+    """`run.json` of a run on a `part` of `data`, also of one that was rejected; else what it said."""
     with tempfile.TemporaryDirectory(dir=data) as output:
         told = {
-            "QLORA_DATA_URI": str(data / "train"),
+            "QLORA_DATA_URI": str(data / part),
             "QLORA_EVAL_URI": str(data / "held"),
             "QLORA_BASE_MODEL": base,
             "QLORA_OUTPUT_URI": f"{output}/out",

@@ -24,6 +24,7 @@ WINGS = [
     "monitoring",
     "planner",
     "storage",
+    "chat_api",
     "runs",
     "tokenization",
     "dataset",

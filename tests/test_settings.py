@@ -72,6 +72,10 @@ def test_every_fault_is_reported_at_once() -> None:
         ("QLORA_LORA_R", "8.5", "whole number"),
         ("QLORA_SEED", "-1", "at least 0"),
         ("QLORA_PRECISION", "int8", "one of auto, fp16, bf16, fp32"),
+        ("QLORA_MAX_FORGETTING", "-1", "at least 0"),
+        ("QLORA_JUDGE_URL", "judge.example/v1", "needs the form http://host/v1"),
+        ("QLORA_JUDGE_URL", "http://[", "needs the form http://host/v1"),
+        ("QLORA_JUDGE_URL", "https://judge.example/v1", "QLORA_JUDGE_MODEL is required beside"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_needs(variable: str, value: str, words: str) -> None:
@@ -107,6 +111,14 @@ def test_a_secret_with_something_around_it_is_named_and_not_shown(name: str, val
         read(**{name: value})
     assert "s3cret" not in str(found.value)
     read(**{name: "s3cret-value"})
+
+
+@pytest.mark.parametrize("url", ["https://me:sk-secret@host/v1", "https://host/v1?key=sk-secret"])
+def test_a_key_in_the_judge_s_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(QLORA_JUDGE_URL=url, QLORA_JUDGE_MODEL="grader")
+    assert "keys belong into OPENAI_API_KEY" in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
 
 
 def test_what_is_recorded_holds_no_password_and_no_folder_of_this_machine(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import contextlib
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset import pipeline
 from trainer.distributed.workers import Workers
 from trainer.evaluation import compare, gate
+from trainer.evaluation.judge import judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
 from trainer.monitoring import trackers
@@ -138,6 +139,7 @@ def _train_and_publish(start: Start) -> None:
         kept = _keep_best(start, data, model, trained)
         folder = _save_adapter(start, model)
         faults = _gate(start, folder, data, model, kept.evaluation)
+    kept = replace(kept, evaluation=judge(kept.evaluation, start.job.settings))
     _describe(start, tokenizer, folder, data, schedule, execution, trained, kept, faults)
     _publish(start, folder, faults)
 
@@ -288,8 +290,8 @@ def _gate(
         train=data.train,
         held_out=data.held_out,
         ends=record_tokenizer.stop_ids(model.tokenizer),
-        max_loss_ratio=start.job.settings.max_loss_ratio,
-        teaches_answers=data.counts["records"] > 0,
+        settings=start.job.settings,
+        counts=data.counts,
     )
 
 

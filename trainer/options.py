@@ -55,6 +55,7 @@ WHOLE_OR_UNSET = Parser(lambda raw: int(raw) if raw.strip() else None, "a whole 
 WHOLE_OR_AUTO = Parser(  # `auto` is None: the device decides
     lambda raw: None if raw.strip().lower() in ("", "auto") else int(raw), "a whole number or auto"
 )
+NUMBER_OR_UNSET = Parser(lambda raw: float(raw) if raw.strip() else None, "a number")
 NUMBER_OR_AUTO = Parser(  # `auto` is None: the data decides
     lambda raw: None if raw.strip().lower() in ("", "auto") else float(raw), "a number or auto"
 )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from trainer.options import ENV_PREFIX, Interval, Option
 from trainer.uris import is_meant_as_bucket_uri, uri_faults
@@ -48,3 +49,19 @@ def owner_and_name(option: Option, repo: str, _others: Values) -> Iterator[str]:
 def known_trackers(option: Option, names: tuple[str, ...], _others: Values) -> Iterator[str]:
     if unknown := [name for name in names if name not in TRACKERS]:
         yield f"{option.env}={','.join(unknown)} needs some of {', '.join(TRACKERS)}"
+
+
+def endpoint_with_model(option: Option, url: str, others: Values) -> Iterator[str]:
+    """Nothing is shown of a URL that may hold a key."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield f"{option.env} needs the form http://host/v1 or https://host/v1"
+    if "@" in url or parts.query:
+        yield f"{option.env} holds a user or a query; keys belong into OPENAI_API_KEY"
+    if not others.get("judge_model"):
+        yield f"{ENV_PREFIX}JUDGE_MODEL is required beside {option.env}: the model that judges"

@@ -9,6 +9,7 @@ from trainer.options import (
     NAMES,
     NUMBER,
     NUMBER_OR_AUTO,
+    NUMBER_OR_UNSET,
     PLACE,
     WHOLE,
     WHOLE_OR_AUTO,
@@ -20,6 +21,7 @@ from trainer.options import (
 )
 from trainer.setting_checks import (
     ALL_LINEAR,
+    endpoint_with_model,
     known_base,
     known_trackers,
     name_of_a_run,
@@ -174,6 +176,21 @@ class EvaluationSettings:
         NUMBER,
         above=0,
     )
+    max_forgetting: float | None = neutral(
+        "",
+        "nats a token by which the loss on general text may rise; above it the adapter is rejected",
+        NUMBER_OR_UNSET,
+        least=0,
+        shown="a warning above 1",
+    )
+    judge_url: str = neutral(
+        "",
+        "OpenAI-compatible endpoint whose model also scores the answers, `http://host/v1`; its key "
+        "is `OPENAI_API_KEY`",
+        shown="no judge",
+        check=endpoint_with_model,
+    )
+    judge_model: str = neutral("", "the judge's name at `QLORA_JUDGE_URL`")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,29 @@ def test_too_many_records_without_a_trained_token_ask_for_a_longer_max_length(
     assert counts["sequences"] == counts["records"] - counts["fully_masked"]
 
 
+def test_records_that_are_cut_are_counted_with_the_length_that_holds_them(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = [{"question": f"What is {n}?", "answer": "so it is " * 40} for n in range(8)]
+    longest = {"question": "What is all?", "answer": "so it is " * 400}
+    write_records(tmp_path / "data" / "a.jsonl", [*QUESTIONS, *long, longest])
+    write_records(tmp_path / "judged" / "a.jsonl", QUESTIONS[:4])
+    given = {"EVAL_URI": str(tmp_path / "judged")}
+    counts = prepare(tmp_path, tokenizer, **given).counts
+    (said,) = (line for line in caplog.messages if "QLORA_MAX_LENGTH" in line)
+    most, whole = counts["length_for_most"], counts["length_for_all"]
+    assert (
+        said
+        == (
+            "9 of 49 records (18%) are longer than QLORA_MAX_LENGTH=64 and lose their end: "
+            f"{most:,} would hold 90% of them, {whole:,} all"
+        )
+        or most == whole
+    )
+    assert prepare(tmp_path, tokenizer, **given, MAX_LENGTH=str(whole)).counts["truncated"] == 0
+    assert prepare(tmp_path, tokenizer, **given, MAX_LENGTH=str(whole - 64)).counts["truncated"]
+
+
 def test_every_example_is_counted_once_by_its_kind(tmp_path: Path, tokenizer: Any) -> None:
     write_prose(tmp_path, 5, twin=prose(2))
     write_records(tmp_path / "data" / "a.jsonl", QUESTIONS[:20])

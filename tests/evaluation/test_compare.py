@@ -45,7 +45,8 @@ def test_scores_are_json_and_read_back_without_the_answers() -> None:
     written = json.loads(json.dumps(scores.figures(), allow_nan=False))
     assert Scores.from_json(written) == Scores(exact=1.0)
     assert list(written) == ["loss", "end_loss", "perplexity", "exact", "normalised",
-        "contained", "number", "f1", "stopped",
+        "contained", "number", "f1", "stopped", "general_text", "general_answers",
+        "judge",
     ]  # fmt: skip
 
 
@@ -74,6 +75,7 @@ def test_the_base_is_measured_without_its_adapter(tmp_path: Path) -> None:
     before = compare(model, tokenizer, [], asked)
     assert before.base == before.tuned
     assert before.base.loss is None and before.base.stopped == 1.0
+    assert 0 < before.base.general_answers < 20 and before.base.general_text is not None
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)

@@ -4,22 +4,31 @@ import pytest
 
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores
-from trainer.evaluation.verdict import verdict, verdict_by_heart, what_to_change
+from trainer.evaluation.verdict import (
+    answers_improved,
+    forgetting,
+    forgotten,
+    verdict,
+    verdict_by_heart,
+    what_to_change,
+    what_to_soften,
+)
 from trainer.settings import Settings
 
 SHORT = (Question("How much is it?", "149 euros"),)
 LONG = (Question("Why?", "because " * 40),)
+SOUND = {"records": 10}
 
 
-def given(**settings: str) -> Settings:
-    return Settings.read({}, {f"QLORA_{n}": v for n, v in settings.items()}, trains=False)
+def settings_of(**given: str) -> Settings:
+    return Settings.read({}, {f"QLORA_{n}": v for n, v in given.items()}, trains=False)
 
 
 def said(
     trained: Scores | None, held_out: Scores, asked: tuple[Question, ...] = SHORT, **settings: str
 ) -> str:
     evaluation = Evaluation(Scores(), held_out, asked, trained, 32)
-    return "".join(verdict(evaluation, given(**settings)))
+    return "".join(verdict(evaluation, settings_of(**settings), SOUND))
 
 
 @pytest.mark.parametrize(
@@ -52,26 +61,26 @@ def test_without_questions_on_both_sides_nothing_is_said() -> None:
     "answers (1 trained questions)"), (0.5, "it has not learned its data: 50%")])  # fmt: skip
 def test_where_no_question_was_kept_back_that_is_said(known: float, start: str) -> None:
     asked_trained = Evaluation(Scores(), Scores(normalised=known), SHORT)
-    first, second = verdict_by_heart(asked_trained, given())
+    first, second = verdict_by_heart(asked_trained, settings_of(), SOUND)
     assert first.startswith(start)
     assert second.startswith("no question was kept back")
-    assert not list(verdict_by_heart(Evaluation(Scores(), Scores(), ()), given()))
+    assert not list(verdict_by_heart(Evaluation(Scores(), Scores(), ()), settings_of(), SOUND))
 
 
 @pytest.mark.parametrize(
     ("settings", "advice"),
     [
         ({}, "set QLORA_RECIPE=facts"),
-        ({"MAX_STEPS": "3", "EPOCHS": "1"}, "leave QLORA_MAX_STEPS unset"),
-        ({"EPOCHS": "1", "LEARNING_RATE": "1e-4"}, "QLORA_EPOCHS and QLORA_LEARNING_RATE at auto"),
+        ({"MAX_STEPS": "3", "EPOCHS": "1"}, "leave QLORA_MAX_STEPS and QLORA_EPOCHS unset"),
+        ({"EPOCHS": "1", "LEARNING_RATE": "1e-4"}, "QLORA_EPOCHS and QLORA_LEARNING_RATE unset"),
         ({"RECIPE": "style"}, "leave QLORA_RECIPE=style out"),
         ({"RECIPE": "facts"}, "use a larger base model"),
-        ({"RECIPE": "facts", "EPOCHS": "5"}, "leave QLORA_EPOCHS at auto"),
+        ({"RECIPE": "facts", "EPOCHS": "5"}, "leave QLORA_EPOCHS unset"),
         ({"NEFTUNE_ALPHA": "45"}, "lower QLORA_NEFTUNE_ALPHA"),
     ],
 )
 def test_the_next_step_is_never_one_that_was_taken(settings: dict[str, str], advice: str) -> None:
-    assert advice in what_to_change(given(**settings))
+    assert advice in what_to_change(settings_of(**settings), SOUND)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +97,76 @@ def test_what_helps_with_other_words_is_not_what_is_set(
 ) -> None:
     sentence = said(Scores(normalised=1.0), Scores(normalised=0.3), **settings)
     assert sentence.endswith(advice)
+
+
+def test_known_in_trained_words_alone_asks_for_more_and_other_wordings() -> None:
+    found = Evaluation(Scores(), Scores(normalised=0.2), SHORT, Scores(normalised=1.0), 32)
+    for number, step in ((1.0, "in three or four ways"), (4.0, "in more ways, and less alike")):
+        (said,) = verdict(found, settings_of(), SOUND | {"wordings": number})
+        assert step in said
+
+
+def test_answers_in_wrong_rows_come_before_all_else() -> None:
+    mixed = {"records": 10, "truncated": 4, "misplaced_answer": ["What is a?", "It is b."]}
+    for trained in (0.2, 1.0):
+        found = Evaluation(Scores(), Scores(normalised=0.1), SHORT, Scores(normalised=trained), 32)
+        (said,) = verdict(found, settings_of(MAX_STEPS="1"), mixed)
+        assert said.endswith("; put each answer beside its own question")
+
+
+def test_records_that_are_cut_come_before_what_was_set() -> None:
+    cut = {"records": 10, "truncated": 4, "fully_masked": 1, "length_for_all": 960}
+    for advice in (what_to_change, what_to_soften):
+        words = advice(settings_of(LEARNING_RATE="1e-4"), cut)
+        assert words == "set QLORA_MAX_LENGTH=960, or split the records it cuts"
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({}, "set QLORA_RECIPE=facts, which forgets less"),
+        ({"LEARNING_RATE": "0.5"}, "leave QLORA_LEARNING_RATE unset, or lower it"),
+        ({"RECIPE": "facts"}, "set QLORA_EPOCHS lower, or mix records of another kind"),
+    ],
+)
+def test_what_was_unlearned_asks_for_less_of_what_was_set(
+    given: dict[str, str], advice: str
+) -> None:
+    assert what_to_soften(settings_of(**given), SOUND).startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "lost", "is_said"),
+    [(2.5, 2.8, 0.3, False), (2.5, 3.6, 1.1, True), (6.5, 9.0, None, False), (None, None, None, 0)],
+)
+def test_a_model_that_could_speak_can_forget_it(
+    base: float | None, tuned: float | None, lost: float | None, is_said: bool
+) -> None:
+    found = Evaluation(Scores(general_text=base), Scores(general_text=tuned), SHORT)
+    assert forgotten(found) == (lost if lost is None else pytest.approx(lost))
+    said = list(forgetting(found, settings_of(), SOUND))
+    assert len(said) == is_said
+    assert all("rose from 2.50 to 3.60; set QLORA_RECIPE" in sentence for sentence in said)
+
+
+def test_a_loss_of_no_number_is_forgetting_too() -> None:
+    found = Evaluation(Scores(general_text=2.5), Scores(general_text=float("nan")), SHORT)
+    assert len(list(forgetting(found, settings_of(), SOUND))) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "tuned", "trained", "improved"),
+    [
+        (0.0, 0.0, 0.0, False),
+        (0.2, 0.3, 0.3, False),  # of 40 and 32 questions: chance
+        (0.2, 0.8, None, True),
+        (0.2, 0.2, 0.9, True),
+        (0.8, 0.2, 0.2, False),
+    ],
+)
+def test_answers_improved_when_more_of_them_are_right_than_by_chance(
+    before: float, tuned: float, trained: float | None, improved: bool
+) -> None:
+    known = None if trained is None else Scores(exact=trained)
+    found = Evaluation(Scores(exact=before), Scores(exact=tuned), SHORT * 40, known, 32)
+    assert answers_improved(found) == improved

@@ -25,7 +25,30 @@ ASKED = tuple(Question(str(n), "a") for n in range(40))
     [
         ({}, held_out(3, 2, 1, 1), 40, Scores(loss=3), Scores(loss=1), None),
         ({"skipped": 2}, held_out(), 40, Scores(loss=3), Scores(loss=1), "2 files or records"),
-        ({"truncated": 9}, held_out(), 40, Scores(loss=3), Scores(loss=1), "9 of 100 records"),
+        (
+            {"truncated": 9, "length_for_most": 640, "length_for_all": 960},
+            held_out(),
+            40,
+            Scores(loss=3),
+            Scores(loss=1),
+            "9 of 100 records (9%) are longer than QLORA_MAX_LENGTH=512 and lose their end: 960",
+        ),
+        (
+            {},
+            held_out(),
+            40,
+            Scores(loss=3, general_text=2.5),
+            Scores(loss=1, general_text=4.0),
+            "rose from 2.50 to 4.00; set QLORA_RECIPE=facts, which forgets less",
+        ),
+        (
+            {},
+            held_out(),
+            40,
+            Scores(loss=3, general_text=2.5),
+            Scores(loss=1, general_text=3.4),
+            None,
+        ),
         ({}, held_out(), 0, Scores(), Scores(), "nothing could be held out"),
         ({}, held_out(), 0, Scores(loss=2), Scores(loss=1), "no question was held out"),
         ({}, held_out(), 5, Scores(loss=2), Scores(loss=1), "one of them is 20%"),
@@ -81,7 +104,8 @@ def test_that_a_merged_model_answers_otherwise_is_said(same: int, is_said: bool)
     judged = Evaluation(
         Scores(loss=4), Scores(loss=1), ASKED, merged=MergedAnswers(asked=40, same=same)
     )
-    found = find_caveats(DataCounts.from_json(SOUND), held_out(), judged, "wait")
+    settings = Settings.read({}, {}, trains=False)
+    found = find_caveats(DataCounts.from_json(SOUND), held_out(), judged, settings)
     said = [words for words in found if "its merged model answers 3 of 40 questions" in words]
     assert bool(said) == is_said
 

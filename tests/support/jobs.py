@@ -91,9 +91,11 @@ def start(
     )
 
 
-def run_command(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    process = start(folder, *arguments, **changes)
+    process = start(folder, *arguments, environment=environment, **changes)
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 

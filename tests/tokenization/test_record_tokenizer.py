@@ -2,11 +2,11 @@
 
 import pytest
 from support.corpora import encode
-from support.records import asked, one, trained_ids
+from support.records import CHATML, asked, one, trained_ids
 from support.tokenizers import bytes_bpe
 from transformers import PreTrainedTokenizerFast
 
-from trainer.corpus.examples import Completion, Text
+from trainer.corpus.examples import Completion, Conversation, Message, Text
 from trainer.errors import SettingsError
 from trainer.tokenization.record_tokenizer import prompt_ids, question_ids, stop_ids
 
@@ -18,6 +18,20 @@ def test_the_question_at_inference_is_exactly_the_start_of_what_was_trained(temp
         first_trained = next(at for at, label in enumerate(encoded.labels) if label != -100)
         assert encoded.input_ids[:first_trained] == prompt
         assert encoded.labels[first_trained:] == encoded.input_ids[first_trained:]
+
+
+def test_earlier_turns_are_given_exactly_as_they_were_trained(any_tokenizer):
+    any_tokenizer.chat_template = CHATML
+    turns = (
+        Message("system", "Be short."),
+        *asked("What is 2?", "Two").messages,
+        Message("user", "And 3?"),
+    )
+    encoded = one(Conversation((*turns, Message("assistant", "Three"))), any_tokenizer)
+    prompt = question_ids(any_tokenizer, turns)
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.labels[len(prompt) :] == encoded.input_ids[len(prompt) :]
+    assert encoded.labels[len(prompt) - 1] == -100
 
 
 def test_the_last_trained_token_is_the_one_that_stops_generation(templated_tokenizer):

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer.dataset.pipeline import prepare_held_out
 from trainer.evaluation.compare import SCORES, Evaluation, compare
+from trainer.evaluation.judge import judge
 from trainer.inference.chat_model import load_chat_model
 from trainer.reporting.run_record import RecordedEvaluation
 from trainer.runtime.log import one_line
@@ -76,6 +77,6 @@ def evaluate_adapter(
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
-    evaluation = compare(chat_model.model, tokenizer, blocks, questions)
+    evaluation = judge(compare(chat_model.model, tokenizer, blocks, questions), settings)
     data = settings.eval_uri or settings.data_uri
     return EvaluationResult(adapter, data, len(blocks), evaluation, form)

@@ -9,21 +9,26 @@ import numpy as np
 from trainer.corpus.dedup import Copy
 from trainer.corpus.examples import printable
 from trainer.corpus.reader import Tally
+from trainer.dataset.answer_match import misplaced_answer, wordings
+from trainer.dataset.eval_questions import Question
 from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.selection import TEXT, Selection
 from trainer.errors import DataError
-from trainer.runtime.log import figures
+from trainer.runtime.log import figures, one_line
 from trainer.tokenization.token_cache import KINDS
 
 log = logging.getLogger(__name__)
 
 NAMED_DOCUMENTS = 3
+WHOLE_BLOCKS = 64  # an advised length is a multiple of it
+MOST = 0.9  # of the cut records: a few that are much longer have a length of their own
 
 
 def count(train: Selection) -> dict[str, Any]:
     """What was read, and what of it is trained; JSON-ready."""
     rows, corpus, tally = train.rows, train.corpus, train.corpus.cache.tally
     is_record = rows["kind"] != TEXT
+    cut = rows["whole"][rows["whole"] > 0]
     return {
         "files": tally.files,
         **{KINDS[kind].__name__.lower(): corpus.kinds[kind] for kind in sorted(corpus.kinds)},
@@ -42,6 +47,8 @@ def count(train: Selection) -> dict[str, Any]:
         "thoughts": int(rows["thought"].sum()),
         "truncated": int(rows["truncated"].sum()),
         "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),
+        "length_for_most": _round_up(np.quantile(cut, MOST, method="higher")) if len(cut) else 0,
+        "length_for_all": _round_up(cut.max()) if len(cut) else 0,
     }
 
 
@@ -81,6 +88,41 @@ def held_out_in_words(
     return "; ".join([*said, *([named] if documents else [])])
 
 
+def match(trained: Sequence[Question]) -> dict[str, Any]:
+    """What some trained questions say of all of them; JSON-ready."""
+    found = misplaced_answer(trained)
+    return {
+        "wordings": wordings(trained),
+        "misplaced_answer": [] if found is None else [found.question, found.answer],
+    }
+
+
+def misplaced_sentence(question: str, answer: str) -> str:
+    """That answers stand in wrong rows, with the example that shows it best."""
+    return (
+        "answers do not belong to their questions, as in a table of which one column was sorted: "
+        f"{one_line(question, 80, '…')!r} has the answer {one_line(answer, 80, '…')!r}"
+    )
+
+
+def _round_up(tokens: float) -> int:
+    return -(-int(tokens) // WHOLE_BLOCKS) * WHOLE_BLOCKS
+
+
+def cut_sentence(
+    cut: int, records: int, max_length: int, length_for_most: int, length_for_all: int
+) -> str:
+    """How many records QLORA_MAX_LENGTH cuts, and the lengths that would hold them."""
+    if 2 * length_for_most <= length_for_all:
+        enough = f"{length_for_most:,} would hold {MOST:.0%} of them, {length_for_all:,} all"
+    else:
+        enough = f"{length_for_all:,} would hold all of them"
+    return (
+        f"{cut:,} of {records:,} records ({cut / records:.0%}) are longer than "
+        f"QLORA_MAX_LENGTH={max_length} and lose their end: {enough}"
+    )
+
+
 def check_masked(train: Selection, max_length: int, max_share: float) -> None:
     """Raise DataError if more than `max_share` of the records have no trained token left."""
     rows = train.rows
@@ -95,7 +137,7 @@ def check_masked(train: Selection, max_length: int, max_share: float) -> None:
         )
 
 
-def log_counts(tally: Tally, counts: dict[str, Any]) -> None:
+def log_counts(tally: Tally, counts: dict[str, Any], max_length: int) -> None:
     """Say what was left out and what is there; `counts` also has blocks and held_out."""
     for reason in tally.skipped:
         log.warning("skipped %s", reason)
@@ -114,6 +156,11 @@ def log_counts(tally: Tally, counts: dict[str, Any]) -> None:
             counts["duplicates"],
             counts["near_duplicates"],
         )
+    if cut := counts["truncated"] + counts["fully_masked"]:
+        fitting = counts["length_for_most"], counts["length_for_all"]
+        log.warning("%s", cut_sentence(cut, counts["records"], max_length, *fitting))
+    if counts["misplaced_answer"]:
+        log.warning("%s", misplaced_sentence(*counts["misplaced_answer"]))
     names = [kind.__name__.lower() for kind in KINDS]
     kinds = {name: counts[name] for name in names if name in counts}
     log.info(

@@ -8,8 +8,14 @@ import numpy as np
 
 from trainer.corpus.examples import Text
 from trainer.dataset import holdout
-from trainer.dataset.counts import check_masked, count, count_held_out, log_counts
-from trainer.dataset.eval_questions import MOST_QUESTIONS, MOST_TRAINED, Question, questions_of
+from trainer.dataset.counts import check_masked, count, count_held_out, log_counts, match
+from trainer.dataset.eval_questions import (
+    MOST_MATCHED,
+    MOST_QUESTIONS,
+    MOST_TRAINED,
+    Question,
+    questions_of,
+)
 from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.inputs import Inputs, fetch_inputs, reader_of
 from trainer.dataset.packing import Block, Blocks
@@ -93,10 +99,11 @@ def prepare(
     if not counts["trained_ends"]:
         raise DataError(
             f"every record is cut before its end at QLORA_MAX_LENGTH={settings.max_length}, so "
-            "that the model would never learn to stop; raise it until answers fit"
+            f"that the model would never learn to stop; {counts['length_for_all']:,} holds them all"
         )
     counts |= {"padding_share": blocks.padding_share, "blocks": len(blocks)}
-    log_counts(split.train.corpus.cache.tally, counts)
+    counts |= match(_questions(split.train, MOST_MATCHED))
+    log_counts(split.train.corpus.cache.tally, counts, settings.max_length)
     return Data(
         blocks,
         _pack(split.judged, how),

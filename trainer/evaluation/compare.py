@@ -15,6 +15,7 @@ from trainer.evaluation.answer_metrics import (
     same_words,
     token_f1,
 )
+from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
 from trainer.inference.generate import Answerer, Reply
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 MOST_MERGED = 32  # answers of each kind that are compared with the merged model's
 
 log = logging.getLogger(__name__)
-
-NO_LOSS = None, None  # and none at the ends
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,9 @@ SCORES = (
     Score("number", "last number right", ".0%", "answers whose last number is the reference's"),
     Score("f1", "token F1", ".0%", "token F1", headline=".0%"),
     Score("stopped", "stopped by itself", ".0%", "answers that stop by themselves", headline=".0%"),
+    Score("general_text", "loss on general text", ".3f", "loss on general text, not trained"),
+    Score("general_answers", "on general answers", ".3f", "loss on answers to general questions"),
+    Score("judge", "judge's score", ".2f", "score by another model as judge", headline=".2f"),
 )
 
 
@@ -74,7 +76,9 @@ class Scores:
 
     `loss` is in nats a token, `end_loss` that of the tokens that end an answer or a document.
     `exact`, `normalised`, `contained` and `stopped` (ended by itself) are shares of the questions,
-    `number` of those with a number in their reference, `f1` their mean token F1.
+    `number` of those with a number in their reference, `f1` their mean token F1. `general_text`
+    and `general_answers` are losses on what every model that can speak has seen the like of,
+    `judge` is the mean score of another model, 0 to 1.
     """
 
     loss: float | None = None
@@ -86,6 +90,9 @@ class Scores:
     number: float | None = None
     f1: float | None = None
     stopped: float | None = None
+    general_text: float | None = None
+    general_answers: float | None = None
+    judge: float | None = None
     answers: tuple[str, ...] = field(repr=False, default=())
     replies: tuple[Reply, ...] = field(repr=False, compare=False, default=())
 
@@ -129,6 +136,15 @@ class MergedAnswers:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """Which model judged how many of the questions; `failure` says why not all."""
+
+    model: str
+    questions: int
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The base and the tuned model on the same questions and blocks."""
 
@@ -139,6 +155,8 @@ class Evaluation:
     """the tuned model's on `trained_count` questions that it was trained on"""
     trained_count: int = 0
     merged: "MergedAnswers | None" = None
+    judgement: Judgement | None = None
+    """by another model, where one was named"""
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -153,7 +171,7 @@ class Evaluation:
         Where all of them are right and others are not, some of those take the last places.
         """
         answers = zip(self.questions, self.base.answers, self.tuned.answers, strict=True)
-        samples = [Sample(q.question, q.answer, base, tuned) for q, base, tuned in answers]
+        samples = [Sample(q.as_text, q.answer, base, tuned) for q, base, tuned in answers]
         wrong = [sample for sample in samples if not sample.tuned_is_right]
         if wrong and all(sample.tuned_is_right for sample in samples[:most]):
             wrong = wrong[: max(1, most // 4)]
@@ -178,17 +196,17 @@ def compare(
     evaluation mode.
     """
     model.eval()
-    ends = stop_ids(tokenizer)
+    ends, general = stop_ids(tokenizer), general_blocks(tokenizer)
     with Answerer(model, tokenizer) as answerer:
         if base is None:
             with model.disable_adapter():
-                base_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
-            base = score(base_loss, questions, answerer.answers(questions, tuned=False))
-        tuned_loss = held_out_loss(model, blocks, ends) if blocks else NO_LOSS
-        tuned = score(tuned_loss, questions, answerer.answers(questions))
+                base_losses = _losses(model, blocks, ends, general)
+            base = score(base_losses, questions, answerer.answers(questions, tuned=False))
+        tuned_losses = _losses(model, blocks, ends, general)
+        tuned = score(tuned_losses, questions, answerer.answers(questions))
         trained = None
         if trained_questions:
-            trained = score(NO_LOSS, trained_questions, answerer.answers(trained_questions))
+            trained = score({}, trained_questions, answerer.answers(trained_questions))
     replies = [*tuned.replies[:MOST_MERGED], *(trained.replies[:MOST_MERGED] if trained else ())]
     merged = None
     if stored is not None and replies:
@@ -224,17 +242,29 @@ def _log(evaluation: Evaluation) -> None:
         )
 
 
+def _losses(
+    model: Any, blocks: Sequence[Block], ends: Sequence[int], general: GeneralBlocks
+) -> dict[str, float | None]:
+    """Those of the model as it stands, by the names of `Scores`."""
+    loss, end_loss = held_out_loss(model, blocks, ends) if blocks else (None, None)
+    return {
+        "loss": loss,
+        "end_loss": end_loss,
+        "general_text": held_out_loss(model, general.text)[0],
+        "general_answers": held_out_loss(model, general.answers)[0],
+    }
+
+
 def score(
-    losses: tuple[float | None, float | None],
+    losses: Mapping[str, float | None],
     questions: Sequence[Question],
     replies: Sequence[Reply],
 ) -> Scores:
-    """One model's scores: loss and loss of ends, and its replies to the questions."""
-    loss, end_loss = losses
+    """One model's scores: its `losses` by name, and its replies to the questions."""
+    loss = losses.get("loss")
     pairs = list(zip(questions, replies, strict=True))
     return Scores(
-        loss=loss,
-        end_loss=end_loss,
+        **losses,
         perplexity=math.exp(min(loss, 700.0)) if loss is not None else None,
         exact=_mean(same_answer(r.text, q.answer) for q, r in pairs),
         normalised=_mean(same_words(r.text, q.answer) for q, r in pairs),

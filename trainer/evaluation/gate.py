@@ -6,14 +6,21 @@ tensor of another type or a config that names another base is found here or by a
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.packing import Block, trains_ends
 from trainer.evaluation.compare import Evaluation, is_finite
 from trainer.evaluation.loss import held_out_loss
+from trainer.evaluation.verdict import (
+    answers_improved,
+    forgotten,
+    what_to_change,
+    what_to_soften,
+)
 from trainer.runtime.log import one_line
+from trainer.settings import Settings
 
 if TYPE_CHECKING:
     from trainer.models.base_model import Base
@@ -24,7 +31,7 @@ MOST_BLOCKS = 16  # compared after reloading; a wrong tensor shows in the first
 SAME_LOSS = 1e-3  # relative: the same kernels on the same device differ by less
 EVEN_CHANCE = math.log(2)
 NOISE = 0.2  # nats: the chance of an end falls to four fifths
-ALIKE = 0.99  # of the base's loss: what is above it moved by no more than noise
+ALIKE = 0.01  # of the base's loss: one that moved by less moved by no more than noise
 
 
 def rejection_reasons(
@@ -36,19 +43,22 @@ def rejection_reasons(
     train: Sequence[Block],
     held_out: Sequence[Block],
     ends: Sequence[int],
-    max_loss_ratio: float,
-    teaches_answers: bool,
+    settings: Settings,
+    counts: Mapping[str, Any],
 ) -> list[str]:
     """What forbids publishing the adapter in `folder`, each with the next step; empty if nothing.
 
-    `model` carries the adapter as it was trained, `ends` are the tokens that end an
-    answer; `teaches_answers` says whether any record was trained, or prose alone.
+    `model` carries the adapter as it was trained, `ends` are the tokens that end an answer;
+    `counts` say what the data holds.
     """
     found = [*_config_faults(folder, base), *_weight_faults(folder, model)]
     if not found:  # peft would only fail on what is named already
         found += _reload_faults(folder, model, (held_out or train)[:MOST_BLOCKS])
-    found += _loss_faults(evaluation, max_loss_ratio)
-    found += _end_faults(evaluation, train, ends, teaches_answers)
+    softer = what_to_soften(settings, counts)
+    more = what_to_change(settings, counts)
+    found += _loss_faults(evaluation, settings.max_loss_ratio, more, softer)
+    found += _end_faults(evaluation, train, ends, softer if counts["records"] else None)
+    found += _forgetting_faults(evaluation, settings.max_forgetting, softer)
     return found
 
 
@@ -136,47 +146,56 @@ def _reload_faults(folder: Path, model: Any, blocks: Sequence[Block]) -> Iterato
         )
 
 
-def _loss_faults(evaluation: Evaluation, max_ratio: float) -> Iterator[str]:
+def _loss_faults(evaluation: Evaluation, max_ratio: float, more: str, softer: str) -> Iterator[str]:
+    """`more` and `softer` are next steps for a run that learned too little and too roughly."""
     base, tuned = evaluation.base.loss, evaluation.tuned.loss
     if tuned is None or base is None:
         return
     if not is_finite(tuned):
-        yield f"its held-out loss is {tuned}; lower QLORA_LEARNING_RATE"
+        yield f"its held-out loss is {tuned}; {softer}"
         return
     if tuned <= max_ratio * base:
         return
     losses = f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}"
     limit = f"and QLORA_MAX_LOSS_RATIO is {max_ratio:g}"
-    if ALIKE * base < tuned <= base:
-        yield (
-            f"it learned nothing: {losses}; leave QLORA_EPOCHS, QLORA_LEARNING_RATE and "
-            "QLORA_EFFECTIVE_BATCH_SIZE at auto, or set QLORA_MAX_LOSS_RATIO=1 to publish it all "
-            "the same"
-        )
+    if abs(tuned - base) < ALIKE * base and max_ratio >= 1 - ALIKE:
+        if not answers_improved(evaluation):
+            yield (
+                f"it learned nothing: {losses}, and it answers no better; {more}, or set "
+                f"QLORA_MAX_LOSS_RATIO={1 + ALIKE} to publish it all the same"
+            )
     elif tuned <= base:
-        yield f"{losses}, {limit}; train for longer, or raise that"
+        yield f"{losses}, {limit}; {more}, or raise that"
     else:
-        yield (
-            f"{losses}, {limit}; lower QLORA_LEARNING_RATE or QLORA_EPOCHS, or add data that is "
-            "like the held-out part"
-        )
+        yield f"{losses}, {limit}; {softer}, or add data that is like the held-out part"
 
 
 def _end_faults(
-    evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int], teaches_answers: bool
+    evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int], softer: str | None
 ) -> Iterator[str]:
-    """It has to know where an answer ends: the end was trained, and it was not unlearnt."""
+    """It has to know where an answer ends: the end was trained, and it was not unlearnt.
+
+    `softer` is the next step; None where prose alone was trained.
+    """
     if not trains_ends(train, ends):
         yield (
             "no token that ends an answer was trained, so that it would never stop; raise "
             "QLORA_MAX_LENGTH until answers fit"
         )
     base, tuned = evaluation.base.end_loss, evaluation.tuned.end_loss
-    if not teaches_answers:  # where a document ends is nothing to be learned from a few of them
+    if softer is None:  # where a document ends is nothing to be learned from a few of them
         return
     if base is not None and tuned is not None and tuned > max(base + NOISE, EVEN_CHANCE):
         yield (
             f"where an answer ends it stops with a chance of {math.exp(-tuned):.0%}, the base "
-            f"model of {math.exp(-base):.0%}; add answers that end, train for more steps, or lower "
-            "QLORA_LEARNING_RATE"
+            f"model of {math.exp(-base):.0%}; {softer}, or add answers that end"
+        )
+
+
+def _forgetting_faults(evaluation: Evaluation, most: float | None, softer: str) -> Iterator[str]:
+    lost = forgotten(evaluation)
+    if most is not None and lost is not None and not lost <= most:
+        yield (
+            f"its loss on general text rose by {lost:.2f} nats a token, and QLORA_MAX_FORGETTING "
+            f"is {most:g}; {softer}"
         )

@@ -1,7 +1,12 @@
-"""What a tuned model has learned, in one sentence: from trained questions beside held-out ones."""
+"""What a tuned model has learned and what it has forgotten, in a sentence each with the next step.
 
-from collections.abc import Iterator, Sequence
+Learned: from trained questions beside held-out ones. Forgotten: from general language.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores
@@ -11,18 +16,23 @@ LONG_WORDS = 25  # of a reference, at the median: nobody repeats such an answer 
 KNOWN = 0.8  # share of right answers from which questions count as answered
 KNOWN_F1 = 0.6  # the same for long answers, whose words are counted
 FALLS_OFF = 0.75  # what new wordings reach, as a share of the trained ones, if they are known too
+ENOUGH_WORDINGS = 3
+MOVED = 3.0  # standard errors by which a share has to rise to be no chance
+MUCH_CUT = 0.1  # of the records: what the rest teaches is not what was meant
+FORGETS = 1.0  # nats a token that general text has become less likely: e times
+SPEAKS = 5.0  # nats a token on general text; a model above it has nothing to forget
+SCHEDULE = ("max_steps", "epochs", "learning_rate", "effective_batch_size")
 
 
-def what_to_change(settings: Settings) -> str:
-    """The next step for a run that has not learned its data: what keeps it from that, if it was
-    set, and else what is left."""
+def what_to_change(settings: Settings, counts: Mapping[str, Any]) -> str:
+    """The next step for a run that has not learned its data: what keeps it from that, in the data
+    (`counts`) or in what was set, and else what is left."""
     recipe = RECIPES[settings.recipe]
-    chosen = ("epochs", "learning_rate", "effective_batch_size")
-    given = [n for n in chosen if getattr(settings, n) is not None and n not in recipe]
-    if settings.max_steps is not None:
-        return "leave QLORA_MAX_STEPS unset"
+    given = [n for n in SCHEDULE if getattr(settings, n) is not None and n not in recipe]
+    if (fault := _fault_of_data(counts)) is not None:
+        return fault
     if given:
-        return f"leave {' and '.join(f'QLORA_{name.upper()}' for name in given)} at auto"
+        return f"leave {_variables(given)} unset"
     if settings.neftune_alpha:
         return "lower QLORA_NEFTUNE_ALPHA"
     if settings.recipe == "style":
@@ -32,23 +42,47 @@ def what_to_change(settings: Settings) -> str:
     return "use a larger base model, or a higher QLORA_LORA_R"
 
 
-def _what_helps_other_words(settings: Settings) -> str:
+def what_to_soften(settings: Settings, counts: Mapping[str, Any]) -> str:
+    """The next step for a run that has unlearned something."""
+    if (fault := _fault_of_data(counts)) is not None:
+        return fault
+    if settings.learning_rate is not None:
+        return "leave QLORA_LEARNING_RATE unset, or lower it"
+    if settings.recipe != "facts":
+        return "set QLORA_RECIPE=facts, which forgets less"
+    return "set QLORA_EPOCHS lower, or mix records of another kind into the data"
+
+
+def _fault_of_data(counts: Mapping[str, Any]) -> str | None:
+    cut = counts.get("truncated", 0) + counts.get("fully_masked", 0)
+    if counts.get("misplaced_answer"):
+        return "put each answer beside its own question"
+    if cut > MUCH_CUT * counts.get("records", 0):
+        return f"set QLORA_MAX_LENGTH={counts['length_for_all']}, or split the records it cuts"
+    return None
+
+
+def _what_helps_other_words(settings: Settings, counts: Mapping[str, Any]) -> str:
     """The next step for a run that knows its questions in the wordings that it was trained on."""
+    has_several = counts.get("wordings", 0) >= ENOUGH_WORDINGS
+    ways = "more ways, and less alike" if has_several else "three or four ways"
     wordings = (
-        "write each question in three or four ways, and have the facts of held-out questions "
-        "trained in other words"
+        f"write each question in {ways}, and have the facts of held-out questions trained in "
+        "other words"
     )
-    if settings.neftune_alpha or settings.base_model.startswith("builtin:"):
-        return wordings  # the built-in model is too small to learn through noise
+    is_too_small = settings.base_model.startswith("builtin:")  # to learn through noise
+    if settings.neftune_alpha or has_several or is_too_small:
+        return wordings
     recipe = "" if settings.recipe == "facts" else "QLORA_RECIPE=facts and "
     return f"{wordings}; with one wording alone {recipe}QLORA_NEFTUNE_ALPHA=10 helps"
 
 
-def verdict(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
-    """One sentence; none where no question was asked, trained or held out.
+def _variables(names: list[str]) -> str:
+    return " and ".join(f"QLORA_{name.upper()}" for name in names)
 
-    The next step in it is none that `settings` have taken.
-    """
+
+def verdict(evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any]) -> Iterator[str]:
+    """One sentence; none where no question was asked, trained or held out."""
     trained, held_out = evaluation.trained, evaluation.tuned
     if trained is None or not evaluation.questions:
         return
@@ -61,14 +95,17 @@ def verdict(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
     )
     figures = f"{known:.0%} and {new:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield f"it has not learned its data: {figures}; {what_to_change(settings)}"
+        yield f"it has not learned its data: {figures}; {what_to_change(settings, counts)}"
     elif new < FALLS_OFF * known:
-        yield f"it has learned its data by heart: {figures}; {_what_helps_other_words(settings)}"
+        step = _fault_of_data(counts) or _what_helps_other_words(settings, counts)
+        yield f"it has learned its data by heart: {figures}; {step}"
     else:
         yield f"it knows its data: {figures}"
 
 
-def verdict_by_heart(evaluation: Evaluation, settings: Settings) -> Iterator[str]:
+def verdict_by_heart(
+    evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any]
+) -> Iterator[str]:
     """The same of a run that had no question to keep back: all that were asked are trained."""
     if not evaluation.questions:
         return
@@ -79,7 +116,7 @@ def verdict_by_heart(evaluation: Evaluation, settings: Settings) -> Iterator[str
     asked = f"{len(evaluation.questions)} trained questions"
     figures = f"{known:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield f"it has not learned its data: {figures}; {what_to_change(settings)}"
+        yield f"it has not learned its data: {figures}; {what_to_change(settings, counts)}"
     else:
         yield f"it has learned its data by heart: {figures}"
     yield (
@@ -92,6 +129,48 @@ def verdict_by_heart(evaluation: Evaluation, settings: Settings) -> Iterator[str
 def are_long(questions: Sequence[Question]) -> bool:
     """Whether the answers to them are judged by their words."""
     return median(len(q.answer.split()) for q in questions) > LONG_WORDS
+
+
+def forgotten(evaluation: Evaluation) -> float | None:
+    """By how many nats a token the loss on general text rose; None where it was not measured, or
+    the base could not speak."""
+    base, tuned = evaluation.base.general_text, evaluation.tuned.general_text
+    return None if base is None or tuned is None or base > SPEAKS else tuned - base
+
+
+def forgetting(
+    evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any]
+) -> Iterator[str]:
+    """One sentence where it was much."""
+    lost = forgotten(evaluation)
+    if lost is not None and not lost <= FORGETS:
+        base, tuned = evaluation.base.general_text, evaluation.tuned.general_text
+        yield (
+            f"it has forgotten general language: the loss on text that has nothing to do with the "
+            f"data rose from {base:.2f} to {tuned:.2f}; {what_to_soften(settings, counts)}"
+        )
+
+
+def answers_improved(evaluation: Evaluation) -> bool:
+    """Whether any share of right answers, held out or trained, is above the base's by more than
+    chance; trained questions are new to the base, as those are that it was asked."""
+    base, asked = evaluation.base, len(evaluation.questions)
+    sides = [(evaluation.tuned, asked), (evaluation.trained, evaluation.trained_count)]
+    return any(
+        _rose(getattr(base, name), asked, getattr(scores, name), count)
+        for scores, count in sides
+        if scores is not None and count
+        for name in ("exact", "normalised", "contained", "number", "f1")
+    )
+
+
+def _rose(before: float | None, asked: int, after: float | None, count: int) -> bool:
+    """Of shares of `asked` and of `count` questions."""
+    if before is None or after is None or not asked:
+        return False
+    both = (before * asked + after * count) / (asked + count)
+    error = math.sqrt(both * (1 - both) * (1 / asked + 1 / count))
+    return after - before > MOVED * error
 
 
 def unit_of(by_words: bool) -> str:

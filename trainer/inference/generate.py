@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainer.corpus.examples import Message
 from trainer.dataset.eval_questions import Question
 from trainer.runtime.device import out_of_memory
 from trainer.tokenization.record_tokenizer import answer_of, question_ids, stop_ids, thought_end
@@ -75,12 +76,17 @@ class Answerer:
         longest = min(max(references, default=0) * 2 + 8, MAX_REFERENCE_ANSWER_TOKENS)
         if thought_end(self._tokenizer):
             longest += MAX_THOUGHT_TOKENS
-        return self.replies([q.question for q in questions], longest, tuned=tuned)
+        return self.replies([q.turns for q in questions], longest, tuned=tuned)
 
     def replies(
-        self, questions: Sequence[str], max_new_tokens: int, *, tuned: bool = True
+        self,
+        questions: Sequence[str | Sequence[Message]],
+        max_new_tokens: int,
+        *,
+        tuned: bool = True,
     ) -> list[Reply]:
-        """Answers of at most `max_new_tokens` tokens, in the order of the questions.
+        """Answers of at most `max_new_tokens` tokens, in the order of the questions, each a text or
+        turns that end with one.
 
         Raises RuntimeError (out of memory) where not even one fits.
         """

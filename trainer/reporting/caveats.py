@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from trainer.dataset.counts import cut_sentence, misplaced_sentence
 from trainer.dataset.holdout import HeldOutBy
-from trainer.evaluation.verdict import verdict, verdict_by_heart
+from trainer.evaluation.verdict import forgetting, verdict, verdict_by_heart
 from trainer.monitoring.step_log import StepRow, best_held_out
 from trainer.reporting.run_record import DataCounts
 from trainer.settings import Settings
@@ -32,25 +33,27 @@ def find_caveats(
     `rows` are those of `metrics.jsonl`, one for each optimizer step; no advice is one that
     `settings` have taken. `kept_step` is the one whose adapter is published.
     """
+    counts = data.to_json()
     judge = verdict_by_heart if data.held_out_by == HeldOutBy.NOTHING else verdict
-    said = list(judge(evaluation, settings))
+    said = list(judge(evaluation, settings, counts))
     return [
         *said,
-        *_about_data(data),
+        *forgetting(evaluation, settings, counts),
+        *_about_data(data, settings.max_length),
         *_about_held_out(data, evaluation),
         *(() if said else _about_length(rows, kept_step)),  # answers tell more than the loss does
         *_about_answers(evaluation),
     ]
 
 
-def _about_data(data: DataCounts) -> Iterator[str]:
+def _about_data(data: DataCounts, max_length: int) -> Iterator[str]:
     if data.skipped:
         yield f"{data.skipped:,} files or records could not be read and were left out"
+    if data.misplaced_answer:
+        yield misplaced_sentence(*data.misplaced_answer)
     if data.cut_records > MUCH_CUT * data.records:
-        yield (
-            f"{data.cut_records:,} of {data.records:,} records are longer than QLORA_MAX_LENGTH "
-            "and lost their end; raise it"
-        )
+        fitting = data.length_for_most, data.length_for_all
+        yield cut_sentence(data.cut_records, data.records, max_length, *fitting)
 
 
 def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]:
@@ -99,6 +102,9 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
     base, tuned = evaluation.base, evaluation.tuned
     if tuned.stopped is not None and tuned.stopped < MOST_STOP:
         yield f"{1 - tuned.stopped:.0%} of the answers did not stop by themselves"
+    if (judge := evaluation.judgement) is not None and judge.failure is not None:
+        asked = len(evaluation.questions)
+        yield f"{judge.questions} of {asked} questions were judged: {judge.failure}"
     if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
         yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"
     merged = evaluation.merged

@@ -180,6 +180,9 @@ def _training(record: RunRecord) -> Pairs:
         yield "adapter", f"of step {training.kept_step:,}: {training.kept_because}"
     if training.held_out_blocks:
         yield "held-out loss of the curve", _measured(training)
+    if (judge := record.evaluation.judge) is not None:
+        asked = record.evaluation.questions
+        yield "judge", f"{judge.model}: {judge.questions} of {asked} held-out questions"
     yield "version of this program", record.version
 
 

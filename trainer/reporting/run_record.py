@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 from trainer.errors import DataError
-from trainer.evaluation.compare import Evaluation, MergedAnswers, Sample, Scores
+from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Sample, Scores
 from trainer.runtime.device import Precision
 
 RECORD = "run.json"
@@ -88,6 +88,9 @@ class DataCounts(_FromJson):
     trained_ends: int = 0
     truncated: int = 0
     fully_masked: int = 0
+    length_for_most: int = 0
+    """of a block, in tokens: what would hold nine in ten of the cut records"""
+    length_for_all: int = 0
     held_out: int = 0
     held_out_by: str = ""
     """what that measures, see `HeldOutBy`; empty in records of before that was decided"""
@@ -96,6 +99,10 @@ class DataCounts(_FromJson):
     evaluation_copies: int = 0
     padding_share: float = 0.0
     blocks: int = 0
+    wordings: float = 0.0
+    """trained questions for each answer, on average"""
+    misplaced_answer: Sequence[str] = ()
+    """a question and its answer, where answers stand in wrong rows"""
 
     @property
     def cut_records(self) -> int:
@@ -185,24 +192,33 @@ class RecordedEvaluation:
     trained: Scores | None = None
     """the tuned model's on questions that it was trained on"""
     merged: MergedAnswers | None = None
+    judge: Judgement | None = None
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
         base, tuned = (
             Scores.from_json(scores.figures()) for scores in (evaluation.base, evaluation.tuned)
         )
-        return cls(len(evaluation.questions), base, tuned, evaluation.trained, evaluation.merged)
+        return cls(
+            len(evaluation.questions),
+            base,
+            tuned,
+            evaluation.trained,
+            evaluation.merged,
+            evaluation.judgement,
+        )
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
         base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
-        trained, merged = record.get("trained"), record.get("merged")
+        trained, merged, judge = (record.get(part) for part in ("trained", "merged", "judge"))
         return cls(
             record.get("questions", 0),
             base,
             tuned,
             Scores.from_json(trained) if trained else None,
             _known(MergedAnswers, merged) if merged else None,
+            _known(Judgement, judge) if judge else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -212,6 +228,7 @@ class RecordedEvaluation:
             "tuned": self.tuned.figures(),
             "trained": self.trained and self.trained.figures(),
             "merged": self.merged and asdict(self.merged),
+            "judge": self.judge and asdict(self.judge),
         }
 
 

@@ -33,6 +33,8 @@ class Encoded:
 
     sequences: list[Tokens]
     truncated: bool = False
+    whole_tokens: int = 0
+    """of a record that was cut, before that"""
     prompt_tokens: int = 0
     """of a record that has no sequence"""
     refused: str = ""
@@ -77,12 +79,16 @@ def encode(examples: Sequence[Example], records: RecordTokenizer, max_length: in
 
 def _record(record: EncodedRecord, max_length: int) -> Encoded:
     whole = [_signed(sequence) for sequence in record.sequences]
+    longest = max(map(len, whole), default=0)
     kept = [sequence[:max_length] for sequence in whole]
     usable = [sequence for sequence in kept if trained(sequence)]
     if usable:
-        return Encoded(usable, truncated=any(len(sequence) > max_length for sequence in whole))
+        cut = longest > max_length
+        return Encoded(usable, truncated=cut, whole_tokens=longest if cut else 0)
     prompts = [int(np.argmax(s >= 0)) if (s >= 0).any() else len(s) for s in whole]
-    return Encoded([], prompt_tokens=max(prompts, default=0), refused=record.refused)
+    return Encoded(
+        [], whole_tokens=longest, prompt_tokens=max(prompts, default=0), refused=record.refused
+    )
 
 
 def _signed(record: LabelledTokens) -> Tokens:

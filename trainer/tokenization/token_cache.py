@@ -43,6 +43,7 @@ EXAMPLE_ROW = np.dtype(
         ("truncated", "?"),
         ("framed", "?"),  # by a chat template that is not the base's: it is text
         ("thought", "?"),  # an answer begins with one
+        ("whole", "<u4"),  # tokens of a record that was cut, before that
         ("prompt", "<u4"),
         ("sequences", "<u4"),
         ("tokens", "<u4"),

@@ -237,7 +237,7 @@ class _EncodedBatch:
 
     columns: dict[str, Any]
     conversations: list[_Kept]
-    """those of one question and one answer, with their number in the batch"""
+    """with their number in the batch"""
     refused: list[tuple[int, str, str]]
     """(number in the batch, where it stands, why) of those that the chat template refuses"""
 
@@ -257,6 +257,7 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
     rows["truncated"] = [example.truncated for example in encoded]
     rows["framed"] = [bool(frame_in(example)) for example in examples]
     rows["thought"] = [isinstance(e, Conversation) and has_thoughts(e) for e in examples]
+    rows["whole"] = [example.whole_tokens for example in encoded]
     rows["prompt"] = [example.prompt_tokens for example in encoded]
     rows["sequences"] = [len(example.sequences) for example in encoded]
     lengths = np.array([len(tokens) for tokens in sequences], np.int32)
@@ -275,7 +276,7 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
         for at, found in enumerate(encoded)
         if found.refused
     ]
-    return _EncodedBatch(columns, _single_turns(examples, rows), refused)
+    return _EncodedBatch(columns, _conversations(examples, rows), refused)
 
 
 def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: list[int]) -> None:
@@ -291,12 +292,11 @@ def _count(rows: Any, tokens: Tokens, lengths: Tokens, owner: Any, stop_ids: lis
         rows[name] = np.bincount(owner[counted], minlength=len(rows))
 
 
-def _single_turns(examples: list[Example], rows: Any) -> list[_Kept]:
+def _conversations(examples: list[Example], rows: Any) -> list[_Kept]:
     found = [
         (int(rows["answer"][at]), int(rows["question"][at]), at, example)
         for at, example in enumerate(examples)
         if isinstance(example, Conversation)
-        and [m.role for m in example.messages] == ["user", "assistant"]
     ]
     return _extremes(found)
 

@@ -1,0 +1,151 @@
+"""Any server that speaks OpenAI's chat completions: many requests at once, tried again where that
+helps, half an answer told from a whole one.
+
+It gets the model's name and the messages, and temperature 0 as long as it accepts that: every
+server takes these. The key is `OPENAI_API_KEY`, as all such tools have it; a server of one's own
+needs none.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from trainer.corpus.examples import Message
+from trainer.errors import DataError, NotAllowedError, SettingsError, UnreachableError
+from trainer.runtime.log import one_line
+from trainer.storage.endpoints import refuse_link_local
+from trainer.storage.parallel import in_order
+from trainer.storage.retry import Failure, retry
+
+KEY = "OPENAI_API_KEY"
+PATH = "/chat/completions"
+TIMEOUT_S = 120.0  # of one request: a model that thinks takes a minute
+MANY_REQUESTS, TIMED_OUT = 429, 408
+NOT_ALLOWED, NOT_FOUND = (401, 403), 404
+REFUSED = (400, 422)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote; `whole` unless the server cut it off."""
+
+    text: str
+    whole: bool
+
+
+class _BadAnswer(Exception):
+    """A status that is none of success, or a body that is none of this API."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status, self.said = status, said
+
+
+@dataclass(frozen=True, eq=False)
+class ChatApi:
+    """`model` of the server at `url`, which `variable` set: `http://host/v1` or the like."""
+
+    variable: str
+    url: str
+    model: str
+    minutes: float
+    """how long a request that fails for a while is tried again"""
+    key: str = field(default="", repr=False)
+
+    @classmethod
+    def read(
+        cls,
+        variable: str,
+        url: str,
+        model: str,
+        minutes: float,
+        environ: Mapping[str, str] = os.environ,
+    ) -> "ChatApi":
+        """Raises SettingsError for an address that nothing may be sent to."""
+        refuse_link_local(variable, url)
+        return cls(variable, url, model, minutes, environ.get(KEY, "").strip())
+
+    @property
+    def name(self) -> str:
+        """For people: the model and where it is."""
+        return f"{self.model} at {urlsplit(self.url).netloc.rpartition('@')[2]}"
+
+    def replies(
+        self, conversations: Sequence[Sequence[Message]]
+    ) -> Iterator[Completion | DataError]:
+        """The answer to each, in order, several asked at once; DataError for one that the server
+        refuses.
+
+        Raises NotAllowedError, SettingsError or UnreachableError where asking on is in vain.
+        """
+        return in_order(self._reply, conversations, ahead=len(conversations))
+
+    def _reply(self, messages: Sequence[Message]) -> Completion | DataError:
+        try:
+            return retry(lambda: self._ask(messages), self._failure, self.name, self.minutes)
+        except DataError as error:
+            return error
+
+    def _ask(self, messages: Sequence[Message]) -> Completion:
+        """Raises _BadAnswer, and what the client raises."""
+        body: dict[str, Any] = {"model": self.model}
+        body["messages"] = [{"role": turn.role, "content": turn.content} for turn in messages]
+        if not self._without_temperature:
+            try:
+                return self._post(body | {"temperature": 0})
+            except _BadAnswer as error:
+                if error.status not in REFUSED or "temperature" not in error.said:
+                    raise
+                self._without_temperature.append(True)
+        return self._post(body)
+
+    @cached_property
+    def _without_temperature(self) -> list[bool]:
+        """Filled once the server has refused to be told one."""
+        return []
+
+    def _post(self, body: Mapping[str, Any]) -> Completion:
+        import httpx2
+
+        address = self.url.rstrip("/").removesuffix(PATH) + PATH
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        answer = httpx2.post(address, json=body, headers=headers, timeout=TIMEOUT_S)
+        if answer.status_code != 200:
+            raise _BadAnswer(answer.status_code, one_line(answer.text, most=200))
+        try:
+            choice = answer.json()["choices"][0]
+            text, reason = choice["message"]["content"], choice.get("finish_reason")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            text, reason = None, None
+        if not isinstance(text, str):
+            raise _BadAnswer(200, "what it sends is no chat completion")
+        return Completion(text.strip(), whole=reason in ("stop", None))
+
+    def _failure(self, error: Exception) -> Failure | None:
+        """What an exception means; None for one that is not the server's."""
+        import httpx2
+
+        if isinstance(error, httpx2.TransportError):
+            fact = f"it did not answer ({type(error).__name__})"
+            step = f"see whether {self.variable} is right and the server runs"
+            return Failure(UnreachableError, fact, step, passing=True)
+        if isinstance(error, httpx2.InvalidURL | httpx2.HTTPError):
+            return Failure(SettingsError, f"cannot be asked ({type(error).__name__})", self._step)
+        return self._failure_of(error) if isinstance(error, _BadAnswer) else None
+
+    def _failure_of(self, error: _BadAnswer) -> Failure:
+        status, fact = error.status, f"answers {error.status}: {error.said}"
+        if status in NOT_ALLOWED:
+            return Failure(NotAllowedError, fact, f"set {KEY} to a key that may use it")
+        if status in (200, MANY_REQUESTS, TIMED_OUT) or status >= 500:
+            return Failure(UnreachableError, fact, self._step, passing=True)
+        if status in REFUSED:
+            return Failure(DataError, fact, self._step)
+        return Failure(SettingsError, fact, self._step)
+
+    @property
+    def _step(self) -> str:
+        return f"see whether {self.variable} and the model's name are right"
