@@ -68,7 +68,7 @@ def test_what_nobody_foresaw_is_a_sentence_too(
 
 def test_help_does_not_pay_for_torch() -> None:
     script = (
-        "import sys; sys.argv = ['entrypoint.py', 'train', '--help']\n"
+        "import sys; sys.argv = ['entrypoint.py', 'train', '--help-all']\n"
         "from trainer.cli import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'transformers', 'boto3'} & set(sys.modules)\n"

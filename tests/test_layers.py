@@ -39,6 +39,7 @@ WINGS = [
     "preflight",
     "commands",
     "job",
+    "flags",
     "cli",
     "__main__",
     "launch",

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from trainer import __version__
 from trainer.distributed.workers import Workers
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
+from trainer.flags import CommandWithSettings, versions, with_settings
 from trainer.runtime import lean_imports, log, malloc, signals
 from trainer.runtime.redaction import redact
-from trainer.settings import Settings, options
+from trainer.settings import Settings
 from trainer.storage.s3 import request_options
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
@@ -52,33 +52,22 @@ class _TrainByDefault(click.Group):
     """A group whose command is `train` when none is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = args[0] if args else "-"
+        first = args[0] if args else "" if ctx.resilient_parsing else "-"  # a shell that completes
         if first.startswith("-") and first not in ("--help", "--version"):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 
 
 @click.group(cls=_TrainByDefault, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="qlora-job")
+@click.version_option(versions(), prog_name="qlora-job")
 def cli() -> None:
     """Fine-tune a language model with QLoRA on your own documents.
 
     Without a command it trains. Every option of `train` is also an environment variable:
     --lora-r is QLORA_LORA_R.
+
+    Completion in bash: eval "$(_QLORA_JOB_COMPLETE=bash_source qlora-job)"; zsh and fish alike.
     """
-
-
-def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give `command` one flag for each setting, unparsed: Settings reports all faults at once."""
-    for option in reversed(options()):
-        meaning = option.meaning.replace("`", "")
-        command = click.option(
-            option.flag,
-            option.name,
-            metavar="VALUE",
-            help=f"{meaning}  [default: {option.shown_default.replace('`', '')}]",
-        )(command)
-    return command
 
 
 def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settings:
@@ -99,8 +88,8 @@ def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--adapter", required=True, help=ADAPTER)(command)
 
 
-@cli.command()
-@_with_settings
+@cli.command(cls=CommandWithSettings)
+@with_settings
 def train(**flags: str | None) -> None:
     """Fine-tune, evaluate and publish an adapter."""
     workers = Workers.from_environment(os.environ)
@@ -111,8 +100,8 @@ def train(**flags: str | None) -> None:
     run(settings, workers)
 
 
-@cli.command()
-@_with_settings
+@cli.command(cls=CommandWithSettings)
+@with_settings
 def prepare(**flags: str | None) -> None:
     """Have the base model make question/answer records of documents. Trains nothing.
 
@@ -125,8 +114,8 @@ def prepare(**flags: str | None) -> None:
     prepare_questions(settings)
 
 
-@cli.command()
-@_with_settings
+@cli.command(cls=CommandWithSettings)
+@with_settings
 @click.option("--gpu", help="Plan for t4, l4, a10g, a100, h100 or h200 instead of this machine.")
 @click.option("--workers", type=click.IntRange(1), default=1, help="GPUs that train together.")
 @click.option("--tokens", type=click.IntRange(1), default=10**6, help="Tokens to be trained.")
@@ -180,8 +169,8 @@ def ask(
         chat.answer_all(model, asked, compare=compare)
 
 
-@cli.command()
-@_with_settings
+@cli.command(cls=CommandWithSettings)
+@with_settings
 @click.option("--adapter", required=True, help=ADAPTER)
 @click.option(
     "--as",

@@ -1,7 +1,7 @@
 """The versions of the libraries that decide the result of a run."""
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 LIBRARIES = (
     "torch",
@@ -20,3 +20,11 @@ LIBRARIES = (
 def library_versions() -> dict[str, str]:
     """The versions that decide the result."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def installed(library: str) -> str:
+    """The version of `library`, found without importing it; what is missing is no failure."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"

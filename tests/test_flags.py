@@ -1,0 +1,63 @@
+"""`--help` shows what is set first, `--help-all` everything in groups; a shell completes both."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from support.jobs import ROOT
+
+from trainer.flags import FIRST, GROUPS, SHOWN_VERSIONS
+from trainer.settings import options
+
+
+def said(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "entrypoint.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def flags_in(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+
+
+def test_help_begins_with_the_settings_that_people_set_first() -> None:
+    shown = flags_in(said("train", "--help"))
+    assert shown == [*(f"--{name.replace('_', '-')}" for name in FIRST), "--help-all", "--help"]
+
+
+def test_help_all_has_every_setting_once_and_in_its_group() -> None:
+    text = said("--help-all")  # of train, which is the command when none is named
+    shown = flags_in(text)
+    assert sorted(shown) == sorted([*(one.flag for one in options()), "--help-all", "--help"])
+    assert len(GROUPS) == 8
+    places = [text.index(f"{group.__name__.removesuffix('Settings')}: ") for group in GROUPS]
+    assert places == sorted(places)
+    assert places[0] < text.index("--max-length") < places[1]
+
+
+def test_the_version_says_which_libraries_are_there() -> None:
+    text = said("--version")
+    for library in SHOWN_VERSIONS:
+        assert f"{library} {version(library)}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "expected"),
+    [
+        ("qlora-job ", 1, ["plain,train", "plain,ask"]),
+        ("qlora-job train --lora", 2, ["plain,--lora-r", "plain,--lora-alpha"]),
+        ("qlora-job train --recipe f", 3, ["plain,facts"]),
+        ("qlora-job train --data-uri d", 3, ["file,d"]),
+    ],
+)
+def test_a_shell_completes(words: str, number: int, expected: list[str]) -> None:
+    found = said(_ENTRYPOINT_PY_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
+    assert set(expected) <= set(found.splitlines())
