@@ -11,10 +11,10 @@ from support.jobs import adapter_bytes, run_here, start, stop_here, wait_for_ste
 from support.token_caches import prose
 from support.worker_processes import ONE_THREAD, ends, start_workers, weights
 
-STEPS = 24
+STEPS = 60
 SETTINGS = {
     "MAX_STEPS": str(STEPS),
-    "LEARNING_RATE": "6e-3",
+    "LEARNING_RATE": "4e-3",
     "TARGET_MODULES": "all-linear",
     "CHECKPOINT_EVERY": "1",
     "MAX_LOSS_RATIO": "1e6",
