@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -132,6 +133,30 @@ def plan(
     if gpu is not None and gpu.lower() not in GPUS:
         raise SettingsError(f"--gpu {gpu}: known are {', '.join(GPUS)}")
     click.echo(plan_run(settings, PlanRequest(gpu and gpu.lower(), workers, tokens, price)))
+
+
+@cli.command("inspect", cls=CommandWithSettings)
+@with_settings
+@click.option(
+    "--examples", type=click.IntRange(0), default=3, show_default=True, help="Records to show."
+)
+def inspect_command(examples: int, **flags: str | None) -> None:
+    """Show what DATA_URI becomes and what of it would be trained. Trains nothing.
+
+    On a terminal in colour; elsewhere one JSON object.
+    """
+    settings = _settings(flags, trains=False)
+    if not settings.data_uri:
+        raise SettingsError("nothing to look at: give --data-uri (QLORA_DATA_URI)")
+    log.set_up("text", "WARNING", sys.stderr)
+    from trainer.commands.inspect import inspect_data
+
+    found = inspect_data(settings, examples)
+    if log.wants_text(settings.log_format):
+        width = shutil.get_terminal_size().columns
+        click.echo(found.as_text(width, is_coloured=log.wants_colour()))
+    else:
+        click.echo(found.as_json())
 
 
 @cli.command()

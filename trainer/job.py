@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset import pipeline
+from trainer.dataset.seen import seen_records
 from trainer.distributed.workers import Workers
 from trainer.evaluation import compare, gate
 from trainer.evaluation.judge import judge
@@ -16,9 +17,10 @@ from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
 from trainer.monitoring import trackers
 from trainer.monitoring.prometheus import Metrics
-from trainer.planner.schedule import Schedule, choose_schedule, log_schedule
-from trainer.preflight import Job, open_job
+from trainer.planner.schedule import Schedule, log_schedule
+from trainer.preflight import Job, open_job, open_tokenizer, schedule_for
 from trainer.reporting import run_files, run_record
+from trainer.reporting.idle_settings import idle_settings
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id
 from trainer.runs.layout import finished_at
@@ -30,7 +32,7 @@ from trainer.settings import Settings
 from trainer.storage import fetch_verified, read_manifest
 from trainer.storage.files import only_process
 from trainer.storage.lease import owner_of
-from trainer.tokenization import chat_template, corpus_shards, record_tokenizer
+from trainer.tokenization import corpus_shards, record_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 TENSORBOARD = "tensorboard"
+SEEN_RECORDS = 3  # in the report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +128,11 @@ def _push_to_hub(job: Job, run_id: str, folder: Path) -> None:
 def _train_and_publish(start: Start) -> None:
     """The seven steps of a run; the first worker alone goes on after the training."""
     _import_training()
-    tokenizer = _tokenizer(start.job)
+    tokenizer = open_tokenizer(start.job.base, start.job.settings)
     data = _prepare_data(start, tokenizer)
     record_tokenizer.settle_answers(tokenizer, thinks=data.thinks)
-    schedule = _choose_schedule(start.job, data)
+    schedule = schedule_for(start.job.settings, start.job.base, data)
+    _log_decisions(start.job, data, schedule)
     execution = _choose_execution(start, schedule)
     model = _load_model(start, tokenizer, execution)
     trained = _train(start, data, model, schedule, execution)
@@ -152,15 +156,6 @@ def _import_training() -> None:
     lean_imports.collect_as_usual()
 
 
-def _tokenizer(job: Job) -> "PreTrainedTokenizerBase":
-    tokenizer = job.base.tokenizer()
-    if (reason := chat_template.ensure_chat_template(tokenizer)) is not None:
-        log.info("%s", reason)
-    if job.settings.system_prompt:
-        record_tokenizer.give_system_prompt(tokenizer, job.settings.system_prompt)
-    return tokenizer
-
-
 def _prepare_data(start: Start, tokenizer: "PreTrainedTokenizerBase") -> pipeline.Data:
     job = start.job
     return pipeline.prepare(job.settings, job.inputs, tokenizer, _shards(start))
@@ -176,15 +171,12 @@ def _shards(start: Start) -> corpus_shards.ShardLocation | None:
     return corpus_shards.ShardLocation(start.workers, job.output, start.run_id, shared)
 
 
-def _choose_schedule(job: Job, data: pipeline.Data) -> Schedule:
-    schedule = choose_schedule(
-        job.settings,
-        blocks=len(data.train),
-        records=data.counts["records"],
-        hidden=job.base.shape().hidden,
-    )
+def _log_decisions(job: Job, data: pipeline.Data, schedule: Schedule) -> None:
+    """What was decided from the data, and which settings that leaves without effect."""
     log_schedule(schedule)
-    return schedule
+    counts = run_record.DataCounts.from_json(data.counts)
+    for sentence in idle_settings(job.settings, job.base, counts):
+        log.warning("%s", sentence)
 
 
 def _choose_execution(start: Start, schedule: Schedule) -> ExecutionPlan:
@@ -318,6 +310,7 @@ def _describe(
             base=job.base,
             inputs=job.inputs.objects(),
             data=data.counts,
+            seen=seen_records(data.trained, tokenizer, SEEN_RECORDS),
             device=job.device,
             precision=job.precision,
             schedule=schedule,

@@ -3,12 +3,15 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.dataset.inputs import Inputs, fetch_inputs
+from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.models import base_model, hub
 from trainer.models.locate import locate_base
 from trainer.monitoring import trackers
+from trainer.planner.schedule import Schedule, choose_schedule
 from trainer.runs.fingerprint import fingerprint_of
 from trainer.runs.library_versions import library_versions
 from trainer.runtime import selftest
@@ -16,6 +19,10 @@ from trainer.runtime.device import Device, Precision, choose_precision, find_dev
 from trainer.runtime.log import figures
 from trainer.settings import Settings
 from trainer.storage import Store, open_store
+from trainer.tokenization import chat_template, record_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +65,26 @@ def open_job(settings: Settings) -> Job:
         libraries=library_versions(),
     )
     return Job(settings, output, base, found, precision, inputs, fingerprint)
+
+
+def open_tokenizer(base: base_model.Base, settings: Settings) -> "PreTrainedTokenizerBase":
+    """The base's, as the run uses it and publishes it."""
+    tokenizer = base.tokenizer()
+    if (reason := chat_template.ensure_chat_template(tokenizer)) is not None:
+        log.info("%s", reason)
+    if settings.system_prompt:
+        record_tokenizer.give_system_prompt(tokenizer, settings.system_prompt)
+    return tokenizer
+
+
+def schedule_for(settings: Settings, base: base_model.Base, data: Data) -> Schedule:
+    """How long and how fast a run trains on `data`."""
+    return choose_schedule(
+        settings,
+        blocks=len(data.train),
+        records=data.counts["records"],
+        hidden=base.shape().hidden,
+    )
 
 
 def _refuse_output_among_data(settings: Settings) -> None:

@@ -197,4 +197,6 @@ def test_tallies_of_files_end_to_end_are_the_tally_of_all(tmp_path):
         list(reader)
         joined.add(reader.tally)
     assert joined == whole.tally
+    assert whole.tally.files_by == {".jsonl": 1, ".csv": 1, ".txt": 1}
+    assert whole.tally.skipped_by == {".jsonl": 1, ".csv": 1, ".png": 1}
     assert whole.tally.void == [(30, 50)] and whole.tally.usable == 31

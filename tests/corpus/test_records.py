@@ -208,3 +208,13 @@ def test_a_column_without_a_value_makes_no_form_where_another_is_whole():
 
 def test_leading_spaces_of_an_answer_stay():
     assert read_one({"question": "q", "answer": "    if x:\n"}) == qa("q", "    if x:\n")
+
+
+def test_a_column_that_the_user_named_and_no_record_has_is_told(tmp_path):
+    records = jsonl({"text": "what happened"}, {"text": "and then", "Frage": "q", "answer": "a"})
+    for question, told in (
+        ("frage", []),
+        ("why", ["a.jsonl: no record has why, the column that QLORA_QUESTION_COLUMN names"]),
+    ):
+        corpus = read_files(tmp_path, {"a.jsonl": records}, columns=Columns(question))
+        assert [n for n in corpus.notices if "names" in n] == told

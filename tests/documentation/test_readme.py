@@ -180,7 +180,7 @@ def test_no_command_is_left_out() -> None:
 def test_every_command_of_the_program_is_in_the_readme_or_its_help() -> None:
     from trainer.cli import cli
 
-    for name in ("prepare", "evaluate", "ask", "merge", "export"):
+    for name in ("inspect", "prepare", "evaluate", "ask", "merge", "export"):
         assert re.search(rf"entrypoint.py {name}\b", README)
         assert cli.commands[name].help
 

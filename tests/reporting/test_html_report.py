@@ -53,6 +53,28 @@ def test_what_a_file_or_an_answer_holds_is_text_and_not_markup() -> None:
     assert "<script" not in page
 
 
+def test_records_stand_as_the_model_saw_them_with_what_was_trained_marked() -> None:
+    pieces = [("<s>", False, True), ("Why?", False, False), ("So\n <b>", True, False)]
+    pieces += [("</s>", True, True)]
+    seen = {"file": "faq.csv", "number": 2, "count": 3, "tokens": 9, "trained_tokens": 4,
+            "sequences": 1, "cut": False,
+            "pieces": [dict(zip(("text", "trained", "special"), piece, strict=True))
+                       for piece in pieces]}  # fmt: skip
+    page = render_report(record(seen=[seen]), ROWS)
+    assert "<h3>faq.csv, 2 of 3: 9 tokens, 4 trained</h3>" in page
+    assert (
+        "<pre><b>&lt;s&gt;</b>Why?<mark>So\n &lt;b&gt;</mark><mark><b>&lt;/s&gt;</b></mark></pre>"
+    ) in page
+    assert "As the model saw it" not in render_report(record(), ROWS)
+
+
+def test_kinds_of_files_are_a_table() -> None:
+    kinds = {".csv": {"files": 1, "records": 1200}, HOSTILE: {"files": 2, "records": 0}}
+    page = render_report(record(data=RECORD["data"] | {"by_file_type": kinds}), ROWS)
+    assert "<td>.csv</td><td>1</td><td>1,200</td>" in page
+    assert "<script" not in page
+
+
 def test_a_score_that_was_not_measured_is_a_dash_or_left_out() -> None:
     scores = {"questions": 1, "base": {"loss": 2.0}, "tuned": {"exact": 0.5}}
     page = render_report(record(evaluation=scores), ROWS)

@@ -12,8 +12,7 @@ from trainer.reporting.run_record import DataCounts, RecordedEvaluation, RunReco
 KEYS = [
     "run_id", "version", "finished", "settings", "base", "inputs", "data", "device", "precision",
     "schedule", "micro_batch", "parameters", "training", "evaluation", "samples", "warnings",
-    "rejected",
-    "libraries",
+    "rejected", "libraries", "seen",
 ]  # fmt: skip
 
 

@@ -54,6 +54,10 @@ class Columns:
     def given(self, role: str) -> str:
         return _folded(getattr(self, role, ""))
 
+    def all_given(self) -> set[str]:
+        """The roles whose columns the user named."""
+        return {role for role in ("question", "answer", "text") if self.given(role)}
+
     def named(self, role: str) -> tuple[str, ...]:
         """Names that the column of `role` may have, the likeliest first."""
         given = self.given(role)

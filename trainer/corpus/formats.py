@@ -30,6 +30,7 @@ from trainer.corpus.examples import (
     Text,
     Unusable,
     checked_text,
+    printable,
 )
 from trainer.corpus.headings import markdown_headings, rst_headings
 from trainer.corpus.html import html
@@ -87,6 +88,11 @@ def format_of(name: str) -> Format:
     if path.suffix in COMPRESSED:
         return Format(PurePosixPath(path.stem).suffix, path.suffix)
     return Format(path.suffix)
+
+
+def kind_of(name: str) -> str:
+    """What a file of this name is called among others: `.jsonl.gz`."""
+    return str(format_of(name)) or "file without a suffix"
 
 
 def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
@@ -225,6 +231,9 @@ def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item
         raise Unusable("it holds no records")
     if records.unused:
         yield Notice(f"not used: {_listed(records.unused)}")
+    for role in sorted(records.missing):
+        name = printable(getattr(columns, role)[:40])
+        yield Notice(f"no record has {name}, the column that QLORA_{role.upper()}_COLUMN names")
 
 
 def _listed(names: Iterable[str]) -> str:

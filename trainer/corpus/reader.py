@@ -17,7 +17,7 @@ from trainer.corpus.examples import (
     Unusable,
     printable,
 )
-from trainer.corpus.formats import SUFFIXES, Format, format_of
+from trainer.corpus.formats import SUFFIXES, Format, format_of, kind_of
 from trainer.corpus.leftovers import is_leftover
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
 from trainer.errors import DataError
@@ -45,7 +45,8 @@ class Tally:
     `files` are those of an accepted suffix and `foreign` the others: an image beside a README is
     normal. `void` are the numbers [first, behind the last) of examples that do not count, because
     their file turned out to be unusable further on. Only the first KEPT_REASONS are kept: why
-    something was `skipped` (names first), of which file what was assumed (`notices`).
+    something was `skipped` (names first), of which file what was assumed (`notices`). `files_by`
+    and `skipped_by` count files and what was skipped by the kind of file, see `formats.kind_of`.
     """
 
     files: int = 0
@@ -56,6 +57,8 @@ class Tally:
     skipped: list[str] = field(default_factory=list)
     unusable_first: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    files_by: dict[str, int] = field(default_factory=dict)
+    skipped_by: dict[str, int] = field(default_factory=dict)
 
     @property
     def usable(self) -> int:
@@ -75,8 +78,17 @@ class Tally:
             else:
                 self.void.append((number, number + 1))
             self.unusable += 1
+            self._count_skipped_at(words)
             for names in (self.skipped, self.unusable_first):
                 names += [words][: KEPT_REASONS - len(names)]
+
+    def _count_skipped_at(self, words: str) -> None:
+        """By the kind of the file whose name `words` begin with."""
+        parts = words.split(" ")
+        kinds = (kind_of(" ".join(parts[:end])) for end in range(1, len(parts)))
+        kind = next((kind for kind in kinds if kind in self.files_by), None)
+        if kind is not None:
+            self.skipped_by[kind] = self.skipped_by.get(kind, 0) + 1
 
     def add(self, other: "Tally") -> None:
         """What a reading of the sources behind these came upon."""
@@ -88,6 +100,12 @@ class Tally:
             names += more[: KEPT_REASONS - len(names)]
         for notice in other.notices:
             self.keep_notice(notice)
+        for counts, others in (
+            (self.files_by, other.files_by),
+            (self.skipped_by, other.skipped_by),
+        ):
+            for kind, number in others.items():
+                counts[kind] = counts.get(kind, 0) + number
         self.files += other.files
         self.foreign += other.foreign
         self.examples += other.examples
@@ -152,24 +170,25 @@ class Reader:
                     yield number, self._counted(source, sandbox)
 
     def _counted(self, source: Source, sandbox: Sandbox) -> Iterator[Example]:
-        form = format_of(source.name)
+        form, kind = format_of(source.name), kind_of(source.name)
         if is_leftover(source.name, source.path):
             return
         if form.is_accepted:
             self.tally.files += 1
+            self.tally.files_by[kind] = self.tally.files_by.get(kind, 0) + 1
             for example in self._examples(source, form, sandbox):
                 self.tally.examples += 1
                 yield example
         else:
             self.tally.foreign += 1
-            kind = str(form) or "file without a suffix"
+            self._count_skipped(source)
             self._keep(self.tally.skipped, source, f"unsupported {kind}")
 
     def _examples(self, source: Source, form: Format, sandbox: Sandbox) -> Iterator[Example]:
         """Of one file. When it turns out to be unusable none of them counts, nor what was said
         about them: what precedes a broken byte is in doubt too."""
         tally = self.tally
-        first, unusable = tally.examples, tally.unusable
+        first, unusable, skipped_by = tally.examples, tally.unusable, dict(tally.skipped_by)
         said = [
             (names, len(names)) for names in (tally.skipped, tally.unusable_first, tally.notices)
         ]
@@ -186,15 +205,20 @@ class Reader:
         except Unusable as refused:
             if tally.examples > first:
                 tally.void.append((first, tally.examples))
-            tally.unusable = unusable
+            tally.unusable, tally.skipped_by = unusable, skipped_by
             for names, length in said:
                 del names[length:]
             self._refuse(source, str(refused))
 
     def _refuse(self, source: Source, reason: str, where: str = "") -> None:
         self.tally.unusable += 1
+        self._count_skipped(source)
         self._keep(self.tally.skipped, source, reason, where)
         self._keep(self.tally.unusable_first, source, reason, where)
+
+    def _count_skipped(self, source: Source) -> None:
+        kind = kind_of(source.name)
+        self.tally.skipped_by[kind] = self.tally.skipped_by.get(kind, 0) + 1
 
     def _keep(self, names: list[str], source: Source, words: str, where: str = "") -> None:
         if len(names) < KEPT_REASONS:

@@ -30,10 +30,11 @@ _MOST_KEPT_LAYOUTS = 64
 
 class Records:
     """Records of one file -> examples; afterwards `unused` has the columns that held something
-    which no example has."""
+    which no example has, and `missing` those that the user named and no record has."""
 
     def __init__(self, columns: Columns) -> None:
         self.unused: dict[str, None] = {}
+        self.missing = columns.all_given()
         self._columns = columns
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
@@ -42,6 +43,8 @@ class Records:
         if not isinstance(record, dict):
             raise Unusable(f"the record is {json_type(record)}, not an object")
         found = _Fields(record, self._layout(record))
+        if self.missing:
+            self.missing -= found.layout.names.keys()
         example = _READERS[found.layout.form](found, self.unused)
         for name, value in record.items():
             if name not in self.unused and name not in found.used and _says_something(value):

@@ -1,7 +1,7 @@
 """How the data of a run was counted: for the log, for run.json, and for the checks."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def count(train: Selection) -> dict[str, Any]:
     return {
         "files": tally.files,
         **{KINDS[kind].__name__.lower(): corpus.kinds[kind] for kind in sorted(corpus.kinds)},
+        "by_file_type": corpus.by_file_type,
         "duplicates": int((corpus.copies == Copy.EXACT).sum()),
         "near_duplicates": int((corpus.copies == Copy.NEAR).sum()),
         "skipped": tally.unusable + tally.foreign,
@@ -39,6 +40,7 @@ def count(train: Selection) -> dict[str, Any]:
         "assumed_first": tally.notices,
         "records": int(is_record.sum()),
         "documents": int((~is_record).sum()),
+        "turns": int(rows["turns"].sum(dtype=np.int64)),
         "sequences": int(rows["sequences"].sum()),
         "tokens": int(rows["tokens"].sum(dtype=np.int64)),
         "trained_tokens": int(rows["trained"].sum(dtype=np.int64)),
@@ -137,30 +139,37 @@ def check_masked(train: Selection, max_length: int, max_share: float) -> None:
         )
 
 
+def cautions(counts: Mapping[str, Any], max_length: int) -> list[str]:
+    """What of the data is trained otherwise than whoever made it may expect, a sentence each."""
+    said = []
+    if cut := counts["truncated"] + counts["fully_masked"]:
+        fitting = counts["length_for_most"], counts["length_for_all"]
+        said.append(cut_sentence(cut, counts["records"], max_length, *fitting))
+    if counts["misplaced_answer"]:
+        said.append(misplaced_sentence(*counts["misplaced_answer"]))
+    if framed := counts["framed_otherwise"]:
+        said.append(
+            f"{framed:,} records hold the frame of a chat template that is not the base's, or only "
+            "part of one; it is trained as plain text: give turns as messages, or question and "
+            "answer, and the base's own template frames them"
+        )
+    return said
+
+
 def log_counts(tally: Tally, counts: dict[str, Any], max_length: int) -> None:
     """Say what was left out and what is there; `counts` also has blocks and held_out."""
     for reason in tally.skipped:
         log.warning("skipped %s", reason)
     for notice in tally.notices:
         log.warning("%s", notice)
-    if counts["framed_otherwise"]:
-        log.warning(
-            "%d records hold the frame of a chat template that is not the base's, or only part of "
-            "one; it is trained as plain text: give turns as messages, or question and answer, and "
-            "the base's own template frames them",
-            counts["framed_otherwise"],
-        )
+    for caution in cautions(counts, max_length):
+        log.warning("%s", caution)
     if counts["duplicates"] or counts["near_duplicates"]:
         log.info(
             "left out %d copies and %d near copies",
             counts["duplicates"],
             counts["near_duplicates"],
         )
-    if cut := counts["truncated"] + counts["fully_masked"]:
-        fitting = counts["length_for_most"], counts["length_for_all"]
-        log.warning("%s", cut_sentence(cut, counts["records"], max_length, *fitting))
-    if counts["misplaced_answer"]:
-        log.warning("%s", misplaced_sentence(*counts["misplaced_answer"]))
     names = [kind.__name__.lower() for kind in KINDS]
     kinds = {name: counts[name] for name in names if name in counts}
     log.info(

@@ -50,6 +50,8 @@ class Data:
     trained_questions: list[Question]
     """some that are trained, beside those"""
     counts: dict[str, Any]
+    trained: Selection
+    """the examples that are packed into `train`"""
 
     @property
     def thinks(self) -> bool:
@@ -110,6 +112,7 @@ def prepare(
         _questions(split.asked, MOST_QUESTIONS),
         _questions(split.train, MOST_TRAINED) if split.asked is not split.train else [],
         counts,
+        split.train,
     )
 
 
@@ -186,7 +189,8 @@ def _divided(
     corpus: TokenizedCorpus, halves: tuple[Text, Text], how: Tokenisation
 ) -> TokenizedCorpus:
     """The corpus of two documents; it still counts as the one that was read."""
-    cache = tokenise_halves(halves, corpus.files, how)
+    (source,) = corpus.cache.rows["source"][corpus.kept]
+    cache = tokenise_halves(halves, int(source), corpus.files, how)
     tally = replace(corpus.cache.tally, examples=2, void=[])
     return replace(
         corpus,

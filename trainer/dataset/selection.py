@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trainer.corpus.dedup import Copy, copies, shared
 from trainer.corpus.examples import Text, printable
+from trainer.dataset.file_types import count_by_file_type
 from trainer.storage import Fetched
 from trainer.tokenization.token_cache import KINDS, TokenCache
 
@@ -26,7 +27,7 @@ class TokenizedCorpus:
     """The tokens of some files, and which of their examples are neither void nor copies.
 
     `copies` (of dedup's `Copy`) and `kept` are [examples]; `kinds` counts what was kept, by the
-    number in KINDS.
+    number in KINDS, `by_file_type` what files of each kind became.
     """
 
     files: list[Fetched]
@@ -34,6 +35,7 @@ class TokenizedCorpus:
     copies: npt.NDArray[np.uint8]
     kept: Mask
     kinds: Counter[int]
+    by_file_type: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,14 @@ def drop_copies(files: list[Fetched], cache: TokenCache) -> TokenizedCorpus:
     """Of several examples that are alike the first is kept."""
     found = copies(cache.signatures, cache.usable)
     kept: Mask = cache.usable & (found == Copy.NO)
-    return TokenizedCorpus(files, cache, found, kept, Counter(cache.rows["kind"][kept].tolist()))
+    return TokenizedCorpus(
+        files,
+        cache,
+        found,
+        kept,
+        Counter(cache.rows["kind"][kept].tolist()),
+        count_by_file_type([file.name for file in files], cache, kept),
+    )
 
 
 def warn_of_copies(train: TokenizedCorpus, judged: TokenizedCorpus) -> int:

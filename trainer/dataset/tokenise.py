@@ -45,12 +45,12 @@ def tokenise_files(files: list[Fetched], how: Tokenisation) -> TokenCache:
 
 
 def tokenise_halves(
-    halves: tuple[Text, Text], files: list[Fetched], how: Tokenisation
+    halves: tuple[Text, Text], source: int, files: list[Fetched], how: Tokenisation
 ) -> TokenCache:
-    """The tokens of both parts of the only document of `files`."""
+    """The tokens of both parts of the only document of `files`, that of this number."""
 
     def fill(into: Path) -> None:
-        _write(lambda *_: [(0, halves)], how, into)
+        _write(lambda *_: [(source, halves)], how, into)
 
     return _open(_folder(files, how, "divided"), fill)
 

@@ -68,6 +68,13 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     return replace(chosen, reasons=reasons)
 
 
+def optimizer_steps(settings: Settings, schedule: Schedule, blocks: int) -> int:
+    """How many a run of so many `blocks` takes."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    return math.ceil(_steps(schedule.epochs, blocks, schedule.step_blocks))
+
+
 def _passes(blocks: int, records: int, *, wide: bool) -> float:
     passes = ROOT_PASSES / math.sqrt(max(blocks, 1))
     if wide:

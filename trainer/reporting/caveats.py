@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from trainer.dataset.counts import cut_sentence, misplaced_sentence
+from trainer.dataset.counts import cautions
 from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.verdict import forgetting, verdict, verdict_by_heart
 from trainer.monitoring.step_log import StepRow, best_held_out
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from trainer.evaluation.compare import Evaluation
 
 FEW_QUESTIONS = 20
-MUCH_CUT = 0.02
 MOST_STOP = 0.95
 SAME_MERGED = 0.95
 CLEARLY = 0.02  # relative: losses that differ by less are alike
@@ -49,11 +48,7 @@ def find_caveats(
 def _about_data(data: DataCounts, max_length: int) -> Iterator[str]:
     if data.skipped:
         yield f"{data.skipped:,} files or records could not be read and were left out"
-    if data.misplaced_answer:
-        yield misplaced_sentence(*data.misplaced_answer)
-    if data.cut_records > MUCH_CUT * data.records:
-        fitting = data.length_for_most, data.length_for_all
-        yield cut_sentence(data.cut_records, data.records, max_length, *fitting)
+    yield from cautions(data.to_json(), max_length)
 
 
 def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]:

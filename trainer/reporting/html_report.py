@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.dataset.counts import held_out_in_words
 from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.compare import SCORES, Score
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
+from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.run_record import (
     DataCounts,
     InputFile,
@@ -36,7 +36,9 @@ def render_report(record: RunRecord, rows: Sequence[StepRow]) -> str:
         warnings=[_sentence(caveat) for caveat in record.warnings],
         asked=asked(record.data),
         curves=[svg(chart) for chart in charts(record, rows)],
-        data=_cells(_data(record)),
+        data=_cells(data_rows(record.settings, record.data)),
+        file_types=file_type_rows(record.data),
+        seen=[(title(shown), shown.pieces) for shown in record.seen],
         training=_cells(_training(record)),
         settings=_cells(record.settings.recorded.items()),
         files=_cells(_files(record.inputs)),
@@ -94,49 +96,6 @@ def _change(evaluation: RecordedEvaluation, score: Score, form: str) -> str | No
     return f"{before} → {after}"
 
 
-def _data(record: RunRecord) -> Pairs:
-    data, settings = record.data, record.settings
-    yield "data", settings.data_uri
-    if settings.eval_uri:
-        yield "evaluation data", settings.eval_uri
-    yield "read", read_from(data)
-    yield "left out", f"{data.duplicates:,} copies, {data.near_duplicates:,} near copies"
-    yield "skipped", _listed(data.skipped, data.skipped_first)
-    yield "assumed", _listed(len(data.assumed_first), data.assumed_first)
-    yield "tokens", f"{data.tokens:,}, of which {data.trained_tokens:,} are trained"
-    yield (
-        "blocks",
-        f"{data.blocks:,} of {settings.max_length:,} tokens, {data.padding_share:.1%} padding",
-    )
-    yield "records cut to fit a block", f"{data.cut_records:,} of {data.records:,} records"
-    yield "ends of answers and documents", f"{data.trained_ends:,} trained"
-    yield "held out", held_out(data)
-
-
-def read_from(data: DataCounts) -> str:
-    """What was read, in words."""
-    kinds = (
-        (data.conversation, "questions with answers or conversations"),
-        (data.completion, "prompts with completions"),
-        (data.text, "texts"),
-    )
-    read = [f"{count:,} {words}" for count, words in kinds if count]
-    return f"{', '.join(read)} from {data.files:,} files"
-
-
-def held_out(data: DataCounts) -> str:
-    """What was held out, in words."""
-    if not data.held_out_by:
-        return f"{data.held_out:,} records or documents"
-    return held_out_in_words(
-        data.held_out_by,
-        data.held_out,
-        data.held_out_documents,
-        data.held_out_first,
-        data.records,
-    )
-
-
 def asked(data: DataCounts) -> str:
     """Which questions were asked, in words."""
     if data.held_out_by == HeldOutBy.NOTHING:
@@ -146,11 +105,6 @@ def asked(data: DataCounts) -> str:
     return "held-out questions, which training has not seen"
 
 
-def _listed(count: int, first: Sequence[str]) -> str:
-    more = [f"{count - len(first):,} more"] if count > len(first) else []
-    return f"{count:,}" + (f": {'; '.join([*first, *more])}" if count else "")
-
-
 def _training(record: RunRecord) -> Pairs:
     training, parameters = record.training, record.parameters
     precision, micro_batch = record.precision, record.micro_batch
@@ -158,14 +112,7 @@ def _training(record: RunRecord) -> Pairs:
     yield "device", record.device.name
     yield "precision", f"{precision.name} ({precision.reason})"
     yield "micro-batch", f"{micro_batch.blocks} ({micro_batch.reason})"
-    schedule = record.schedule
-    yield (
-        "schedule",
-        f"{schedule.epochs:g} passes, {schedule.step_blocks} blocks a step, peak learning rate "
-        f"{schedule.learning_rate:g}, {schedule.warmup_ratio:.0%} warm-up",
-    )
-    if schedule.reasons:
-        yield "decided from the data", "; ".join(schedule.reasons)
+    yield from schedule_rows(record.schedule)
     yield (
         "trained parameters",
         f"{parameters.trainable:,} of {parameters.total:,}, {parameters.trainable_percent} %",

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation.compare import SCORES
-from trainer.reporting.html_report import asked, held_out, read_from
+from trainer.reporting.data_section import held_out, read_from
+from trainer.reporting.html_report import asked
 from trainer.reporting.run_record import RecordedEvaluation, RunRecord
 from trainer.runtime.log import one_line
 from trainer.runtime.templates import render

@@ -4,15 +4,17 @@ Nothing here is a pickle, holds a secret or names a path of this machine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
+from trainer.dataset.seen import shortened
 from trainer.monitoring.step_log import as_lines
 from trainer.reporting.caveats import find_caveats
 from trainer.reporting.charts import png
 from trainer.reporting.html_report import charts, render_report
+from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.model_card import CURVES, render_card
 from trainer.reporting.run_record import (
     RECORD,
@@ -31,6 +33,7 @@ from trainer.reporting.run_record import (
 from trainer.runs.library_versions import library_versions
 
 if TYPE_CHECKING:
+    from trainer.dataset.seen import SeenRecord
     from trainer.evaluation.compare import Evaluation
     from trainer.models.base_model import Base
     from trainer.planner.choose import Execution
@@ -53,6 +56,7 @@ class Run:
     """name, size in bytes and SHA-256 of each file"""
     data: dict[str, Any]
     """the counts of `DataCounts`"""
+    seen: Sequence["SeenRecord"]
     device: "Device"
     precision: "Precision"
     schedule: "Schedule"
@@ -99,9 +103,10 @@ class Run:
             training=_training_figures(self),
             evaluation=RecordedEvaluation.of(self.evaluation),
             samples=self.evaluation.samples(SAMPLES),
-            warnings=[*self.warnings, *caveats],
+            warnings=[*self.warnings, *caveats, *idle_settings(self.settings, self.base, counts)],
             rejected=self.faults,
             libraries=library_versions(),
+            seen=[replace(shown, pieces=shortened(shown.pieces)) for shown in self.seen],
         )
 
 

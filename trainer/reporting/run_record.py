@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
+from trainer.dataset.seen import Piece, SeenRecord
 from trainer.errors import DataError
 from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Sample, Scores
 from trainer.runtime.device import Precision
@@ -103,6 +104,11 @@ class DataCounts(_FromJson):
     """trained questions for each answer, on average"""
     misplaced_answer: Sequence[str] = ()
     """a question and its answer, where answers stand in wrong rows"""
+    turns: int = 0
+    framed_otherwise: int = 0
+    """records in the frame of another chat template"""
+    by_file_type: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """what files of each kind became, see `dataset.file_types`"""
 
     @property
     def cut_records(self) -> int:
@@ -256,6 +262,8 @@ class RunRecord:
     rejected: Sequence[str]
     """why it was rejected; empty for an adapter that is published"""
     libraries: Mapping[str, str]
+    seen: Sequence[SeenRecord]
+    """some of what was trained, as the model saw it"""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "RunRecord":
@@ -283,6 +291,7 @@ class RunRecord:
                 warnings=record["warnings"],
                 rejected=record["rejected"],
                 libraries=record["libraries"],
+                seen=[_seen(shown) for shown in record.get("seen", ())],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{RECORD} is of another program or damaged: {error}") from None
@@ -308,11 +317,17 @@ class RunRecord:
             "warnings": list(self.warnings),
             "rejected": list(self.rejected),
             "libraries": dict(self.libraries),
+            "seen": [asdict(shown) for shown in self.seen],
         }
 
     def as_text(self) -> str:
         """The file."""
         return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+def _seen(record: Mapping[str, Any]) -> SeenRecord:
+    pieces = [_known(Piece, piece) for piece in record["pieces"]]
+    return _known(SeenRecord, {**record, "pieces": pieces})
 
 
 def _schedule_of(record: Mapping[str, Any]) -> RecordedSchedule:

@@ -35,6 +35,12 @@ def wants_text(log_format: str) -> bool:
     return log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
 
 
+def wants_colour() -> bool:
+    """Whether that person sees colours, and has not said that they are not wanted."""
+    refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not refused
+
+
 def figures(**values: Any) -> dict[str, Any]:
     """`log.info("message", extra=figures(step=1))`: named values that join the JSON line.
 

@@ -40,6 +40,7 @@ EXAMPLE_ROW = np.dtype(
         ("source", "<u4"),
         ("chars", "<u4"),
         ("kind", "u1"),
+        ("turns", "<u4"),  # of a conversation; 0 for what has none
         ("truncated", "?"),
         ("framed", "?"),  # by a chat template that is not the base's: it is text
         ("thought", "?"),  # an answer begins with one

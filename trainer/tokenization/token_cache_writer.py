@@ -254,6 +254,7 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
     rows["question"], rows["answer"] = facts.T
     rows["source"] = [source for source, _ in batch]
     rows["kind"] = [KINDS.index(type(example)) for example in examples]
+    rows["turns"] = [len(e.messages) if isinstance(e, Conversation) else 0 for e in examples]
     rows["truncated"] = [example.truncated for example in encoded]
     rows["framed"] = [bool(frame_in(example)) for example in examples]
     rows["thought"] = [isinstance(e, Conversation) and has_thoughts(e) for e in examples]

@@ -1,0 +1,186 @@
+"""`inspect`: what a run would train on, as the model would see it, before anything is trained."""
+
+import contextlib
+import json
+import logging
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from trainer.dataset import counts, pipeline
+from trainer.dataset.inputs import fetch_inputs
+from trainer.dataset.seen import Piece, SeenRecord, seen_records, shortened
+from trainer.models import base_model
+from trainer.models.locate import locate_base
+from trainer.planner.schedule import optimizer_steps
+from trainer.preflight import open_tokenizer, schedule_for
+from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
+from trainer.reporting.idle_settings import idle_settings
+from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
+from trainer.settings import Settings
+
+_GREEN, _CYAN, _BOLD, _PLAIN = "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
+_OPEN, _CLOSE = "⟦", "⟧"
+_CONTROLS = {*map(chr, (*range(32), *range(127, 160)))} - {"\n", "\t"}
+_TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # the order of words
+_UNPRINTED = _CONTROLS | _TURNING
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the data became, and how it would be trained."""
+
+    base: str
+    settings: RecordedSettings
+    data: DataCounts
+    schedule: RecordedSchedule
+    steps: int
+    """optimizer steps"""
+    warnings: Sequence[str]
+    records: Sequence[SeenRecord]
+
+    def as_json(self) -> str:
+        """One line; what is shown of the records is whole."""
+        record: dict[str, Any] = {
+            "base": self.base,
+            "data": self.settings.data_uri,
+            "counts": self.data.to_json(),
+            "warnings": list(self.warnings),
+            "schedule": asdict(self.schedule) | {"steps": self.steps},
+            "records": [asdict(shown) for shown in self.records],
+        }
+        return json.dumps(record)
+
+    def as_text(self, width: int, *, is_coloured: bool) -> str:
+        """For a screen of `width` columns; without colour, marks stand for it."""
+        style = _Style(is_coloured)
+        parts = [
+            _table(self._rows(), width),
+            _grid(file_type_rows(self.data)),
+            self._warned(style, width),
+            *self._shown(style),
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "base model", self.base
+        yield from data_rows(self.settings, self.data)
+        yield "steps", f"{self.steps:,}"
+        yield from schedule_rows(self.schedule)
+
+    def _warned(self, style: "_Style", width: int) -> str:
+        said = [_hanging(printed(warning), width, "- ") for warning in self.warnings]
+        return "\n".join([style.heading("Worth knowing"), *said]) if said else ""
+
+    def _shown(self, style: "_Style") -> Iterator[str]:
+        if self.records:
+            yield f"{style.heading('As the model sees it')}: {style.legend()}"
+        for shown in self.records:
+            text = style.record(shortened(shown.pieces))
+            yield f"{style.heading(printed(title(shown)))}\n{text}"
+
+
+def inspect_data(settings: Settings, examples: int) -> Inspection:
+    """By what a run uses itself, up to the schedule; `examples` are shown.
+
+    Of the base only config and tokenizer are fetched. Raises JobError, as a run would.
+    """
+    base = locate_base(settings)
+    base_model.check_settings(base, settings)
+    tokenizer = open_tokenizer(base, settings)
+    with _counts_unsaid():
+        data = pipeline.prepare(settings, fetch_inputs(settings), tokenizer)
+    schedule = schedule_for(settings, base, data)
+    found = DataCounts.from_json(data.counts)
+    return Inspection(
+        base=base.name,
+        settings=RecordedSettings.from_json(settings.to_dict()),
+        data=found,
+        schedule=RecordedSchedule.from_json(schedule.to_json()),
+        steps=optimizer_steps(settings, schedule, len(data.train)),
+        warnings=[
+            *counts.cautions(data.counts, settings.max_length),
+            *idle_settings(settings, base, found),
+        ],
+        records=seen_records(data.trained, tokenizer, examples),
+    )
+
+
+@contextlib.contextmanager
+def _counts_unsaid() -> Iterator[None]:
+    """What the log says of the data stands in the result."""
+    said = logging.getLogger(counts.__name__)
+    level = said.level
+    said.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        said.setLevel(level)
+
+
+def printed(text: str) -> str:
+    """`text` without what a terminal would obey, or what would turn the words around."""
+    return "".join(f"<{ord(char):02x}>" if char in _UNPRINTED else char for char in text)
+
+
+class _Style:
+    """How what is trained is told from what is given: in colour, or between marks."""
+
+    def __init__(self, is_coloured: bool) -> None:
+        self._is_coloured = is_coloured
+
+    def heading(self, text: str) -> str:
+        return self._in(_BOLD, text)
+
+    def legend(self) -> str:
+        if self._is_coloured:
+            return f"{self._in(_GREEN, 'trained')}, given, {self._in(_CYAN, 'special tokens')}"
+        return f"{_OPEN}trained{_CLOSE} and given, special tokens as they are written"
+
+    def record(self, pieces: Iterable[Piece]) -> str:
+        runs = groupby(pieces, key=lambda piece: piece.trained)
+        return "".join(self._run(trained, list(run)) for trained, run in runs)
+
+    def _run(self, trained: bool, pieces: Sequence[Piece]) -> str:
+        if not self._is_coloured:
+            text = printed("".join(piece.text for piece in pieces))
+            return f"{_OPEN}{text}{_CLOSE}" if trained else text
+        special, other = (_BOLD + _GREEN, _GREEN) if trained else (_CYAN, "")
+        return "".join(self._in(special if p.special else other, printed(p.text)) for p in pieces)
+
+    def _in(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if colour and self._is_coloured else text
+
+
+def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
+    """Names and their texts side by side, the texts broken at `width` columns."""
+    known = [(name, printed(text)) for name, text in rows]
+    room = max(len(name) for name, _ in known) + 2
+    return "\n".join(
+        _hanging(line, width, f"{name if not at else '':<{room}}")
+        for name, text in known
+        for at, line in enumerate(text.split("\n"))
+    )
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell; the first to the left, the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        f"{name:<{first}}" + "".join(f"{c:>{w + 2}}" for c, w in zip(cells, others, strict=True))
+        for name, *cells in rows
+    )
+
+
+def _hanging(text: str, width: int, before: str) -> str:
+    """`text` behind `before`, its further lines below its first."""
+    return textwrap.fill(
+        text,
+        max(width, len(before) + 20),
+        initial_indent=before,
+        subsequent_indent=" " * len(before),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
