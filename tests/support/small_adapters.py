@@ -22,7 +22,7 @@ def random_adapter(folder: Path, base: Path = TINY, **lora: Any) -> Path:
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+            torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder / "adapter")
     precision = json.dumps({"bnb_4bit_compute_dtype": "float32"})  # as a run on a CPU leaves it
