@@ -12,6 +12,7 @@ from trainer.dataset import pipeline
 from trainer.dataset.seen import seen_records
 from trainer.distributed.workers import Workers
 from trainer.evaluation import compare, gate
+from trainer.evaluation.asking import asking_of_a_run
 from trainer.evaluation.judge import judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
@@ -247,6 +248,8 @@ def _keep_best(
     """The better one of the last and an earlier adapter, which the model has then."""
     from trainer.training.keep import keep_best
 
+    job = start.job
+
     def judge(base: compare.Scores | None) -> compare.Evaluation:
         return compare.compare(
             model.tuned,
@@ -254,12 +257,13 @@ def _keep_best(
             data.held_out,
             data.questions,
             data.trained_questions,
-            stored=start.job.base.stored_dtype(),
+            stored=job.base.stored_dtype(),
             base=base,
+            how=asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds),
         )
 
-    keep = start.job.settings.keep
-    return keep_best(model.tuned, trained.earlier, judge, last_step=trained.steps, keep=keep)
+    last, keep = trained.steps, job.settings.keep
+    return keep_best(model.tuned, trained.earlier, judge, last_step=last, keep=keep)
 
 
 def _save_adapter(start: Start, model: Model) -> Path:

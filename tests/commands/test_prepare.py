@@ -13,7 +13,7 @@ from trainer.commands import prepare
 from trainer.commands.prepare import Pair
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError
-from trainer.inference.generate import Reply
+from trainer.inference.reply import Reply
 from trainer.settings import Settings
 
 PASSAGE = (

@@ -4,6 +4,7 @@ import pytest
 
 from trainer.evaluation.answer_metrics import (
     contains,
+    interval,
     last_number,
     same_answer,
     same_words,
@@ -68,3 +69,18 @@ def test_words_are_compared_without_case_punctuation_and_articles(
 )
 def test_the_last_number_of_a_text(text: str, number: float | None) -> None:
     assert last_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "expected"),
+    [
+        (0.5, 100, (0.404, 0.596)),
+        (1, 20, (0.839, 1)),
+        (0, 64, (0, 0.057)),
+        (0.9, 10, (0.596, 0.982)),
+    ],
+)
+def test_an_interval_is_that_of_wilson(
+    share: float, count: int, expected: tuple[float, float]
+) -> None:
+    assert interval(share, count) == pytest.approx(expected, abs=5e-4)

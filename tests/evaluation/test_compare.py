@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from support.loaded import built_in_model
 
 from trainer.dataset.eval_questions import Question
+from trainer.evaluation.asking import PORTIONS, Asking
 from trainer.evaluation.compare import (
     SCORES,
     Evaluation,
@@ -67,8 +69,6 @@ def test_all_right_all_are_shown() -> None:
 
 
 def test_the_base_is_measured_without_its_adapter(tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
     loaded, tokenizer = built_in_model(tmp_path)
     model: Any = get_peft_model(loaded, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     asked = [Question("How heavy is the Curlew?", "30.7 kg")]
@@ -85,3 +85,40 @@ def test_the_base_is_measured_without_its_adapter(tmp_path: Path) -> None:
     compared = compare(model, tokenizer, [], asked, asked, stored=torch.float32)
     assert compared.merged == MergedAnswers(asked=2, same=2)
     assert after.figures()["base_f1"] == pytest.approx(before.base.f1)
+
+
+def asked_with(limit_s: float | None, scratch: Path, questions: list[Question]) -> Evaluation:
+    loaded, tokenizer = built_in_model(scratch)
+    model: Any = get_peft_model(loaded, LoraConfig(r=2, target_modules=["q_proj"]))
+    return compare(model, tokenizer, [], questions, how=Asking(limit_s=limit_s))
+
+
+def test_questions_are_asked_in_portions_until_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PORTIONS, "cpu", 2)
+    questions = [Question(f"What is {n}?", "so") for n in range(5)]
+    found = asked_with(0.0, tmp_path, questions)
+    assert len(found.tuned.answers) == len(found.base.answers) == len(found.questions) == 2
+    assert found.left_out == 3 and found.questions == tuple(questions[:2])
+    assert not asked_with(None, tmp_path, questions).left_out
+
+
+def test_more_is_not_asked_where_it_would_say_no_more(tmp_path: Path) -> None:
+    """None of 64 answers right is 0 to 6 %; 96 would make it 0 to 4 %."""
+    questions = [Question(f"What is {n}?", "so") for n in range(128)]
+    found = asked_with(1e9, tmp_path, questions)
+    assert len(found.questions) == 64 and found.interval == "95 % sure: 0% to 6%"
+    assert len(asked_with(None, tmp_path, questions).questions) == 128
+
+
+def test_the_second_adapter_is_asked_what_the_first_one_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PORTIONS, "cpu", 2)
+    loaded, tokenizer = built_in_model(tmp_path)
+    model: Any = get_peft_model(loaded, LoraConfig(r=2, target_modules=["q_proj"]))
+    questions = [Question(f"What is {n}?", "so") for n in range(5)]
+    first = compare(model, tokenizer, [], questions, how=Asking(limit_s=0.0))
+    again = compare(model, tokenizer, [], questions, base=first.base)
+    assert again == first and len(again.questions) == 2

@@ -123,3 +123,10 @@ def test_a_loss_that_rose_matters_less_where_the_best_step_was_kept(
         DataCounts.from_json(SOUND), held_out(3, 1, 2, 2), evaluation, settings, kept_step=kept
     )
     assert words in found
+
+
+def test_questions_that_were_not_asked_are_told_with_the_interval() -> None:
+    asked = Evaluation(Scores(loss=4), Scores(loss=1, exact=0.5), ASKED[:40], left_out=24)
+    settings = Settings.read({}, {}, trains=False)
+    (said,) = find_caveats(DataCounts.from_json(SOUND), [], asked, settings)
+    assert "40 of 64 questions were asked" in said and "35% to 65%" in said

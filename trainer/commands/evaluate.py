@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.dataset.pipeline import prepare_held_out
+from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
 from trainer.inference.chat_model import load_chat_model
@@ -77,6 +78,8 @@ def evaluate_adapter(
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
-    evaluation = judge(compare(chat_model.model, tokenizer, blocks, questions), settings)
+    how = Asking(engine=chat_model.engine)
+    compared = compare(chat_model.model, tokenizer, blocks, questions, how=how)
+    evaluation = judge(compared, settings)
     data = settings.eval_uri or settings.data_uri
     return EvaluationResult(adapter, data, len(blocks), evaluation, form)

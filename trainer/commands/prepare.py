@@ -19,7 +19,8 @@ from trainer.corpus.examples import Example, Text
 from trainer.corpus.headings import Outline
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError
-from trainer.inference.generate import Answerer, Reply
+from trainer.inference.generate import Answerer
+from trainer.inference.reply import Reply
 from trainer.models import base_model, load
 from trainer.models.locate import locate_base
 from trainer.runtime.device import choose_precision, find_device
@@ -116,7 +117,7 @@ def _asker(base: base_model.Base, settings: Settings) -> Ask:
     tokenizer = base.tokenizer()
     ensure_chat_template(tokenizer)
     loaded = load.load_base(base, settings, precision, device).eval()
-    answerer = Answerer(loaded, tokenizer)
+    answerer = Answerer(loaded, tokenizer, engine=settings.engine != "stock")
     return lambda requests: answerer.replies(requests, _REPLY_TOKENS)
 
 

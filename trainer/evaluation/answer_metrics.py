@@ -1,5 +1,6 @@
 """How alike a given answer and its reference are."""
 
+import math
 import re
 from collections import Counter
 
@@ -41,6 +42,16 @@ def last_number(text: str) -> float | None:
     """The last number in `text`, as the answers to arithmetic problems are compared."""
     found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """Between what the share of right answers lies, at 95 %, if it is `share` of `count` that were
+    asked (Wilson 1927)."""
+    z = 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    half /= 1 + z * z / count
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def token_f1(given: str, reference: str) -> float:

@@ -10,15 +10,18 @@ from trainer.dataset.eval_questions import Question
 from trainer.dataset.packing import Block
 from trainer.evaluation.answer_metrics import (
     contains,
+    interval,
     last_number,
     same_answer,
     same_words,
     token_f1,
 )
+from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask
 from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
-from trainer.inference.generate import Answerer, Reply
+from trainer.inference.generate import Answerer
+from trainer.inference.reply import Reply
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
 
@@ -157,6 +160,8 @@ class Evaluation:
     merged: "MergedAnswers | None" = None
     judgement: Judgement | None = None
     """by another model, where one was named"""
+    left_out: int = 0
+    """questions that there are too, and that were not asked for want of time"""
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -164,6 +169,12 @@ class Evaluation:
         if self.trained is not None:
             sides.append(("trained", self.trained))
         return {f"{s}_{n}": value for s, scores in sides for n, value in scores.figures().items()}
+
+    @property
+    def interval(self) -> str:
+        """Between what the share of exact answers lies, in words."""
+        low, high = interval(self.tuned.exact or 0.0, len(self.questions))
+        return f"95 % sure: {low:.0%} to {high:.0%}"
 
     def samples(self, most: int) -> list[Sample]:
         """The first `most` questions with reference, base's and tuned answer.
@@ -188,6 +199,7 @@ def compare(
     *,
     stored: "torch.dtype | None" = None,
     base: Scores | None = None,
+    how: Asking = WITHOUT_LIMIT,
 ) -> Evaluation:
     """Score `model` without and with its adapter, with it on `trained_questions` too.
 
@@ -197,21 +209,27 @@ def compare(
     """
     model.eval()
     ends, general = stop_ids(tokenizer), general_blocks(tokenizer)
-    with Answerer(model, tokenizer) as answerer:
-        if base is None:
-            with model.disable_adapter():
-                base_losses = _losses(model, blocks, ends, general)
-            base = score(base_losses, questions, answerer.answers(questions, tuned=False))
-        tuned_losses = _losses(model, blocks, ends, general)
-        tuned = score(tuned_losses, questions, answerer.answers(questions))
-        trained = None
-        if trained_questions:
-            trained = score({}, trained_questions, answerer.answers(trained_questions))
-    replies = [*tuned.replies[:MOST_MERGED], *(trained.replies[:MOST_MERGED] if trained else ())]
+    with Answerer(model, tokenizer, engine=how.engine, base_replies=how.base_replies) as answerer:
+        replies = ask(answerer, questions, model.device.type, how, base and base.replies)
+        asked = questions[: len(replies.tuned)]
+        trained = answerer.answers(trained_questions)
+    if base is None:
+        with model.disable_adapter():
+            base = score(_losses(model, blocks, ends, general), asked, replies.base)
+    tuned = score(_losses(model, blocks, ends, general), asked, replies.tuned)
+    looked_at = [*replies.tuned[:MOST_MERGED], *trained[:MOST_MERGED]]
     merged = None
-    if stored is not None and replies:
-        merged = MergedAnswers(len(replies), same_when_merged(model, replies, stored))
-    evaluation = Evaluation(base, tuned, tuple(questions), trained, len(trained_questions), merged)
+    if stored is not None and looked_at:
+        merged = MergedAnswers(len(looked_at), same_when_merged(model, looked_at, stored))
+    evaluation = Evaluation(
+        base,
+        tuned,
+        tuple(asked),
+        score({}, trained_questions, trained) if trained_questions else None,
+        len(trained_questions),
+        merged,
+        left_out=len(questions) - len(asked),
+    )
     _log(evaluation)
     return evaluation
 
@@ -227,10 +245,12 @@ def _log(evaluation: Evaluation) -> None:
         )
     if base.exact is not None and tuned.exact is not None:
         log.info(
-            "exact answers to %d questions: %.0f %% before, %.0f %% after",
+            "exact answers to %d%s questions: %.0f %% before, %.0f %% after (%s)",
             len(evaluation.questions),
+            f" of {evaluation.left_out + len(evaluation.questions)}" if evaluation.left_out else "",
             100 * base.exact,
             100 * tuned.exact,
+            evaluation.interval,
             extra=figures(before=base.exact, after=tuned.exact),
         )
     if (merged := evaluation.merged) is not None:

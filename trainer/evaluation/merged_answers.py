@@ -14,8 +14,8 @@ import numpy as np
 from trainer.dataset.packing import Block
 from trainer.evaluation.loss import trained_logits
 from trainer.inference.as_merged import as_merged
-from trainer.inference.generate import Reply
 from trainer.inference.precision import compute_precision
+from trainer.inference.reply import Reply
 from trainer.labels import IGNORED
 
 if TYPE_CHECKING:

@@ -28,10 +28,12 @@ class ChatModel:
     model: Any
     tokenizer: "PreTrainedTokenizerBase"
     base: str
+    engine: bool = True
+    """whether our own loop answers where it can"""
 
     @cached_property
     def answerer(self) -> Answerer:
-        return Answerer(self.model, self.tokenizer)
+        return Answerer(self.model, self.tokenizer, engine=self.engine)
 
     def stream(
         self,
@@ -117,4 +119,4 @@ def load_chat_model(
     tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
     if form == "merged":
         compute_as_merged(tuned, adapter.base.stored_dtype())
-    return ChatModel(tuned, adapter.tokenizer(), adapter.base.name)
+    return ChatModel(tuned, adapter.tokenizer(), adapter.base.name, settings.engine != "stock")

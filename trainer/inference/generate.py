@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer.corpus.examples import Message
 from trainer.dataset.eval_questions import Question
+from trainer.inference.known_replies import KnownReplies, key_of
+from trainer.inference.reply import Reply
 from trainer.runtime.device import out_of_memory
 from trainer.tokenization.record_tokenizer import answer_of, question_ids, stop_ids, thought_end
 
@@ -17,19 +18,6 @@ log = logging.getLogger(__name__)
 
 MAX_THOUGHT_TOKENS = 256  # before it, where answers begin with a thought
 MAX_REFERENCE_ANSWER_TOKENS = 256  # a question that has a reference is answered no longer
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A generated answer; `stopped` says whether the model ended it by itself.
-
-    `ids` are its tokens behind those of the question, `prompt_ids`, with the one that ended it.
-    """
-
-    text: str
-    stopped: bool
-    prompt_ids: tuple[int, ...] = field(repr=False, default=())
-    ids: tuple[int, ...] = field(repr=False, default=())
 
 
 class Decoder(Protocol):
@@ -53,12 +41,19 @@ class Decoder(Protocol):
 
 class Answerer:
     """Answers of a model, bare or a PeftModel; what it takes beside the model is kept until
-    `close`."""
+    `close`. With `engine` off transformers gives them; `base_replies` are known already."""
 
-    def __init__(self, model: Any, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        engine: bool = True,
+        base_replies: KnownReplies | None = None,
+    ) -> None:
+        self._tokenizer, self._base_replies = tokenizer, base_replies
         self._ends = stop_ids(tokenizer)
-        self._decoder = choose_decoder(model, self._ends, tokenizer.pad_token_id)
+        self._decoder = choose_decoder(model, self._ends, tokenizer.pad_token_id, engine=engine)
 
     def __enter__(self) -> "Answerer":
         return self
@@ -70,13 +65,18 @@ class Answerer:
         """Free what it has taken."""
         self._decoder.close()
 
-    def answers(self, questions: Sequence[Question], *, tuned: bool = True) -> list[Reply]:
-        """Answers at most twice as long as the longest reference."""
+    def longest(self, questions: Sequence[Question]) -> int:
+        """Tokens that answers may have: twice as many as the longest reference."""
         references = [len(self._tokenizer(q.answer).input_ids) for q in questions]
         longest = min(max(references, default=0) * 2 + 8, MAX_REFERENCE_ANSWER_TOKENS)
         if thought_end(self._tokenizer):
             longest += MAX_THOUGHT_TOKENS
-        return self.replies([q.turns for q in questions], longest, tuned=tuned)
+        return longest
+
+    def answers(self, questions: Sequence[Question], *, tuned: bool = True) -> list[Reply]:
+        """Answers to `questions`, at most so long."""
+        turns = [question.turns for question in questions]
+        return self.replies(turns, self.longest(questions), tuned=tuned)
 
     def replies(
         self,
@@ -91,6 +91,19 @@ class Answerer:
         Raises RuntimeError (out of memory) where not even one fits.
         """
         prompts = [question_ids(self._tokenizer, question) for question in questions]
+        known = None if tuned else self._base_replies
+        if known is None:
+            return self._made(prompts, max_new_tokens, tuned=tuned)
+        keys = [key_of(prompt, self._ends, max_new_tokens) for prompt in prompts]
+        new = {key: p for key, p in zip(keys, prompts, strict=True) if known.of(key) is None}
+        if new:
+            made = self._made(list(new.values()), max_new_tokens, tuned=tuned)
+            known.keep(dict(zip(new, made, strict=True)))
+        if len(new) < len(keys):
+            log.info("the base's answers to %d questions are known", len(keys) - len(new))
+        return [reply for key in keys if (reply := known.of(key)) is not None]
+
+    def _made(self, prompts: list[list[int]], max_new_tokens: int, *, tuned: bool) -> list[Reply]:
         found: dict[int, list[int]] = {}
         together = len(prompts)
         while missing := [number for number in range(len(prompts)) if number not in found]:
@@ -127,12 +140,12 @@ class Answerer:
         return Reply(text, stopped, tuple(prompt), tuple(ids))
 
 
-def choose_decoder(model: Any, ends: Sequence[int], pad: int) -> Decoder:
+def choose_decoder(model: Any, ends: Sequence[int], pad: int, *, engine: bool) -> Decoder:
     """Our own loop where the engine knows the model, transformers' elsewhere."""
     from trainer.engine.greedy_decoder import GreedyDecoder, why_not
     from trainer.inference.stock_decoder import StockDecoder
 
-    reason = why_not(model)
+    reason = why_not(model) if engine else "the engine was switched off"
     if reason is None:
         return GreedyDecoder(model, ends)
     log.info("transformers answers: %s", reason)

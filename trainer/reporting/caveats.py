@@ -53,6 +53,11 @@ def _about_data(data: DataCounts, max_length: int) -> Iterator[str]:
 
 def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]:
     count = len(evaluation.questions)
+    if evaluation.left_out:
+        yield (
+            f"{count} of {count + evaluation.left_out} questions were asked, for all would have "
+            f"taken long; the share of exact answers: {evaluation.interval}"
+        )
     if evaluation.tuned.loss is None:
         yield "nothing could be held out, so the adapter was not judged; add data or QLORA_EVAL_URI"
     elif data.held_out_by == HeldOutBy.NOTHING:

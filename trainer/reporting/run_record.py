@@ -199,6 +199,8 @@ class RecordedEvaluation:
     """the tuned model's on questions that it was trained on"""
     merged: MergedAnswers | None = None
     judge: Judgement | None = None
+    left_out: int = 0
+    """questions that were not asked, for want of time"""
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
@@ -212,6 +214,7 @@ class RecordedEvaluation:
             evaluation.trained,
             evaluation.merged,
             evaluation.judgement,
+            evaluation.left_out,
         )
 
     @classmethod
@@ -225,6 +228,7 @@ class RecordedEvaluation:
             Scores.from_json(trained) if trained else None,
             _known(MergedAnswers, merged) if merged else None,
             _known(Judgement, judge) if judge else None,
+            record.get("left_out", 0),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -235,6 +239,7 @@ class RecordedEvaluation:
             "trained": self.trained and self.trained.figures(),
             "merged": self.merged and asdict(self.merged),
             "judge": self.judge and asdict(self.judge),
+            "left_out": self.left_out,
         }
 
 

@@ -1,0 +1,82 @@
+"""How the models of an evaluation are asked, and for how long."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trainer.dataset.eval_questions import Question
+from trainer.evaluation.answer_metrics import interval, same_answer
+from trainer.inference.generate import Answerer
+from trainer.inference.known_replies import KnownReplies
+from trainer.inference.reply import Reply
+from trainer.models.base_model import Base
+from trainer.runtime.device import Device, Precision
+from trainer.settings import Settings
+
+LEAST_S, SHARE = 30.0, 0.1  # seconds, and as a share of the training
+PORTIONS = {"cpu": 32, "cuda": 128}  # questions; a GPU takes about as long for many as for few
+NARROW = 0.06  # width of an interval that more questions would not make narrower by much
+
+
+@dataclass(frozen=True)
+class Asking:
+    """By our own loop where it can, with what the base has said before, and for how long. Without
+    a limit all questions are asked."""
+
+    engine: bool = True
+    base_replies: KnownReplies | None = None
+    limit_s: float | None = None
+
+
+WITHOUT_LIMIT = Asking()
+
+
+def asking_of_a_run(
+    settings: Settings, base: Base, precision: Precision, device: Device, training_s: float
+) -> Asking:
+    """For a tenth of the training's time, or so long that it is worth it at all."""
+    name = f"{base.name} {base.revision} {precision.name} {device.name}"
+    return Asking(
+        engine=settings.engine != "stock",
+        base_replies=KnownReplies(settings.scratch_dir / "answers", name),
+        limit_s=max(LEAST_S, SHARE * training_s),
+    )
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Of the base and of the tuned model, to the same questions."""
+
+    base: list[Reply] = field(default_factory=list)
+    tuned: list[Reply] = field(default_factory=list)
+
+
+def ask(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    device: str,
+    how: Asking,
+    base: Sequence[Reply] | None = None,
+) -> Replies:
+    """Replies to the first of `questions`: in portions, until all are asked, time is over, or more
+    would not say more. Where those of the `base` are known, to as many questions."""
+    most, began = answerer.longest(questions), time.monotonic()
+    if base is not None:
+        again = [question.turns for question in questions[: len(base)]]
+        return Replies(list(base), answerer.replies(again, most))
+    found = Replies()
+    while len(found.tuned) < len(questions):
+        part = [q.turns for q in questions[len(found.tuned) :][: PORTIONS[device]]]
+        found.base.extend(answerer.replies(part, most, tuned=False))
+        found.tuned.extend(answerer.replies(part, most))
+        is_over = how.limit_s is not None and time.monotonic() - began > how.limit_s
+        if is_over or (how.limit_s is not None and _is_narrow(questions, found.tuned)):
+            break
+    return found
+
+
+def _is_narrow(questions: Sequence[Question], replies: Sequence[Reply]) -> bool:
+    asked = zip(questions, replies, strict=False)
+    right = sum(same_answer(reply.text, question.answer) for question, reply in asked)
+    low, high = interval(right / len(replies), len(replies))
+    return high - low < NARROW
