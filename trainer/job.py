@@ -248,7 +248,7 @@ def _keep_best(
     """The better one of the last and an earlier adapter, which the model has then."""
     from trainer.training.keep import keep_best
 
-    job = start.job
+    job, steps, keep = start.job, trained.steps, start.job.settings.keep
 
     def judge(base: compare.Scores | None) -> compare.Evaluation:
         return compare.compare(
@@ -262,8 +262,7 @@ def _keep_best(
             how=asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds),
         )
 
-    last, keep = trained.steps, job.settings.keep
-    return keep_best(model.tuned, trained.earlier, judge, last_step=last, keep=keep)
+    return keep_best(model.tuned, trained.earlier, judge, last_step=steps, keep=keep)
 
 
 def _save_adapter(start: Start, model: Model) -> Path:

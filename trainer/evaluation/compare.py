@@ -210,7 +210,8 @@ def compare(
     model.eval()
     ends, general = stop_ids(tokenizer), general_blocks(tokenizer)
     with Answerer(model, tokenizer, engine=how.engine, base_replies=how.base_replies) as answerer:
-        replies = ask(answerer, questions, model.device.type, how, base and base.replies)
+        known = None if base is None else base.replies
+        replies = ask(answerer, questions, model.device.type, how, known)
         asked = questions[: len(replies.tuned)]
         trained = answerer.answers(trained_questions)
     if base is None:

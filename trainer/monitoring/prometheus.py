@@ -60,7 +60,7 @@ class Metrics:
         """One optimizer step is done."""
         self._gauge("qlora_step", "optimizer steps done").set(step)
         self._gauge("qlora_loss", "training loss of the last step").set(loss)
-        self._gauge("qlora_tokens_per_second", "of all starts of the run").set(tokens_per_s)
+        self._gauge("qlora_tokens_per_second", "of the last steps").set(tokens_per_s)
         self._gauge("qlora_seconds_left", "of training, at the speed so far").set(seconds_left)
 
     def saved(self) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 COLUMNS = (
@@ -17,6 +17,7 @@ COLUMNS = (
     "memory_gib",
 )
 StepRow = dict[str, Any]
+RECENT_STEPS = 10  # whose speed is shown
 
 
 def rows_of(log_history: Iterable[StepRow]) -> list[StepRow]:
@@ -41,6 +42,16 @@ def measured_rows(rows: Iterable[StepRow]) -> list[StepRow]:
 def best_held_out(rows: Iterable[StepRow]) -> StepRow | None:
     """The row with the least held-out loss; None where none was measured."""
     return min(measured_rows(rows), key=lambda row: float(row["held_out_loss"]), default=None)
+
+
+def recent_rate(log_history: list[StepRow], tokens: Callable[[int], int]) -> float:
+    """Tokens/s of the last steps: what the first ones took to compile is soon forgotten. `tokens`
+    says how many so many steps train."""
+    rows = rows_of(log_history[-1 - RECENT_STEPS :])
+    first: StepRow = {"step": 0, "seconds": 0.0}
+    begin = rows[0] if len(rows) > RECENT_STEPS else first
+    seconds: float = rows[-1]["seconds"] - begin["seconds"]
+    return (tokens(rows[-1]["step"]) - tokens(begin["step"])) / max(seconds, 1e-9)
 
 
 def seconds_of(history: list[StepRow]) -> float:

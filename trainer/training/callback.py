@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.prometheus import Metrics
-from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
+from trainer.monitoring.step_log import StepRow, best_held_out, recent_rate, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runtime import signals
@@ -120,7 +120,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
             loss=logs["loss"],
             held_out_loss=row.get("held_out_loss"),
             learning_rate=logs["learning_rate"],
-            tokens_per_s=tokens_per_s,
+            tokens_per_s=recent_rate(state.log_history, self._tokens),
             seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
         )
         self._tracking.log(rows_of([row])[0])
