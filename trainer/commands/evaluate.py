@@ -9,7 +9,7 @@ from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
 from trainer.inference.chat_model import load_chat_model
-from trainer.reporting.run_record import RecordedEvaluation
+from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.runtime.log import one_line
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template

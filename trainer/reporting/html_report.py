@@ -10,10 +10,10 @@ from trainer.evaluation.compare import SCORES, Score
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
+from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.reporting.run_record import (
     DataCounts,
     InputFile,
-    RecordedEvaluation,
     RunRecord,
     TrainingFigures,
 )

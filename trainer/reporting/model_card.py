@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.evaluation.compare import SCORES
 from trainer.reporting.data_section import held_out, read_from
 from trainer.reporting.html_report import asked
-from trainer.reporting.run_record import RecordedEvaluation, RunRecord
+from trainer.reporting.recorded_evaluation import RecordedEvaluation
+from trainer.reporting.run_record import RunRecord
 from trainer.runtime.log import one_line
 from trainer.runtime.templates import render
 

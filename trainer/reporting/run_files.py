@@ -16,6 +16,7 @@ from trainer.reporting.charts import png
 from trainer.reporting.html_report import charts, render_report
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.model_card import CURVES, render_card
+from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.reporting.run_record import (
     RECORD,
     DataCounts,
@@ -24,7 +25,6 @@ from trainer.reporting.run_record import (
     ParameterCounts,
     RecordedBase,
     RecordedDevice,
-    RecordedEvaluation,
     RecordedSchedule,
     RecordedSettings,
     RunRecord,

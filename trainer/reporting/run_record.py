@@ -5,16 +5,16 @@ The names of the fields are the keys on disk, in their order.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from trainer.dataset.seen import Piece, SeenRecord
 from trainer.errors import DataError
-from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Sample, Scores
+from trainer.evaluation.compare import Sample
+from trainer.reporting.recorded_evaluation import RecordedEvaluation, known_of
 from trainer.runtime.device import Precision
 
 RECORD = "run.json"
-Class = TypeVar("Class")
 
 
 class _FromJson:
@@ -23,7 +23,7 @@ class _FromJson:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """Keys that are not known are left out. Raises TypeError where one is missing."""
-        return _known(cls, record)
+        return known_of(cls, record)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RecordedSettings(_FromJson):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        return _known(cls, {**record, "recorded": record})
+        return known_of(cls, {**record, "recorded": record})
 
 
 @dataclass(frozen=True)
@@ -189,61 +189,6 @@ class TrainingFigures(_FromJson):
 
 
 @dataclass(frozen=True)
-class RecordedEvaluation:
-    """How many questions were asked, and how the base and the tuned model did."""
-
-    questions: int
-    base: Scores
-    tuned: Scores
-    trained: Scores | None = None
-    """the tuned model's on questions that it was trained on"""
-    merged: MergedAnswers | None = None
-    judge: Judgement | None = None
-    left_out: int = 0
-    """questions that were not asked, for want of time"""
-
-    @classmethod
-    def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
-        base, tuned = (
-            Scores.from_json(scores.figures()) for scores in (evaluation.base, evaluation.tuned)
-        )
-        return cls(
-            len(evaluation.questions),
-            base,
-            tuned,
-            evaluation.trained,
-            evaluation.merged,
-            evaluation.judgement,
-            evaluation.left_out,
-        )
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
-        base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
-        trained, merged, judge = (record.get(part) for part in ("trained", "merged", "judge"))
-        return cls(
-            record.get("questions", 0),
-            base,
-            tuned,
-            Scores.from_json(trained) if trained else None,
-            _known(MergedAnswers, merged) if merged else None,
-            _known(Judgement, judge) if judge else None,
-            record.get("left_out", 0),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "questions": self.questions,
-            "base": self.base.figures(),
-            "tuned": self.tuned.figures(),
-            "trained": self.trained and self.trained.figures(),
-            "merged": self.merged and asdict(self.merged),
-            "judge": self.judge and asdict(self.judge),
-            "left_out": self.left_out,
-        }
-
-
-@dataclass(frozen=True)
 class RunRecord:
     """The content of `run.json`; `finished` is in seconds since the epoch."""
 
@@ -286,13 +231,13 @@ class RunRecord:
                 inputs=[InputFile.from_json(file) for file in record["inputs"]],
                 data=DataCounts.from_json(record["data"]),
                 device=RecordedDevice.from_json(record["device"]),
-                precision=_known(Precision, record["precision"]),
+                precision=known_of(Precision, record["precision"]),
                 schedule=_schedule_of(record),
                 micro_batch=MicroBatch.from_json(record["micro_batch"]),
                 parameters=ParameterCounts.from_json(record["parameters"]),
                 training=TrainingFigures.from_json(record["training"]),
                 evaluation=RecordedEvaluation.from_json(record["evaluation"]),
-                samples=[_known(Sample, sample) for sample in record["samples"]],
+                samples=[known_of(Sample, sample) for sample in record["samples"]],
                 warnings=record["warnings"],
                 rejected=record["rejected"],
                 libraries=record["libraries"],
@@ -331,8 +276,8 @@ class RunRecord:
 
 
 def _seen(record: Mapping[str, Any]) -> SeenRecord:
-    pieces = [_known(Piece, piece) for piece in record["pieces"]]
-    return _known(SeenRecord, {**record, "pieces": pieces})
+    pieces = [known_of(Piece, piece) for piece in record["pieces"]]
+    return known_of(SeenRecord, {**record, "pieces": pieces})
 
 
 def _schedule_of(record: Mapping[str, Any]) -> RecordedSchedule:
@@ -347,9 +292,3 @@ def _schedule_of(record: Mapping[str, Any]) -> RecordedSchedule:
             "warmup_ratio": settings["warmup_ratio"],
         }
     )
-
-
-def _known(cls: type[Class], record: Mapping[str, Any]) -> Class:
-    """A `cls` of those keys of `record` that it has a field for."""
-    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: value for name, value in record.items() if name in names})

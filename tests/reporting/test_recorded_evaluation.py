@@ -1,0 +1,28 @@
+"""What is written of an evaluation: JSON, and read back from other versions."""
+
+import json
+
+from trainer.dataset.eval_questions import Question
+from trainer.evaluation.compare import Evaluation, Scores
+from trainer.reporting.recorded_evaluation import RecordedEvaluation
+
+
+def test_a_score_of_another_version_is_left_out_and_one_that_is_missing_was_not_measured() -> None:
+    scores = RecordedEvaluation.from_json({"questions": 3, "base": {"loss": 1.0, "bleu": 0.5}})
+    assert scores.base == Scores(loss=1.0)
+    assert scores.tuned == Scores()
+    assert scores.to_json()["tuned"] == dict.fromkeys(Scores().figures())
+
+
+def test_a_loss_that_is_not_finite_is_json() -> None:
+    evaluation = Evaluation(Scores(loss=2.0), Scores(loss=float("nan"), exact=1.0), ())
+    written = RecordedEvaluation.of(evaluation).to_json()
+    assert json.loads(json.dumps(written, allow_nan=False))["tuned"]["loss"] is None
+
+
+def test_how_many_questions_were_asked_and_left_out_is_kept() -> None:
+    asked = Evaluation(Scores(), Scores(), (Question("Why?", "so"),), left_out=4)
+    written = RecordedEvaluation.of(asked).to_json()
+    assert (written["questions"], written["left_out"]) == (1, 4)
+    assert RecordedEvaluation.from_json(written).left_out == 4
+    assert RecordedEvaluation.from_json({"questions": 3}).left_out == 0
