@@ -11,6 +11,7 @@ from trainer.uris import is_meant_as_bucket_uri, uri_faults
 ALL_LINEAR = "all-linear"  # in place of names: every linear layer but the head, as peft says it
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 Values = Mapping[str, Any]
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def known_base(option: Option, base_model: str, _others: Values) -> Iterator[str]:
@@ -21,7 +22,7 @@ def known_base(option: Option, base_model: str, _others: Values) -> Iterator[str
 
 
 def name_of_a_run(option: Option, run_id: str, _others: Values) -> Iterator[str]:
-    if run_id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
+    if run_id and not RUN_ID.fullmatch(run_id):
         yield f"{option.env}={run_id!r} needs letters, digits, '.', '_' and '-' only"
 
 

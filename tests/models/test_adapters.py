@@ -1,17 +1,27 @@
 """A finished adapter is found from its run, its folder or its output, with its base."""
 
+import json
 import logging
 import shutil
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from support.buckets import over_http, put
+from support.folders import files_in
 from support.small_adapters import TINY, edit, random_adapter
 
 from trainer.errors import DataError, SettingsError
 from trainer.models.adapter_files import QUANTISATION
 from trainer.models.adapters import find_adapter
+from trainer.runs.publish import move_latest
 from trainer.settings import Settings
+from trainer.storage import Content, open_store, publish
+from trainer.storage.manifest import contents_of, encode
 
 SETTINGS = Settings.read({}, {}, trains=False)
 
@@ -86,3 +96,49 @@ def test_the_precision_it_was_trained_in_is_read_or_taken_from_the_base(tmp_path
         file.write_text(damaged)
         with pytest.raises(DataError, match=r"quantization_config.json is damaged"):
             adapter.compute_dtype()
+
+
+@pytest.mark.s3
+@over_http
+def test_two_outputs_may_have_a_run_of_one_name_each(
+    run: Path, bucket: Any, tmp_path: Path
+) -> None:
+    """And what the one has beside its weights is not read with those of the other."""
+    settings = replace(SETTINGS, scratch_dir=tmp_path / "scratch")
+    folders = []
+    for team in ("a", "b"):
+        copy = shutil.copytree(run, tmp_path / team)
+        (copy / "adapter" / "of.txt").write_text(team)
+        if team == "a":
+            (copy / "adapter" / "more.txt").write_text(team)
+        output = open_store(f"s3://{bucket.name}/team-{team}", retry_minutes=0)
+        publish(copy, output, "mine")
+        move_latest(output, "mine", finished=1.0)
+        folders.append(find_adapter(f"s3://{bucket.name}/team-{team}", settings).folder)
+    assert [(folder / "of.txt").read_text() for folder in folders] == ["a", "b"]
+    assert [(folder / "more.txt").exists() for folder in folders] == [True, False]
+
+
+@pytest.mark.s3
+@over_http
+@pytest.mark.parametrize("form", ["{}", "../../{}", "/{}", "x/../../{}"])
+def test_what_a_bucket_says_decides_no_folder(
+    run: Path, bucket: Any, tmp_path: Path, form: str
+) -> None:
+    """A `latest.json` that names another adapter on this machine leaves it as it is."""
+    settings = replace(SETTINGS, scratch_dir=tmp_path / "scratch")
+    trusted = shutil.copytree(run, tmp_path / "trusted")
+    before = files_in(trusted)
+    name = form.format(str(trusted).lstrip("/") if form.startswith("/") else "trusted")
+    for key, body in files_in(run).items():
+        put(bucket, f"models/{name}/{key}", body + b" ")
+    objects = contents_of(run)
+    wrong = {
+        key: Content(c.size + 1, sha256((run / key).read_bytes() + b" ").hexdigest())
+        for key, c in objects.items()
+    }
+    put(bucket, f"models/{name}/manifest.json", encode(wrong))
+    put(bucket, "models/latest.json", json.dumps({"run_id": name, "finished": 1}).encode())
+    with suppress(DataError):
+        find_adapter(f"s3://{bucket.name}/models", settings)
+    assert files_in(trusted) == before

@@ -1,5 +1,6 @@
 """Checkpoints are complete or absent, and a damaged one is named and never used."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -80,3 +81,18 @@ def test_a_full_disk_leaves_the_last_good_one(tiny_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(2, lambda folder: (folder / "big").write_bytes(b"x" * 10**6))
     assert open_checkpoints(tiny_disk).newest() == tiny_disk / "node" / "step-000001"
+
+
+def test_a_stored_one_of_an_absurd_size_is_passed_over(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a fault of its manifest, and no lack of room for which the run would have to end."""
+    shutil.rmtree(saved / "node")
+    manifest = saved / "store/run/checkpoints/step-000020/manifest.json"
+    listed = json.loads(manifest.read_text())
+    listed["objects"]["state.json"]["size"] = 10**15
+    manifest.write_text(json.dumps(listed))
+    newest = open_checkpoints(saved).newest()
+    assert newest is not None
+    assert newest.name == "step-000010"
+    assert "step-000020 is invalid" in caplog.text

@@ -1,5 +1,6 @@
 """Names that a run's objects have, and what is read from records that may be broken."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,19 @@ def test_a_broken_record_names_no_run_and_finished_at_no_time(
 def test_when_a_run_finished_is_in_its_record() -> None:
     assert finished_at(b'{"finished": 12.5}') == 12.5
     assert finished_at(None) == 0.0
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["../../home", "/home/u/results", "a/b", "a\nb", "", ".hidden", "x" * 129, 5, None, ["a"]],
+)
+def test_what_cannot_be_a_run_is_none(tmp_path: Path, run_id: object) -> None:
+    store = FolderStore(tmp_path)
+    store.write(LATEST, json.dumps({"run_id": run_id}).encode())
+    assert newest_run(store) is None
+
+
+@pytest.mark.parametrize("text", ["1e999", "9e15", "-1", "NaN", '"5"', "true0", "[" * 100_000])
+def test_a_time_that_no_clock_shows_is_none(text: str) -> None:
+    """Else no later run would ever be the newest."""
+    assert finished_at(b'{"finished": %s}' % text.encode()) == 0.0

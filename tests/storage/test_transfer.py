@@ -179,3 +179,27 @@ def test_any_other_uri_is_a_settings_error(uri: str) -> None:
 
 def test_every_scheme_has_its_store() -> None:
     assert BUCKET_STORES.keys() == SCHEMES.keys()
+
+
+@pytest.mark.parametrize("size", [10**15, 6])
+def test_a_manifest_that_is_wrong_about_sizes_is_no_lack_of_room(
+    store: FolderStore, run: Path, tiny_disk: Path, size: int
+) -> None:
+    (run / "adapter" / "weights").write_bytes(bytes(1 << 20))
+    publish(run, store, "id")
+    manifest = json.loads(store.read("id/manifest.json") or b"")
+    manifest["objects"]["report.html"]["size"] = size
+    store.write("id/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(DataError, match=r"id/report\.html: is not what its manifest\.json lists"):
+        fetch_verified(store, "id", tiny_disk / "back")
+
+
+def test_what_an_earlier_run_left_is_not_read_with_what_is_fetched(
+    store: FolderStore, run: Path, tmp_path: Path
+) -> None:
+    publish(run, store, "id")
+    into = FolderStore(tmp_path / "back")
+    into.write("adapter/chat_template.jinja", b"of another")
+    into.write("beside", b"kept")
+    fetch_verified(store, "id", tmp_path / "back", only_prefix="adapter/")
+    assert files_in(tmp_path / "back") == {"adapter/weights": b"hello", "beside": b"kept"}

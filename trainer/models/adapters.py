@@ -10,9 +10,12 @@ from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
 from trainer.models.adapter_files import QUANTISATION
 from trainer.models.locate import locate_base
+from trainer.models.tokenizer_files import load_tokenizer
 from trainer.runs.layout import REJECTED, newest_run
+from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
+from trainer.storage.files import only_process
 
 if TYPE_CHECKING:
     import torch
@@ -60,11 +63,9 @@ class Adapter:
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The one that is saved with the adapter; the base's where another tool saved none."""
-        from transformers import AutoTokenizer
-
         if not (self.folder / "tokenizer_config.json").is_file():
             return self.base.tokenizer()
-        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        return load_tokenizer(self.folder)
 
 
 def find_adapter(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
@@ -108,8 +109,10 @@ def _bring(where: str, settings: Settings) -> Path:
             store, name = output, newest
         elif read_manifest(output, REJECTED) is not None:
             raise _rejected(run)
-    into = settings.scratch_dir / "adapters" / name
-    fetch_verified(store, name, into, only_prefix="adapter/")
+    # Nothing that a store says is part of the path, nor do two of one name share a folder.
+    into = settings.scratch_dir / "adapters" / digest(store.uri + name)
+    with only_process(into):
+        fetch_verified(store, name, into, only_prefix="adapter/")
     return into / "adapter"
 
 

@@ -2,13 +2,17 @@
 
 import json
 import re
+import time
+from typing import Any
 
+from trainer.setting_checks import RUN_ID
 from trainer.storage import Store
 
 LATEST = "latest.json"
 REJECTED = "rejected"
 FINGERPRINT = "fingerprint.json"
 METRICS = "metrics.jsonl"
+CLOCKS_DIFFER_S = 86_400.0
 _CHECKPOINT = re.compile(r"step-(\d{6,})")
 
 
@@ -24,16 +28,22 @@ def step_of(name: str) -> int:
 
 
 def newest_run(store: Store) -> str | None:
-    """The run that `latest.json` names; None where there is none."""
-    try:
-        return str(json.loads(store.read(LATEST) or b"{}")["run_id"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    """The run that `latest.json` names; None where there is none, or what cannot be one."""
+    run_id = _field(store.read(LATEST), "run_id")
+    return run_id if isinstance(run_id, str) and RUN_ID.fullmatch(run_id) else None
 
 
 def finished_at(record: bytes | None) -> float:
-    """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken."""
+    """The field `finished` of `run.json` or `latest.json`; 0 when it is missing or broken, or
+    later than the clocks of two machines can differ: no run could ever be newer."""
+    at = _field(record, "finished")
+    is_time = isinstance(at, int | float) and 0 <= at <= time.time() + CLOCKS_DIFFER_S
+    return float(at) if is_time else 0.0
+
+
+def _field(record: bytes | None, name: str) -> Any:
+    """None where `record` is broken."""
     try:
-        return float(json.loads(record or b"{}")["finished"])
-    except (ValueError, KeyError, TypeError):
-        return 0.0
+        return json.loads(record or b"{}")[name]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainer.errors import DataError
+from trainer.storage import keys
 from trainer.storage.files import sync_folder
 from trainer.storage.local import FolderStore
 from trainer.storage.store import Content, Store
@@ -79,7 +80,8 @@ def delete_manifest(store: Store, under: str) -> None:
 
 def delete_with_manifests(store: Store, under: str) -> None:
     """Delete all that lies below `under`; manifests first, for the rest is nothing without."""
-    names = [stored.name for stored in store.list(f"{under}/")]
+    listed = (stored.name for stored in store.list(f"{under}/"))
+    names = [name for name in listed if not keys.fault(name)]  # any other is not a run's
     store.delete([name for name in names if name.endswith("/" + MANIFEST)])
     store.delete([name for name in names if not name.endswith("/" + MANIFEST)])
 

@@ -3,13 +3,13 @@
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from trainer.errors import DataError
+from trainer.errors import DataError, DoesNotFitError
 from trainer.storage import files, keys
 from trainer.storage.local import FolderStore
 from trainer.storage.manifest import MANIFEST, Published, read_manifest, write_manifest
@@ -134,8 +134,9 @@ def fetch_verified(
 ) -> dict[str, Content]:
     """Download what a run's manifest lists to `into/<name>`, checking size and SHA-256; by name.
 
-    `only_prefix` limits it to names that start so. Raises DataError when there is no finished
-    run, JobError naming the key when an object is wrong twice.
+    `only_prefix` limits it to names that start so; nothing else below `into` has such a name
+    afterwards. Raises DataError when there is no finished run or its manifest is wrong about
+    sizes, JobError naming the key when an object is wrong twice.
     """
     run_uri = store.uri + under
     manifest = read_manifest(store, under)
@@ -148,13 +149,34 @@ def fetch_verified(
     keys.refuse_collisions(contents, run_uri)
     files.sweep(into)
     wanted = [Stored(name, content.size, content.sha256) for name, content in contents.items()]
-    files.refuse_without_room(into, _bytes_missing(wanted, into), run_uri)
+    try:
+        files.refuse_without_room(into, _bytes_missing(wanted, into), run_uri)
+    except DoesNotFitError:
+        _refuse_other_sizes(store, under, wanted)
+        raise
+    _remove_all_but(contents, into, only_prefix)
     _at_once(
         lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored),
         wanted,
         store.small_object_bytes,
     )
     return contents
+
+
+def _refuse_other_sizes(store: Store, under: str, wanted: list[Stored]) -> None:
+    """Raise DataError where a manifest, which anybody can write, lists sizes that are not so."""
+    sizes = {stored.name: stored.size for stored in store.list(f"{under}/")}
+    for one in wanted:
+        if sizes.get(name := f"{under}/{one.name}") != one.size:
+            raise _not_as_listed(store, name)
+
+
+def _remove_all_but(names: Collection[str], into: Path, prefix: str) -> None:
+    """What an earlier run of another content left would be read with what is fetched."""
+    there = FolderStore(into)
+    for stored in there.unread():
+        if stored.name.startswith(prefix) and stored.name not in names:
+            there.path(stored.name).unlink(missing_ok=True)
 
 
 def objects_at(uri: str, *, retry_minutes: float) -> tuple[Store, list[Stored]]:
@@ -222,8 +244,12 @@ def _fetch_exactly(store: Store, name: str, into: Path, content: Stored) -> None
             if store.download(Stored(name, content.size, ""), path) == content.version:
                 return
     path.unlink(missing_ok=True)
+    raise _not_as_listed(store, name)
+
+
+def _not_as_listed(store: Store, name: str) -> WrongContentError:
     where = keys.printable(store.uri, name)
-    raise WrongContentError(f"{where}: is not what its {MANIFEST} lists; publish the run again")
+    return WrongContentError(f"{where}: is not what its {MANIFEST} lists; publish the run again")
 
 
 class _DownloadIndex:

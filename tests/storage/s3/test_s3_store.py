@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from support.buckets import keys, over_http, put
+from support.folders import HOSTILE_NAMES
 
 from trainer.errors import DataError, NotAllowedError, SettingsError
 from trainer.storage import fetch, open_store
 from trainer.storage.s3.store import BucketStore
+from trainer.storage.store import Stored
 
 
 def test_a_server_that_knows_no_conditions_still_gets_an_update(answer: dict[str, Any]) -> None:
@@ -113,3 +115,22 @@ def test_a_conditional_write_whose_answer_was_lost_is_still_ours(
     assert spoiled.write("a", b"ours", only_if_absent=True)
     faults.add(f"PUT /{faults.bucket.name}/out/a", "slowdown")
     assert not spoiled.write("a", b"another", only_if_absent=True)
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE_NAMES if name != "\ud800"])
+def test_no_name_leads_out_of_the_prefix(answer: dict[str, Any], name: str, tmp_path: Path) -> None:
+    """Nothing is asked of the server, by whatever way."""
+    store = BucketStore("data", "out", retry_minutes=0)
+    (tmp_path / "new").write_bytes(b"new")
+    for use in (
+        lambda: store.read(name),
+        lambda: store.write(name, b"new"),
+        lambda: store.update(name, lambda _: b"new"),
+        lambda: store.delete([name]),
+        lambda: store.upload(tmp_path / "new", name),
+        lambda: store.download(Stored(name, 3, "0" * 32), tmp_path / "in"),
+        lambda: list(store.chunks(Stored(name, 3, "0" * 32))),
+    ):
+        with pytest.raises(DataError, match="rename or remove it"):
+            use()
+    assert not answer["seen"]

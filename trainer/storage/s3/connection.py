@@ -41,8 +41,13 @@ class Connection:
         self.client.meta.events.register("before-parse.*.ListObjectsV2", self._refuse_web_page)
 
     def at(self, name: str) -> dict[str, str]:
-        """The object `name` in the parameters of a request."""
-        return {"Bucket": self._bucket, "Key": self.root + name}
+        """The object `name` in the parameters of a request. Raises DataError as `key`."""
+        return {"Bucket": self._bucket, "Key": self.key(name)}
+
+    def key(self, name: str) -> str:
+        """The key of the object `name`. Raises DataError for a name that could lead elsewhere."""
+        keys.refuse_unsafe([name], self.uri)
+        return self.root + name
 
     def pages(self, operation: str, prefix: str, **limits: int) -> Any:
         """The answers to a listing of what starts with `prefix`, page by page."""

@@ -113,7 +113,7 @@ class Download:
             **connection.options.headers(storing=False),
             **self._range(wanted),
         }
-        found = fast_path.get(connection.root + stored.name, len(wanted), headers, buffer)
+        found = fast_path.get(connection.key(stored.name), len(wanted), headers, buffer)
         if found is None:
             return None
         data, head = found

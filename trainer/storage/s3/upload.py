@@ -75,7 +75,7 @@ def _send(connection: Connection, path: Path, name: str, size: int) -> Content:
     data = _bytes_of(path, range(size))
     sha256 = hashlib.sha256(data).hexdigest()
     headers, fast_path = connection.options.headers(storing=True), connection.fast_path
-    if fast_path is None or not fast_path.put(connection.root + name, data, sha256, headers):
+    if fast_path is None or not fast_path.put(connection.key(name), data, sha256, headers):
         connection.client.put_object(**connection.at(name), Body=data)
     return Content(len(data), sha256)
 
