@@ -14,7 +14,7 @@ from support.jobs import ROOT
 
 from trainer.errors import Interrupted, RejectedError
 from trainer.runs.layout import LATEST
-from trainer.runs.publish import move_latest, publish_run
+from trainer.runs.publish import move_latest, publish_run, reject_run
 from trainer.runtime import signals
 from trainer.storage import Content, FolderStore, Published, fetch_verified
 from trainer.storage.lease import LEASE
@@ -136,3 +136,18 @@ def test_of_runs_that_finish_together_latest_in_a_bucket_names_the_newest(bucket
     race_for_latest(f"s3://{bucket.name}/models/")
     latest = json.loads(bucket.Object("models/" + LATEST).get()["Body"].read())
     assert latest == {"run_id": "run-4", "finished": 44.0}
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+def test_what_holds_a_secret_is_not_sent_anywhere(
+    tmp_path: Path, rejects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canaryCanaryCanary")
+    folder, store = result(tmp_path / "run", "w", "by one"), FolderStore(tmp_path / "store")
+    (folder / "tokenizer.json").write_text('{"vocab": {"hf_canaryCanaryCanary": 1}}')
+    with pytest.raises(RejectedError, match=r"tokenizer\.json holds a secret of this machine"):
+        if rejects:
+            reject_run(folder, store, "run", ["a fault"])
+        else:
+            publish_run(folder, store, "run", owner="one", weights="weights")
+    assert not (tmp_path / "store").exists()

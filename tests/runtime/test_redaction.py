@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.runtime.redaction import redact
+from trainer.runtime.redaction import holds_a_secret, redact
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,21 @@ def test_the_password_of_a_url_is_hidden_without_its_url() -> None:
 )
 def test_other_words_are_left_as_they_are(text: str) -> None:
     assert redact(text, {"TOKENIZERS_PARALLELISM": "true"}) == text
+
+
+def test_a_count_and_a_word_of_a_setting_are_no_secrets() -> None:
+    environ = {
+        "OPENAI_MAX_TOKENS": "100000",
+        "TOKENIZERS_PARALLELISM": "message",
+        "A_TOKEN": "1234567",
+    }
+    assert redact('{"message": "ok", "tokens": 1000001, "n": 1234567}', environ) == (
+        '{"message": "ok", "tokens": 1000001, "n": 1234567}'
+    )
+
+
+def test_only_what_no_ordinary_text_holds_is_a_secret_that_forbids() -> None:
+    environ = {"DB_PASSWORD": "hunter2", "API_TOKEN": "canary/Canary+Canary"}
+    assert not holds_a_secret(b"the word hunter2", environ)
+    assert holds_a_secret(b'\xff"a canary/Canary+Canary', environ)
+    assert holds_a_secret(b"as canary%2FCanary%2BCanary", environ)

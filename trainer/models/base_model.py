@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
+from trainer.models.tokenizer_files import load_tokenizer
 from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
 from trainer.runtime.log import one_line
 from trainer.setting_checks import ALL_LINEAR
@@ -123,10 +124,8 @@ class Base:
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The base's tokenizer, with a pad token."""
-        from transformers import AutoTokenizer
-
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            tokenizer = load_tokenizer(self.folder)
         except Exception as error:  # tokenizers raises nothing narrower
             raise SettingsError(
                 f"{self.name}: its tokenizer cannot be read ({_first_words(error)}); put "

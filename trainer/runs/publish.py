@@ -12,6 +12,7 @@ from typing import NoReturn
 from trainer.errors import RejectedError
 from trainer.runs.layout import LATEST, REJECTED, finished_at
 from trainer.runtime import signals
+from trainer.runtime.redaction import holds_a_secret
 from trainer.storage import Published, Store, publish
 from trainer.storage.files import sha256_of
 from trainer.storage.lease import publish_alone
@@ -23,8 +24,10 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
 
     `owner` names this process and its restarts on the same machine; `weights` is the object that
     has to be the same whoever publishes. Raises RejectedError when another process published
-    other weights under this id: started again, this one would only find the run finished.
+    other weights under this id: started again, this one would only find the run finished; and
+    where a file holds a secret of this machine.
     """
+    _refuse_secrets(folder, run_id)
     published = publish_alone(
         folder,
         store,
@@ -48,6 +51,7 @@ def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -
 
     Always raises RejectedError, with all `faults`.
     """
+    _refuse_secrets(folder, run_id)
     delete_with_manifests(store, f"{run_id}/{REJECTED}")  # of an earlier start, by other limits
     publish(folder, store, f"{run_id}/{REJECTED}")
     raise RejectedError(
@@ -55,6 +59,17 @@ def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -
         f"report in {store.uri}{run_id}/{REJECTED}/; correct the settings or the data and start "
         "again"
     )
+
+
+def _refuse_secrets(folder: Path, run_id: str) -> None:
+    """Raise RejectedError where a text holds what this machine must not show: by whatever way a
+    base or a corpus brought it there, it is not sent anywhere."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".safetensors" and holds_a_secret(path.read_bytes()):
+            raise RejectedError(
+                f"run {run_id}: {path.relative_to(folder)} holds a secret of this machine, so "
+                "nothing is published; look in the data and in the base model's tokenizer for it"
+            )
 
 
 def move_latest(store: Store, run_id: str, finished: float) -> None:

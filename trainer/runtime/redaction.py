@@ -16,8 +16,10 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 _SHORTEST = 6  # shorter values would blank out ordinary words
+_SHORTEST_UNMISTAKABLE = 16
 _LARGEST_FILE = 1 << 16
-_NAME = re.compile(r"SECRET|TOKEN|PASSW|API_KEY|ACCESS_KEY|PRIVATE_KEY")
+# Not TOKENS nor TOKENIZER, whose values are counts and words.
+_NAME = re.compile(r"SECRET|TOKEN(?![A-Z])|PASSW|API_KEY|ACCESS_KEY|PRIVATE_KEY")
 _FILE_NAME = re.compile(r"_(FILE|PATH)$")
 _FILES = {  # where the libraries look, and where they look without that variable
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
@@ -44,6 +46,12 @@ def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
     for form in sorted(known, key=len, reverse=True):  # one may be a part of another
         text = text.replace(form, HIDDEN)
     return text
+
+
+def holds_a_secret(data: bytes, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether one of this machine's secrets, of those that no ordinary text holds, is in `data`."""
+    forms = {form for secret in _secrets(environ) for form in _forms(secret)}
+    return any(len(f) >= _SHORTEST_UNMISTAKABLE and f.encode() in data for f in forms)
 
 
 def _secrets(environ: Mapping[str, str]) -> Iterator[str]:
@@ -86,7 +94,7 @@ def _read(path: Path, _changed: int, size: int) -> tuple[str, ...]:
 def _forms(secret: str) -> frozenset[str]:
     """How a secret may be written: as it is, in a URL, in JSON and as Python shows it."""
     secret = secret.strip()
-    if len(secret) < _SHORTEST:
+    if len(secret) < _SHORTEST or (secret.isdigit() and len(secret) < _SHORTEST_UNMISTAKABLE):
         return frozenset()
     plain = json.dumps(secret)[1:-1]
     forms = {secret, quote(secret), quote(secret, safe=""), plain, repr(secret)[1:-1]}

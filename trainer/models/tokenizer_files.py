@@ -1,0 +1,74 @@
+"""A tokenizer from the files of a model or an adapter, whose config may come from anybody.
+
+transformers hands what `tokenizer_config.json` and `special_tokens_map.json` hold to the class
+that they name as arguments, and some classes take a path: each line of that file on this machine
+would be a token, and be published with the tokenizer.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+TEXTS = {
+    "backend",
+    "chat_template",
+    "errors",
+    "model_type",
+    "padding_side",
+    "processor_class",
+    "tokenizer_class",
+    "truncation_side",
+}
+"""The keys beside those of tokens whose text is no name of a file"""
+NESTED = {
+    "added_tokens_decoder",
+    "additional_special_tokens",
+    "chat_template",
+    "extra_special_tokens",
+    "model_input_names",
+    "model_specific_special_tokens",
+}
+"""The keys whose lists and objects are of tokens, or of names of tensors"""
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer in `folder`, which opens no file outside of it.
+
+    Raises whatever transformers and tokenizers raise.
+    """
+    from transformers import AutoTokenizer
+
+    there = [folder / name for name in CONFIGS if (folder / name).is_file()]
+    read = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in there}
+    harmless = {name: _harmless(config) for name, config in read.items()}
+    if harmless == read:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with tempfile.TemporaryDirectory() as made:
+        for path in folder.iterdir():
+            if path.name not in harmless:
+                Path(made, path.name).symlink_to(path.resolve())
+        for name, config in harmless.items():
+            Path(made, name).write_text(json.dumps(config), encoding="utf-8")
+        tokenizer = AutoTokenizer.from_pretrained(made, trust_remote_code=False)
+    tokenizer.name_or_path = str(folder)
+    return tokenizer
+
+
+def _harmless(config: Any) -> dict[str, Any]:
+    """`config` without what could name a file. Raises ValueError for what is no config."""
+    if not isinstance(config, dict):
+        raise ValueError("its config is no JSON object")
+    return {key: value for key, value in config.items() if _is_harmless(key, value)}
+
+
+def _is_harmless(key: str, value: object) -> bool:
+    if key.endswith("_token") or key in NESTED:
+        return True
+    if isinstance(value, str):
+        return key in TEXTS
+    return value is None or isinstance(value, bool | int | float)
