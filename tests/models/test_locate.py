@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,11 @@ def test_a_prefix_without_a_config_is_refused(bucket: Any, tmp_path: Path) -> No
     bucket.put_object(Key="models/tiny/readme.txt", Body=b"")
     with pytest.raises(SettingsError, match=r"no config\.json there; name the prefix"):
         locate_base(settings_for(f"s3://{bucket.name}/models/tiny/", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["builtin:..", "builtin:../storage", "builtin:", "builtin:/etc"])
+def test_a_built_in_model_is_no_way_to_another_folder(tmp_path: Path, name: str) -> None:
+    """An adapter's config may name it, which no setting's check has seen."""
+    settings = replace(settings_for("builtin:tiny", tmp_path), base_model=name)
+    with pytest.raises(SettingsError, match="the only built-in model is builtin:tiny"):
+        locate_base(settings)

@@ -108,7 +108,7 @@ def load_chat_model(
     computes as what `merge` writes.
     """
     lean_imports.import_bitsandbytes()
-    from peft import PeftModel
+    import peft  # noqa: F401
 
     lean_imports.collect_as_usual()
     adapter = adapters.find_adapter(where, settings, base_model)
@@ -116,7 +116,7 @@ def load_chat_model(
     precision = device.choose_precision(settings.precision, found)
     loaded = load.load_16bit if form == "16bit" else load.load_base
     base = loaded(adapter.base, settings, precision, found)
-    tuned = PeftModel.from_pretrained(base, adapter.folder).eval()
+    tuned = adapter.attach(base).eval()
     if form == "merged":
         compute_as_merged(tuned, adapter.base.stored_dtype())
     return ChatModel(tuned, adapter.tokenizer(), adapter.base.name, settings.engine != "stock")

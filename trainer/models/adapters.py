@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
+from trainer.models.adapter_config import CONFIG, WEIGHTS, lora_config, read_adapter_config
 from trainer.models.adapter_files import QUANTISATION
 from trainer.models.locate import locate_base
 from trainer.models.tokenizer_files import load_tokenizer
 from trainer.runs.layout import REJECTED, newest_run
+from trainer.runtime.log import one_line
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import Store, fetch_verified, open_store, read_manifest
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,28 @@ class Adapter:
             raise DataError(f"{QUANTISATION} is damaged; bring the adapter there again")
         return cast("torch.dtype", getattr(torch, name))
 
+    def attach(self, model: Any) -> Any:
+        """`model`, its base, with the adapter on it. Raises DataError where it does not fit."""
+        from peft import get_peft_model
+        from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+        try:
+            tuned = get_peft_model(model, lora_config(self.folder, self.config))
+            weights = load_peft_weights(str(self.folder), device="cpu")
+            loaded = set_peft_model_state_dict(tuned, weights)
+        except (ValueError, RuntimeError) as error:  # modules or shapes that the base does not have
+            raise self._misfit(one_line(error, 160)) from error
+        left = [name for name in loaded.missing_keys if ".lora_" in name]
+        if wrong := [*left, *loaded.unexpected_keys]:
+            raise self._misfit(f"{len(wrong)} weights are missing or unknown, as {wrong[0]}")
+        return tuned
+
+    def _misfit(self, fact: str) -> DataError:
+        return DataError(
+            f"the adapter does not fit {self.base.name} ({fact}); it was trained on "
+            f"{self.config['base_model_name_or_path']}"
+        )
+
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The one that is saved with the adapter; the base's where another tool saved none."""
         if not (self.folder / "tokenizer_config.json").is_file():
@@ -76,7 +97,7 @@ def find_adapter(where: str, settings: Settings, base_model: str | None = None) 
     SettingsError when its base cannot be found by name.
     """
     folder = _bring(where, settings)
-    config = json.loads((folder / CONFIG).read_text())
+    config = read_adapter_config(folder)
     # Other tools leave the revision out.
     trained_on, revision = config["base_model_name_or_path"], config.get("revision")
     base = _base_of(trained_on, revision or settings.base_revision, settings, base_model)

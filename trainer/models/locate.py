@@ -25,6 +25,8 @@ def locate_base(settings: Settings) -> Base:
     """
     name = settings.base_model
     if name.startswith("builtin:"):
+        if name.removeprefix("builtin:") not in {folder.name for folder in BUILTIN.iterdir()}:
+            raise SettingsError(f"QLORA_BASE_MODEL={name}: the only built-in model is builtin:tiny")
         return local_base(BUILTIN / name.removeprefix("builtin:"), name)
     if is_bucket_uri(name):
         return _in_bucket(name, settings)
