@@ -24,10 +24,11 @@ def test_each_kind_of_file_is_counted_with_what_was_skipped_of_it(
     write_records(data / "a.jsonl", [*QUESTIONS, {"nothing": "useful"}, QUESTIONS[0]])
     (data / "b.jsonl").write_bytes(b"\xff\xfe\x00")
     (data / "photo.PNG").write_bytes(b"\x89PNG")
+    (data / "LICENSE").write_bytes(b"Do as you like.")
     (data / ".DS_Store").write_bytes(b"")
     found = prepare(tmp_path, tokenizer, MAX_SKIPPED_SHARE="0.5").counts
     kinds = found["by_file_type"]
-    assert set(kinds) == {".md", ".txt", ".jsonl", ".png"}
+    assert set(kinds) == {".md", ".txt", ".jsonl", ".png", "no suffix"}
     records = {"files": 2, "records": 40, "documents": 0, "turns": 80, "copies": 1, "skipped": 2}
     assert records.items() <= kinds[".jsonl"].items()
     assert (kinds[".md"]["documents"], kinds[".txt"]["copies"]) == (3, 1)

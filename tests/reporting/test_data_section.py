@@ -22,11 +22,12 @@ def test_what_was_skipped_and_noticed_is_listed_by_name() -> None:
 
 
 def test_kinds_of_files_are_a_table_that_a_run_of_before_has_not() -> None:
-    kinds = {".csv": {"files": 1, "records": 1200}, ".md": {"files": 2, "records": 0}}
+    long = "." + "x" * 60
+    kinds = {".csv": {"files": 1, "records": 1200}, long: {"files": 2, "records": 0}}
     found = record(data=record().data.to_json() | {"by_file_type": kinds}).data
     header, *rows = file_type_rows(found)
     assert header == ["", "files", "records"]
-    assert rows == [[".csv", "1", "1,200"], [".md", "2", "0"]]
+    assert rows == [[".csv", "1", "1,200"], [".xxxxxxxxxxxx…", "2", "0"]]
     assert len(file_type_rows(record().data)) == 1
 
 

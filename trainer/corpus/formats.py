@@ -92,7 +92,7 @@ def format_of(name: str) -> Format:
 
 def kind_of(name: str) -> str:
     """What a file of this name is called among others: `.jsonl.gz`."""
-    return str(format_of(name)) or "file without a suffix"
+    return str(format_of(name)) or "no suffix"
 
 
 def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:

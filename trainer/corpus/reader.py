@@ -182,7 +182,8 @@ class Reader:
         else:
             self.tally.foreign += 1
             self._count_skipped(source)
-            self._keep(self.tally.skipped, source, f"unsupported {kind}")
+            suffix = str(form) or "file without a suffix"
+            self._keep(self.tally.skipped, source, f"unsupported {suffix}")
 
     def _examples(self, source: Source, form: Format, sandbox: Sandbox) -> Iterator[Example]:
         """Of one file. When it turns out to be unusable none of them counts, nor what was said

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from trainer.dataset.counts import held_out_in_words
 from trainer.dataset.seen import SeenRecord
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
+from trainer.runtime.log import one_line
 
+_KIND_CHARS = 14
 Rows = Iterable[tuple[str, str]]
 """(name, text), the text of several lines where it lists something"""
 
@@ -37,7 +39,10 @@ def file_type_rows(data: DataCounts) -> list[list[str]]:
     names = list(next(iter(kinds.values()), {}))
     return [
         ["", *names],
-        *([kind, *(f"{counts[name]:,}" for name in names)] for kind, counts in kinds.items()),
+        *(
+            [one_line(kind, _KIND_CHARS, "…"), *(f"{counts[name]:,}" for name in names)]
+            for kind, counts in kinds.items()
+        ),
     ]
 
 
