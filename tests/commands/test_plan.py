@@ -29,3 +29,9 @@ def test_one_gpu_sends_nothing_and_costs_nothing_unless_a_price_is_named(gpu: st
     assert "GPU hours" not in lines["time"] and " an hour" not in lines["time"]
     assert not {"sent", "network"} & lines.keys()
     assert lines["fetched"].endswith("of base (16 bits), and all of the data")
+
+
+def test_answers_are_predicted_where_our_own_loop_gives_them() -> None:
+    assert planned("--gpu", "t4")["answers"].startswith("64 together at ")
+    assert planned("--gpu", "h200")["answers"].startswith("256 together at ")
+    assert "answers" not in planned("--gpu", "t4", "--engine", "stock")

@@ -2,7 +2,15 @@
 
 import pytest
 
-from trainer.planner.decoding_plan import DecodingNeeds, choose_decoding, fused_rows
+from trainer.planner.decoding_plan import (
+    DecodingNeeds,
+    DecodingPlan,
+    answered_tokens_per_s,
+    choose_decoding,
+    fused_rows,
+)
+from trainer.planner.gpus import GPUS
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB
 
 # Llama-2-7B in 16 bits: 0.5 MiB a token, 128 tokens a row.
@@ -49,3 +57,45 @@ def test_a_cpu_answers_few_together_over_unpacked_weights() -> None:
 
 def test_where_products_read_four_bits() -> None:
     assert [fused_rows(capability) for capability in (None, T4, L4, H200)] == [0, 64, 16, 4]
+
+
+LLAMA_2_7B = ModelShape(
+    layers=32, hidden=4096, intermediate=11008, vocabulary=32000, heads=32, q=4096, kv=4096,
+    largest_matrix=4096 * 11008, linear_parameters=6476005376,
+    embedding_parameters=2 * 32000 * 4096, other_parameters=262410240,
+)  # fmt: skip
+
+
+def test_the_sizes_of_a_model_say_what_answering_takes() -> None:
+    """Keys and values of Llama-2-7B are 0.5 MiB a token in 16 bits."""
+    needs = DecodingNeeds.of(
+        layers=32, hidden=4096, intermediate=11008, vocabulary=32000, kv=4096,
+        layer_parameters=6476005376 // 32, row_tokens=128, value_bytes=2,
+    )  # fmt: skip
+    assert (needs.row, needs.layer, needs.layers) == (NEEDS.row, NEEDS.layer, 32)
+    assert 0.3 * GIB < needs.prompts < 0.5 * GIB
+
+
+@pytest.mark.parametrize(
+    ("gpu", "plan", "expected"),
+    [
+        # Reading NF4 and a cache of 96 tokens a row: 3.9 and 6.7 GB at 250 GB/s.
+        ("t4", DecodingPlan(1, 0, 64), 65),
+        ("t4", DecodingPlan(64, 0, 64), 1630),
+        ("h200", DecodingPlan(1, 32, 4), 168),
+        ("h200", DecodingPlan(64, 32, 4), 8772),
+    ],
+)
+def test_speed_is_what_a_step_reads_or_computes(
+    gpu: str, plan: DecodingPlan, expected: float
+) -> None:
+    found = answered_tokens_per_s(LLAMA_2_7B, plan, 96, GPUS[gpu])
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+def test_what_has_to_be_unpacked_in_each_step_is_slow() -> None:
+    rates = [
+        answered_tokens_per_s(LLAMA_2_7B, DecodingPlan(64, unpacked, fused), 96, GPUS["l4"])
+        for unpacked, fused in [(0, 16), (16, 16), (32, 16), (0, 64)]
+    ]
+    assert sorted(rates) == rates

@@ -7,13 +7,22 @@ from trainer.engine.support import why_stock
 from trainer.models import base_model
 from trainer.models.locate import locate_base
 from trainer.planner.choose import Workload, choose_for
+from trainer.planner.decoding_plan import (
+    MOST_ROWS,
+    DecodingNeeds,
+    answered_tokens_per_s,
+    choose_decoding,
+)
 from trainer.planner.gpus import GPUS, speed_of
+from trainer.planner.memory_plan import HALF
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
+from trainer.runtime.nf4 import NF4_BYTES
 from trainer.settings import Settings
 
+ROW_TOKENS = 128  # of a question of 64 with an answer of 64
 SMALL_SHARE = 0.1  # of the computing time, which a network may take
 Rows = Iterator[tuple[str, str]]
 
@@ -47,7 +56,12 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
     Only the base model's config and tokenizer are fetched. Raises JobError.
     """
     prospect = _look_ahead(settings, request)
-    rows = [*_execution(prospect), *_time(prospect, request), *_traffic(prospect.estimate)]
+    rows = [
+        *_execution(prospect),
+        *_time(prospect, request),
+        *_answers(prospect),
+        *_traffic(prospect.estimate),
+    ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
@@ -117,6 +131,33 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     if request.price is not None:
         text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
     yield "time", text
+
+
+def _answers(prospect: Prospect) -> Rows:
+    """Many short ones on one GPU; nothing is predicted for transformers, nor for a CPU."""
+    device, shape = prospect.device, prospect.base.shape()
+    if device.capability is None or prospect.stock_reason is not None:
+        return
+    needs = DecodingNeeds.of(
+        layers=shape.layers,
+        hidden=shape.hidden,
+        intermediate=shape.intermediate,
+        vocabulary=shape.vocabulary,
+        kv=shape.kv,
+        layer_parameters=shape.linear_parameters // shape.layers,
+        row_tokens=ROW_TOKENS,
+        value_bytes=HALF,
+    )
+    weights = int(shape.linear_parameters * NF4_BYTES) + shape.other_parameters * HALF
+    plan = choose_decoding(
+        needs,
+        questions=MOST_ROWS,
+        row_tokens=ROW_TOKENS,
+        free_bytes=max(0, device.free_bytes - weights),
+        capability=device.capability,
+    )
+    rate = answered_tokens_per_s(shape, plan, ROW_TOKENS * 3 / 4, speed_of(device.name))
+    yield "answers", f"{plan.rows} together at {rate:,.0f} tokens/s predicted, not measured"
 
 
 def _traffic(estimate: ScalingEstimate) -> Rows:

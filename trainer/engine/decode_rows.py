@@ -16,8 +16,7 @@ from trainer.kernels import Kernels
 from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Attention
 from trainer.kernels.decode_attention import Rows
-
-PROMPT_TOKENS = 4096  # read together, unless one prompt alone has more
+from trainer.planner.decoding_plan import PROMPT_TOKENS
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Greedy answers of a model that the engine knows: many at once, or one token by token."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,18 +10,17 @@ import torch
 
 from trainer.engine import support
 from trainer.engine.adapter_parameters import AdapterParameters, copies_of, tensors_of
-from trainer.engine.decode_rows import PROMPT_TOKENS, DecodeModel, DecodeRows
+from trainer.engine.decode_rows import DecodeModel, DecodeRows
 from trainer.engine.decoder_passes import Backend, DecoderPasses
 from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels, choose, choose_packed_attention
 from trainer.models.sharded_base import WholeBase
-from trainer.planner.decoding_plan import DecodingNeeds, DecodingPlan, choose_decoding
+from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime import selftest
 
 LOOK_STEPS = 8  # of a GPU, which then waits for the CPU to see who has ended
 ROUNDED = 64  # tokens: questions of about the same length find the same room
-MLP_ROWS = 2048
 
 
 def why_not(model: Any) -> str | None:
@@ -157,17 +157,16 @@ class GreedyDecoder:
         return kept
 
     def _plan(self, questions: int, length: int) -> DecodingPlan:
-        first = self._weights.layers[0]
-        keys = first.k.weight.shape[0]
-        values = sum(linear.weight.shape[0] * linear.weight.shape[1] for linear in first.linears())
-        hidden, wide = self._weights.head.shape[1], first.gate.weight.shape[0]
-        tokens = max(PROMPT_TOKENS, length)
-        size, layers = self._dtype.itemsize, len(self._weights.layers)
-        needs = DecodingNeeds(
-            row=2 * layers * keys * length * size,
-            layer=values * size,
-            layers=layers,
-            prompts=size * (tokens * 8 * hidden + min(tokens, MLP_ROWS) * 3 * wide),
+        first, head = self._weights.layers[0], self._weights.head
+        needs = DecodingNeeds.of(
+            layers=len(self._weights.layers),
+            hidden=head.shape[1],
+            intermediate=first.gate.weight.shape[0],
+            vocabulary=head.shape[0],
+            kv=first.k.weight.shape[0],
+            layer_parameters=sum(math.prod(linear.weight.shape) for linear in first.linears()),
+            row_tokens=length,
+            value_bytes=self._dtype.itemsize,
         )
         return choose_decoding(
             needs,

@@ -3,10 +3,16 @@
 from dataclasses import dataclass
 
 from trainer.planner.choose import SPARE
-from trainer.planner.memory_plan import WORKSPACE
+from trainer.planner.gpus import Speed
+from trainer.planner.memory_plan import HALF, KERNEL_S, WORKSPACE
+from trainer.planner.model_shape import ModelShape
+from trainer.runtime.nf4 import NF4_BYTES
 
 MOST_ROWS = 256  # from there on a step of an H200 takes longer for each row more
 CPU_TOKENS = 4096  # in all rows of a CPU, which gains little from more
+PROMPT_TOKENS = 4096  # read together, unless one prompt alone has more
+MLP_ROWS = 2048  # of them that go through a feed-forward network together
+STEP_KERNELS = 13  # in a layer
 WIDE_MEMORY = ((8, 0), (9, 0), (10, 0), (10, 3))  # HBM: reads unpacked weights fast enough
 
 
@@ -19,6 +25,29 @@ class DecodingNeeds:
     layer: int
     layers: int
     prompts: int
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        layers: int,
+        hidden: int,
+        intermediate: int,
+        vocabulary: int,
+        kv: int,
+        layer_parameters: int,
+        row_tokens: int,
+        value_bytes: int,
+    ) -> "DecodingNeeds":
+        """Of a decoder of these sizes whose values have `value_bytes`."""
+        tokens = max(PROMPT_TOKENS, row_tokens)
+        prompts = tokens * 8 * hidden + min(tokens, MLP_ROWS) * 3 * intermediate
+        return cls(
+            row=2 * layers * kv * row_tokens * value_bytes,
+            layer=layer_parameters * value_bytes,
+            layers=layers,
+            prompts=value_bytes * (prompts + MOST_ROWS * vocabulary),
+        )
 
 
 @dataclass(frozen=True)
@@ -63,3 +92,24 @@ def fused_rows(capability: tuple[int, int] | None) -> int:
     if capability == (7, 5):
         return 64
     return 4 if capability in WIDE_MEMORY else 16
+
+
+def answered_tokens_per_s(
+    shape: ModelShape, plan: DecodingPlan, row_tokens: float, speed: Speed
+) -> float:
+    """Tokens/s of steps whose rows have `row_tokens` on average: everything that a step reads, at
+    the GPU's bandwidth, or its products at its rate; and the start of each kernel.
+
+    Predicted, from the same figures as training's speed.
+    """
+    layers, packed = shape.layers, 1 - plan.unpacked_layers / shape.layers
+    linear = shape.linear_parameters
+    moved = linear * (1 - packed) * HALF + linear * packed * NF4_BYTES
+    if plan.rows > plan.fused_rows:  # what is packed is written and read again
+        moved += linear * packed * 2 * HALF
+    moved += shape.vocabulary * shape.hidden * HALF
+    moved += plan.rows * row_tokens * 2 * shape.kv * layers * HALF
+    moved += plan.rows * layers * HALF * (14 * shape.hidden + 3 * shape.intermediate)
+    flops = 2 * plan.rows * (linear + shape.vocabulary * shape.hidden)
+    seconds = max(moved / speed.bytes_per_s, flops / speed.flops) + layers * STEP_KERNELS * KERNEL_S
+    return plan.rows / seconds
