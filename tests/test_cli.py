@@ -41,6 +41,12 @@ def test_a_wrong_command_line_is_2_in_one_sentence(
     assert words in failed.stderr and "--help` shows" in failed.stderr
 
 
+def test_an_empty_question_is_a_sentence(tmp_path: Path) -> None:
+    failed = run_command(tmp_path, "ask", "--adapter", str(tmp_path), "")
+    assert failed.returncode == 2
+    assert failed.stderr == "error: the question is empty; leave it out for a conversation\n"
+
+
 def test_the_exit_code_is_that_of_the_error(tmp_path: Path) -> None:
     failed = run_command(tmp_path, DATA_URI=str(tmp_path / "absent"))
     assert failed.returncode == 10

@@ -177,6 +177,8 @@ def ask(
 
     On a terminal without QUESTION it is a conversation.
     """
+    if question and not " ".join(question).strip():
+        raise SettingsError("the question is empty; leave it out for a conversation")
     settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
     from trainer.commands import chat
@@ -186,7 +188,7 @@ def ask(
     if serve:
         from trainer.commands.serve import serve as serve_page
 
-        serve_page(model, adapter, port)
+        serve_page(model, adapter, port, compare=compare)
     elif not question and chat.is_terminal():
         chat.converse(model, adapter, compare=compare)
     else:

@@ -24,7 +24,7 @@ from trainer.reporting import run_files, run_record
 from trainer.reporting.idle_settings import idle_settings
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id
-from trainer.runs.layout import finished_at
+from trainer.runs.layout import RECORD, finished_at
 from trainer.runs.publish import move_latest, publish_run, reject_run
 from trainer.runtime import lean_imports
 from trainer.runtime.log import figures
@@ -105,7 +105,7 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         else:
             log.info("run %s is already finished; nothing to do", run_id)
         # Also by a later start: a kill may have come between the publishing and this.
-        record = job.output.read(f"{run_id}/{run_record.RECORD}")
+        record = job.output.read(f"{run_id}/{RECORD}")
         move_latest(job.output, run_id, finished=finished_at(record))
         corpus_shards.delete_shards(job.output, run_id)
         if settings.hub_repo:

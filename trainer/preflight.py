@@ -9,7 +9,7 @@ from trainer.dataset.inputs import Inputs, fetch_inputs
 from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.models import base_model, hub
-from trainer.models.locate import locate_base
+from trainer.models.locate import locate_base, note_folder
 from trainer.monitoring import trackers
 from trainer.planner.schedule import Schedule, choose_schedule
 from trainer.runs.fingerprint import fingerprint_of
@@ -49,6 +49,7 @@ def open_job(settings: Settings) -> Job:
     output.probe()
     base = locate_base(settings)
     base_model.check_settings(base, settings)
+    note_folder(settings, base)
     found = find_device()
     selftest.check(found)
     precision = choose_precision(settings.precision, found)

@@ -14,6 +14,7 @@ from support.jobs import ROOT
 from support.small_adapters import edit, random_adapter
 
 from trainer.commands.chat import CtrlC, answer, answer_all
+from trainer.corpus.examples import Message
 from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.settings import Settings
 
@@ -101,6 +102,27 @@ def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(
     terminal.type("word " * 700 + "\n")  # of which the terminal shows a part
     terminal.wait_for("more than the model reads; shorten it\n\n> ")
     terminal.type("\x04")
+    assert terminal.process.wait(120) == 0
+
+
+def test_a_conversation_obeys_commands_and_remembers_when_it_is_told_to(
+    run: Path, model: ChatModel
+) -> None:
+    terminal = Terminal("ask", "--adapter", str(run))
+    assert "Each question stands alone." in terminal.wait_for("\n> ")
+    for command, sentence in {"/remember": "follow each other", "/compare": "Both answer."}.items():
+        terminal.type(f"{command}\n")
+        terminal.wait_for(command)
+        assert sentence in terminal.wait_for("\n\n> ")
+    first = said(model, QUESTIONS[0])
+    terminal.type(f"{QUESTIONS[0]}\n")
+    assert terminal.wait_for("\n\n> ").endswith(first)
+    turns = [("user", QUESTIONS[0]), ("assistant", first.strip()), ("user", QUESTIONS[1])]
+    second = "".join(model.stream([Message(*turn) for turn in turns]))
+    assert second != said(model, QUESTIONS[1])
+    terminal.type(f"{QUESTIONS[1]}\n")
+    assert terminal.wait_for("\n\n> ").endswith(second)
+    terminal.type("exit\n")
     assert terminal.process.wait(120) == 0
 
 

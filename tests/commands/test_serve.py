@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from support.jobs import ROOT
 from support.small_adapters import random_adapter
 
 from trainer.commands import serve as serving
-from trainer.commands.serve import MOST_CHARACTERS, QUESTIONS_A_MINUTE, Server
+from trainer.commands.serve import MOST_CHARACTERS, MOST_SAID, QUESTIONS_A_MINUTE, Server
+from trainer.corpus.examples import Message
 from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.settings import Settings
 
@@ -112,7 +114,9 @@ def test_a_question_is_typed_and_its_answer_streams_in(
         window.wait_for(lambda: answers(window) and idle(window))
         assert answers(window)[0].split("\n\n")[-1].strip().endswith(tuned.strip())
 
+        assert window.script("return document.querySelector('#question').value") == ""
         window.click("label[for=base]")
+        window.type("#question", QUESTION)
         window.click("#ask")
         window.wait_for(lambda: len(answers(window)) == 2 and idle(window))
         assert answers(window)[0].strip().endswith(base.strip())
@@ -151,6 +155,7 @@ def test_ctrl_c_ends_the_server_and_the_page_says_so() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
         window.wait_for(lambda: idle(window))
+        window.type("#question", QUESTION)
         window.click("#ask")
         window.wait_for(lambda: window.text("[role=alert]"))
         assert "is it still running?" in window.text("[role=alert]")
@@ -173,6 +178,7 @@ class PacedModel:
 
     def __init__(self, model: ChatModel) -> None:
         self._model, self.base, self.go_on = model, model.base, threading.Event()
+        self.remembers = model.remembers
 
     def stream(self, question: str, *, tuned: bool) -> Iterator[str]:
         for piece in self._model.stream(question, tuned=tuned):
@@ -186,7 +192,7 @@ class PacedModel:
 class SlowModel:
     """Says a word every few milliseconds until it is closed or `enough` is set."""
 
-    base = "slow"
+    base, remembers = "slow", False
 
     def __init__(self) -> None:
         self.started, self.closed, self.enough = (threading.Event() for _ in range(3))
@@ -209,6 +215,26 @@ def test_the_answer_is_that_of_the_model_in_lines_of_json(server: Server, model:
     assert "".join(line.get("text", "") for line in lines) == "".join(
         model.stream(QUESTION, tuned=False)
     )
+
+
+def test_what_was_said_before_is_given_to_the_model(server: Server, model: ChatModel) -> None:
+    said = [["Who?", "A bird."]]
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    body = json.dumps({"question": QUESTION, "said": said})
+    connection.request("POST", "/ask", body, {"Content-Type": "application/json"})
+    lines = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+    turns = [Message("user", "Who?"), Message("assistant", "A bird."), Message("user", QUESTION)]
+    expected = "".join(model.stream(turns))
+    assert "".join(line.get("text", "") for line in lines) == expected
+    assert expected != "".join(model.stream(QUESTION))
+
+
+def test_the_page_begins_as_the_command_says(model: ChatModel) -> None:
+    for compare, chosen in ((False, "tuned"), (True, "both")):
+        made = Server(model, "faq", 0, compare=compare)
+        made.server_close()
+        assert re.findall(r'value="(\w+)" checked', made.page) == [chosen]
+        assert 'id="remember" >' in made.page
 
 
 def test_the_page_may_load_and_run_nothing_but_itself(server: Server) -> None:
@@ -262,6 +288,10 @@ def test_what_the_page_would_not_send_is_refused(
         (b'{"question": 3}', 400),
         (b'{"question": "  "}', 400),
         (b'{"question": "a", "tuned": "no"}', 400),
+        (b'{"question": "a", "said": "b"}', 400),
+        (b'{"question": "a", "said": [["b"]]}', 400),
+        (b'{"question": "a", "said": [["b", 3]]}', 400),
+        (json.dumps({"question": "a", "said": [["b", "c" * MOST_SAID]]}).encode(), 413),
         (json.dumps({"question": "a" * (MOST_CHARACTERS + 1)}).encode(), 413),
         (b"[" * 20_000, 400),
     ],

@@ -75,3 +75,17 @@ def test_what_was_skipped_and_assumed_is_logged(
     assert "latin.txt: byte 3 is not UTF-8; read as cp1252" in caplog.text
     assert "data: 4 text from 4 files; " in caplog.text
     assert "the data is prose only" in caplog.text
+
+
+def test_several_turns_are_noticed_where_a_tenth_of_the_records_has_them(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    def turns(*said: str) -> dict[str, Any]:
+        roles = ("user", "assistant") * 2
+        return {"messages": [{"role": r, "content": c} for r, c in zip(roles, said, strict=False)]}
+
+    alone = [turns(f"What is {n}?", f"It is {n * 7}.") for n in range(20)]
+    longer = [turns(f"Who is {n}?", "A bird.", "Where?", f"In place {n}.") for n in range(20)]
+    for folder, records, found in (("a", alone, False), ("b", [*alone, *longer], True)):
+        write_records(tmp_path / folder / "data" / "a.jsonl", records)
+        assert prepare(tmp_path / folder, tokenizer).counts["several_turns"] is found

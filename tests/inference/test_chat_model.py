@@ -8,9 +8,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file
 from support.small_adapters import TINY, edit, random_adapter, tiny_as
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from trainer.corpus.examples import Message
 from trainer.errors import DataError, SettingsError
-from trainer.inference.chat_model import ChatModel, load_chat_model
+from trainer.inference import chat_model
+from trainer.inference.chat_model import CUT, ChatModel, load_chat_model
 from trainer.settings import Settings
 
 QUESTIONS = ["How heavy is the Curlew?", "What does the Plover cost?"]
@@ -41,6 +44,37 @@ def test_an_answer_comes_in_pieces_and_can_be_ended(model: ChatModel) -> None:
 def test_a_question_that_is_too_long_is_named(model: ChatModel) -> None:
     with pytest.raises(DataError, match="tokens, more than the model reads; shorten it"):
         said(model, "word " * 2000)
+
+
+def test_a_conversation_that_is_too_long_is_named(model: ChatModel) -> None:
+    turns = [("user", "word " * 2000), ("assistant", "So."), ("user", "Why?")]
+    with pytest.raises(DataError, match=r"the conversation has .* /new begins another one"):
+        list(model.stream([Message(*turn) for turn in turns]))
+
+
+def test_an_answer_that_the_limit_cuts_ends_with_a_sign(
+    model: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = said(model, QUESTIONS[1])
+    assert not whole.endswith(CUT)
+    monkeypatch.setattr(chat_model, "MAX_CHAT_ANSWER_TOKENS", 2)
+    cut = said(model, QUESTIONS[1])
+    assert cut.endswith(CUT) and whole.startswith(cut.removesuffix(CUT))
+
+
+@pytest.mark.parametrize("changes", [{"intermediate_size": 96}, {"num_hidden_layers": 1}])
+def test_a_base_of_other_layers_is_one_short_sentence(
+    changes: dict[str, int], run: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "other"
+    config = AutoConfig.from_pretrained(TINY, **changes)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(base)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(base)
+    with pytest.raises(
+        DataError, match=r"does not fit other \(.*was trained on builtin:tiny"
+    ) as no:
+        load_chat_model(str(run), Settings.read({}, {}, trains=False), str(base))
+    assert len(str(no.value)) < 350
 
 
 def test_an_answer_that_is_ended_from_elsewhere_ends_with_the_next_token(model: ChatModel) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.bases import settings_for
 from support.buckets import over_http, put
 from support.folders import files_in
 from support.small_adapters import TINY, edit, random_adapter
@@ -18,6 +19,7 @@ from support.small_adapters import TINY, edit, random_adapter
 from trainer.errors import DataError, SettingsError
 from trainer.models.adapter_files import QUANTISATION
 from trainer.models.adapters import find_adapter
+from trainer.models.locate import locate_base, note_folder
 from trainer.runs.publish import move_latest
 from trainer.settings import Settings
 from trainer.storage import Content, open_store, publish
@@ -62,6 +64,27 @@ def test_a_base_that_was_in_a_folder_has_to_be_named(run: Path, tmp_path: Path) 
     with pytest.raises(SettingsError, match="a folder named 'mine'; say where it is with --base-m"):
         find_adapter(str(moved), SETTINGS)
     assert find_adapter(str(moved), SETTINGS, str(TINY)).base.folder == TINY
+
+
+def test_a_base_in_a_folder_is_found_again_on_the_machine_that_trained(tmp_path: Path) -> None:
+    base = shutil.copytree(TINY, tmp_path / "mine")
+    run = random_adapter(tmp_path / "run", base)
+    settings = settings_for(str(base), tmp_path / "scratch")
+    note_folder(settings, locate_base(settings))
+    assert find_adapter(str(run), settings).base.folder == base
+    base.rename(tmp_path / "moved")
+    with pytest.raises(SettingsError, match="say where it is with --base-model"):
+        find_adapter(str(run), settings)
+
+
+def test_what_was_said_is_remembered_where_the_run_was_taught_several_turns(
+    run: Path, tmp_path: Path
+) -> None:
+    assert not find_adapter(str(run), SETTINGS).remembers  # another tool's: there is no record
+    moved = shutil.copytree(run, tmp_path / "run")
+    for taught in (True, False):
+        (moved / "run.json").write_text(json.dumps({"data": {"several_turns": taught}}))
+        assert find_adapter(str(moved), SETTINGS).remembers == taught
 
 
 def test_a_base_of_another_revision_is_warned_of(

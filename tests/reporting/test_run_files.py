@@ -45,7 +45,7 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
         "assumed_first", "records", "documents", "sequences", "tokens", "trained_tokens",
         "trained_ends", "truncated", "fully_masked", "length_for_most", "length_for_all",
         "held_out", "held_out_by", "held_out_documents", "held_out_first", "evaluation_copies",
-        "padding_share", "blocks", "wordings", "misplaced_answer",
+        "padding_share", "blocks", "several_turns", "wordings", "misplaced_answer",
         "turns", "framed_otherwise", "by_file_type",
     ]  # fmt: skip
     assert list(written["micro_batch"]) == [

@@ -2,17 +2,20 @@
 
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from types import FrameType
 
 import click
 
+from trainer.commands.dialogue import Dialogue, remembering
+from trainer.corpus.examples import Message
 from trainer.errors import JobError
 from trainer.inference.chat_model import ChatModel
 
-HELP = """{base} with the adapter {adapter}. Each question stands alone.
-Up and down go through earlier questions, Ctrl-C ends an answer, Ctrl-D the conversation."""
+GREETING = """{base} with the adapter {adapter}. {remembering}
+/help shows what else there is, Ctrl-C ends an answer, Ctrl-D the conversation."""
+Asked = str | Sequence[Message]
 
 
 class CtrlC:
@@ -56,45 +59,60 @@ def answer_all(model: ChatModel, questions: Iterable[str], *, compare: bool) -> 
             answer(model, question, compare=compare)
 
 
-def answer(model: ChatModel, question: str, *, compare: bool, ctrl_c: CtrlC | None = None) -> None:
-    """Print the answer as it is made; the base's before it, to `compare`.
+def answer(model: ChatModel, asked: Asked, *, compare: bool, ctrl_c: CtrlC | None = None) -> str:
+    """Print the answer as it is made, and give it; the base's is printed before it, to `compare`.
 
     Raises KeyboardInterrupt when `ctrl_c` was pressed meanwhile, once nothing computes any more.
     """
     ctrl_c = ctrl_c or CtrlC()
     if compare:
         click.secho("base   ", dim=True, nl=False)
-        _stream(model, question, tuned=False, ctrl_c=ctrl_c)
+        _stream(model, asked, tuned=False, ctrl_c=ctrl_c)
         click.secho("tuned  ", bold=True, nl=False)
-    _stream(model, question, tuned=True, ctrl_c=ctrl_c)
+    return _stream(model, asked, tuned=True, ctrl_c=ctrl_c)
 
 
-def _stream(model: ChatModel, question: str, *, tuned: bool, ctrl_c: CtrlC) -> None:
-    with closing(model.stream(question, tuned=tuned, is_ended=ctrl_c.is_pressed)) as pieces:
+def _stream(model: ChatModel, asked: Asked, *, tuned: bool, ctrl_c: CtrlC) -> str:
+    said = ""
+    with closing(model.stream(asked, tuned=tuned, is_ended=ctrl_c.is_pressed)) as pieces:
         for piece in pieces:
+            said += piece
             click.echo(piece, nl=False)
     if ctrl_c.is_pressed():
         raise KeyboardInterrupt
     click.echo()
+    return said
 
 
 def converse(model: ChatModel, adapter: str, *, compare: bool) -> None:
     """Ask and answer on a terminal until the end of the input."""
     import readline  # noqa: F401  (imported, it gives `input` its editing and history)
 
-    click.secho(HELP.format(base=model.base, adapter=adapter), dim=True)
+    dialogue = Dialogue(remembers=model.remembers, compares=compare)
+    names = {"base": model.base, "adapter": adapter, "remembering": remembering(model.remembers)}
+    click.secho(GREETING.format(**names), dim=True)
     ctrl_c = CtrlC()
     # The job's own handler ends the process; here an answer ends, and the next can be asked.
     signal.signal(signal.SIGINT, ctrl_c.handle)
-    while (question := ctrl_c.next_question()) is not None:
+    while not dialogue.is_over and (line := ctrl_c.next_question()) is not None:
         try:
-            if question.strip():
-                answer(model, question.strip(), compare=compare, ctrl_c=ctrl_c)
+            _take(model, line.strip(), dialogue, ctrl_c)
         except KeyboardInterrupt:
             click.secho(" …", dim=True)
         except JobError as error:  # such as a question that is too long
             click.echo(f"error: {error}", err=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it must not kill a good end
+
+
+def _take(model: ChatModel, line: str, dialogue: Dialogue, ctrl_c: CtrlC) -> None:
+    """One line: a command, a question or nothing."""
+    if not line:
+        return
+    if (sentence := dialogue.obey(line)) is not None:
+        click.secho(sentence, dim=True)
+        return
+    said = answer(model, dialogue.asked(line), compare=dialogue.compares, ctrl_c=ctrl_c)
+    dialogue.answered(line, said)
 
 
 def is_terminal() -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from trainer.corpus.examples import Message
 from trainer.errors import JobError, SettingsError
 from trainer.inference.chat_model import ChatModel
 from trainer.runtime.redaction import redact
@@ -26,7 +27,8 @@ from trainer.runtime.signals import Stopped
 
 PAGE = Path(__file__).with_name("page.html")
 MOST_CHARACTERS = 4000  # of a question
-MOST_BYTES = 6 * MOST_CHARACTERS + 200  # of a request; JSON may write a character in six
+MOST_SAID = 12_000  # characters of what was said before it
+MOST_BYTES = 6 * (MOST_CHARACTERS + MOST_SAID) + 9000  # of a request; JSON writes one in six
 QUESTIONS_A_MINUTE = 30
 WAITING = 4  # questions, the one that is being answered included
 IDLE_S = 30.0  # how long a connection may say nothing
@@ -89,9 +91,17 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, model: ChatModel, adapter: str, port: int) -> None:
+    def __init__(self, model: ChatModel, adapter: str, port: int, *, compare: bool = False) -> None:
         self.model, self.queue = model, AnswerQueue()
-        names = {"BASE": model.base, "ADAPTER": adapter, "MOST_CHARACTERS": str(MOST_CHARACTERS)}
+        names = {
+            "BASE": model.base,
+            "ADAPTER": adapter,
+            "MOST_CHARACTERS": str(MOST_CHARACTERS),
+            "MOST_SAID": str(MOST_SAID),
+            "TUNED": "" if compare else "checked",
+            "BOTH": "checked" if compare else "",
+            "REMEMBERS": "checked" if model.remembers else "",
+        }
         self.page = PAGE.read_text()
         for name, value in names.items():
             self.page = self.page.replace("{{" + name + "}}", html.escape(value))
@@ -124,9 +134,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         try:
             self._check_origin()
-            question, tuned = self._question()
+            asked, tuned = self._asked()
             with self.server.queue.turn():
-                self._answer(question, tuned)
+                self._answer(asked, tuned)
         except RequestRefused as refused:
             self._refuse(refused)
         except (ConnectionError, TimeoutError):  # the page was closed, or "stop" was pressed
@@ -138,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self.server.hosts or (origin and origin not in ours):
             raise RequestRefused(403, "only the page of this address may ask here")
 
-    def _question(self) -> tuple[str, bool]:
+    def _asked(self) -> tuple[str | tuple[Message, ...], bool]:
         if self.path != "/ask":
             raise RequestRefused(404, f"{self.path}: there is only /ask")
         if self.headers.get_content_type() != "application/json":
@@ -152,6 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             record = json.loads(self.rfile.read(length))
             question, tuned = record["question"].strip(), record.get("tuned", True)
+            said = _turns(record.get("said", []))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RequestRefused(
                 400, 'a question looks like {"question": "…", "tuned": true}'
@@ -160,15 +171,17 @@ class Handler(BaseHTTPRequestHandler):
             raise RequestRefused(400, "there is no question")
         if len(question) > MOST_CHARACTERS:
             raise RequestRefused(413, f"a question has at most {MOST_CHARACTERS} characters")
-        return question, tuned
+        if sum(len(turn.content) for turn in said) > MOST_SAID:
+            raise RequestRefused(413, f"at most {MOST_SAID} characters are remembered")
+        return (*said, Message("user", question)) if said else question, tuned
 
-    def _answer(self, question: str, tuned: bool) -> None:
+    def _answer(self, asked: str | tuple[Message, ...], tuned: bool) -> None:
         """Send the answer as it is made. What fails on the way is the last line."""
         self._headers(200, "application/x-ndjson; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            with closing(self.server.model.stream(question, tuned=tuned)) as pieces:
+            with closing(self.server.model.stream(asked, tuned=tuned)) as pieces:
                 for piece in pieces:
                     self._chunk({"text": piece})
                     if self.server.queue.ending.is_set():
@@ -211,10 +224,22 @@ class Handler(BaseHTTPRequestHandler):
         """Questions are nobody else's business, and the terminal shows the address only."""
 
 
-def serve(model: ChatModel, adapter: str, port: int) -> None:
+def _turns(said: list[list[str]]) -> tuple[Message, ...]:
+    """Of questions with their answers. Raises ValueError or TypeError for anything else."""
+    pairs = [(question, answer) for question, answer in said]
+    if not all(isinstance(text, str) and text.strip() for pair in pairs for text in pair):
+        raise ValueError("no text")
+    return tuple(
+        Message(role, text)
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    )
+
+
+def serve(model: ChatModel, adapter: str, port: int, *, compare: bool = False) -> None:
     """Answer in the browser until a signal. Raises SettingsError when the port is taken."""
     try:
-        server = Server(model, adapter, port)
+        server = Server(model, adapter, port, compare=compare)
     except (OSError, OverflowError) as error:
         raise SettingsError(f"--port {port}: {error}; name another one") from None
     click.echo(f"http://localhost:{server.server_port} answers; Ctrl-C ends it")

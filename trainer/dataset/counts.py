@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 NAMED_DOCUMENTS = 3
 WHOLE_BLOCKS = 64  # an advised length is a multiple of it
+SEVERAL = 0.1  # of the questions follow others: it was taught to follow a conversation
 MOST = 0.9  # of the cut records: a few that are much longer have a length of their own
 
 
@@ -93,7 +94,9 @@ def held_out_in_words(
 def match(trained: Sequence[Question]) -> dict[str, Any]:
     """What some trained questions say of all of them; JSON-ready."""
     found = misplaced_answer(trained)
+    following = sum(any(turn.role == "user" for turn in one.earlier) for one in trained)
     return {
+        "several_turns": 0 < following >= SEVERAL * len(trained),
         "wordings": wordings(trained),
         "misplaced_answer": [] if found is None else [found.question, found.answer],
     }

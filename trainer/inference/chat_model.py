@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from trainer.corpus.examples import Message
 from trainer.errors import DataError
 from trainer.inference.as_merged import compute_as_merged
 from trainer.inference.generate import Answerer
@@ -18,6 +19,7 @@ from trainer.tokenization.record_tokenizer import question_ids, thought_end
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CUT = " …"  # ends an answer that the limit of tokens ended
 MAX_CHAT_ANSWER_TOKENS = 512  # a person who reads along can end an answer at any time
 
 
@@ -30,6 +32,8 @@ class ChatModel:
     base: str
     engine: bool = True
     """whether our own loop answers where it can"""
+    remembers: bool = False
+    """Whether it was trained on questions that follow others"""
 
     @cached_property
     def answerer(self) -> Answerer:
@@ -37,22 +41,24 @@ class ChatModel:
 
     def stream(
         self,
-        question: str,
+        asked: str | Sequence[Message],
         *,
         tuned: bool = True,
         is_ended: Callable[[], bool] = lambda: False,
     ) -> Generator[str, None, None]:
-        """The greedy answer, piece by piece as it is generated; the base's own if not `tuned`.
+        """The greedy answer to a question, or to turns that end with one, piece by piece as it is
+        generated; the base's own if not `tuned`. One that is cut ends with `CUT`.
 
         Closing it ends the generation, and so does `is_ended`, which is asked after each token.
         Raises DataError for a question that is too long.
         """
-        ids = question_ids(self.tokenizer, question)
+        ids = question_ids(self.tokenizer, asked)
         room = self.model.config.get_text_config().max_position_embeddings - len(ids)
         if room < 1:
-            raise DataError(
-                f"the question has {len(ids)} tokens, more than the model reads; shorten it"
-            )
+            what, step = "question", "shorten it"
+            if not isinstance(asked, str) and len(asked) > 1:
+                what, step = "conversation", "/new begins another one"
+            raise DataError(f"the {what} has {len(ids)} tokens, more than the model reads; {step}")
         most = min(room, MAX_CHAT_ANSWER_TOKENS)
         with closing(self._pieces(ids, most, tuned, is_ended)) as pieces:
             yield from without_thought(pieces, thought_end(self.tokenizer))
@@ -62,13 +68,17 @@ class ChatModel:
     ) -> Generator[str, None, None]:
         text = TextPieces(self.tokenizer)
         with closing(self.answerer.stream(ids, most, tuned=tuned)) as tokens:
+            made = 0
             for token in tokens:
+                made += 1
                 if piece := text.add(token):
                     yield piece
                 if is_ended():
                     break
         if piece := text.end():
             yield piece
+        if made == most:  # the token that ends an answer is not among them
+            yield CUT
 
 
 class TextPieces:
@@ -119,4 +129,5 @@ def load_chat_model(
     tuned = adapter.attach(base).eval()
     if form == "merged":
         compute_as_merged(tuned, adapter.base.stored_dtype())
-    return ChatModel(tuned, adapter.tokenizer(), adapter.base.name, settings.engine != "stock")
+    engine = settings.engine != "stock"
+    return ChatModel(tuned, adapter.tokenizer(), adapter.base.name, engine, adapter.remembers)

@@ -10,9 +10,9 @@ from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
 from trainer.models.adapter_config import CONFIG, WEIGHTS, lora_config, read_adapter_config
 from trainer.models.adapter_files import QUANTISATION
-from trainer.models.locate import locate_base
+from trainer.models.locate import locate_base, noted_folder
 from trainer.models.tokenizer_files import load_tokenizer
-from trainer.runs.layout import REJECTED, newest_run
+from trainer.runs.layout import RECORD, REJECTED, newest_run
 from trainer.runtime.log import one_line
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
@@ -33,6 +33,15 @@ class Adapter:
     folder: Path
     config: dict[str, Any]
     base: base_model.Base
+
+    @property
+    def remembers(self) -> bool:
+        """Whether its run says that it was trained on questions that follow others."""
+        try:
+            record = json.loads((self.folder.parent / RECORD).read_bytes())
+            return record["data"]["several_turns"] is True
+        except (OSError, ValueError, KeyError, TypeError):  # another tool's, or an older one
+            return False
 
     @property
     def weights(self) -> Path:
@@ -110,6 +119,8 @@ def _base_of(name: str, revision: str, settings: Settings, given: str | None) ->
     if given:
         return locate_base(replace(settings, base_model=given))
     if "/" not in name and not name.startswith("builtin:"):
+        if (folder := noted_folder(settings, name, revision)) is not None:
+            return locate_base(replace(settings, base_model=str(folder)))
         raise SettingsError(
             f"the adapter was trained on a model in a folder named {name!r}; "
             "say where it is with --base-model"
@@ -134,6 +145,7 @@ def _bring(where: str, settings: Settings) -> Path:
     into = settings.scratch_dir / "adapters" / digest(store.uri + name)
     with only_process(into):
         fetch_verified(store, name, into, only_prefix="adapter/")
+        (into / RECORD).write_bytes(store.read(f"{name}/{RECORD}") or b"{}")
     return into / "adapter"
 
 

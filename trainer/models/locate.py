@@ -8,9 +8,10 @@ from pathlib import Path
 from trainer.errors import SettingsError
 from trainer.models import hub
 from trainer.models.base_model import Base
+from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import fetch, objects_at
-from trainer.storage.files import sha256_of
+from trainer.storage.files import disk_errors, sha256_of, staged
 from trainer.storage.parallel import in_parallel
 from trainer.uris import is_bucket_uri, publishable_uri
 
@@ -35,6 +36,29 @@ def locate_base(settings: Settings) -> Base:
     if name.startswith((".", "/", "~")):
         raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
     return _on_hub(name, settings)
+
+
+def note_folder(settings: Settings, base: Base) -> None:
+    """Keep on this machine in which folder a base lies: what is published has its name alone."""
+    if settings.base_model.startswith("builtin:") or base.is_from_hub or base.bucket_uri:
+        return
+    note = _note(settings, base.name, base.revision)
+    with disk_errors(note), staged(note) as file:
+        file.write(str(base.folder.resolve()).encode())
+
+
+def noted_folder(settings: Settings, name: str, revision: str) -> Path | None:
+    """Where the base of that name and revision lay when it was last trained on here, if it still
+    does."""
+    try:
+        folder = Path(_note(settings, name, revision).read_text())
+    except (OSError, ValueError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _note(settings: Settings, name: str, revision: str) -> Path:
+    return settings.scratch_dir / "bases" / digest(f"{name} {revision}")
 
 
 def _on_hub(name: str, settings: Settings) -> Base:

@@ -18,7 +18,6 @@ from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.model_card import CURVES, render_card
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.reporting.run_record import (
-    RECORD,
     DataCounts,
     InputFile,
     MicroBatch,
@@ -30,6 +29,7 @@ from trainer.reporting.run_record import (
     RunRecord,
     TrainingFigures,
 )
+from trainer.runs.layout import RECORD
 from trainer.runs.library_versions import library_versions
 
 if TYPE_CHECKING:

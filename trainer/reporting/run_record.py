@@ -12,9 +12,8 @@ from trainer.dataset.seen import Piece, SeenRecord
 from trainer.errors import DataError
 from trainer.evaluation.compare import Sample
 from trainer.reporting.recorded_evaluation import RecordedEvaluation, known_of
+from trainer.runs.layout import RECORD
 from trainer.runtime.device import Precision
-
-RECORD = "run.json"
 
 
 class _FromJson:
@@ -100,6 +99,8 @@ class DataCounts(_FromJson):
     evaluation_copies: int = 0
     padding_share: float = 0.0
     blocks: int = 0
+    several_turns: bool = False
+    """whether questions that follow others were trained, so that `ask` remembers what was said"""
     wordings: float = 0.0
     """trained questions for each answer, on average"""
     misplaced_answer: Sequence[str] = ()

@@ -12,6 +12,7 @@ LATEST = "latest.json"
 REJECTED = "rejected"
 FINGERPRINT = "fingerprint.json"
 METRICS = "metrics.jsonl"
+RECORD = "run.json"
 CLOCKS_DIFFER_S = 86_400.0
 _CHECKPOINT = re.compile(r"step-(\d{6,})")
 
