@@ -22,6 +22,7 @@ from trainer.planner.schedule import Schedule, log_schedule
 from trainer.preflight import Job, open_job, open_tokenizer, schedule_for
 from trainer.reporting import run_files, run_record
 from trainer.reporting.idle_settings import idle_settings
+from trainer.reporting.outcome import log_outcome
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id
 from trainer.runs.layout import RECORD, finished_at
@@ -110,6 +111,8 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         corpus_shards.delete_shards(job.output, run_id)
         if settings.hub_repo:
             _push_to_hub(job, run_id, scratch / "hub")
+        if workers.is_main:
+            log_outcome(record, f"{job.output.uri}{run_id}")
     return run_id
 
 

@@ -11,7 +11,9 @@ import termios
 import time
 from pathlib import Path
 
-from support.jobs import ROOT, variables
+from support.jobs import ROOT, only_run, variables
+
+from trainer.evaluation.verdict import is_verdict
 
 CTRL_C = b"\x03"
 
@@ -66,7 +68,11 @@ def test_the_bar_redraws_in_place_and_lines_stay_whole(tmp_path: Path) -> None:
     saved = [line for line in lines if "saved" in line]
     assert saved
     assert all(re.fullmatch(r"\d\d:\d\d:\d\d  checkpoint of step \d saved", s) for s in saved)
-    assert re.search(r"held-out loss \d\.\d+ before, \d\.\d+ after", lines[-4] + lines[-3])
+    assert any(re.search(r"held-out loss \d\.\d+ before, \d\.\d+ after", line) for line in lines)
+    reached, lead_on = (line.partition("  ")[2] for line in lines[-3:-1])
+    assert is_verdict(reached)
+    run = only_run(tmp_path)
+    assert lead_on == f"report: {run}/report.html; ask it: entrypoint.py ask --adapter {run}"
     assert not re.search(r'^\{"', seen, re.MULTILINE)
 
 

@@ -21,6 +21,12 @@ MOVED = 3.0  # standard errors by which a share has to rise to be no chance
 MUCH_CUT = 0.1  # of the records: what the rest teaches is not what was meant
 FORGETS = 1.0  # nats a token that general text has become less likely: e times
 SPEAKS = 5.0  # nats a token on general text; a model above it has nothing to forget
+# How a verdict on what was learned begins.
+KNOWS, BY_HEART, NOT_LEARNED = (
+    "it knows its data",
+    "it has learned its data by heart",
+    "it has not learned its data",
+)
 SCHEDULE = ("max_steps", "epochs", "learning_rate", "effective_batch_size")
 
 
@@ -95,12 +101,17 @@ def verdict(evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any
     )
     figures = f"{known:.0%} and {new:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield f"it has not learned its data: {figures}; {what_to_change(settings, counts)}"
+        yield f"{NOT_LEARNED}: {figures}; {what_to_change(settings, counts)}"
     elif new < FALLS_OFF * known:
         step = _fault_of_data(counts) or _what_helps_other_words(settings, counts)
-        yield f"it has learned its data by heart: {figures}; {step}"
+        yield f"{BY_HEART}: {figures}; {step}"
     else:
-        yield f"it knows its data: {figures}"
+        yield f"{KNOWS}: {figures}"
+
+
+def is_verdict(sentence: str) -> bool:
+    """Whether it is one of `verdict` or `verdict_by_heart` on what was learned."""
+    return sentence.startswith((KNOWS, BY_HEART, NOT_LEARNED))
 
 
 def verdict_by_heart(
@@ -116,9 +127,9 @@ def verdict_by_heart(
     asked = f"{len(evaluation.questions)} trained questions"
     figures = f"{known:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
-        yield f"it has not learned its data: {figures}; {what_to_change(settings, counts)}"
+        yield f"{NOT_LEARNED}: {figures}; {what_to_change(settings, counts)}"
     else:
-        yield f"it has learned its data by heart: {figures}"
+        yield f"{BY_HEART}: {figures}"
     yield (
         "no question was kept back, for each fact has one wording, and what is held out is not "
         "learned: other words were not asked; write each question in three or four ways, or set "

@@ -1,0 +1,42 @@
+"""A run's last words name what was reached, the report and the one next command."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from trainer.reporting.outcome import log_outcome
+
+VERDICT = "it has not learned its data: 10% and 5% of the answers; set QLORA_RECIPE=facts"
+
+
+def said(record: bytes | None, caplog: pytest.LogCaptureFixture) -> list[str]:
+    with caplog.at_level(logging.INFO):
+        log_outcome(record, "s3://models/a b")
+    return caplog.messages
+
+
+def of(*warnings: str, **evaluation: Any) -> bytes:
+    return json.dumps({"warnings": warnings, "evaluation": evaluation}).encode()
+
+
+def test_the_verdict_comes_first_and_then_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = said(of("it has forgotten general language: …", VERDICT), caplog)
+    assert first == VERDICT
+    assert second == (
+        "report: s3://models/a b/report.html; ask it: entrypoint.py ask --adapter 's3://models/a b'"
+    )
+
+
+def test_without_questions_it_is_the_loss(caplog: pytest.LogCaptureFixture) -> None:
+    first, _ = said(of(base={"loss": 3.0}, tuned={"loss": 2.5}), caplog)
+    assert first == "no question was asked: the held-out loss went from 3.00 to 2.50"
+
+
+@pytest.mark.parametrize("record", [None, b"no JSON", b"{}", of(base={}, tuned={}), b"[]"])
+def test_a_record_that_says_nothing_ends_no_run(
+    record: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (only,) = said(record, caplog)
+    assert only.startswith("report: ")
