@@ -77,7 +77,7 @@ def main() -> None:
 
 def write_bad_parts(data: Path) -> None:
     """`one`: the first wording of each fact. `mixed`: the answers in another order."""
-    lines = (data / "train" / "facts.jsonl").read_text().splitlines()
+    lines = (data / "train" / "facts.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     answers = [record["answer"] for record in records]
     random.Random(0).shuffle(answers)
@@ -85,7 +85,9 @@ def write_bad_parts(data: Path) -> None:
     first = {record["answer"]: record for record in reversed(records)}
     for part, found in {"one": list(first.values()), "mixed": mixed}.items():
         (data / part).mkdir()
-        (data / part / "facts.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in found))
+        (data / part / "facts.jsonl").write_text(
+            "".join(f"{json.dumps(r)}\n" for r in found), encoding="utf-8"
+        )
 
 
 def lengths(data: Path, base: str) -> tuple[str, str]:
@@ -100,7 +102,7 @@ def lengths(data: Path, base: str) -> tuple[str, str]:
     settings = Settings.read({"base_model": base}, dict(os.environ), trains=False)
     tokenizer = locate_base(settings).tokenizer()
     ensure_chat_template(tokenizer)
-    lines = (data / "train" / "facts.jsonl").read_text().splitlines()
+    lines = (data / "train" / "facts.jsonl").read_text(encoding="utf-8").splitlines()
     turns = [(json.loads(line)["question"], json.loads(line)["answer"]) for line in lines]
     records = [Conversation((Message("user", q), Message("assistant", a))) for q, a in turns]
     encoded = RecordTokenizer(tokenizer).encode(records)

@@ -123,7 +123,9 @@ def write(folder: Path, gb: float, hidden: int, bucket: str) -> dict[str, Any]:
     for path in (folder / "model").iterdir():
         store.upload(path, f"model/{path.name}")
     rows = [{"question": f"Part {n}?", "answer": f"HG-{n * 37 % 1000:04}"} for n in range(40)]
-    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "data.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     size = sum(p.stat().st_size for p in (folder / "model").glob("*.safetensors"))
     return {"bytes": size, "parameters": size // 2}
 

@@ -92,7 +92,7 @@ def names_in(folder: Path) -> Iterator[str]:
 def watch_memory() -> None:
     """Without what is mapped from files, which the kernel takes back when memory is short."""
     while True:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         ANONYMOUS_MIB.append(int(status.split("RssAnon:")[1].split()[0]) >> 10)
         ANONYMOUS_MIB[:] = [max(ANONYMOUS_MIB)]
         time.sleep(0.05)

@@ -100,7 +100,9 @@ def write_facts(folder: Path, seed: int, places: int) -> Path:
             records[part].append({"question": wording.format(place=place), "answer": said})
     for part, found in records.items():
         (folder / part).mkdir(parents=True)
-        (folder / part / "facts.jsonl").write_text("".join(f"{json.dumps(f)}\n" for f in found))
+        (folder / part / "facts.jsonl").write_text(
+            "".join(f"{json.dumps(f)}\n" for f in found), encoding="utf-8"
+        )
     return folder
 
 
@@ -125,7 +127,7 @@ def record_of(
             check=False,
         )
         for path in _records(Path(output)):
-            found: dict[str, Any] = json.loads(path.read_text())
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return found
         return done.stderr.strip()[-200:]
 

@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("questions", type=Path)
     parser.add_argument("base")
     given = parser.parse_args()
-    records = [json.loads(line) for line in given.questions.read_text().splitlines()]
+    records = [
+        json.loads(line) for line in given.questions.read_text(encoding="utf-8").splitlines()
+    ]
     questions = [record["question"] for record in records]
     print(f"{'':44}{'exact':>8}{'as tested':>11}", flush=True)
     tested: list[str] = []
@@ -81,7 +83,7 @@ def all_forms(run: str, base: str, questions: Sequence[str], folder: Path) -> It
 
 def model_of_card(adapter: Adapter, base: str) -> Any:
     """By the code of the model card, up to where it asks."""
-    card = (adapter.folder / "README.md").read_text()
+    card = (adapter.folder / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"(?ms)^```python\n(.*?)^asked", card)
     code = code.replace("<this folder>", str(adapter.folder))
     code = re.sub("<folder of [^>]*>", base, code)

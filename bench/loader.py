@@ -97,7 +97,9 @@ class Watch:
 
 
 def anonymous_bytes() -> int:
-    (kib,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    (kib,) = re.findall(
+        r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")
+    )
     return int(kib) * 1024
 
 

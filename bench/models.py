@@ -115,4 +115,4 @@ def write_checkpoint(config: LlamaConfig, folder: Path, dtype: torch.dtype) -> N
         save_file(part, folder / shard, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, shard)
     index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")

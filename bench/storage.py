@@ -85,8 +85,12 @@ def measured(command: list[str]) -> tuple[float, float, float]:
 
 def _resident_mib(pid: int) -> float:
     try:
-        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES / 2**20
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        own = (
+            int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+            * PAGE_BYTES
+            / 2**20
+        )
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     except OSError:
         return 0
     return own + sum(_resident_mib(int(child)) for child in children)

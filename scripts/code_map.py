@@ -14,7 +14,7 @@ START = "trainer.job"
 
 def wings() -> list[str]:
     """The wings in the order of allowed imports, as the page's own table names them."""
-    table = PAGE.read_text().partition("| wing |")[2].partition("\n\n")[0]
+    table = PAGE.read_text(encoding="utf-8").partition("| wing |")[2].partition("\n\n")[0]
     return [name for row in re.findall(r"(?m)^\| (`[^|]*`) \|", table) for name in _names(row)]
 
 
@@ -66,7 +66,7 @@ def _names(row: str) -> list[str]:
 
 
 def _row(path: Path, depth: int) -> str:
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     sentence = re.split(r"(?<!\bal\.)(?<=[.?!])\s|\n\s*\n", text)[0].replace("\n", " ").rstrip(".")
     return f"{'  ' * depth}{path.name:<28} {sentence}"
 
@@ -78,7 +78,7 @@ def _module(path: Path) -> str:
 
 def _imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -88,6 +88,6 @@ def _imports(path: Path) -> set[str]:
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        PAGE.write_text(filled(PAGE.read_text()))
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(code_map(), end="")

@@ -37,7 +37,7 @@ def main() -> int:
     if finished.returncode:
         return finished.returncode
     run = next(OUTPUT.glob("*/run.json"))
-    record = json.loads(run.read_text())
+    record = json.loads(run.read_text(encoding="utf-8"))
     _print_samples(record["samples"][:SHOWN])
     _print_result(record, time.monotonic() - started, run.parent.relative_to(ROOT))
     return 0

@@ -153,7 +153,7 @@ def records(part: int) -> list[dict[str, str]]:
 def check(train: list[dict[str, str]], heldout: list[dict[str, str]]) -> None:
     """Every answer stands in the handbook, and no question stands twice."""
     handbook = " ".join(
-        " ".join(page.read_text().split())
+        " ".join(page.read_text(encoding="utf-8").split())
         for page in sorted((EXAMPLES / "data" / "handbook").glob("*.md"))
     )
     unfounded = sorted({record["answer"] for record in train if record["answer"] not in handbook})

@@ -74,7 +74,7 @@ def terminal() -> None:
         finally:
             subprocess.run([*socket, "kill-server"], check=False)
     text = text.replace(f"{folder}/results", SETTINGS["OUTPUT_URI"])
-    (PICTURES / "terminal.svg").write_text(_drawn(text.rstrip().splitlines()))
+    (PICTURES / "terminal.svg").write_text(_drawn(text.rstrip().splitlines()), encoding="utf-8")
 
 
 def _type(socket: list[str], *keys: str) -> None:

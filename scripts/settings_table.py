@@ -30,6 +30,6 @@ def filled(readme: str) -> str:
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        README.write_text(filled(README.read_text()))
+        README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table(), end="")

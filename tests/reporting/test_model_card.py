@@ -1,14 +1,16 @@
 """The adapter's card: what the hub reads of it, and what a person does."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from support.run_records import RECORD, record
 
 from trainer.models.base_model import Base
-from trainer.reporting.model_card import render_card
+from trainer.reporting.model_card import base_card, render_card
 
 
 def base(tmp_path: Path, card: str = "", is_from_hub: bool = True) -> Base:
@@ -53,7 +55,7 @@ def test_the_loading_code_of_the_card_is_python_and_a_hostile_answer_stays_in_it
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code
     compile(code[1], "card", "exec")
-    assert "| <script>alert(1)</script>\\| | b | c | b |" in card
+    assert "| &lt;script&gt;alert(1)&lt;/script&gt;\\| | b | c | b |" in card
 
 
 def test_a_card_without_scores_says_that_nothing_was_measured(tmp_path: Path) -> None:
@@ -89,3 +91,35 @@ def test_the_card_says_how_many_answers_the_merged_model_gives(tmp_path: Path) -
     said = "Merged into one 16-bit model, it gives the same answer to 59 of 60 questions"
     assert said in render_card(record(evaluation=evaluation), base(tmp_path))
     assert "Merged into" not in render_card(record(), base(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "of_base",
+    [
+        "license: other: see below",
+        "license:\tmit",
+        "license: [a, b]",
+        "license: 2024-99-99",
+        "a: &a [x]\nlicense: [*a, *a, *a]",
+        "license: " + "long " * 100,
+        "license: " + "[" * 2000,
+        "license: !!python/object:os.system x",
+        "license: \xff",
+        "- license",
+    ],
+)
+def test_a_card_of_the_base_that_cannot_be_read_is_none(tmp_path: Path, of_base: str) -> None:
+    found = base(tmp_path)
+    (tmp_path / "README.md").write_bytes(f"---\n{of_base}\n---\n".encode("latin-1"))
+    assert base_card(tmp_path) == {}
+    assert "it is not recorded here" in render_card(record(), found)
+
+
+def test_nobody_s_text_is_markup_in_the_card(tmp_path: Path) -> None:
+    hostile = "<img src=x> ![a](http://b) [c](d) `e` # f\n\n# g"
+    of_base = f"---\nlicense: {json.dumps(hostile)}\n---\n"
+    samples = [dict.fromkeys(RECORD["samples"][0], hostile)]
+    card = render_card(record(samples=samples), base(tmp_path, of_base)).split("---\n", 2)[2]
+    assert "&lt;img src=x&gt;" in card
+    for markup in ("<img", "![a]", "[c](", "`e`", "\n# g"):
+        assert markup not in card, markup

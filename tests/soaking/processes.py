@@ -15,7 +15,7 @@ def preload() -> None:
     """Import everything the job imports; start no thread and compute nothing before a fork."""
     import boto3  # noqa: F401
 
-    import trainer.job
+    import trainer.job  # noqa: F401
     from trainer.runtime import lean_imports
 
     lean_imports.import_bitsandbytes()

@@ -146,3 +146,18 @@ def test_a_lease_that_another_process_holds_is_not_renewed(
         with pytest.raises(LeaseLostError), mine.writing():
             pass
     assert store.read(LEASE) == b"other 1"
+
+
+@pytest.mark.parametrize("left", [b"", b"ab", b"\xff" * 32, b"0" * 33])
+def test_an_owner_that_a_full_disk_left_half_written_is_made_anew(
+    tmp_path: Path, left: bytes
+) -> None:
+    """An empty one would take the lease of everybody for its own."""
+    (tmp_path / "owner").write_bytes(left)
+    owner = owner_of(tmp_path)
+    assert len(owner) == 32
+    assert owner_of(tmp_path) == owner
+    FolderStore(tmp_path / "store").write(f"run/{LEASE}", b"another-pod 1")
+    assert not Lease(FolderStore(tmp_path / "store"), f"run/{LEASE}", owner)._is_ours(
+        b"another-pod 1"
+    )

@@ -103,7 +103,9 @@ def prepare_questions(settings: Settings) -> int:
             log.warning("skipped %s", reason)
         kept.check()
         records = folder / OUTPUT
-        records.write_text("".join(json.dumps(record) + "\n" for record in kept.records))
+        records.write_text(
+            "".join(json.dumps(record) + "\n" for record in kept.records), encoding="utf-8"
+        )
         output.upload(records, OUTPUT)
     counts = {reason.replace(" ", "_"): number for reason, number in kept.counts.items()}
     log.info("published %s/%s", output.uri.rstrip("/"), OUTPUT, extra=figures(**counts))

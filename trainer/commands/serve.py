@@ -102,7 +102,7 @@ class Server(ThreadingHTTPServer):
             "BOTH": "checked" if compare else "",
             "REMEMBERS": "checked" if model.remembers else "",
         }
-        self.page = PAGE.read_text()
+        self.page = PAGE.read_text(encoding="utf-8")
         for name, value in names.items():
             self.page = self.page.replace("{{" + name + "}}", html.escape(value))
         super().__init__(("127.0.0.1", port), Handler)

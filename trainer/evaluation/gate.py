@@ -64,7 +64,7 @@ def rejection_reasons(
 
 def _config_faults(folder: Path, base: "Base") -> Iterator[str]:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         named = config["base_model_name_or_path"], config["revision"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield f"{CONFIG} cannot be read ({type(error).__name__}); look at the disk and start again"

@@ -68,7 +68,9 @@ def export(
                 reader = MergedReader(stored, deltas if part == "merged" else {}, trained)
                 _write_tensors(writer, architecture, stored, reader)
             log.info("wrote %s, %.2f GB", path.name, path.stat().st_size / 1e9)
-        (folder / "Modelfile").write_text(modelfile(tokenizer, parts, adapter.base.name))
+        (folder / "Modelfile").write_text(
+            modelfile(tokenizer, parts, adapter.base.name), encoding="utf-8"
+        )
     log.info("%s", start.sentence())
     return output
 

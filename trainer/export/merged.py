@@ -42,7 +42,7 @@ def merge(adapter: Adapter, settings: Settings, output: Path, base_weights: str 
         for index in adapter.base.folder.glob("*.safetensors.index.json"):
             shutil.copy(index, folder)
         _write_config(start, folder)
-        (folder / "README.md").write_text(_card(start))
+        (folder / "README.md").write_text(_card(start), encoding="utf-8")
     log.info("%s", start.sentence())
     return output
 
@@ -61,10 +61,10 @@ def _write_config(start: Start, folder: Path) -> None:
     """The base's config with where it comes from, the adapter's tokenizer, and how an answer is
     generated: greedily, as it was tested, until one of the tokens that end it."""
     base = start.adapter.base.folder
-    config = json.loads((base / "config.json").read_text())
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     _write_json(folder / "config.json", config | {MERGED: start.to_json()})
     generation = base / "generation_config.json"
-    record = json.loads(generation.read_text()) if generation.exists() else {}
+    record = json.loads(generation.read_text(encoding="utf-8")) if generation.exists() else {}
     tokenizer = start.adapter.tokenizer()
     tokenizer.save_pretrained(folder)
     kept = {name: value for name, value in record.items() if name not in SAMPLING}
@@ -72,7 +72,7 @@ def _write_config(start: Start, folder: Path) -> None:
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _card(start: Start) -> str:

@@ -21,7 +21,9 @@ class KnownReplies:
         self._path = folder / f"{digest(base)}.json"
         self._known: dict[str, Reply] = {}
         try:
-            for key, (text, stopped, prompt_ids, ids) in json.loads(self._path.read_text()).items():
+            for key, (text, stopped, prompt_ids, ids) in json.loads(
+                self._path.read_text(encoding="utf-8")
+            ).items():
                 self._known[key] = Reply(text, stopped, tuple(prompt_ids), tuple(ids))
         except FileNotFoundError:
             pass

@@ -32,7 +32,7 @@ def save_adapter(
         config,
         base_model_name_or_path=base.name,
         revision=base.revision,
-        target_modules=sorted(json.loads(config.read_text())["target_modules"]),
+        target_modules=sorted(json.loads(config.read_text(encoding="utf-8"))["target_modules"]),
     )
 
 
@@ -41,11 +41,11 @@ def _write_quantisation(model: Any, path: Path) -> None:
     if quantisation is not None:
         record = quantisation.to_dict()
         said = {name: record[name] for name in record if name.startswith(("bnb_4bit", "load_in"))}
-        path.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
+        path.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _edit_json(path: Path, **changes: Any) -> None:
     """Replace what a library wrote as it found it: local paths and an order that varies."""
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     record |= {name: value for name, value in changes.items() if name in record}
-    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")

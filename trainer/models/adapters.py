@@ -62,7 +62,7 @@ class Adapter:
             log.info("the adapter does not say in which precision it was trained; taking %s", name)
             return cast("torch.dtype", getattr(torch, name))
         try:
-            name = json.loads(file.read_text())["bnb_4bit_compute_dtype"]
+            name = json.loads(file.read_text(encoding="utf-8"))["bnb_4bit_compute_dtype"]
         except (ValueError, KeyError, TypeError):
             name = ""
         if name not in known:

@@ -47,7 +47,7 @@ class Base:
             raise SettingsError(f"{self.name}: {self._why_unknown(error)}") from error
 
     def _why_unknown(self, error: ValueError) -> str:
-        config = json.loads((self.folder / "config.json").read_text())
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         if "auto_map" in config:
             fact = "needs code of its own, which is never run"
         else:

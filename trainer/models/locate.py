@@ -112,6 +112,6 @@ def _check_config(folder: Path, name: str) -> None:
     if not config.is_file():
         raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
     try:
-        json.loads(config.read_text())
+        json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None

@@ -98,7 +98,7 @@ class NF4Cache:
         folder.mkdir()
         try:
             _write(tensors, folder)
-            (folder / SOURCE).write_text(self._source)
+            (folder / SOURCE).write_text(self._source, encoding="utf-8")
             publish(folder, self._store, self._under)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -56,7 +56,7 @@ def _names(base: Base) -> list[str]:
     if not index.is_file():
         return [WEIGHTS]
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         sound = bool(names) and all(re.fullmatch(r"[\w.-]+\.safetensors", n) for n in names)
     except (ValueError, KeyError, TypeError, AttributeError):
         sound = False

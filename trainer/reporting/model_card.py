@@ -1,5 +1,6 @@
 """The adapter's model card: `README.md` with the hub's metadata, curves and how to load it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 CURVES = "curves.png"
 MOST_SAMPLES = 3
+LONGEST_CARD_BYTES = 1 << 20
+LONGEST_VALUE = 300  # of the base's licence, its name or its link
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320)  # it knows no others
 
 
@@ -40,19 +43,22 @@ def render_card(record: RunRecord, base: "Base", ends: Sequence[int] = ()) -> st
         held_out=held_out(record.data),
         served=base.name if base.is_from_hub else f"<folder of {base.name}>",
         vllm_rank=next((r for r in VLLM_RANKS if r >= record.settings.lora_r), VLLM_RANKS[-1]),
-        licence=of_base.get("license_name") or of_base.get("license"),
+        licence=_plain(of_base.get("license_name") or of_base.get("license") or ""),
     )
 
 
 def base_card(folder: Path) -> dict[str, Any]:
-    """The metadata of the base model's own card; empty where it has none."""
+    """The metadata of the base model's own card, as far as it is short text; empty where it has
+    none, or one that cannot be read: it is no reason to lose a run."""
     from huggingface_hub import metadata_load
 
+    card = folder / "README.md"
     try:
-        found = metadata_load(folder / "README.md")
-    except (OSError, ValueError):
+        found = metadata_load(card) if card.stat().st_size <= LONGEST_CARD_BYTES else None
+    except Exception:  # yaml raises errors of its own, and whatever its conversions raise
         return {}
-    return found if isinstance(found, dict) else {}
+    known = found.items() if isinstance(found, dict) else ()
+    return {n: v for n, v in known if isinstance(v, str) and len(v) <= LONGEST_VALUE}
 
 
 def _metadata(base: "Base", of_base: Mapping[str, Any]) -> str:
@@ -84,4 +90,10 @@ def _scores(evaluation: RecordedEvaluation) -> list[tuple[str, str, str]]:
 
 
 def _cell(text: str, most: int = 120) -> str:
-    return one_line(text.replace("|", "\\|"), most, ending="…")
+    return _plain(one_line(text, most, ending="…"))
+
+
+def _plain(text: str) -> str:
+    """`text` of anybody's in Markdown: no element, link, picture, code or border of a cell."""
+    no_elements = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`|\[\]*_#!])", r"\\\1", no_elements)

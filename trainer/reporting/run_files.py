@@ -113,11 +113,13 @@ class Run:
 def write(run: Run, folder: Path) -> None:
     """Everything beside the weights in `folder`: metrics, `run.json`, report and model card."""
     rows = run.trained.history
-    (folder / "metrics.jsonl").write_text(as_lines(rows))
+    (folder / "metrics.jsonl").write_text(as_lines(rows), encoding="utf-8")
     record = run.record()
-    (folder / RECORD).write_text(record.as_text())
-    (folder / "report.html").write_text(render_report(record, rows))
-    (folder / "adapter" / "README.md").write_text(render_card(record, run.base, run.ends))
+    (folder / RECORD).write_text(record.as_text(), encoding="utf-8")
+    (folder / "report.html").write_text(render_report(record, rows), encoding="utf-8")
+    (folder / "adapter" / "README.md").write_text(
+        render_card(record, run.base, run.ends), encoding="utf-8"
+    )
     (folder / "adapter" / CURVES).write_bytes(png(charts(record, rows)))
 
 

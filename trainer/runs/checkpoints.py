@@ -94,7 +94,7 @@ class Checkpoints:
         staging.mkdir()
         try:
             write(staging)
-            (staging / FINGERPRINT).write_text(self._fingerprint)
+            (staging / FINGERPRINT).write_text(self._fingerprint, encoding="utf-8")
             seal(staging)
             staging.rename(final)
         finally:
@@ -136,7 +136,7 @@ class Checkpoints:
         """What makes the checkpoint in `folder` unusable, None when nothing does."""
         try:
             wanted = decode((folder / MANIFEST).read_bytes())
-            other = (folder / FINGERPRINT).read_text() != self._fingerprint
+            other = (folder / FINGERPRINT).read_text(encoding="utf-8") != self._fingerprint
         except (OSError, ValueError):
             return "its manifest or fingerprint is missing or broken"
         found = contents_of(folder)

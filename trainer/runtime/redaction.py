@@ -86,7 +86,7 @@ def _read(path: Path, _changed: int, size: int) -> tuple[str, ...]:
     """Tokens are renewed while a run lasts, so a file is read again when it has changed."""
     if not path.is_file() or size > _LARGEST_FILE:
         return ()
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     return (text.strip(),) if len(text.split()) == 1 else tuple(_IN_A_FILE.findall(text))
 
 

@@ -84,7 +84,7 @@ def memory_limit(files: tuple[Path, ...] = CGROUP_LIMITS) -> int | None:
     """Bytes that this container may use; None without a limit."""
     for file in files:
         try:
-            text = file.read_text().strip()
+            text = file.read_text(encoding="utf-8").strip()
         except OSError:
             continue
         if text.isdigit() and int(text) < 2**60:  # version 1 writes a huge number for no limit
@@ -94,7 +94,7 @@ def memory_limit(files: tuple[Path, ...] = CGROUP_LIMITS) -> int | None:
 
 def free_host_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
     """Bytes of host memory that pinned buffers may take: half of what is free, or of the limit."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"))
     free = int(found[1]) * 1024 if found else 0
     return min(free, memory_limit() or free) // 2
 
@@ -202,7 +202,7 @@ def surroundings(
     hidden = environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
     files = sorted(devices.glob("nvidia[0-9]*")) + sorted(devices.glob("dxg"))
     try:
-        found = re.search(r"\s(\d{3}(?:\.\d+)+)\s", driver_file.read_text())
+        found = re.search(r"\s(\d{3}(?:\.\d+)+)\s", driver_file.read_text(encoding="utf-8"))
     except OSError:
         found = None
     return Surroundings(

@@ -87,7 +87,7 @@ def locked(path: Path) -> Iterator[None]:
 def only_process(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second one waits. The lock dies with its process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,16 +6,18 @@ for LEASE_S belongs to nobody: its holder is dead, or stands still and will find
 """
 
 import logging
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import eq
 from pathlib import Path
 
 from trainer.errors import JobError
+from trainer.storage.files import staged
 from trainer.storage.manifest import MANIFEST, Published
 from trainer.storage.store import OvertakenError, Store
 from trainer.storage.transfer import publish
@@ -23,6 +25,7 @@ from trainer.storage.transfer import publish
 log = logging.getLogger(__name__)
 
 LEASE = "publishing.json"
+OWNER = re.compile("[0-9a-f]{32}")
 LEASE_S = 60.0
 RENEWED_S = 10.0
 MOST_TIMES = 10  # that others take the place of one publisher
@@ -61,9 +64,14 @@ def publish_alone(
 def owner_of(scratch: Path) -> str:
     """A name that a restart in the same scratch folder shares, so that it need not wait."""
     file = scratch / "owner"
-    if not file.exists():
-        file.write_text(secrets.token_hex(16))
-    return file.read_text()
+    with suppress(OSError, ValueError):
+        # An empty one, as a full disk leaves it, would be the owner of every lease.
+        if OWNER.fullmatch(owner := file.read_text(encoding="utf-8")):
+            return owner
+    owner = secrets.token_hex(16)
+    with staged(file) as staging:
+        staging.write(owner.encode())
+    return owner
 
 
 class LeaseLostError(Exception):

@@ -262,7 +262,9 @@ class _DownloadIndex:
         self._known: dict[str, tuple[str, str]] = {}
         with files.disk_errors(self._path):
             lines = (
-                self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
+                self._path.read_text(errors="replace", encoding="utf-8").splitlines()
+                if self._path.exists()
+                else []
             )
         for line in lines:
             with suppress(ValueError, TypeError):  # the last one may be cut
@@ -275,7 +277,11 @@ class _DownloadIndex:
 
     def add(self, stored: Stored, sha256: str) -> None:
         line = json.dumps([stored.name, stored.version, sha256]) + "\n"
-        with self._lock, files.disk_errors(self._path), self._path.open("a") as file:
+        with (
+            self._lock,
+            files.disk_errors(self._path),
+            self._path.open("a", encoding="utf-8") as file,
+        ):
             file.write(line)
 
     def remove_all_but(self, names: list[str]) -> None:

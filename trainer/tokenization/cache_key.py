@@ -41,7 +41,7 @@ def installed_software(folder: Path = _TRAINER, patterns: Sequence[str] = CODE) 
     Raises FileNotFoundError for a pattern without a file: a module that was moved would decide
     the tokens and no longer the key. Raises PackageNotFoundError for a library that is not there.
     """
-    code = tuple(path.read_text() for path in source_files(folder, patterns))
+    code = tuple(path.read_text(encoding="utf-8") for path in source_files(folder, patterns))
     versions = tuple((name, version(name)) for name in LIBRARIES)
     return Software(code, (("python", platform.python_version()), *versions))
 

@@ -198,7 +198,7 @@ def open_token_cache(folder: Path, fill: Callable[[Path], None]) -> TokenCache:
         unfinished.mkdir(parents=True, exist_ok=True)
         fill(unfinished)
         unfinished.rename(folder)
-        index = WriteProgress.parse((folder / INDEX).read_text())
+        index = WriteProgress.parse((folder / INDEX).read_text(encoding="utf-8"))
     else:
         log.info("the data was tokenised by an earlier start")
     os.utime(folder)
@@ -222,7 +222,7 @@ def _complete(folder: Path, sums: Mapping[str, str] | None = None) -> WriteProgr
     if not folder.is_dir():
         return None
     try:
-        index = WriteProgress.parse((folder / INDEX).read_text())
+        index = WriteProgress.parse((folder / INDEX).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in COLUMNS}
         if sizes == index.sizes:
             known = sums or in_hex(checksums_of(folder, sizes))

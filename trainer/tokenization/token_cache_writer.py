@@ -156,7 +156,7 @@ class _CacheWriter:
     def _resume(self) -> None:
         """Not where no progress was saved, or where it is not true of the files."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            progress = WriteProgress.parse((self._folder / _PROGRESS).read_text())
+            progress = WriteProgress.parse((self._folder / _PROGRESS).read_text(encoding="utf-8"))
             sums = checksums_of(self._folder, progress.sizes)
             if in_hex(sums) == progress.sums:
                 self.progress, self._sums = progress, sums
@@ -211,7 +211,7 @@ class _CacheWriter:
         self._measure()
         self._saved_bytes = self.progress.sizes["tokens"]
         new = self._folder / (_PROGRESS + ".new")
-        new.write_text(self.progress.as_text())
+        new.write_text(self.progress.as_text(), encoding="utf-8")
         new.rename(self._folder / _PROGRESS)
         malloc.trim()
 
@@ -226,7 +226,7 @@ class _CacheWriter:
     def write_index(self) -> None:
         """All is written."""
         self._measure()
-        (self._folder / INDEX).write_text(self.progress.as_text())
+        (self._folder / INDEX).write_text(self.progress.as_text(), encoding="utf-8")
         (self._folder / _PROGRESS).unlink(missing_ok=True)
         malloc.trim()
 

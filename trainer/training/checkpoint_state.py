@@ -23,21 +23,23 @@ def trainable(model: Any) -> dict[str, torch.Tensor]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    content = json.loads((checkpoint / STATE).read_text())
+    content = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     state: dict[str, Any] = restore_tensors(content, load_file(checkpoint / TENSORS))
     return state
 
 
 def write_plan(execution: Execution, folder: Path) -> None:
     plan = execution.plan and execution.plan.to_json()
-    (folder / PLAN).write_text(json.dumps({"blocks": execution.blocks, "plan": plan}))
+    (folder / PLAN).write_text(
+        json.dumps({"blocks": execution.blocks, "plan": plan}), encoding="utf-8"
+    )
 
 
 def read_plan(checkpoint: Path) -> Execution | None:
     """How memory was spent up to this checkpoint; None for one from before that was recorded."""
     if not (checkpoint / PLAN).exists():
         return None
-    content = json.loads((checkpoint / PLAN).read_text())
+    content = json.loads((checkpoint / PLAN).read_text(encoding="utf-8"))
     plan = content["plan"] and MemoryPlan.from_json(content["plan"])
     return Execution(content["blocks"], plan, "as the run began")
 

@@ -61,14 +61,14 @@ class ResumableTrainer(EngineTrainer):
             "scaler": scaler.state_dict() if scaler is not None else None,
             "rng": rng or random_state(),
         }
-        (folder / STATE).write_text(json.dumps(extract_tensors(state, tensors)))
+        (folder / STATE).write_text(json.dumps(extract_tensors(state, tensors)), encoding="utf-8")
         write_plan(self.execution(), folder)
         save_file(tensors, folder / TENSORS)
         save_file(trainable(self.model), folder / ADAPTER)
         if self.best is not None and self.best.step != self.state.global_step:
             save_file(self.best.tensors, folder / BEST)
         self.state.save_to_json(str(folder / TRAINER_STATE))
-        (folder / METRICS).write_text(as_lines(rows_of(self.state.log_history)))
+        (folder / METRICS).write_text(as_lines(rows_of(self.state.log_history)), encoding="utf-8")
 
     def execution(self) -> Execution:
         """How memory is spent at this moment."""
