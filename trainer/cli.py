@@ -18,6 +18,7 @@ from trainer.runtime import lean_imports, log, malloc, signals
 from trainer.runtime.redaction import redact
 from trainer.settings import Settings
 from trainer.storage.s3 import request_options
+from trainer.storage.scratch import take_scratch
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
@@ -73,6 +74,7 @@ def cli() -> None:
 
 def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settings:
     settings = Settings.read(flags, os.environ, trains=trains)
+    take_scratch(settings.scratch_dir)
     request_options.set_default(
         request_options.RequestOptions(settings.s3_requester_pays == "yes", settings.s3_kms_key)
     )

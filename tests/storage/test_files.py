@@ -10,6 +10,7 @@ import pytest
 
 from trainer.errors import JobError
 from trainer.storage import FolderStore, files
+from trainer.storage.files import only_process
 
 
 def test_a_big_chunk_is_written_in_small_pieces(tmp_path: Path) -> None:
@@ -39,3 +40,15 @@ def test_a_disk_that_fills_while_a_file_is_copied_to_it_is_the_one_that_is_named
     (tmp_path / "weights").write_bytes(bytes(1 << 20))
     with pytest.raises(JobError, match=f"{tiny_disk}/a: No space left on device"):
         FolderStore(tiny_disk).upload(tmp_path / "weights", "a")
+
+
+def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "of the user").write_text("27 bytes that must not go")
+    (folder := tmp_path / "inputs").mkdir()
+    (folder / "lock").symlink_to(tmp_path / "of the user")
+    with (
+        pytest.raises(JobError, match="lock: Too many levels of symbolic links"),
+        only_process(folder),
+    ):
+        pass
+    assert (tmp_path / "of the user").read_text() == "27 bytes that must not go"

@@ -87,13 +87,18 @@ def locked(path: Path) -> Iterator[None]:
 def only_process(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second one waits. The lock dies with its process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w", encoding="utf-8") as lock:
+    path = folder / "lock"
+    with disk_errors(path):  # a link there would lead to another file, of which nothing is left
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("another process works in %s; waiting for it", folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def copy(chunks: Iterable[Bytes], target: BinaryIO) -> tuple[int, str]:
