@@ -7,7 +7,14 @@ from support.corpora import read_files, read_named
 from support.makers import jsonl
 
 from trainer.corpus.columns import Columns
-from trainer.corpus.examples import Completion, Conversation, Message, Text
+from trainer.corpus.examples import (
+    LONGEST_FIELD,
+    Completion,
+    Conversation,
+    Message,
+    Text,
+    Unusable,
+)
 from trainer.corpus.records import Records
 
 
@@ -218,3 +225,31 @@ def test_a_column_that_the_user_named_and_no_record_has_is_told(tmp_path):
     ):
         corpus = read_files(tmp_path, {"a.jsonl": records}, columns=Columns(question))
         assert [n for n in corpus.notices if "names" in n] == told
+
+
+LONG = "a" * (LONGEST_FIELD + 1)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"question": LONG, "answer": "b"}, '"question" is longer than 2 Mi characters'),
+        ({"prompt": "a", "completion": LONG}, '"completion" is longer than 2 Mi characters'),
+        (
+            {"messages": [{"role": "assistant", "content": LONG[: 1 << 20]}] * 3},
+            '"messages" is longer than 2 Mi characters',
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a"}] * 1001},
+            '"messages" holds more than 1,000 turns',
+        ),
+        ({"text": LONG * 9}, '"text" is longer than 16 Mi characters'),
+    ],
+)
+def test_what_no_memory_could_take_is_named(record, reason):
+    with pytest.raises(Unusable, match=reason):
+        Records(Columns()).example(record)
+
+
+def test_a_document_in_a_record_may_be_a_long_one():
+    assert Records(Columns()).example({"text": LONG}) == Text(LONG)

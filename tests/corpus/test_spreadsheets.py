@@ -71,3 +71,10 @@ def test_a_workbook_without_such_a_sheet_is_told_which_columns_it_has(tmp_path):
     corpus = read_named(tmp_path, a_xlsx=xlsx([["id", "words"], [1, "a"]]), good_txt=b"good")
     (skip,) = corpus.skipped
     assert skip.startswith("a.xlsx Sheet row 2: needs") and "it has id, words" in skip
+
+
+def test_a_header_of_very_many_columns_is_read_in_one_pass(tmp_path):
+    """When each name was looked for among all of them, this one took hours."""
+    names = ",".join(f"c{number}" for number in range(200_000))
+    corpus = read_named(tmp_path, a_csv=f"question,answer,{names}\nA?,B{',' * 200_000}\n".encode())
+    assert corpus.examples == [qa("A?", "B")]

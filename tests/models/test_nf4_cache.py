@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from trainer.models import load as loader
 from trainer.models.locate import locate_base
 from trainer.runtime.device import Precision, find_device
 from trainer.storage.files import sha256_of
+from trainer.storage.manifest import seal
+
+Tensors = dict[str, torch.Tensor]
 
 ON_GPU = torch.cuda.is_available()
 
@@ -83,3 +88,68 @@ def test_a_kept_base_that_lacks_a_weight_is_made_again(
     assert_same_base(load_small(settings), load_by_transformers(llama))
     assert "its files have no model.norm.weight; quantising the base again" in caplog.text
     assert "model.norm.weight" in load_file(weights)
+
+
+def cut_scales(tensors: Tensors) -> None:
+    tensors["model.layers.0.mlp.up_proj.weight.absmax"] = torch.zeros(1, dtype=torch.uint8)
+
+
+def cut_second_scales(tensors: Tensors) -> None:
+    tensors["model.layers.0.mlp.up_proj.weight.nested_absmax"] = torch.zeros(0)
+
+
+def cut_weight(tensors: Tensors) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = tensors[name][:-8].clone()
+
+
+def another_norm(tensors: Tensors) -> None:
+    tensors["model.norm.weight"] = torch.ones(3)
+
+
+def integers(tensors: Tensors) -> None:
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int64)
+
+
+def unknown(tensors: Tensors) -> None:
+    tensors["model.evil"] = torch.ones(3)
+
+
+def no_scales(tensors: Tensors) -> None:
+    del tensors["model.layers.0.mlp.up_proj.weight.absmax"]
+
+
+def another_state(changes: dict[str, Any]) -> Callable[[Tensors], None]:
+    def change(tensors: Tensors) -> None:
+        name = "model.layers.0.mlp.up_proj.weight.quant_state.bitsandbytes__nf4"
+        state = json.loads(tensors[name].numpy().tobytes()) | changes
+        tensors[name] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+
+    return change
+
+
+STATES = [
+    {"shape": [1, 1]}, {"blocksize": 4096}, {"dtype": "float64"}, {"quant_type": "fp4"},
+    {"nested_blocksize": 2}, {"nested_offset": float("nan")}, {"nested_offset": "x"}, {"a": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [cut_scales, cut_second_scales, cut_weight, another_norm, integers, unknown, no_scales]
+    + [another_state(changes) for changes in STATES],
+)
+def test_a_kept_base_that_is_not_what_would_be_made_is_made_again(
+    llama: Path, tmp_path: Path, spoil: Callable[[Tensors], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a manifest that lists what is there: bitsandbytes would read past its ends."""
+    settings = settings_for(llama, tmp_path / "scratch", BASE_CACHE_URI=str(tmp_path / "cache"))
+    load_small(settings)
+    (kept,) = (tmp_path / "cache").iterdir()
+    (weights,) = kept.glob("*.safetensors")
+    tensors = load_file(weights)
+    spoil(tensors)
+    save_file(tensors, weights)
+    seal(kept)
+    assert_same_base(load_small(settings), load_by_transformers(llama))
+    assert "quantising the base again" in caplog.text

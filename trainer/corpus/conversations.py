@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.corpus.examples import (
+    LONGEST_FIELD,
     ROLES,
     Conversation,
     Message,
@@ -15,6 +16,7 @@ from trainer.corpus.examples import (
     printable,
 )
 
+MOST_TURNS = 1000  # of one conversation, each of which is rendered behind all those before it
 _ROLE_NAMES = {
     "developer": "system",
     "human": "user",
@@ -31,6 +33,10 @@ _USED = {"role", "content", "from", "value", "weight", *_THOUGHTS} | {
 
 def checked(messages: Sequence[Message], what: str, tools: object = None) -> Conversation:
     """`messages` as an example, where something of them is trained. Raises Unusable."""
+    if len(messages) > MOST_TURNS:
+        raise Unusable(f"{what} holds more than {MOST_TURNS:,} turns")
+    if sum(len(m.content) for m in messages) > LONGEST_FIELD:
+        raise Unusable(f"{what} is longer than {LONGEST_FIELD >> 20} Mi characters")
     if not any(m.role == "assistant" for m in messages):
         raise Unusable(f"{what} holds no assistant turn")
     if not any(m.role == "assistant" and m.trained for m in messages):

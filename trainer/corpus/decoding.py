@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.corpus.alphabets import WESTERN, code_page
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import LONGEST_LINE, Unusable
 
 if TYPE_CHECKING:
     from charset_normalizer import CharsetMatch
 
 COMPRESSED = (".gz", ".zst")
-LONGEST_LINE = 16 << 20  # characters: no record and no paragraph is that long
 # What a compressed file may become. Text shrinks to a tenth or, repetitive logs, to a hundredth.
 MOST_RATIO = 200
 ALWAYS_ALLOWED_BYTES = 16 << 20

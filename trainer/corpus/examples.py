@@ -12,6 +12,9 @@ from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
 
+LONGEST_LINE = 16 << 20  # characters: no record and no paragraph is that long
+LONGEST_FIELD = 2 << 20  # of a record that is tokenised whole, which takes 140 bytes a character
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -163,13 +166,17 @@ def as_text(value: object) -> object:
     return value
 
 
-def checked_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+def checked_text(
+    value: object, what: str, *, may_be_empty: bool = False, longest: int = LONGEST_FIELD
+) -> str:
     """`value` as text that a tokenizer can take; `what` names it in the reason."""
     value = as_text(value)
     if not isinstance(value, str):
         raise Unusable(f"{what} is {json_type(value)}, not text")
     if not may_be_empty and not value.strip():
         raise Unusable(f"{what} is empty")
+    if len(value) > longest:
+        raise Unusable(f"{what} is longer than {longest >> 20} Mi characters")
     if "\0" in value:
         raise Unusable(f"{what} holds a NUL character")
     try:

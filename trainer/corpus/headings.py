@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from trainer.corpus.examples import Heading
 
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
-_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _ADORNMENT = re.compile(r"""([=\-~^"'`#*+:.<>_!$%&,/;?@\\|(){}\[\]])\1{2,}\s*$""")
 _LONGEST_TITLE = 200
@@ -51,8 +51,8 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
         if delimiter and (not fence or delimiter[1].startswith(fence)):
             fence = "" if fence else delimiter[1]
         elif not fence:
-            if (atx := _ATX.match(line)) and atx[2]:
-                found.append(Heading(at, len(atx[1]), atx[2][:_LONGEST_TITLE]))
+            if (atx := _ATX.match(line)) and (title := atx[2].rstrip(" \t#")):
+                found.append(Heading(at, len(atx[1]), title[:_LONGEST_TITLE]))
                 line = ""
             elif (setext := _SETEXT.match(line)) and _is_title(previous):
                 level = 1 if setext[1][0] == "=" else 2

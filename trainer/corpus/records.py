@@ -14,6 +14,7 @@ from typing import Any
 from trainer.corpus.columns import Columns, Layout, layouts
 from trainer.corpus.conversations import checked, parsed, turns_of, with_system
 from trainer.corpus.examples import (
+    LONGEST_LINE,
     Completion,
     Conversation,
     Example,
@@ -165,7 +166,7 @@ def _history(found: _Fields, unused: dict[str, None]) -> list[Message]:
 
 
 def _text(found: _Fields, unused: dict[str, None]) -> Text:
-    return Text(found.text("text"))
+    return Text(checked_text(found.get("text"), found.name("text"), longest=LONGEST_LINE))
 
 
 _READERS = {

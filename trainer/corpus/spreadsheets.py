@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -9,8 +10,14 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from trainer.corpus.decoding import LONGEST_LINE
-from trainer.corpus.examples import Notice, SkippedRecord, Unusable, as_text, printable
+from trainer.corpus.examples import (
+    LONGEST_LINE,
+    Notice,
+    SkippedRecord,
+    Unusable,
+    as_text,
+    printable,
+)
 from trainer.corpus.packages import check_size
 from trainer.corpus.tables import Fits, TableRow, lines
 
@@ -132,7 +139,7 @@ def _header(row: Sequence[Any]) -> list[str]:
     while names and not names[-1]:
         names.pop()
     names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise Unusable(f"the header names {twice[0][:40]!r} twice; rename one of the columns")
     return names

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer.models.nf4_layout import STATE, NF4Layout
 from trainer.models.safetensors_files import DTYPES, TensorEntry
 from trainer.models.safetensors_stream import Shard, stream_tensors
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
@@ -66,13 +67,24 @@ def load_quantised(
 ) -> dict[str, "torch.Tensor"]:
     """What `keep` leaves of weights quantised before, on `device`. Raises as `quantise`."""
 
+    made = NF4Layout(layout.expected, layout.quantised)
+    seen: set[str] = set()
+
+    def refuse_misfits(entries: list[TensorEntry]) -> None:
+        _refuse(made.fault(entries))
+        seen.update(entry.name for entry in entries)
+
     def of_shard(shard: Shard) -> dict[str, "torch.Tensor"]:
         found: dict[str, torch.Tensor] = {}
-        for name, tensor in stream_tensors(shard, device):
+        for name, tensor in stream_tensors(shard, device, refuse_misfits):
+            if name.endswith(STATE):
+                _refuse(made.state_fault(name, tensor))
             found |= keep({name: tensor})
         return found
 
-    return _of_all(shards, of_shard, layout)
+    tensors = _of_all(shards, of_shard, layout)
+    _refuse(made.missing(seen))
+    return tensors
 
 
 def _of_all(
@@ -88,6 +100,11 @@ def _of_all(
     if missing:
         raise UnknownLayoutError(f"its files have no {min(missing)}")
     return found
+
+
+def _refuse(fault: str) -> None:
+    if fault:
+        raise UnknownLayoutError(fault)
 
 
 def _refuse_misfits(entries: list[TensorEntry], layout: WeightLayout) -> None:

@@ -1,0 +1,85 @@
+"""Which tensors NF4 with double quantisation makes of weights: what a file of them has to hold.
+
+bitsandbytes' kernels believe the shapes that they are given: of one scale too few they would read
+what lies behind it in memory.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainer.models.safetensors_files import DTYPES, TensorEntry
+from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
+
+if TYPE_CHECKING:
+    import torch
+
+STATE = ".quant_state.bitsandbytes__nf4"
+MOST_STATE_BYTES = 1000  # of its JSON
+Shape = tuple[int, ...]
+
+
+class NF4Layout:
+    """`weights` are dtype and shape by name; those of `quantised` become NF4."""
+
+    def __init__(
+        self, weights: Mapping[str, tuple["torch.dtype", Shape]], quantised: Iterable[str]
+    ) -> None:
+        self._weights = weights
+        self._quantised = frozenset(quantised)
+        self._tensors = {n: (_name(dtype), shape) for n, (dtype, shape) in weights.items()}
+        for name in self._quantised:
+            self._tensors |= _tensors_of(name, math.prod(weights[name][1]))
+
+    def fault(self, entries: Iterable[TensorEntry]) -> str:
+        """What among `entries` is not as it is made; empty where all of it is."""
+        for entry in entries:
+            dtype, shape = DTYPES.get(entry.dtype), entry.shape
+            if entry.name.endswith(STATE) and entry.name.removesuffix(STATE) in self._quantised:
+                is_right = dtype == "uint8" and len(shape) == 1 and entry.size <= MOST_STATE_BYTES
+            else:
+                is_right = self._tensors.get(entry.name) == (dtype, shape)
+            if not is_right:
+                return f"{entry.name} is {dtype} {list(shape)}, which is not what is made of it"
+        return ""
+
+    def missing(self, names: Iterable[str]) -> str:
+        """What of a quantised weight is not among `names`; empty where nothing is missing."""
+        needed = {n for n in self._tensors if n not in self._weights or n in self._quantised}
+        needed |= {f"{name}{STATE}" for name in self._quantised}
+        left = needed - set(names)
+        return f"its files have no {min(left)}" if left else ""
+
+    def state_fault(self, name: str, state: "torch.Tensor") -> str:
+        """What in the JSON of a quantisation's state is not as it is made; empty if nothing."""
+        dtype, shape = self._weights[name.removesuffix(STATE)]
+        try:
+            found: dict[str, Any] = json.loads(state.cpu().numpy().tobytes())
+            is_finite = math.isfinite(found.pop("nested_offset"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return f"{name} cannot be read"
+        made = {
+            "quant_type": "nf4",
+            "blocksize": BLOCK_VALUES,
+            "dtype": _name(dtype),
+            "shape": list(shape),
+            "nested_blocksize": BLOCK_SCALES,
+            "nested_dtype": "float32",
+        }
+        return "" if is_finite and found == made else f"{name} is not what is made of it"
+
+
+def _tensors_of(name: str, values: int) -> dict[str, tuple[str, Shape]]:
+    scales = -(-values // BLOCK_VALUES)
+    return {
+        name: ("uint8", (-(-values // 2), 1)),
+        f"{name}.absmax": ("uint8", (scales,)),
+        f"{name}.quant_map": ("float32", (16,)),
+        f"{name}.nested_absmax": ("float32", (-(-scales // BLOCK_SCALES),)),
+        f"{name}.nested_quant_map": ("float32", (256,)),
+    }
+
+
+def _name(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
