@@ -51,7 +51,7 @@ def noted_folder(settings: Settings, name: str, revision: str) -> Path | None:
     """Where the base of that name and revision lay when it was last trained on here, if it still
     does."""
     try:
-        folder = Path(_note(settings, name, revision).read_text())
+        folder = Path(_note(settings, name, revision).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return folder if (folder / "config.json").is_file() else None
