@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kernels test-k8s soak check clean
+.PHONY: demo test test-models test-kernels test-k8s soak check clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/demo.py
@@ -10,6 +10,10 @@ demo: .venv/ready
 # The tests of one file share what is costly to make, so they run in one process, two files at once.
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
+
+# Every architecture of tests/support/architectures.py through the whole job, beside transformers.
+test-models: .venv/ready
+	QLORA_TEST_ALL_MODELS=1 $(BIN)/python -m pytest tests/models/test_sweep.py
 
 # The Triton kernels on a machine without a GPU: run in its interpreter, and compiled for three GPUs.
 # The CPU's torch comes without Triton (0.7 GB), so nobody else pays for it.

@@ -11,8 +11,9 @@ from trainer.errors import SettingsError
 from trainer.models import base_model
 from trainer.models.base_model import Base
 from trainer.planner import choose
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
-from trainer.runtime.device import Device, Precision
+from trainer.runtime.device import GIB, Device, Precision
 from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def choose_execution(
         f"{shape.parameters:,}",
     )
     choose.log_execution(execution)
+    _log_experts(shape)
     warnings = []
     if device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
@@ -85,6 +87,12 @@ def choose_execution(
     shards = 1 if execution.plan is None else execution.plan.base_shards
     replan = partial(choose.replan_on_resume, workload=replace(workload, base_shards=shards))
     return ExecutionPlan(execution, replan, trainable, shape.parameters, warnings)
+
+
+def _log_experts(shape: ModelShape) -> None:
+    if shape.expert_parameters:
+        size = 2 * shape.expert_parameters / GIB
+        log.info("its experts, %.2f GiB, stay in 16 bits and are not trained", size)
 
 
 def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:

@@ -10,6 +10,13 @@ from trainer.engine.support import why_not, why_stock
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
 
+NF4 = {
+    "quant_method": "bitsandbytes",
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "llm_int8_skip_modules": ["lm_head"],
+}
+
 
 def test_it_trains_in_16_bits_on_a_gpu_and_in_32_on_a_cpu() -> None:
     config = AutoConfig.for_model("llama")
@@ -38,15 +45,43 @@ def test_it_takes_models_of_four_families(family: str) -> None:
 @pytest.mark.parametrize(
     ("family", "given", "reason"),
     [
-        ("gpt2", {}, "gpt2 is not one of llama, mistral, qwen2, qwen3"),
+        (
+            "gpt2",
+            {},
+            "gpt2 is GPT2LMHeadModel, none of LlamaForCausalLM, MistralForCausalLM, "
+            "Qwen2ForCausalLM, Qwen3ForCausalLM",
+        ),
         ("llama", {"hidden_act": "gelu"}, "its activation is gelu, not silu"),
         (
             "llama",
             {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
             "its position embedding is of type dynamic",
         ),
-        ("mistral", {"sliding_window": 64}, "it attends in a sliding window"),
+        ("mistral", {"sliding_window": 64}, "it attends in a window of 64 tokens"),
+        ("llama", {"attention_dropout": 0.1}, "its attention has a dropout of 0.1"),
+        (
+            "llama",
+            {"quantization_config": NF4 | {"llm_int8_skip_modules": ["lm_head", "model.layers.1"]}},
+            "some of its layers are stored in 16 bits",
+        ),
+        (
+            "llama",
+            {"quantization_config": NF4 | {"bnb_4bit_quant_type": "fp4"}},
+            "its weights are not stored as NF4 with double quantisation",
+        ),
     ],
 )
 def test_what_it_cannot_compute_is_said(family: str, given: dict[str, Any], reason: str) -> None:
-    assert why_not(AutoConfig.for_model(family, **given)) == reason
+    assert why_not(AutoConfig.for_model(family, **given), longest=65) == reason
+
+
+@pytest.mark.parametrize(
+    ("family", "given"),
+    [
+        ("internlm3", {}),  # of another name, and of Llama's class
+        ("mistral", {"sliding_window": 65}),  # no block is as long
+        ("llama", {"quantization_config": NF4}),
+    ],
+)
+def test_what_is_the_same_mathematics_is_taken(family: str, given: dict[str, Any]) -> None:
+    assert why_not(AutoConfig.for_model(family, **given), longest=65) is None

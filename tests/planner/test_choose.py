@@ -105,6 +105,19 @@ def test_a_model_that_does_not_fit_is_refused_with_the_size_it_needs() -> None:
         chosen(small)
 
 
+def test_experts_in_16_bits_that_do_not_fit_are_named() -> None:
+    with_experts = replace(
+        LLAMA_2_7B,
+        other_parameters=LLAMA_2_7B.other_parameters + 10**10,
+        expert_parameters=10**10,
+    )
+    t4 = Device("cuda", "Tesla T4", (7, 5), 14 * GIB)
+    with pytest.raises(
+        DoesNotFitError, match=r"take 22\.\d, 18\.6 of them for experts.*smaller model"
+    ):
+        choose(workload(t4, shape=with_experts, engine=False))
+
+
 def test_a_micro_batch_that_was_set_is_used() -> None:
     assert chosen(T4, micro_batch=2).blocks == 2
     assert chosen(CPU, micro_batch=2).blocks == 2

@@ -113,6 +113,9 @@ def _execution(prospect: Prospect) -> Rows:
         f"{estimate.micro_batches} a step",
     )
     yield "memory", execution.reason
+    experts = HALF * prospect.base.shape().expert_parameters
+    if experts:
+        yield "experts", f"{_size(experts)} in 16 bits, frozen: 4 bits are for the layers around"
 
 
 def _time(prospect: Prospect, request: PlanRequest) -> Rows:
@@ -122,6 +125,8 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
         return
     measured = speed_of(prospect.device.name).measured
     basis = "from rates measured on this kind" if measured else "not measured on this kind"
+    if prospect.stock_reason is not None:
+        basis = "half of what our engine would reach, not measured with this model"
     yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"
     hours = estimate.hours(request.tokens)
     gpu_hours = hours * request.workers

@@ -1,6 +1,7 @@
 """Greedy answers of a model that the engine knows: many at once, or one token by token."""
 
 import math
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ def why_not(model: Any) -> str | None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    if (reason := support.why_not(base.config)) is not None:
+    if (reason := support.why_not(base.config, longest=sys.maxsize)) is not None:
         return reason
     if base.device.type == "cuda" and base.dtype == torch.float32:
         return "a GPU's attention kernels take 16 bits"

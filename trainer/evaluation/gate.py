@@ -19,13 +19,14 @@ from trainer.evaluation.verdict import (
     what_to_change,
     what_to_soften,
 )
+from trainer.models.adapter_config import CONFIG, WEIGHTS
+from trainer.models.adapter_files import with_twins
 from trainer.runtime.log import one_line
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
     from trainer.models.base_model import Base
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RELOADED = "reloaded"  # the name of the adapter that is read back, beside the trained one
 MOST_BLOCKS = 16  # compared after reloading; a wrong tensor shows in the first
 SAME_LOSS = 1e-3  # relative: the same kernels on the same device differ by less
@@ -51,7 +52,7 @@ def rejection_reasons(
     `model` carries the adapter as it was trained, `ends` are the tokens that end an answer;
     `counts` say what the data holds.
     """
-    found = [*_config_faults(folder, base), *_weight_faults(folder, model)]
+    found = [*_config_faults(folder, base), *_weight_faults(folder, model, base)]
     if not found:  # peft would only fail on what is named already
         found += _reload_faults(folder, model, (held_out or train)[:MOST_BLOCKS])
     softer = what_to_soften(settings, counts)
@@ -76,7 +77,7 @@ def _config_faults(folder: Path, base: "Base") -> Iterator[str]:
         )
 
 
-def _weight_faults(folder: Path, model: Any) -> Iterator[str]:
+def _weight_faults(folder: Path, model: Any, base: "Base") -> Iterator[str]:
     """The file's tensors against those in memory, by name, size, type and content."""
     from peft import get_peft_model_state_dict
     from safetensors import SafetensorError
@@ -87,7 +88,7 @@ def _weight_faults(folder: Path, model: Any) -> Iterator[str]:
     except (OSError, SafetensorError) as error:
         yield f"{WEIGHTS} is cut off or damaged ({error}); look at the disk and start again"
         return
-    trained = get_peft_model_state_dict(model, save_embedding_layers=False)
+    trained = with_twins(get_peft_model_state_dict(model, save_embedding_layers=False), base)
     names = [name for name in trained if name in written]
     if written.keys() != trained.keys():
         yield (

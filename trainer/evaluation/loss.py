@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from trainer.dataset.collate import one_document_a_row
 from trainer.dataset.packing import Block
 from trainer.engine.support import why_not
 from trainer.inference.precision import compute_precision
 from trainer.labels import IGNORED
+from trainer.models.probe import mixes_documents
 
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
 
@@ -41,33 +43,52 @@ def _token_losses(model: Any, block: Block, trained: Any) -> Any:
     import torch
 
     target_N = torch.from_numpy(block.labels[1:])[trained].to(model.device)
-    parts = zip(trained_logits(model, block, trained), target_N.split(LOGIT_ROWS), strict=True)
-    return torch.cat(
-        [
-            torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
-            for logits, target in parts
-        ]
-    )
+    losses_N = torch.empty(len(target_N), device=model.device)
+    for at, logits in trained_logits(model, block, trained):
+        losses_N[at] = torch.nn.functional.cross_entropy(
+            logits.float(), target_N[at], reduction="none"
+        )
+    return losses_N
 
 
-def trained_logits(model: Any, block: Block, trained: Any) -> Iterator[Any]:
-    """Logits [LOGIT_ROWS, V] at the positions `trained`, int64 [N] into labels[1:], part by part.
+def trained_logits(model: Any, block: Block, trained: Any) -> Iterator[tuple[Any, Any]]:
+    """Logits at the positions `trained`, int64 [N] into labels[1:], part by part: which of the N,
+    and [at most LOGIT_ROWS, V].
+
+    A model that sees over the end of a document gets each in a row of its own.
+    """
+    import torch
+
+    batch = {n: torch.from_numpy(v)[None].to(model.device) for n, v in vars(block).items()}
+    wanted = torch.zeros_like(batch["labels"]).index_fill_(1, trained.to(model.device), 1)
+    batch["labels"] = wanted.masked_fill(wanted == 0, IGNORED)
+    place = wanted.flatten().cumsum(0) - 1  # among the N
+    separate = why_not(model.get_base_model().config) is not None and mixes_documents(model)
+    for part in one_document_a_row(batch) if separate else [batch | {"token": _numbers(batch)}]:
+        at = (part["labels"] != IGNORED).flatten().nonzero().flatten()
+        inputs = {name: part[name] for name in ("input_ids", "position_ids")}
+        places = place[part["token"].flatten()[at]].split(LOGIT_ROWS)
+        yield from zip(places, _logits(model, inputs, at), strict=True)
+
+
+def _numbers(batch: dict[str, Any]) -> Any:
+    """Of the tokens of a batch, in its shape."""
+    import torch
+
+    shape = batch["labels"].shape
+    return torch.arange(shape.numel(), device=batch["labels"].device).view(shape)
+
+
+def _logits(model: Any, inputs: dict[str, Any], at: Any) -> Iterator[Any]:
+    """[LOGIT_ROWS, V] of the tokens `at` of all rows, part by part.
 
     A model that the engine knows has nothing behind its head, so that they are never whole: for
     one block of 32,768 tokens they would take 4 GiB. Others may scale or cap theirs.
     """
-    import torch
-
-    at_N = trained.to(model.device)
-    inputs = {
-        name: torch.from_numpy(values)[None].to(model.device)
-        for name, values in vars(block).items()
-        if name != "labels"
-    }
     base = model.get_base_model()
     if why_not(base.config) is not None:
-        yield from model(**inputs, use_cache=False).logits[0, at_N].split(LOGIT_ROWS)
+        yield from model(**inputs, use_cache=False).logits.flatten(0, 1)[at].split(LOGIT_ROWS)
         return
-    hidden_TH = base.model(**inputs, use_cache=False).last_hidden_state[0]
-    for rows in at_N.split(LOGIT_ROWS):
-        yield base.lm_head(hidden_TH[rows])
+    hidden_MH = base.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+    for rows in at.split(LOGIT_ROWS):
+        yield base.lm_head(hidden_MH[rows])

@@ -73,5 +73,7 @@ def _chosen(model: Any, block: Block) -> Any:
 
     places = torch.from_numpy(block.labels[1:] != IGNORED).nonzero().flatten()
     with torch.no_grad(), compute_precision(model):
-        parts = [logits.argmax(-1) for logits in trained_logits(model, block, places)]
-    return torch.cat(parts).cpu().numpy()
+        chosen = torch.empty(len(places), dtype=torch.int64, device=model.device)
+        for at, logits in trained_logits(model, block, places):
+            chosen[at] = logits.argmax(-1)
+    return chosen.cpu().numpy()

@@ -92,9 +92,11 @@ def architecture_of(base: Base) -> Architecture:
     """Raises SettingsError for an architecture or a rotary embedding that is not written here."""
     text = base.config.get_text_config()
     known = (base.config.architectures or ["no architecture"])[0]
-    rope = text.rope_parameters["rope_type"]
     if known not in ARCHITECTURES:
         raise SettingsError(refusal(base.name, known))
+    if text.hidden_act != "silu":
+        raise SettingsError(refusal(base.name, f"activation {text.hidden_act}"))
+    rope = text.rope_parameters["rope_type"]
     if rope not in ROPES:
         raise SettingsError(refusal(base.name, f"rotary embedding {rope}"))
     return Architecture(base.name, ARCHITECTURES[known], text)

@@ -46,6 +46,14 @@ def vocabulary_of(tokenizer: "PreTrainedTokenizerBase", size: int) -> Vocabulary
     record = json.loads(backend.backend_tokenizer.to_str())
     if record["model"]["type"] != "BPE":
         raise SettingsError(_refusal(record["model"]["type"]))
+    words = (
+        max([*record["model"]["vocab"].values(), *(a["id"] for a in record["added_tokens"])]) + 1
+    )
+    if words > size:
+        raise SettingsError(
+            f"this base model's tokenizer has {words} words and its embedding {size}, which export "
+            "cannot write; use the tokenizer that the model was trained with"
+        )
     merges = [
         pair if isinstance(pair, str) else " ".join(pair) for pair in record["model"]["merges"]
     ]

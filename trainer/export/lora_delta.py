@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import DataError, SettingsError
 from trainer.models.adapters import Adapter
+from trainer.models.checkpoint_names import CheckpointNames
 from trainer.models.safetensors_files import FLOATS, StoredTensor, read_header
 from trainer.models.trained_weights import NF4Matrix, TrainedWeights
 from trainer.runtime.nf4 import BLOCK_VALUES
@@ -152,7 +153,7 @@ def deltas_of(adapter: Adapter, stored: Sequence[StoredTensor]) -> Mapping[str, 
             f"the adapter uses {', '.join(used)}; only plain LoRA can be merged here, "
             "peft's merge_and_unload() knows the rest"
         )
-    found = _pairs(adapter)
+    found = _by_stored_name(_pairs(adapter), stored, adapter)
     _check(found, {tensor.name: tensor for tensor in stored}, adapter)
     return found
 
@@ -173,6 +174,17 @@ def _pairs(adapter: Adapter) -> dict[str, Delta]:
             "pairs; only plain LoRA can be merged"
         )
     return found
+
+
+def _by_stored_name(
+    deltas: Mapping[str, Delta], stored: Sequence[StoredTensor], adapter: Adapter
+) -> dict[str, Delta]:
+    """Files may name a weight otherwise than the loaded model, whose names an adapter has."""
+    names = {tensor.name for tensor in stored}
+    if deltas.keys() <= names:
+        return dict(deltas)
+    in_files = CheckpointNames(adapter.base).in_files(names)
+    return {in_files.get(name, name): delta for name, delta in deltas.items()}
 
 
 def _check(

@@ -53,7 +53,10 @@ class ChatModel:
         Raises DataError for a question that is too long.
         """
         ids = question_ids(self.tokenizer, asked)
-        room = self.model.config.get_text_config().max_position_embeddings - len(ids)
+        config = self.model.config.get_text_config()
+        # None where positions have no end.
+        longest = getattr(config, "max_position_embeddings", None)
+        room = (longest or len(ids) + MAX_CHAT_ANSWER_TOKENS) - len(ids)
         if room < 1:
             what, step = "question", "shorten it"
             if not isinstance(asked, str) and len(asked) > 1:

@@ -1,8 +1,12 @@
 """An adapter with its tokenizer as files: peft's own layout, without paths of this machine."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainer.models.adapter_config import CONFIG, WEIGHTS
+from trainer.models.architecture import decoder_name, pattern_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,13 +31,41 @@ def save_adapter(
     (folder / "README.md").unlink(missing_ok=True)  # peft's own, empty
     _write_quantisation(model, folder / QUANTISATION)
     _edit_json(folder / "tokenizer_config.json", name_or_path=base.name)
-    config = folder / "adapter_config.json"
+    targets = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["target_modules"]
     _edit_json(
-        config,
+        folder / CONFIG,
         base_model_name_or_path=base.name,
         revision=base.revision,
-        target_modules=sorted(json.loads(config.read_text(encoding="utf-8"))["target_modules"]),
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
     )
+    if base.named_skeleton is not None:
+        _fit_the_named_class(folder, base)
+
+
+def with_twins(tensors: dict[str, Any], base: "Base") -> dict[str, Any]:
+    """An adapter's tensors, under both their names where the base's config names another class
+    than the one that is trained.
+
+    peft leaves what a model does not have: so one file changes the language model alone and the
+    whole of a vision-language model alike.
+    """
+    if base.named_skeleton is None:
+        return tensors
+    ours, named = decoder_name(base.skeleton), decoder_name(base.named_skeleton)
+    twin = re.compile(rf"^(base_model\.model\.){re.escape(ours)}\.")
+    return tensors | {twin.sub(rf"\1{named}.", name): value for name, value in tensors.items()}
+
+
+def _fit_the_named_class(folder: Path, base: "Base") -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    tensors = with_twins(load_file(folder / WEIGHTS), base)
+    save_file({name: value.clone() for name, value in tensors.items()}, folder / WEIGHTS, metadata)
+    layers = {re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in tensors}
+    _edit_json(folder / CONFIG, target_modules=pattern_of(layers))
 
 
 def _write_quantisation(model: Any, path: Path) -> None:

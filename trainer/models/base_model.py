@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
+from trainer.models import architecture
 from trainer.models.tokenizer_files import load_tokenizer
-from trainer.planner.model_shape import ModelShape, head_size, key_value_heads
+from trainer.planner.model_shape import (
+    ModelShape,
+    attention_heads,
+    head_size,
+    key_value_heads,
+    widest,
+)
 from trainer.runtime.log import one_line
 from trainer.setting_checks import ALL_LINEAR
 from trainer.settings import RECIPES, Settings
@@ -69,21 +76,40 @@ class Base:
     @cached_property
     def skeleton(self) -> Any:
         """The model without memory behind its weights: its module names and sizes."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        architectures = getattr(self.config, "architectures", None) or [""]
-        try:
-            with torch.device("meta"):
-                made = AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
-        except ValueError:  # transformers lists every model it has
-            made = None
-        if made is None or re.search(NO_WRITER, architectures[0]):
+        kind = architecture.model_class(self.config)
+        named = (getattr(self.config, "architectures", None) or [""])[0]
+        if kind is None or re.search(NO_WRITER, named):
             raise SettingsError(
-                f"{self.name}: {architectures[0] or self.config.model_type} is no model that "
-                "continues text; choose another QLORA_BASE_MODEL"
+                f"{self.name}: {named or self.config.model_type} is no model that continues text; "
+                "choose another QLORA_BASE_MODEL"
             )
-        return made
+        return self._without_memory(kind)
+
+    def _without_memory(self, kind: Any, **options: Any) -> Any:
+        import torch
+
+        with torch.device("meta"):
+            return kind.from_config(self.config, trust_remote_code=False, **options)
+
+    def empty(self, dtype: "torch.dtype") -> Any:
+        """A model of its class in `dtype`, without memory, that may be changed."""
+        return self._without_memory(architecture.model_class(self.config), dtype=dtype)
+
+    @cached_property
+    def named_skeleton(self) -> Any:
+        """The same of the class that its config names, where that is another one: the whole of a
+        vision-language model whose language model has a class of its own. None elsewhere."""
+        import torch
+        import transformers
+
+        named = (getattr(self.config, "architectures", None) or [""])[0]
+        kind = getattr(transformers, named, None)
+        if kind is None or kind is type(self.skeleton):
+            return None
+        if type(self.config) is type(self.skeleton.config):  # no part of it, but all
+            return None
+        with torch.device("meta"):
+            return kind(self.config)
 
     @property
     def attention(self) -> str:
@@ -92,34 +118,37 @@ class Base:
 
     @cached_property
     def linear_layers(self) -> dict[str, tuple[int, int]]:
-        """Every layer that is quantised and can carry an adapter: name to (in, out) features."""
-        import torch
+        """Every layer that is quantised: name to (in, out) features."""
+        found = architecture.linear_layers(self.skeleton)
+        return {name: (layer.in_features, layer.out_features) for name, layer in found.items()}
 
-        head = self.skeleton.get_output_embeddings()
-        return {
-            name: (module.in_features, module.out_features)
-            for name, module in self.skeleton.named_modules()
-            if isinstance(module, torch.nn.Linear) and module is not head
-        }
+    @property
+    def _ties_embeddings(self) -> bool:
+        """Some vision-language models say it for the whole, others for the text."""
+        configs = self.config.get_text_config(), self.config
+        return any(getattr(config, "tie_word_embeddings", False) for config in configs)
 
     def shape(self) -> ModelShape:
         text = self.config.get_text_config()
         linear = sum(rows * columns for rows, columns in self.linear_layers.values())
         every = sum(p.numel() for p in self.skeleton.parameters())
-        heads = text.num_attention_heads
+        heads = attention_heads(text)
         ends = text.vocab_size * text.hidden_size
+        experts, active = architecture.expert_parameters(self.skeleton)
         return ModelShape(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
-            intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            intermediate=widest(text, "intermediate_size") or 4 * text.hidden_size,
             vocabulary=text.vocab_size,
             heads=heads,
             q=heads * head_size(text),
             kv=key_value_heads(text) * head_size(text),
             largest_matrix=max(rows * columns for rows, columns in self.linear_layers.values()),
             linear_parameters=linear,
-            embedding_parameters=ends if text.tie_word_embeddings else 2 * ends,
+            embedding_parameters=ends if self._ties_embeddings else 2 * ends,
             other_parameters=every - linear,
+            expert_parameters=experts,
+            active_parameters=active,
         )
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -156,13 +185,17 @@ def check_settings(base: Base, settings: Settings) -> None:
         faults.append(
             f"QLORA_MAX_LENGTH={settings.max_length}: {base.name} reads at most {longest} tokens"
         )
-    if not base.linear_layers:
+    known = architecture.REFUSED.get(base.config.model_type)
+    if known:
+        faults.append(f"QLORA_BASE_MODEL={base.name}: {known}")
+    elif not base.linear_layers:
         faults.append(
             f"QLORA_BASE_MODEL={base.name}: it has no linear layers that NF4 and an adapter could "
             "be put on; name a model of another family, such as Llama, Mistral or Qwen"
         )
     elif settings.target_modules != (ALL_LINEAR,):
-        real = sorted({layer.rpartition(".")[2] for layer in base.linear_layers})
+        layers = architecture.adaptable_layers(base.skeleton)
+        real = sorted({layer.rpartition(".")[2] for layer in layers})
         wrong = [name for name in settings.target_modules if name not in real]
         if wrong:
             faults.append(
@@ -179,14 +212,15 @@ def _of_recipe(settings: Settings) -> str:
     return f" (of QLORA_RECIPE={settings.recipe})" if recipe else ""
 
 
+def target_modules(settings: Settings) -> tuple[str, ...] | None:
+    """The names of the layers that get an adapter; None for all."""
+    return None if settings.target_modules == (ALL_LINEAR,) else settings.target_modules
+
+
 def trainable_parameters(base: Base, settings: Settings) -> int:
     """Parameters of the adapter: r (in + out) for each layer it is on."""
-    everywhere = settings.target_modules == (ALL_LINEAR,)
-    return sum(
-        settings.lora_r * (rows + columns)
-        for name, (rows, columns) in base.linear_layers.items()
-        if everywhere or name.rpartition(".")[2] in settings.target_modules
-    )
+    chosen = architecture.chosen_layers(base.skeleton, target_modules(settings))
+    return sum(settings.lora_r * sum(base.linear_layers[name]) for name in chosen)
 
 
 def _first_words(error: Exception, most: int = 160) -> str:

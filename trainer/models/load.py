@@ -7,11 +7,11 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DoesNotFitError, SettingsError
-from trainer.models.base_model import Base
+from trainer.models.architecture import chosen_layers, model_class, peft_targets
+from trainer.models.base_model import Base, target_modules
 from trainer.models.nf4_cache import NF4Cache
 from trainer.models.nf4_stream import UnknownLayoutError, WeightLayout, quantise
 from trainer.models.weight_files import fetch_weights, open_shards
-from trainer.setting_checks import ALL_LINEAR
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def load_base(
         log.info("%s is read by transformers' own loader: %s", base.name, error)
         fetch_weights(base, settings)
         model = _load_unknown_layout(base, precision.dtype, on, why=error)
+        if base.is_quantised:
+            _compute_in(model, precision.dtype)
     model.config.use_cache = False
     # A base's own, with penalties or sampling, would show in every answer.
     model.generation_config = GenerationConfig()
@@ -96,9 +98,7 @@ def load_with_transformers(
     base: Base, dtype: "torch.dtype", device: "torch.device", *, quantised: bool = True
 ) -> Any:
     """The base as transformers itself loads it, from files on local disk."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
+    return model_class(base.config).from_pretrained(
         base.folder,
         quantization_config=_nf4_config(dtype) if quantised else None,
         dtype=dtype,
@@ -189,6 +189,18 @@ def _keep_as_quantised(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def _compute_in(model: Any, dtype: "torch.dtype") -> None:
+    """What was stored for another compute dtype, and what of it is not quantised, in ours."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.compute_dtype = module.weight.quant_state.dtype = dtype
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
 def _cache(
     base: Base, settings: Settings, dtype: "torch.dtype", device: "torch.device"
 ) -> NF4Cache | None:
@@ -213,13 +225,11 @@ def weight_layout(base: Base, dtype: "torch.dtype") -> WeightLayout:
     UnknownLayoutError."""
     import torch
     from bitsandbytes.nn import Linear4bit
-    from transformers import AutoModelForCausalLM
     from transformers.quantizers.auto import AutoHfQuantizer
 
     if base.is_quantised:
         raise UnknownLayoutError("its weights are quantised already")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(base.config, dtype=dtype, trust_remote_code=False)
+    model = base.empty(dtype)
     if model._get_dtype_plan(dtype):
         raise UnknownLayoutError("parts of it stay in float32")
     expected = {name: (t.dtype, tuple(t.shape)) for name, t in model.state_dict().items()}
@@ -242,14 +252,14 @@ def attach_adapter(model: Any, settings: Settings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(settings.seed)
-    everywhere = settings.target_modules == (ALL_LINEAR,)
+    chosen = chosen_layers(model, target_modules(settings))
     return get_peft_model(
         model,
         LoraConfig(
             r=settings.lora_r,
             lora_alpha=settings.lora_alpha,
             lora_dropout=settings.lora_dropout,
-            target_modules=ALL_LINEAR if everywhere else list(settings.target_modules),
+            target_modules=peft_targets(model, chosen),
             task_type="CAUSAL_LM",
         ),
     )

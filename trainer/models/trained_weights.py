@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.errors import SettingsError
+from trainer.models.checkpoint_names import CheckpointNames
 from trainer.models.load import weight_layout
 from trainer.models.nf4_stream import UnknownLayoutError, to_nf4_in_slices
 from trainer.runtime.nf4 import BLOCK_VALUES
@@ -74,11 +75,14 @@ class TrainedWeights:
                 f"{base.name}: the NF4 values it was trained with cannot be computed from its "
                 f"files ({error}); add --base-weights 16bit for its own, and try the answers"
             ) from error
+        self._names = CheckpointNames(base)
         self._dtype = dtype
 
     def matrix(self, name: str, weight_OI: "torch.Tensor") -> NF4Matrix | None:
-        """The tensor `name`, whose own values are `weight_OI`; None where it was not quantised."""
-        return NF4Matrix.of(weight_OI, self._dtype) if name in self._quantised else None
+        """The tensor `name` of the files, whose own values are `weight_OI`; None where it was not
+        quantised."""
+        loaded = {name, *self._names.loaded(name)}
+        return NF4Matrix.of(weight_OI, self._dtype) if loaded & self._quantised else None
 
     def round(self, values: "torch.Tensor") -> "torch.Tensor":
         """`values` of a tensor that was not quantised, in the compute dtype."""

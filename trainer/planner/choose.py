@@ -18,7 +18,9 @@ from trainer.planner.memory_plan import (
     host_bytes,
     peak_bytes,
     stock_peak_bytes,
+    stock_tokens_per_s,
     tokens_per_s,
+    weight_bytes,
 )
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
@@ -168,7 +170,14 @@ def _on_a_cpu(workload: Workload) -> Execution:
 
 
 def _does_not_fit(leanest_bytes: int, workload: Workload) -> DoesNotFitError:
-    device = workload.device
+    device, shape = workload.device, workload.shape
+    weights, experts = weight_bytes(shape), HALF * shape.expert_parameters
+    if experts and weights > device.free_bytes:
+        return DoesNotFitError(
+            f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the base's weights "
+            f"alone take {weights / GIB:.1f}, {experts / GIB:.1f} of them for experts, which stay "
+            "in 16 bits; use a smaller model, or one without experts"
+        )
     smaller = " or QLORA_BATCH_SIZE" if (workload.micro_batch or 1) > 1 else ""
     return DoesNotFitError(
         f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the leanest way "
@@ -244,13 +253,14 @@ def _has_graphs(device: Device) -> bool:
 
 
 def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:
+    shape, speed = workload.shape, speed_of(workload.device.name)
     if plan is None:
         tokens = blocks * workload.block_tokens
-        peak = stock_peak_bytes(workload.shape, trainable=workload.trainable, tokens=tokens)
+        peak = stock_peak_bytes(shape, trainable=workload.trainable, tokens=tokens)
+        rate = stock_tokens_per_s(shape, blocks, workload.block_tokens, speed)
     else:
-        peak = peak_bytes(workload.shape, plan, blocks, workload.block_tokens, workload.trainable)
-    speed = speed_of(workload.device.name)
-    rate = tokens_per_s(workload.shape, plan or MemoryPlan(0), blocks, workload.block_tokens, speed)
+        peak = peak_bytes(shape, plan, blocks, workload.block_tokens, workload.trainable)
+        rate = tokens_per_s(shape, plan, blocks, workload.block_tokens, speed)
     return Execution(blocks, plan, "", peak, rate)
 
 

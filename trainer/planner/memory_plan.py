@@ -5,7 +5,7 @@ the two, so that whoever changes what a layer saves is told to change it here.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.planner.gpus import Speed
@@ -18,6 +18,7 @@ ADAPTER = 2 * FULL + HALF + 2 + 8  # value, gradient, 16-bit copy, 8-bit states,
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
+STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
 
 # Checkpoints and run.json hold plans under these keys; the other fields' keys are their names.
 KEYS = {"stored_layers": "kept_layers", "offload_embeddings": "host_ends", "base_shards": "parts"}
@@ -134,13 +135,26 @@ def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     return moving + max(forward, attention_backward)
 
 
+def weight_bytes(shape: ModelShape) -> float:
+    """The base, held whole and packed."""
+    return shape.linear_parameters * NF4_BYTES + shape.other_parameters * HALF
+
+
 def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
     """The same for the stock path with every layer recomputed: one hidden state saved for each
     layer, one layer's working set, float32 logits."""
-    weights = shape.linear_parameters * NF4_BYTES + shape.other_parameters * HALF
+    weights = weight_bytes(shape)
     saved = shape.layers * shape.hidden * HALF
     working = HALF * (16 * shape.hidden + 4 * shape.intermediate) + FULL * shape.vocabulary
     return int(weights + trainable * (2 * FULL + 2) + tokens * (saved + working))
+
+
+def stock_tokens_per_s(shape: ModelShape, blocks: int, block_tokens: int, speed: Speed) -> float:
+    """The same mathematics by trl and bitsandbytes, every layer recomputed: STOCK_SHARE of the
+    engine's rate, with the experts that a token is sent to."""
+    linear = shape.linear_parameters + shape.active_parameters
+    whole = replace(shape, linear_parameters=linear)
+    return STOCK_SHARE * tokens_per_s(whole, MemoryPlan(0), blocks, block_tokens, speed)
 
 
 def tokens_per_s(

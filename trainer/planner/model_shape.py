@@ -9,7 +9,9 @@ class ModelShape:
     """The sizes of a model that decide memory and time; parameter counts are of the whole model.
 
     `q` and `kv` are the widths of the query and of the key, `largest_matrix` the values of the
-    largest quantised matrix, `embedding_parameters` those of embedding and head.
+    largest quantised matrix, `embedding_parameters` those of embedding and head. Experts that are
+    one tensor stay in 16 bits: `expert_parameters` are all of them, `active_parameters` those that
+    one token is sent to.
     """
 
     layers: int
@@ -23,19 +25,32 @@ class ModelShape:
     linear_parameters: int
     embedding_parameters: int
     other_parameters: int
+    expert_parameters: int = 0
+    active_parameters: int = 0
 
     @property
     def parameters(self) -> int:
         return self.linear_parameters + self.other_parameters
 
 
+def widest(config: Any, name: str) -> int | None:
+    """A size of a language model in transformers' words; where its layers differ, the largest."""
+    try:
+        sizes = [getattr(config, name, None)]
+    except RuntimeError:  # that it is another in each layer
+        sizes = [getattr(layer, name, None) for layer in config.per_layer_config]
+    return max((max(s) if isinstance(s, list | tuple) else s for s in sizes if s), default=None)
+
+
+def attention_heads(config: Any) -> int:
+    return widest(config, "num_attention_heads") or 1
+
+
 def head_size(config: Any) -> int:
-    """Values of one attention head; `config` is that of a language model in transformers' words."""
-    own: int | None = getattr(config, "head_dim", None)
-    return own or int(config.hidden_size // config.num_attention_heads)
+    """Values of one attention head."""
+    return widest(config, "head_dim") or int(config.hidden_size // attention_heads(config))
 
 
 def key_value_heads(config: Any) -> int:
     """Heads of keys and of values, which several heads of queries may share."""
-    own: int | None = getattr(config, "num_key_value_heads", None)
-    return own or int(config.num_attention_heads)
+    return widest(config, "num_key_value_heads") or attention_heads(config)

@@ -47,6 +47,8 @@ def training_arguments(setup: TrainingSetup, micro_batches_per_step: int) -> SFT
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
+        # The router is frozen; trl would train on what it adds for a router, and log it as loss.
+        router_aux_loss_coef=0.0,
         max_length=None,  # blocks are already cut
         dataset_kwargs={"skip_prepare_dataset": True},
     )

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
-from trainer.dataset.collate import collate, collate_for_engine, documents
+from trainer.dataset.collate import collate, collate_for_engine, documents, one_document_a_row
 from trainer.dataset.packing import Block
 from trainer.distributed.data_parallel import GradientAccumulator, MicroBatchSampler
 from trainer.engine.decoder import Engine
@@ -47,6 +47,7 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         self.accumulator = GradientAccumulator(settings.seed, setup.workers)
         self._warmup_ratio, self._scheduler = setup.schedule.warmup_ratio, settings.scheduler
         self._noise_alpha = settings.neftune_alpha
+        self.separate_documents = setup.separate_documents
         self.stop_requested = False
         """whether a signal came to any worker"""
         self.is_over = False
@@ -175,12 +176,14 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
         """Out of memory it is tried again with a leaner plan; the gradients of those before it are
         in the sum already, so nothing is counted twice."""
         if self.engine is None:
-            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-            return loss
+            total = torch.zeros((), device=self.args.device)
+            for part in self._parts(inputs):
+                total += super().training_step(model, part, num_items_in_batch)
+            return total
         random = random_state()
         while True:
             try:
-                loss = super().training_step(model, dict(inputs), num_items_in_batch)
+                loss: torch.Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
                 return loss
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -197,6 +200,13 @@ class EngineTrainer(SFTTrainer):  # type: ignore[misc]
             log.warning("out of GPU memory; going on with %s", plan)
             self.engine.change(plan)
             set_random_state(random)
+
+    def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        """The stock path's micro-batch, or its documents, each in a row of its own."""
+        if not self.separate_documents:
+            return [inputs]
+        names = ("input_ids", "labels", "position_ids")
+        return [{name: part[name] for name in names} for part in one_document_a_row(inputs)]
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         limit = self.args.max_grad_norm

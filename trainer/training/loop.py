@@ -10,6 +10,7 @@ import torch
 
 from trainer.distributed.failures import OtherFailed
 from trainer.errors import Interrupted, SettingsError, UnreachableError
+from trainer.models.probe import probe
 from trainer.monitoring.prometheus import Metrics
 from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
@@ -76,6 +77,7 @@ def train(
     fits. Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's
     push failed with.
     """
+    setup = replace(setup, separate_documents=_probe(setup))
     trainer = ResumableTrainer(setup)
     start = _shared_start(setup, checkpoints, trainer)
     begun = read_plan(start) if start is not None else None
@@ -92,6 +94,16 @@ def train(
     _run(trainer, callback, checkpoints, start)
     trainer.close()
     return _result(setup, trainer, callback)
+
+
+def _probe(setup: TrainingSetup) -> bool:
+    return probe(
+        setup.model,
+        setup.settings.base_model,
+        setup.blocks[0].input_ids,
+        setup.execution.plan,
+        setup.precision,
+    )
 
 
 def _run(

@@ -37,6 +37,8 @@ class TrainingSetup:
     """how many steps of how many blocks, and how fast"""
     execution: Execution
     """blocks of a micro-batch and, where our engine trains, how it spends memory"""
+    separate_documents: bool = False
+    """whether the stock path gives each document a row of its own: it would see the one before"""
     workers: Workers = field(default_factory=Workers)
     """with whom each optimizer step is shared"""
     frozen_base: WholeBase = field(default_factory=WholeBase)
