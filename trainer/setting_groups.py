@@ -77,8 +77,8 @@ class BaseSettings:
     )
     engine: str = option(
         "auto",
-        "`auto` trains and asks Llama, Mistral and Qwen models with the project's own fast engine, "
-        "`stock` all with transformers and peft alone",
+        "`auto` trains the families that it knows (Llama, Mistral, Qwen, Gemma, Phi, …) with the "
+        "project's own fast engine, `stock` all with transformers and peft alone",
         choices=("auto", "stock"),
     )
     sharding: str = neutral(

@@ -9,7 +9,7 @@ from trainer.engine.activations import Batch
 
 def test_gradients_of_one_tensor_are_summed_in_place() -> None:
     nothing: Any = None
-    batch = Batch(nothing, nothing, nothing, {}, drops=False, random=None)
+    batch = Batch(nothing, {}, {}, drops=False, random=None)
     first = torch.ones(2)
     batch.add((0, "A"), first)
     batch.add((0, "B"), torch.ones(3))

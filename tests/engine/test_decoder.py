@@ -30,7 +30,7 @@ def stock(model: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("targets", ["q_proj,v_proj", "all-linear"])
+@pytest.mark.parametrize("targets", ["o_proj,down_proj", "all-linear"])
 def test_loss_and_gradients_are_those_of_the_stock_stack(
     family: str, targets: str, tmp_path: Path
 ) -> None:

@@ -27,15 +27,15 @@ def test_joined_products_are_those_of_each_layer(
     )
     x = torch.randn(rows, 128)
     where = Documents(torch.tensor([0, rows], dtype=torch.int32), rows)
-    batch = Batch(where, x, x, adapter, drops=False, random=None)
-    together = (weights.layers[1].q, weights.layers[1].k, weights.layers[1].v)
+    batch = Batch(where, {}, adapter, drops=False, random=None)
+    together = weights.layers[1].qkv
     joined.join(together, adapter)
     for of in (weights, weights.without_adapter()):
         layer = of.layers[1]
-        together = layer.q, layer.k, layer.v
+        together = layer.qkv
         given = LinearInput(x, LayerActivations(x), batch)
         found, expected = (p.forward_together(together, given) for p in (joined, apart))
         for one, other in zip(found, expected, strict=True):
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
-        alone = joined.forward(layer.k, given), apart.forward(layer.k, given)
+        alone = joined.forward(layer.qkv[1], given), apart.forward(layer.qkv[1], given)
         assert torch.allclose(*alone, rtol=1e-5, atol=1e-5)

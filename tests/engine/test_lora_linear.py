@@ -19,7 +19,7 @@ def batch_of(linear: Linear, random: torch.Tensor | None = None) -> Batch:
     nothing: Any = None
     assert linear.lora is not None
     adapter = {linear.a_key: linear.lora.a.detach(), linear.b_key: linear.lora.b.detach()}
-    return Batch(nothing, nothing, nothing, adapter, drops=True, random=random)
+    return Batch(nothing, {}, adapter, drops=True, random=random)
 
 
 def truth(linear: Linear, lora: Lora, x: torch.Tensor, mask: Any) -> torch.Tensor:
@@ -33,7 +33,7 @@ def truth(linear: Linear, lora: Lora, x: torch.Tensor, mask: Any) -> torch.Tenso
 def linear(request: pytest.FixtureRequest, tmp_path: Path) -> Linear:
     """Qwen2's, for it has a bias."""
     dropout = getattr(request, "param", 0.0)
-    return DecoderWeights.of(tuned_model("qwen2", tmp_path, "q_proj", dropout)).layers[1].q
+    return DecoderWeights.of(tuned_model("qwen2", tmp_path, "q_proj", dropout)).layers[1].qkv[0]
 
 
 def noise(*shape: int) -> torch.Tensor:

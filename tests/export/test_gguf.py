@@ -25,7 +25,8 @@ from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 QUESTIONS = ["What does the Plover cost?", "How heavy is the Curlew?", "Who founded Hollin & Gale?"]
-FAMILIES = CONFIGS | {"llama": {"num_key_value_heads": 2}}
+FAMILIES = {name: CONFIGS[name] for name in ("mistral", "qwen2", "qwen3")}
+FAMILIES["llama"] = {"num_key_value_heads": 2}
 FAMILIES["llama-3"] = {"num_key_value_heads": 2, "rope_parameters": LLAMA_3}
 
 

@@ -14,9 +14,13 @@ pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpre
 
 @pytest.mark.parametrize("shape", ODD)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_rms_norm(shape: tuple[int, int], dtype: torch.dtype, noise: Any) -> None:
+@pytest.mark.parametrize("weighted", [None, torch.float32])
+def test_rms_norm(
+    shape: tuple[int, int], dtype: torch.dtype, weighted: torch.dtype | None, noise: Any
+) -> None:
+    """A weight in float32 is Gemma's, which has one added to it."""
     x, grad, residual = (noise(*shape, dtype=dtype) for _ in range(3))
-    weight = noise(shape[1], dtype=dtype)
+    weight = noise(shape[1], dtype=weighted or dtype)
     assert_near(rms_norm.fused(x, weight, 1e-5), rms_norm.reference(x, weight, 1e-5))
     for added in (None, residual):
         truth = rms_norm.reference_backward(grad, x, weight, 1e-5, added)

@@ -84,6 +84,7 @@ def test_a_plan_with_an_unknown_key_is_refused() -> None:
 # -- what a layer saves, in the engine and in the accounting ----------------------------------
 
 ADAPTED, RANK = "q_proj,v_proj", 4
+NORMED_HEADS = ("qwen3", "olmo2", "gemma3_text")
 SAVING = {
     "stored": MemoryPlan(3),
     "one stored": MemoryPlan(1),
@@ -98,7 +99,8 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A model of each family whose hidden state, queries, keys and intermediate state are of
     different widths, in 16 bits."""
     folder = tmp_path_factory.mktemp(request.param)
-    model = tuned_model(request.param, folder, ADAPTED, precision="fp16", head_dim=48)
+    adapted = "qkv_proj,o_proj" if request.param == "phi3" else ADAPTED
+    model = tuned_model(request.param, folder, adapted, precision="fp16", head_dim=48)
     return Small(request.param, model, Base(folder, request.param, "none").shape())
 
 
@@ -125,9 +127,9 @@ def test_what_the_engine_saves_is_what_is_counted(plan: str, small: Small) -> No
 
 def left_out_of_stored(small: Small) -> int:
     """Bytes for each token: A x of each adapter, less than a thousandth of a 7B's layer; q and k
-    before Qwen3's norms; on a CPU, where nothing is counted, attention's output once more."""
+    before their norms; on a CPU, where nothing is counted, attention's output once more."""
     adapters = RANK * len(ADAPTED.split(","))
-    before_norms = small.shape.q + small.shape.kv if small.family == "qwen3" else 0
+    before_norms = small.shape.q + small.shape.kv if small.family in NORMED_HEADS else 0
     return HALF * (adapters + before_norms + small.shape.q)
 
 

@@ -20,6 +20,7 @@ from trainer.kernels import (
     dequantise,
     dropout,
     embedding,
+    geglu,
     rms_norm,
     rope,
     swiglu,
@@ -61,6 +62,12 @@ KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
         rope,
         {"x": FP16, "cos": FP16, "sin": FP16, "stride": "i32", "heads": "i32", "half": "i32"},
         {"BACK": True, "HEADS": 32, "HALF": 64},
+    ),
+    "geglu._forward": (
+        geglu, {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}
+    ),
+    "geglu._backward": (
+        geglu, {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
     "swiglu._forward": (
         swiglu, {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}

@@ -24,11 +24,37 @@ ROW = 48
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
-CONFIGS = {
+UNDROPPED = {"attention_dropout": 0.0, "residual_dropout": 0.0}
+
+
+SPECIAL = {"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1}
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"num_key_value_heads": 2, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 2, "use_sliding_window": False},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 32, "use_sliding_window": False},
+    "smollm3": {"num_key_value_heads": 2, "no_rope_layers": [1, 0, 1], **SPECIAL},
+    "seed_oss": {"num_key_value_heads": 2, "head_dim": 32, **UNDROPPED},
+    "ministral3": {"num_key_value_heads": 2, "head_dim": 32},
+    "granite": {
+        "num_key_value_heads": 2,
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.1,
+        "logits_scaling": 4.0,
+    },
+    "phi3": {"num_key_value_heads": 2, **UNDROPPED, **SPECIAL},
+    "olmo2": {"num_key_value_heads": 2, **SPECIAL},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 32},
+    "gemma3_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 48,
+        "sliding_window": 64,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
 }
 
 

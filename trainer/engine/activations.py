@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trainer.engine.weights import LoraKey
+from trainer.engine.weights import LoraKey, Rotation
 from trainer.kernels.attention import Attended, Documents
 
 
@@ -31,8 +31,7 @@ class Batch:
     """What every layer of one micro-batch shares."""
 
     where: Documents
-    cos_MD: torch.Tensor
-    sin_MD: torch.Tensor
+    rotations: dict[str, Rotation]  # by the layers' `rope`
     adapter: Mapping[LoraKey, torch.Tensor]  # in the compute dtype
     drops: bool
     random: torch.Tensor | None  # int64 [1]: decides its dropout; None where torch draws it
@@ -55,10 +54,12 @@ class LayerActivations:
     q_MHD: torch.Tensor | None = None  # as attention saw it, rotated
     k_MKD: torch.Tensor | None = None
     v_MKD: torch.Tensor | None = None
-    unnormed: tuple[torch.Tensor, torch.Tensor] | None = None  # q and k before Qwen3's norms
+    unnormed: tuple[torch.Tensor, torch.Tensor] | None = None  # q and k before their norms
+    attention_out_MH: torch.Tensor | None = None  # what a norm behind attention is given
     middle_MH: torch.Tensor | None = None
     gate_MI: torch.Tensor | None = None
     up_MI: torch.Tensor | None = None
+    mlp_out_MH: torch.Tensor | None = None  # what a norm behind the feed-forward network is given
     masks: dict[int, torch.Tensor] = field(default_factory=dict)  # those that torch has drawn
     first_row: int = 0  # of the slice that goes through the feed-forward network
     lora_ax: dict[int, torch.Tensor] = field(default_factory=dict)  # A x of each adapter, [M, r]

@@ -1,25 +1,27 @@
 """One decoder layer: attention and feed-forward network, forward and backward."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from trainer.engine.activations import Batch, LayerActivations
-from trainer.engine.lora_linear import LinearInput, LinearPass
+from trainer.engine.feed_forward import FeedForward
+from trainer.engine.lora_linear import LinearInput
+from trainer.engine.residual_branch import ResidualBranch
 from trainer.engine.weights import Layer
-from trainer.kernels import Kernels
 from trainer.kernels.attention import Attention
-from trainer.planner.memory_plan import MemoryPlan
 
 
 @dataclass(frozen=True)
-class LayerPass:
+class LayerPass(ResidualBranch):
     """Both passes of a decoder layer, with what it is computed by."""
 
-    linear: LinearPass
-    kernels: Kernels
     attention: Attention
-    plan: MemoryPlan
+
+    @cached_property
+    def mlp(self) -> FeedForward:
+        return FeedForward(self.linear, self.kernels, self.plan)
 
     def forward(
         self, layer: Layer, x: torch.Tensor, batch: Batch, *, store: bool
@@ -28,12 +30,10 @@ class LayerPass:
         otherwise what it is computed again from."""
         saved = LayerActivations(x)
         self._attend(layer, saved, batch)
-        if not store:
-            saved.q_MHD = saved.k_MKD = saved.v_MKD = saved.unnormed = None
-        out, gate, up = self._mlp(layer, saved, batch, store=store)
         if store:
-            saved.gate_MI, saved.up_MI = gate, up
-            return out, saved
+            return self.mlp.forward_stored(layer, saved, batch), saved
+        saved.q_MHD = saved.k_MKD = saved.v_MKD = saved.unnormed = saved.attention_out_MH = None
+        out = self.mlp.forward_sliced(layer, saved, batch)
         attended = saved.attended if self.plan.keep_attention else None
         return out, LayerActivations(x, attended)
 
@@ -51,49 +51,49 @@ class LayerPass:
         assert x is not None
         if saved.middle_MH is None:
             self._attend(layer, saved, batch)
-        grad = self._mlp_backward(layer, grad, saved, batch)
+        grad = self.mlp.backward(layer, grad, saved, batch)
         grads = self._attention_backward(layer, grad, saved, batch)
-        h = self.kernels.rms_norm(x, layer.attention_norm, layer.epsilon)
-        given, total = LinearInput(h, saved, batch), None
-        for linear, grad_y in zip((layer.q, layer.k, layer.v), grads, strict=True):
-            flat = grad_y.reshape(len(x), -1)
-            if lowest:
-                self.linear.adapter_backward(linear, flat, given)
-            else:
-                total = self.linear.backward(linear, flat, given, into=total)
+        given = LinearInput(self.normed(layer.attention_norm, x, layer), saved, batch)
+        flat = [grad_y.reshape(len(x), -1) for grad_y in grads]
+        del grads
+        total = self.linear.backward_of(layer.qkv, flat, given, lowest=lowest)
         if total is None:
             return grad
-        out_x: torch.Tensor = self.kernels.rms_norm_backward(
-            total, x, layer.attention_norm, layer.epsilon, grad
-        )
-        return out_x
-
-    # -- attention ------------------------------------------------------------------------
+        return self.norm_backward(layer.attention_norm, total, x, layer, grad)
 
     def _attend(self, layer: Layer, saved: LayerActivations, batch: Batch) -> None:
         """From the layer's input to the middle of its residual stream, all of it in `saved`."""
         x = saved.x_MH
         assert x is not None
-        given = LinearInput(
-            self.kernels.rms_norm(x, layer.attention_norm, layer.epsilon), saved, batch
-        )
+        given = LinearInput(self.normed(layer.attention_norm, x, layer), saved, batch)
         q, k, v = (
-            y.view(len(x), -1, layer.head_size)
-            for y in self.linear.forward_together((layer.q, layer.k, layer.v), given)
+            product.view(len(x), -1, layer.head_size)
+            for product in self.linear.forward_of(layer.qkv, layer.qkv_widths, given)
         )
         del given
         if layer.q_norm is not None and layer.k_norm is not None:
             saved.unnormed = q, k
             q, k = (self._head_norm(n, w, layer) for n, w in ((q, layer.q_norm), (k, layer.k_norm)))
-        saved.q_MHD, saved.k_MKD, saved.v_MKD = (
-            self.kernels.rope(q, batch.cos_MD, batch.sin_MD),
-            self.kernels.rope(k, batch.cos_MD, batch.sin_MD),
-            v,
-        )
+        saved.q_MHD, saved.k_MKD, saved.v_MKD = self._rotated(layer, q, k, batch, back=False), k, v
         if saved.attended is None:
             saved.attended = self.attention.forward(q, k, v, batch.where)
         attended = saved.attended.out_MHD.reshape(len(x), -1)
-        saved.middle_MH = self.linear.forward(layer.o, LinearInput(attended, saved, batch)).add_(x)
+        made = self.linear.forward(layer.o, LinearInput(attended, saved, batch))
+        if layer.attention_post_norm is not None:
+            saved.attention_out_MH = made
+        saved.middle_MH = self.joined(layer.attention_post_norm, made, x, layer)
+
+    def _rotated(
+        self, layer: Layer, q_MHD: torch.Tensor, k_MKD: torch.Tensor, batch: Batch, *, back: bool
+    ) -> torch.Tensor:
+        """Both in place, q scaled; `back` is the gradient."""
+        if layer.query_scale != 1:
+            q_MHD.mul_(layer.query_scale)
+        if layer.rope is not None:
+            cos, sin = batch.rotations[layer.rope]
+            self.kernels.rope(q_MHD, cos, sin, back=back)
+            self.kernels.rope(k_MKD, cos, sin, back=back)
+        return q_MHD
 
     def _attention_backward(
         self, layer: Layer, grad: torch.Tensor, saved: LayerActivations, batch: Batch
@@ -103,6 +103,8 @@ class LayerPass:
         assert attended is not None and saved.q_MHD is not None
         assert saved.k_MKD is not None and saved.v_MKD is not None
         out = attended.out_MHD.reshape(len(grad), -1)
+        grad = self.branch_gradient(layer.attention_post_norm, grad, saved.attention_out_MH, layer)
+        saved.attention_out_MH = None
         grad_out = self.linear.backward(layer.o, grad, LinearInput(out, saved, batch))
         grads = self.attention.backward(
             grad_out.view(attended.out_MHD.shape),
@@ -112,8 +114,8 @@ class LayerPass:
         saved.attended = saved.q_MHD = saved.k_MKD = saved.v_MKD = None
         grad_q, grad_k, grad_v = grads
         del grads
-        grad_q = self.kernels.rope(grad_q.contiguous(), batch.cos_MD, batch.sin_MD, back=True)
-        grad_k = self.kernels.rope(grad_k.contiguous(), batch.cos_MD, batch.sin_MD, back=True)
+        grad_q, grad_k = grad_q.contiguous(), grad_k.contiguous()
+        self._rotated(layer, grad_q, grad_k, batch, back=True)
         if saved.unnormed is not None:
             assert layer.q_norm is not None and layer.k_norm is not None
             q, k = saved.unnormed
@@ -122,88 +124,14 @@ class LayerPass:
         return grad_q, grad_k, grad_v
 
     def _head_norm(self, x_MHD: torch.Tensor, weight: torch.Tensor, layer: Layer) -> torch.Tensor:
-        flat = x_MHD.reshape(-1, layer.head_size)
+        """Over each head, or over all of them: as wide as its weight."""
+        flat = x_MHD.reshape(-1, len(weight))
         normed: torch.Tensor = self.kernels.rms_norm(flat, weight, layer.epsilon)
         return normed.view(x_MHD.shape)
 
     def _head_norm_backward(
         self, grad_MHD: torch.Tensor, x_MHD: torch.Tensor, weight: torch.Tensor, layer: Layer
     ) -> torch.Tensor:
-        flat, x = grad_MHD.reshape(-1, layer.head_size), x_MHD.reshape(-1, layer.head_size)
+        flat, x = grad_MHD.reshape(-1, len(weight)), x_MHD.reshape(-1, len(weight))
         grad: torch.Tensor = self.kernels.rms_norm_backward(flat, x, weight, layer.epsilon)
         return grad.view(x_MHD.shape)
-
-    # -- feed-forward network -------------------------------------------------------------
-
-    def _mlp(
-        self, layer: Layer, saved: LayerActivations, batch: Batch, *, store: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        x = saved.middle_MH
-        assert x is not None
-        out = torch.empty_like(x)
-        if store:
-            gate, up = self._gate_up(layer, x, saved, batch)
-            act = LinearInput(self.kernels.swiglu(gate, up), saved, batch)
-            return self.linear.forward(layer.down, act).add_(x), gate, up
-        for rows in slices(len(x), self.plan.mlp_rows):
-            saved.first_row = rows.start
-            act = LinearInput(
-                self.kernels.swiglu(*self._gate_up(layer, x[rows], saved, batch)), saved, batch
-            )
-            torch.add(self.linear.forward(layer.down, act), x[rows], out=out[rows])
-        return out, None, None
-
-    def _gate_up(
-        self, layer: Layer, x: torch.Tensor, saved: LayerActivations, batch: Batch
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        given = LinearInput(self.kernels.rms_norm(x, layer.mlp_norm, layer.epsilon), saved, batch)
-        return self.linear.forward(layer.gate, given), self.linear.forward(layer.up, given)
-
-    def _mlp_backward(
-        self, layer: Layer, grad: torch.Tensor, saved: LayerActivations, batch: Batch
-    ) -> torch.Tensor:
-        """Gradient at the middle of the residual stream."""
-        x = saved.middle_MH
-        assert x is not None
-        saved.middle_MH = None
-        if saved.gate_MI is not None and saved.up_MI is not None:
-            gate, up = saved.gate_MI, saved.up_MI
-            saved.gate_MI = saved.up_MI = None
-            return self._mlp_rows_backward(layer, grad, x, (gate, up), saved, batch)
-        out = torch.empty_like(x)
-        for rows in slices(len(x), self.plan.mlp_rows):
-            saved.first_row = rows.start
-            gate_up = self._gate_up(layer, x[rows], saved, batch)
-            out[rows] = self._mlp_rows_backward(layer, grad[rows], x[rows], gate_up, saved, batch)
-        saved.first_row = 0
-        return out
-
-    def _mlp_rows_backward(
-        self,
-        layer: Layer,
-        grad: torch.Tensor,
-        x: torch.Tensor,
-        gate_up: tuple[torch.Tensor, torch.Tensor],
-        saved: LayerActivations,
-        batch: Batch,
-    ) -> torch.Tensor:
-        """The same for some rows; `gate_up` are overwritten."""
-        act = self.kernels.swiglu(*gate_up) if layer.down.lora is not None else None
-        grad_act = self.linear.backward(layer.down, grad, LinearInput(act, saved, batch))
-        del act
-        grad_gate, grad_up = self.kernels.swiglu_backward(grad_act, *gate_up)
-        del grad_act, gate_up
-        adapted = layer.gate.lora is not None or layer.up.lora is not None
-        h = self.kernels.rms_norm(x, layer.mlp_norm, layer.epsilon) if adapted else None
-        given = LinearInput(h, saved, batch)
-        total = self.linear.backward(layer.gate, grad_gate, given)
-        del grad_gate
-        total = self.linear.backward(layer.up, grad_up, given, into=total)
-        out_x: torch.Tensor = self.kernels.rms_norm_backward(
-            total, x, layer.mlp_norm, layer.epsilon, grad
-        )
-        return out_x
-
-
-def slices(rows: int, most: int) -> list[slice]:
-    return [slice(first, min(first + most, rows)) for first in range(0, rows, most)]

@@ -54,9 +54,15 @@ class DecoderPasses:
         self._linear = LinearPass(
             weights.linears(), self._k, self._dtype, self._device, backend.fused_rows
         )
-        self._layer = LayerPass(self._linear, self._k, backend.attention, plan)
+        self._layer = LayerPass(self._linear, self._k, plan, backend.attention)
         self._head = LmHead(
-            weights.head, weights.norm, weights.epsilon, self._k, self._device, plan.logit_rows
+            weights.head,
+            weights.norm,
+            weights.epsilon,
+            self._k,
+            self._device,
+            plan.logit_rows,
+            weights.logit_scale,
         )
         self._offload = CpuOffload(self._device) if plan.offload else None
         self.graphs = GraphCache(self, backend.row_tokens, self._device) if plan.graph else None
@@ -68,7 +74,7 @@ class DecoderPasses:
         """
         try:
             for layer in self._weights.layers[: self.plan.unpacked_layers]:
-                together = (layer.q, layer.k, layer.v) if adapter is not None else ()
+                together = layer.qkv if adapter is not None else ()
                 if adapter is not None:
                     self._linear.join(together, adapter)
                 for linear in layer.linears():
@@ -149,7 +155,8 @@ class DecoderPasses:
     def _embedded(self, inputs: Inputs) -> torch.Tensor:
         ids, table = inputs.input_ids_BT.flatten(), self._weights.embedding.data
         x_MH: torch.Tensor = self._k.embedding(ids, table, self._dtype)
-        return x_MH
+        scale = self._weights.embedding_scale
+        return x_MH if scale == 1 else x_MH.mul_(scale)
 
     def _batch(
         self,
@@ -159,10 +166,10 @@ class DecoderPasses:
         adapter: Mapping[LoraKey, torch.Tensor] | None = None,
     ) -> Batch:
         like = torch.empty(0, dtype=self._dtype, device=self._device)
-        cos, sin = self._weights.rotary(like, inputs.position_ids_BT.reshape(1, -1))
+        rotations = self._weights.rotations(like, inputs.position_ids_BT)
         # On a CPU that computes nothing again torch draws the masks, as it does for the stock path.
         stores_all = self.plan.stored_layers == len(self._weights.layers)
         draws = self._device.type == "cpu" and stores_all
         random = torch.randint(2**31, (1,), device=self._device) if drops and not draws else None
         given = self._adapter.copies(self._dtype) if adapter is None else adapter
-        return Batch(inputs.where, cos[0], sin[0], given, drops, random)
+        return Batch(inputs.where, rotations, given, drops, random)

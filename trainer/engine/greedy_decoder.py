@@ -35,15 +35,15 @@ def why_not(model: Any) -> str | None:
         return reason
     if base.device.type == "cuda" and base.dtype == torch.float32:
         return "a GPU's attention kernels take 16 bits"
-    if any(layer._forward_pre_hooks for layer in base.model.layers):
+    if any(layer._forward_pre_hooks for layer in base.get_decoder().layers):
         return "its layers are gathered when they are called"
-    if any("forward" in vars(module) for module in base.model.layers.modules()):
+    if any("forward" in vars(module) for module in base.get_decoder().layers.modules()):
         return "its layers compute in another way"
     ends = base.get_input_embeddings(), base.get_output_embeddings()
     if [type(module) for module in ends] != [torch.nn.Embedding, torch.nn.Linear]:
         return "its adapter is on more than the layers"
     adapted = {m for m in model.modules() if isinstance(m, BaseTunerLayer)}
-    if adapted - set(base.model.layers.modules()):
+    if adapted - set(base.get_decoder().layers.modules()):
         return "its adapter is on more than the layers"
     plain = all(type(m) is Linear4bit and _is_plain(m) for m in adapted)
     if not plain or (not adapted and model is not base):
@@ -162,9 +162,9 @@ class GreedyDecoder:
         needs = DecodingNeeds.of(
             layers=len(self._weights.layers),
             hidden=head.shape[1],
-            intermediate=first.gate.weight.shape[0],
+            intermediate=first.down.weight.shape[1],
             vocabulary=head.shape[0],
-            kv=first.k.weight.shape[0],
+            kv=first.qkv_widths[1],
             layer_parameters=sum(math.prod(linear.weight.shape) for linear in first.linears()),
             row_tokens=length,
             value_bytes=self._dtype.itemsize,

@@ -38,7 +38,7 @@ class KeyValueCache:
     ) -> None:
         self.rows, self.length = rows, length
         layer = weights.layers[0]
-        heads = layer.k.weight.shape[0] // layer.head_size
+        heads = layer.qkv_widths[1] // layer.head_size
         shape = (len(weights.layers), 2, rows, length, heads, layer.head_size)
         self._all = torch.zeros(shape, dtype=dtype, device=device)
 

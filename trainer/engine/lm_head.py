@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.engine.decoder_layer import slices
+from trainer.engine.feed_forward import slices
 from trainer.kernels import Kernels
 from trainer.labels import IGNORED
 
@@ -19,6 +19,8 @@ class LmHead:
     kernels: Kernels
     device: torch.device
     rows: int
+    scale: float = 1.0
+    """of the logits"""
 
     def loss(
         self, x_MH: torch.Tensor, labels_BT: torch.Tensor
@@ -35,7 +37,7 @@ class LmHead:
         """Of the token after each, [M, V]."""
         normed = self.kernels.rms_norm(x_MH, self.norm, self.epsilon)
         logits: torch.Tensor = normed @ self.weight.to(self.device, non_blocking=True).t()
-        return logits
+        return logits if self.scale == 1 else logits.mul_(self.scale)
 
     def backward(
         self, grad_MH: torch.Tensor, x_MH: torch.Tensor, grad_loss: torch.Tensor
@@ -55,9 +57,13 @@ class LmHead:
         for rows in slices(len(x_MH), self.rows):
             normed = self.kernels.rms_norm(x_MH[rows], self.norm, self.epsilon)
             logits = normed @ head.t()
+            if self.scale != 1:
+                logits.mul_(self.scale)
             loss, grad_logits = self.kernels.cross_entropy(logits, target_M[rows])
             torch.mm(grad_logits, head, out=grad_MH[rows])
             losses.append(loss.sum())
+        if self.scale != 1:
+            grad_MH.mul_(self.scale)
         return torch.stack(losses).sum(), grad_MH
 
 

@@ -128,6 +128,37 @@ class LinearPass:
         weight = self._matrix(linear)
         return x @ weight.t() if linear.bias is None else torch.addmm(linear.bias, x, weight.t())
 
+    def forward_of(
+        self, linears: Sequence[Linear], widths: Sequence[int], given: LinearInput
+    ) -> list[torch.Tensor]:
+        """Products of so many columns, of a linear layer each or all of one."""
+        made = self.forward_together(linears, given)
+        if len(made) == len(widths):
+            return made
+        return [part.contiguous() for part in made[0].split(list(widths), dim=1)]
+
+    def backward_of(
+        self,
+        linears: Sequence[Linear],
+        grads: Sequence[torch.Tensor],
+        given: LinearInput,
+        *,
+        lowest: bool = False,
+    ) -> torch.Tensor | None:
+        """Gradient of x [M, in] from those of `forward_of`'s products; with `lowest` nobody needs
+        it, and only the adapters get theirs."""
+        total = None
+        for linear, grad in zip(
+            linears,
+            grads if len(linears) == len(grads) else [torch.cat(list(grads), 1)],
+            strict=True,
+        ):
+            if lowest:
+                self.adapter_backward(linear, grad, given)
+            else:
+                total = self.backward(linear, grad, given, into=total)
+        return total
+
     def _matrix(self, linear: Linear) -> torch.Tensor:
         """W [out, in], in a buffer that the next call overwrites."""
         unpacked = self._unpacked.get(linear.number)

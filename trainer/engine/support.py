@@ -2,31 +2,34 @@
 
 from typing import Any
 
+from trainer.engine.families import FAMILIES, class_of
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
 
-# By class, for configs of other names are loaded as one of these too.
-FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+# Shares of values that transformers drops in training, by their names in configs.
+DROPOUTS = ("attention_dropout", "residual_dropout", "resid_pdrop", "embd_pdrop")
+CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 
 
 def why_not(config: Any, longest: int = 0) -> str | None:
     """Why this engine cannot train a model of this config on blocks of `longest` tokens; None where
     it can."""
-    made = _class_of(config)
+    made = class_of(config)
     if made not in FAMILIES:
-        return f"{config.model_type} is {made or 'of another kind'}, none of {', '.join(FAMILIES)}"
-    if config.hidden_act != "silu":
-        return f"its activation is {config.hidden_act}, not silu"
-    if getattr(config, "attention_dropout", 0):
-        return f"its attention has a dropout of {config.attention_dropout}"
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope not in ROPE_TYPES:
-        return f"its position embedding is of type {rope}"
-    window = getattr(config, "sliding_window", None)
-    if window and window < longest and getattr(config, "use_sliding_window", True):
-        return f"it attends in a window of {window} tokens"
-    return _why_not_quantised(config)
+        return f"{config.model_type} is {made or 'of another kind'}, not one of its families"
+    text = config.get_text_config()
+    activation = getattr(text, "hidden_activation", None) or text.hidden_act
+    if activation != FAMILIES[made].activation:
+        return f"its activation is {activation}, not {FAMILIES[made].activation}"
+    dropout = next((getattr(text, name) for name in DROPOUTS if getattr(text, name, 0)), 0)
+    if dropout:
+        return f"it has a dropout of {dropout} of its own"
+    if any(getattr(text, name, None) for name in CAPS):
+        return "it caps its logits"
+    if getattr(text, "use_bidirectional_attention", False):
+        return "its attention looks ahead"
+    return _why_not_positions(text, longest) or _why_not_quantised(config)
 
 
 def why_stock(settings: Settings, config: Any, precision: Precision, device: Device) -> str | None:
@@ -35,14 +38,25 @@ def why_stock(settings: Settings, config: Any, precision: Precision, device: Dev
         return "it was switched off"
     if device.kind == "cuda" and precision.name == "fp32":
         return "a GPU's attention kernels take 16 bits"
+    if settings.neftune_alpha and getattr(config, "embedding_multiplier", 1) != 1:
+        return "it multiplies its embeddings, and NEFTune's noise with them"
     return why_not(config, settings.max_length)
 
 
-def _class_of(config: Any) -> str | None:
-    from transformers import AutoModelForCausalLM
-
-    known = type(config) in AutoModelForCausalLM._model_mapping
-    return AutoModelForCausalLM._model_mapping[type(config)].__name__ if known else None
+def _why_not_positions(text: Any, longest: int) -> str | None:
+    ropes = getattr(text, "rope_parameters", None) or {}
+    for rope in ropes.values() if all(isinstance(r, dict) for r in ropes.values()) else [ropes]:
+        kind = rope.get("rope_type", "default")
+        if kind not in ROPE_TYPES:
+            return f"its position embedding is of type {kind}"
+        if rope.get("partial_rotary_factor", 1) != 1:
+            return "its position embedding rotates a part of each head"
+        if rope.get("llama_4_scaling_beta") and longest > rope["original_max_position_embeddings"]:
+            return f"it scales attention beyond {rope['original_max_position_embeddings']} tokens"
+    window = getattr(text, "sliding_window", None)
+    if window and window < longest and getattr(text, "use_sliding_window", True):
+        return f"it attends in a window of {window} tokens"
+    return None
 
 
 def _why_not_quantised(config: Any) -> str | None:
@@ -50,12 +64,10 @@ def _why_not_quantised(config: Any) -> str | None:
     stored = getattr(config, "quantization_config", None)
     if stored is None:
         return None
-    as_dict = stored if isinstance(stored, dict) else stored.to_dict()
-    if (as_dict.get("bnb_4bit_quant_type"), as_dict.get("bnb_4bit_use_double_quant")) != (
-        "nf4",
-        True,
-    ):
+    found = stored if isinstance(stored, dict) else stored.to_dict()
+    kind = found.get("bnb_4bit_quant_type"), found.get("bnb_4bit_use_double_quant")
+    if kind != ("nf4", True):
         return "its weights are not stored as NF4 with double quantisation"
-    if set(as_dict.get("llm_int8_skip_modules") or ()) - {"lm_head"}:
+    if set(found.get("llm_int8_skip_modules") or ()) - {"lm_head"}:
         return "some of its layers are stored in 16 bits"
     return None

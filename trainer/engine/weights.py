@@ -1,16 +1,21 @@
 """The tensors of a decoder, taken out of a peft model: linear layers with adapters, layers."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from trainer.engine.families import FAMILIES, Family
 from trainer.kernels.dequantise import Nf4
-from trainer.planner.model_shape import head_size
+from trainer.planner.model_shape import attention_heads, head_size, key_value_heads
 
 LoraKey = tuple[int, str]
 """Names one tensor of the adapter: the number of its linear layer, "A" or "B"."""
+
+Rotation = tuple[torch.Tensor, torch.Tensor]
+"""cos and sin of the positions, [M, D] each."""
 
 
 @dataclass(frozen=True)
@@ -63,33 +68,37 @@ class Linear:
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer; Qwen3 alone has norms on the heads of q and k."""
+    """One decoder layer. A norm that its family does not have is None."""
 
-    attention_norm: torch.Tensor
-    q: Linear
-    k: Linear
-    v: Linear
+    attention_norm: torch.Tensor | None
+    qkv: tuple[Linear, ...]  # one of them where it gives all three
     o: Linear
-    mlp_norm: torch.Tensor
-    gate: Linear
-    up: Linear
+    attention_post_norm: torch.Tensor | None
+    mlp_norm: torch.Tensor | None
+    gate_up: tuple[Linear, ...]  # one of them where it gives both
     down: Linear
-    q_norm: torch.Tensor | None
+    mlp_post_norm: torch.Tensor | None
+    q_norm: torch.Tensor | None  # over a head, or over all of them
     k_norm: torch.Tensor | None
     epsilon: float
     head_size: int
+    qkv_widths: tuple[int, int, int]
+    activation: str
+    rope: str | None  # which of the rotations of `Batch`; None where it rotates nothing
+    query_scale: float  # beside the usual one, of the root of the head's size
+    residual_scale: float  # of what attention and feed-forward network add
 
     def linears(self) -> tuple[Linear, ...]:
-        return self.q, self.k, self.v, self.o, self.gate, self.up, self.down
+        return *self.qkv, self.o, *self.gate_up, self.down
 
     def without_adapter(self) -> "Layer":
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        bare: dict[str, Any] = {
-            name: replace(value, lora=None)
-            for name, value in own.items()
-            if isinstance(value, Linear)
-        }
-        return replace(self, **bare)
+        """The same with the frozen layers alone."""
+        qkv, gate_up = (
+            tuple(replace(linear, lora=None) for linear in linears)
+            for linears in (self.qkv, self.gate_up)
+        )
+        o, down = (replace(linear, lora=None) for linear in (self.o, self.down))
+        return replace(self, qkv=qkv, o=o, gate_up=gate_up, down=down)
 
 
 @dataclass(frozen=True)
@@ -97,23 +106,30 @@ class DecoderWeights:
     """All of a decoder. `embedding` [V, H] and `head` [V, H] may be one tensor."""
 
     embedding: torch.nn.Parameter
+    embedding_scale: float
     layers: tuple[Layer, ...]
     norm: torch.Tensor
     epsilon: float
     head: torch.nn.Parameter
+    logit_scale: float
     rotary: Any  # transformers' module: cos and sin of positions
 
     @classmethod
     def of(cls, model: Any) -> "DecoderWeights":
         """Of a decoder of a known family, bare or inside a PeftModel."""
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        decoder, text = base.get_decoder(), base.config.get_text_config()
+        family = FAMILIES[type(base).__name__]
+        embedding = base.get_input_embeddings()
         return cls(
-            embedding=base.get_input_embeddings().weight,
-            layers=tuple(_layers(base)),
-            norm=base.model.norm.weight,
-            epsilon=base.model.norm.variance_epsilon,
+            embedding=embedding.weight,
+            embedding_scale=_embedding_scale(embedding, decoder),
+            layers=tuple(_layers(decoder, text, family)),
+            norm=_norm_weight(decoder.norm, family),
+            epsilon=_epsilon(decoder.norm),
             head=base.get_output_embeddings().weight,
-            rotary=base.model.rotary_emb,
+            logit_scale=1 / text.logits_scaling if family.divides_logits else 1.0,
+            rotary=decoder.rotary_emb,
         )
 
     def without_adapter(self) -> "DecoderWeights":
@@ -122,25 +138,89 @@ class DecoderWeights:
     def linears(self) -> list[Linear]:
         return [linear for layer in self.layers for linear in layer.linears()]
 
+    def rotations(self, like: torch.Tensor, positions_BT: torch.Tensor) -> dict[str, Rotation]:
+        """cos and sin [M, D] for each kind of layer that rotates, in the dtype of `like`."""
+        row = positions_BT.reshape(1, -1)
+        found = {}
+        for kind in {layer.rope for layer in self.layers} - {None}:
+            assert kind is not None
+            cos, sin = self.rotary(like, row, *([kind] if kind else []))
+            found[kind] = cos[0], sin[0]
+        return found
 
-def _layers(base: Any) -> Iterator[Layer]:
-    for number, module in enumerate(base.model.layers):
+
+Names = tuple[str, ...]
+APART: tuple[Names, Names] = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+FUSED: tuple[Names, Names] = (("qkv_proj",), ("gate_up_proj",))
+
+
+def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
+    head = head_size(text)
+    q, kv = attention_heads(text) * head, key_value_heads(text) * head
+    for number, module in enumerate(decoder.layers):
         attention, mlp = module.self_attn, module.mlp
-        modules = (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-        )  # fmt: skip
-        q, k, v, o, gate, up, down = (
-            Linear.of(m, number * len(modules) + i) for i, m in enumerate(modules)
+        into, middle = FUSED if family.fused else APART
+        modules = [getattr(attention, n) for n in (*into, "o_proj")]
+        modules += [getattr(mlp, n) for n in (*middle, "down_proj")]
+        linears = [Linear.of(m, number * len(modules) + i) for i, m in enumerate(modules)]
+        norms = [
+            None if name is None else _norm_weight(getattr(module, name), family)
+            for name in (
+                family.attention_norm,
+                family.attention_post_norm,
+                family.mlp_norm,
+                family.mlp_post_norm,
+            )
+        ]
+        q_norm, k_norm = (
+            _norm_weight(getattr(attention, name), family) if hasattr(attention, name) else None
+            for name in ("q_norm", "k_norm")
         )
-        q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
         yield Layer(
-            attention_norm=module.input_layernorm.weight,
-            q=q, k=k, v=v, o=o,
-            mlp_norm=module.post_attention_layernorm.weight,
-            gate=gate, up=up, down=down,
-            q_norm=None if q_norm is None else q_norm.weight,
-            k_norm=None if k_norm is None else k_norm.weight,
-            epsilon=module.input_layernorm.variance_epsilon,
-            head_size=head_size(base.config),
-        )  # fmt: skip
+            attention_norm=norms[0],
+            qkv=tuple(linears[: len(into)]),
+            o=linears[len(into)],
+            attention_post_norm=norms[1],
+            mlp_norm=norms[2],
+            gate_up=tuple(linears[len(into) + 1 : -1]),
+            down=linears[-1],
+            mlp_post_norm=norms[3],
+            q_norm=q_norm,
+            k_norm=k_norm,
+            epsilon=_epsilon(decoder.norm),
+            head_size=head,
+            qkv_widths=(q, kv, kv),
+            activation=family.activation,
+            rope=_rope(attention, decoder.rotary_emb),
+            query_scale=_exact(attention.scaling * head**0.5),
+            residual_scale=getattr(module, "residual_multiplier", 1.0),
+        )
+
+
+def _exact(scale: float) -> float:
+    """1 where it is that but for rounding: then nothing is multiplied."""
+    return 1.0 if math.isclose(scale, 1) else scale
+
+
+def _rope(attention: Any, rotary: Any) -> str | None:
+    """By the layer's type, where there is a table for each of them."""
+    if not getattr(attention, "use_rope", True):
+        return None
+    return str(attention.layer_type) if hasattr(rotary, "layer_types") else ""
+
+
+def _norm_weight(norm: Any, family: Family) -> torch.Tensor:
+    weight: torch.Tensor = norm.weight
+    return weight.float() + family.norm_offset if family.norm_offset else weight
+
+
+def _epsilon(norm: Any) -> float:
+    return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
+
+
+def _embedding_scale(embedding: Any, decoder: Any) -> float:
+    """As it is rounded to the table's dtype: Gemma's is a buffer, Granite's a number."""
+    scale: Any = getattr(embedding, "embed_scale", None)
+    if isinstance(scale, torch.Tensor):
+        return float(scale.to(embedding.weight.dtype))
+    return float(scale or getattr(decoder, "embedding_multiplier", 1.0))

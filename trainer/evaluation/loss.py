@@ -7,6 +7,7 @@ import numpy as np
 
 from trainer.dataset.collate import one_document_a_row
 from trainer.dataset.packing import Block
+from trainer.engine.families import FAMILIES, class_of
 from trainer.engine.support import why_not
 from trainer.inference.precision import compute_precision
 from trainer.labels import IGNORED
@@ -79,6 +80,12 @@ def _numbers(batch: dict[str, Any]) -> Any:
     return torch.arange(shape.numel(), device=batch["labels"].device).view(shape)
 
 
+def _ends_with_its_head(config: Any) -> bool:
+    """Whether the logits are the head's, neither scaled nor capped."""
+    family = FAMILIES.get(class_of(config) or "")
+    return family is not None and not family.divides_logits and why_not(config) is None
+
+
 def _logits(model: Any, inputs: dict[str, Any], at: Any) -> Iterator[Any]:
     """[LOGIT_ROWS, V] of the tokens `at` of all rows, part by part.
 
@@ -86,7 +93,7 @@ def _logits(model: Any, inputs: dict[str, Any], at: Any) -> Iterator[Any]:
     one block of 32,768 tokens they would take 4 GiB. Others may scale or cap theirs.
     """
     base = model.get_base_model()
-    if why_not(base.config) is not None:
+    if not _ends_with_its_head(base.config):
         yield from model(**inputs, use_cache=False).logits.flatten(0, 1)[at].split(LOGIT_ROWS)
         return
     hidden_MH = base.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)

@@ -12,6 +12,7 @@ from trainer.kernels import (
     dequantise,
     dropout,
     embedding,
+    geglu,
     rms_norm,
     rope,
     swiglu,
@@ -31,6 +32,8 @@ class Kernels:
     rope: Any
     swiglu: Any
     swiglu_backward: Any
+    geglu: Any
+    geglu_backward: Any
     cross_entropy: Any
     dropout: Any
     dropout_add: Any
@@ -47,6 +50,8 @@ OPERATIONS: dict[str, tuple[Any, Any]] = {
     "rope": (rope.reference, rope.fused),
     "swiglu": (swiglu.reference, swiglu.fused),
     "swiglu_backward": (swiglu.reference_backward, swiglu.fused_backward),
+    "geglu": (geglu.reference, geglu.fused),
+    "geglu_backward": (geglu.reference_backward, geglu.fused_backward),
     "cross_entropy": (cross_entropy.reference, cross_entropy.fused),
     "dropout": (dropout.reference, dropout.fused),
     "dropout_add": (dropout.reference_add, dropout.fused_add),

@@ -8,7 +8,7 @@ from trainer.kernels._triton import jit, next_power_of_2, tl
 def reference(x_MH: torch.Tensor, weight_H: torch.Tensor, epsilon: float) -> torch.Tensor:
     wide = x_MH.float()
     rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight_H * (wide * rstd).to(x_MH.dtype)
+    return (weight_H * (wide * rstd).to(x_MH.dtype)).to(x_MH.dtype)
 
 
 def reference_backward(

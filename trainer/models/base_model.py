@@ -149,6 +149,7 @@ class Base:
             other_parameters=every - linear,
             expert_parameters=experts,
             active_parameters=active,
+            normed_outputs=architecture.normed_outputs(self.skeleton),
         )
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":

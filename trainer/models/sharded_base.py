@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 ALIGNED = 16  # bytes, for whatever reads a view of a flat parameter
 EVALUATING = "evaluating"  # flag of the main worker's
 NO_LAYER = -1
+OF_A_LAYER = r"model\.(?:language_model\.)?layers\.(\d+)\."
 
 
 class WholeBase:
@@ -98,7 +99,10 @@ class ShardedBase(WholeBase):
         """Gives each tensor its slice; returns the bytes of each layer, padded to equal shards."""
         ends: dict[int, int] = {}
         for name, shape in sorted(weights.items()):
-            layer = int(re.findall(r"\.layers\.(\d+)\.", name)[0])
+            found = re.match(OF_A_LAYER, name)
+            if found is None:  # of an image tower
+                continue
+            layer = int(found[1])
             for suffix, size in _nf4_bytes(math.prod(shape)).items():
                 start = ends.get(layer, 0)
                 self._slices[name + suffix] = _Slice(layer, start, size)
@@ -163,7 +167,7 @@ class ShardedBase(WholeBase):
     def gather_for_main(self, model: Any) -> Iterator[None]:
         self._workers.set_flag(EVALUATING)
         hooks = []
-        for number, layer in enumerate(model.get_base_model().model.layers):
+        for number, layer in enumerate(model.get_base_model().get_decoder().layers):
             hooks.append(layer.register_forward_pre_hook(lambda *_, n=number: self._gather_one(n)))
             hooks.append(layer.register_forward_hook(lambda *_, n=number: self._reshard(n)))
         try:

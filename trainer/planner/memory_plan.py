@@ -63,9 +63,11 @@ def stored_layer_bytes(shape: ModelShape, tokens: int) -> int:
     """What a layer that computes nothing again leaves to its backward pass.
 
     Its input, the middle of its residual stream, q and the attention's output, k and v, gate and
-    up; the log-sum-exp of the attention in float32.
+    up; what a norm behind attention and feed-forward network is given; the log-sum-exp of the
+    attention in float32.
     """
     values = 2 * (shape.hidden + shape.q + shape.kv + shape.intermediate)
+    values += shape.normed_outputs * shape.hidden
     return tokens * (HALF * values + FULL * shape.heads)
 
 
@@ -165,6 +167,7 @@ def tokens_per_s(
     tokens, layers = blocks * block_tokens, shape.layers
     recomputed = (layers - plan.stored_layers) / layers
     down = layers * shape.intermediate * shape.hidden  # a recomputed layer leaves this product out
+    down = 0 if shape.normed_outputs else down  # unless a norm follows
     flops: float = tokens * 4 * (shape.linear_parameters + shape.vocabulary * shape.hidden)
     flops += recomputed * tokens * 2 * (shape.linear_parameters - down)
     # Causal attention looks at half of a block: 2 products forward, 5 backward, 2 again.

@@ -11,7 +11,8 @@ class ModelShape:
     `q` and `kv` are the widths of the query and of the key, `largest_matrix` the values of the
     largest quantised matrix, `embedding_parameters` those of embedding and head. Experts that are
     one tensor stay in 16 bits: `expert_parameters` are all of them, `active_parameters` those that
-    one token is sent to.
+    one token is sent to. `normed_outputs` are what of a layer a norm follows, before it joins the
+    residual stream: two or none.
     """
 
     layers: int
@@ -27,6 +28,7 @@ class ModelShape:
     other_parameters: int
     expert_parameters: int = 0
     active_parameters: int = 0
+    normed_outputs: int = 0
 
     @property
     def parameters(self) -> int:
