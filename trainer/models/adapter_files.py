@@ -56,6 +56,15 @@ def with_twins(tensors: dict[str, Any], base: "Base") -> dict[str, Any]:
     return tensors | {twin.sub(rf"\1{named}.", name): value for name, value in tensors.items()}
 
 
+def without_twins(tensors: dict[str, Any], base: "Base") -> dict[str, Any]:
+    """What of an adapter's tensors the class that is trained has names for."""
+    if base.named_skeleton is None:
+        return tensors
+    named = f"base_model.model.{decoder_name(base.named_skeleton)}."
+    ours = {name: value for name, value in tensors.items() if not name.startswith(named)}
+    return ours or tensors
+
+
 def _fit_the_named_class(folder: Path, base: "Base") -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file

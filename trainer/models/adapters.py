@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
 from trainer.models.adapter_config import CONFIG, WEIGHTS, lora_config, read_adapter_config
-from trainer.models.adapter_files import QUANTISATION
+from trainer.models.adapter_files import QUANTISATION, without_twins
 from trainer.models.locate import locate_base, noted_folder
 from trainer.models.tokenizer_files import load_tokenizer
 from trainer.runs.layout import RECORD, REJECTED, newest_run
@@ -77,6 +77,7 @@ class Adapter:
         try:
             tuned = get_peft_model(model, lora_config(self.folder, self.config))
             weights = load_peft_weights(str(self.folder), device="cpu")
+            weights = without_twins(weights, self.base)
             loaded = set_peft_model_state_dict(tuned, weights)
         except (ValueError, RuntimeError) as error:  # modules or shapes that the base does not have
             raise self._misfit(one_line(error, 160)) from error
