@@ -64,3 +64,19 @@ def test_as_json_a_step_has_its_own_figures_alone(
         "seconds_left": 7.9,
     }
     assert "held_out_loss" not in second
+
+
+def test_a_step_that_takes_long_is_heard_of(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress = Progress("json", metrics)
+    with caplog.at_level("INFO"):
+        progress.start(2, 10)
+        progress._say_still()
+        assert not caplog.records
+        progress._stepped -= 31
+        progress._say_still()
+        progress.close()
+    (still,) = (getattr(record, FIELDS) for record in caplog.records)
+    assert (still["phase"], still["step"], still["steps"]) == ("training", 3, 10)
+    assert still["seconds"] > 30

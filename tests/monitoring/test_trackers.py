@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.jobs import ROOT, STEPS, published, run_command, run_here, variables
 
-from trainer import settings
+from trainer import setting_checks
 from trainer.errors import SettingsError
 from trainer.monitoring import trackers
 
@@ -123,6 +123,6 @@ def test_a_missing_package_or_an_unknown_name_ends_before_training(
 
 
 def test_every_name_of_the_setting_is_a_tracker_whose_package_is_required() -> None:
-    assert tuple(trackers.TRACKERS) == settings.TRACKERS
+    assert tuple(trackers.TRACKERS) == setting_checks.TRACKERS
     required = (ROOT / "requirements-tracking.txt").read_text()
     assert all(f"\n{kind.package}" in f"\n{required}" for kind in trackers.TRACKERS.values())

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
 from trainer.models import base_model, load
 from trainer.models.locate import locate_base
+from trainer.monitoring.counting import Add, counting
 from trainer.runtime.device import choose_precision, find_device
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
@@ -88,6 +89,9 @@ def prepare_questions(settings: Settings) -> int:
     output.probe()
     base = locate_base(settings)
     files = fetch_inputs(settings).data
+    names = [file.name for file in files]
+    total = sum(1 for _ in passages(reader_of(settings, files), names))
+    log.info("%d passages to ask about", total, extra=figures(passages=total))
     reader = reader_of(settings, files)
     by = f"{base.name}@{base.revision}" if base.revision else base.name
     folder = settings.scratch_dir / "questions" / digest(_REQUEST + by)
@@ -95,9 +99,10 @@ def prepare_questions(settings: Settings) -> int:
     with only_process(folder):
         cache = ReplyCache(folder / "replies.jsonl", lambda: _asker(base, settings))
         kept = KeptRecords(by)
-        asked = passages(reader, [f.name for f in files])
-        while batch := list(islice(asked, _AT_ONCE)):
-            kept.add(batch, cache.replies(batch))
+        asked = passages(reader, names)
+        with counting("asking about passages", total) as add:
+            while batch := list(islice(asked, _AT_ONCE)):
+                kept.add(batch, cache.replies(batch, add))
         reader.tally.check(settings.max_skipped_share)
         for reason in reader.tally.skipped:
             log.warning("skipped %s", reason)
@@ -168,13 +173,13 @@ class ReplyCache:
         if self._known:
             log.info("%d passages were asked about by an earlier start", len(self._known))
 
-    def replies(self, batch: Iterable[Passage]) -> list[Reply]:
-        """Of each passage, in order."""
+    def replies(self, batch: Sequence[Passage], add: Add = lambda _: None) -> list[Reply]:
+        """Of each passage, in order; `add` counts those that an earlier start asked about."""
         new = [passage for passage in batch if passage.key not in self._known]
+        add(len(batch) - len(new))
         if new:
             self._ask = self._ask or self._load()
             self._keep(new, self._ask([passage.request for passage in new]))
-            log.info("asked about %d passages", len(self._known))
         return [self._known[passage.key] for passage in batch]
 
     def _keep(self, new: list[Passage], replies: list[Reply]) -> None:

@@ -22,6 +22,7 @@ from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
 from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
+from trainer.monitoring.counting import counting
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
 
@@ -211,9 +212,11 @@ def compare(
     ends, general = stop_ids(tokenizer), general_blocks(tokenizer)
     with Answerer(model, tokenizer, engine=how.engine, base_replies=how.base_replies) as answerer:
         known = None if base is None else base.replies
-        replies = ask(answerer, questions, model.device.type, how, known)
-        asked = questions[: len(replies.tuned)]
-        trained = answerer.answers(trained_questions)
+        sides = 2 if base is None else 1
+        with counting("answering", sides * len(questions) + len(trained_questions)):
+            replies = ask(answerer, questions, model.device.type, how, known)
+            asked = questions[: len(replies.tuned)]
+            trained = answerer.answers(trained_questions)
     if base is None:
         with model.disable_adapter():
             base = score(_losses(model, blocks, ends, general), asked, replies.base)

@@ -8,6 +8,7 @@ from trainer.corpus.examples import Message
 from trainer.dataset.eval_questions import Question
 from trainer.inference.known_replies import KnownReplies, key_of
 from trainer.inference.reply import Reply
+from trainer.monitoring.counting import Add, counting
 from trainer.runtime.device import out_of_memory
 from trainer.tokenization.record_tokenizer import answer_of, question_ids, stop_ids, thought_end
 
@@ -91,19 +92,28 @@ class Answerer:
         Raises RuntimeError (out of memory) where not even one fits.
         """
         prompts = [question_ids(self._tokenizer, question) for question in questions]
+        with counting("answering", len(prompts)) as add:
+            return self._replies(prompts, max_new_tokens, add, tuned=tuned)
+
+    def _replies(
+        self, prompts: list[list[int]], max_new_tokens: int, add: Add, *, tuned: bool
+    ) -> list[Reply]:
         known = None if tuned else self._base_replies
         if known is None:
-            return self._made(prompts, max_new_tokens, tuned=tuned)
+            return self._made(prompts, max_new_tokens, add, tuned=tuned)
         keys = [key_of(prompt, self._ends, max_new_tokens) for prompt in prompts]
         new = {key: p for key, p in zip(keys, prompts, strict=True) if known.of(key) is None}
         if new:
-            made = self._made(list(new.values()), max_new_tokens, tuned=tuned)
+            made = self._made(list(new.values()), max_new_tokens, add, tuned=tuned)
             known.keep(dict(zip(new, made, strict=True)))
         if len(new) < len(keys):
+            add(len(keys) - len(new))
             log.info("the base's answers to %d questions are known", len(keys) - len(new))
         return [reply for key in keys if (reply := known.of(key)) is not None]
 
-    def _made(self, prompts: list[list[int]], max_new_tokens: int, *, tuned: bool) -> list[Reply]:
+    def _made(
+        self, prompts: list[list[int]], max_new_tokens: int, add: Add, *, tuned: bool
+    ) -> list[Reply]:
         found: dict[int, list[int]] = {}
         together = len(prompts)
         while missing := [number for number in range(len(prompts)) if number not in found]:
@@ -117,6 +127,7 @@ class Answerer:
             try:
                 for at, answer in answers:
                     found[missing[at]] = answer
+                    add(1)
                 continue
             except RuntimeError as error:
                 if together == 1 or not out_of_memory(error):

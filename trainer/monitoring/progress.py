@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
-import os
 import sys
+import time
 from typing import Any
 
+from trainer.monitoring.counting import DRAW_EVERY_S, LINE_EVERY_S, bar_on, every
 from trainer.monitoring.prometheus import Metrics
 from trainer.runtime.log import figures, wants_text
 
@@ -19,32 +20,34 @@ class Progress:
         self._metrics = metrics
         self._as_text = wants_text(log_format)
         self._bar: Any = None
-        self._last = 0
+        self._done = self._last = 0
+        self._stepped = time.monotonic()
         self._held_out = ""
         self._open = contextlib.ExitStack()
 
     def start(self, done: int, steps: int) -> None:
         """`done` steps of `steps` lie behind already."""
-        self._last = steps
+        self._done, self._last, self._stepped = done, steps, time.monotonic()
         self._metrics.start(done, steps)
         if self._as_text and sys.stdout.isatty():
-            from tqdm import tqdm
-            from tqdm.contrib.logging import logging_redirect_tqdm
+            bar = bar_on(sys.stdout, "training", steps, done=done)
+            self._bar = self._open.enter_context(bar)
+            self._open.enter_context(every(DRAW_EVERY_S, self._bar.refresh))
+        else:
+            self._open.enter_context(every(LINE_EVERY_S, self._say_still))
 
-            self._bar = self._open.enter_context(
-                tqdm(
-                    total=steps,
-                    initial=done,
-                    desc="training",
-                    file=sys.stdout,
-                    # Some terminals have no size: there tqdm would draw nothing.
-                    dynamic_ncols=os.get_terminal_size(sys.stdout.fileno()).columns > 0,
-                    bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} "
-                    "[{elapsed} < {remaining}{postfix}]",
-                )
+    def _say_still(self) -> None:
+        """A step that takes longer than that has no line of its own yet."""
+        seconds = time.monotonic() - self._stepped
+        if seconds > LINE_EVERY_S:
+            step = self._done + 1
+            log.info(
+                "step %d of %d has been computing for %.0f s",
+                step,
+                self._last,
+                seconds,
+                extra=figures(phase="training", step=step, steps=self._last, seconds=seconds),
             )
-            # A line of the log goes above the bar, not into it.
-            self._open.enter_context(logging_redirect_tqdm())
 
     def step(
         self,
@@ -57,6 +60,7 @@ class Progress:
         seconds_left: float,
     ) -> None:
         """One optimizer step is done."""
+        self._done, self._stepped = step, time.monotonic()
         self._metrics.step(step, loss=loss, tokens_per_s=tokens_per_s, seconds_left=seconds_left)
         if held_out_loss is not None:
             self._held_out = f", held-out {held_out_loss:.4f}"

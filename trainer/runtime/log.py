@@ -41,6 +41,16 @@ def wants_colour() -> bool:
     return sys.stdout.isatty() and not refused
 
 
+def terminal() -> TextIO | None:
+    """The terminal that the log is read on as text, if it is."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            is_text = isinstance(handler.formatter, _TextFormatter)
+            if is_text and handler.stream.isatty():
+                return handler.stream  # type: ignore[no-any-return]
+    return None
+
+
 def figures(**values: Any) -> dict[str, Any]:
     """`log.info("message", extra=figures(step=1))`: named values that join the JSON line.
 

@@ -25,6 +25,13 @@ from trainer.training.validation import HeldOutLoss
 log = logging.getLogger(__name__)
 
 
+def first_step_sentence(on_gpu: bool) -> str:
+    """Why nothing is heard for a while."""
+    if on_gpu:
+        return "the first step compiles kernels and captures graphs, which takes up to minutes"
+    return "the first step begins; how long it takes says when the last will end"
+
+
 class StepAbandoned(Exception):
     """A signal came in a step that takes longer than the grace period leaves."""
 
@@ -43,6 +50,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         settings = setup.settings
         self.progress = Progress(settings.log_format, metrics)
         self._trainer = trainer
+        self._on_gpu = setup.device.kind == "cuda"
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
         self._step_blocks = setup.schedule.step_blocks
@@ -61,6 +69,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - seconds_of(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
+        if self._trainer.workers.is_main:
+            log.info("%s", first_step_sentence(self._on_gpu))
         self._held_out = HeldOutLoss(
             self._held_out_blocks, steps=state.max_steps, step_blocks=self._step_blocks
         )

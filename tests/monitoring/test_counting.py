@@ -1,0 +1,62 @@
+"""A phase is never silent: a bar that moves on a terminal, lines with what is left elsewhere."""
+
+import logging
+import os
+import pty
+import threading
+
+import pytest
+
+from trainer.monitoring import counting as module
+from trainer.monitoring.counting import counting
+from trainer.runtime import log
+from trainer.runtime.log import FIELDS
+
+
+def test_off_a_terminal_a_line_says_how_much_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    said = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, _record: logging.LogRecord) -> None:
+            said.set()
+
+    heard = Heard()
+    logging.getLogger(module.__name__).addHandler(heard)
+    with caplog.at_level("INFO"), counting("answering", 4, line_every_s=0.01) as add:
+        add(3)
+        said.clear()
+        assert said.wait(60)
+    logging.getLogger(module.__name__).removeHandler(heard)
+    last = caplog.records[-1]
+    assert last.getMessage() == "answering: 3 of 4, 0 s left"
+    fields = getattr(last, FIELDS)
+    assert (fields["phase"], fields["done"], fields["total"]) == ("answering", 3, 4)
+
+
+def test_one_inside_of_another_counts_for_that(caplog: pytest.LogCaptureFixture) -> None:
+    with counting("all", 10) as outer:
+        with counting("a part", 2) as inner:
+            assert inner is outer
+        with counting("a part", 2) as inner:
+            assert inner is outer
+    with counting("another", 1) as add:
+        assert add is not outer
+
+
+def test_on_a_terminal_a_bar_moves_while_a_piece_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SHOWN_AFTER_S", 0)
+    monkeypatch.setattr(module, "DRAW_EVERY_S", 0.01)
+    main, end = pty.openpty()
+    with os.fdopen(end, "w") as screen:
+        handler = logging.StreamHandler(screen)
+        handler.setFormatter(log._TextFormatter())
+        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+        with counting("answering", 4) as add:
+            add(1)
+            seen = ""
+            while seen.count("\ranswering  25% |") < 3:
+                seen += os.read(main, 4096).decode()
+    os.close(main)
+    assert "1/4 [00:00 < " in seen

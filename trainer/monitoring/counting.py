@@ -1,0 +1,99 @@
+"""How far a phase is whose pieces can be counted: a bar on a terminal, a log line each half minute
+elsewhere. A thread keeps it moving while one piece takes long."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+from trainer.runtime.log import figures, terminal
+
+log = logging.getLogger(__name__)
+
+LINE_EVERY_S, DRAW_EVERY_S = 30.0, 1.0
+SHOWN_AFTER_S = 2.0  # what is over before needs no bar
+Add = Callable[[int], None]
+_outer: ContextVar[Add | None] = ContextVar("_outer", default=None)
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, *, line_every_s: float = LINE_EVERY_S) -> Iterator[Add]:
+    """While `total` pieces are done: call what it gives with the number of those that are new.
+
+    Inside of another one it counts for that.
+    """
+    if (outer := _outer.get()) is not None:
+        yield outer
+        return
+    with contextlib.ExitStack() as open_:
+        if (stream := terminal()) is None:
+            add = _lines(what, total, line_every_s, open_)
+        else:
+            bar = open_.enter_context(bar_on(stream, what, total, delay=SHOWN_AFTER_S, leave=False))
+            open_.enter_context(every(DRAW_EVERY_S, bar.refresh))
+            add = bar.update
+        token = _outer.set(add)
+        open_.callback(_outer.reset, token)
+        yield add
+
+
+@contextlib.contextmanager
+def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """`act` is called so often from a thread of its own, until the end of the block."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def bar_on(
+    stream: TextIO, what: str, total: int, *, done: int = 0, delay: float = 0, leave: bool = True
+) -> Iterator[Any]:
+    """tqdm's bar, with lines of the log above it and not into it."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    bar = tqdm(
+        total=total,
+        initial=done,
+        desc=what,
+        file=stream,
+        delay=delay,
+        leave=leave,
+        # Some terminals have no size: there tqdm would draw nothing.
+        dynamic_ncols=os.get_terminal_size(stream.fileno()).columns > 0,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} "
+        "[{elapsed} < {remaining}{postfix}]",
+    )
+    with bar, logging_redirect_tqdm():
+        yield bar
+
+
+def _lines(what: str, total: int, seconds: float, open_: contextlib.ExitStack) -> Add:
+    began, done = time.monotonic(), 0
+
+    def add(number: int) -> None:
+        nonlocal done
+        done += number
+
+    def say() -> None:
+        left = f"{(time.monotonic() - began) / done * (total - done):.0f} s left" if done else "…"
+        said = figures(phase=what, done=done, total=total, seconds=time.monotonic() - began)
+        log.info("%s: %d of %d, %s", what, done, total, left, extra=said)
+
+    open_.enter_context(every(seconds, say))
+    return add
