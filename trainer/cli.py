@@ -219,7 +219,8 @@ def evaluate(adapter: str, form: str, **flags: str | None) -> None:
 
     base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")
     result = evaluate_adapter(adapter, settings, base_model, form)
-    click.echo(result.as_text() if log.wants_text(settings.log_format) else result.as_json())
+    is_text = log.wants_text(settings.log_format)
+    click.echo(log.for_terminal(result.as_text()) if is_text else result.as_json())
 
 
 def _of_base_weights(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -314,7 +315,7 @@ def _unexpected(error: Exception) -> JobError:
 
 def _end(error: JobError) -> None:
     """One sentence to stderr and to Kubernetes, then the exit code."""
-    sentence = redact(str(error))
+    sentence = log.for_terminal(redact(str(error)))
     click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
     with contextlib.suppress(OSError):
         # Of several workers in a pod one fails, and the others, stopped then, keep its word.

@@ -73,3 +73,17 @@ def test_a_damaged_fingerprint_is_another_run(tmp_path: Path) -> None:
     store, mine = FolderStore(tmp_path), settings(RUN_ID="mine")
     store.write(f"mine/{FINGERPRINT}", b'{"settings')
     assert claim_run_id(store, mine, fingerprint(mine)).startswith("mine-")
+
+
+def test_another_way_of_training_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that mends masking or loss reaches who starts the same settings again."""
+    text = fingerprint(settings())
+    monkeypatch.setattr("trainer.runs.fingerprint.METHOD", 10**6)
+    assert fingerprint(settings()) != text
+
+
+@pytest.mark.parametrize("spoilt", [b"\xff\xfe", b"[" * 100_000, b"[]", b""])
+def test_a_record_that_is_spoilt_belongs_to_another_run(tmp_path: Path, spoilt: bytes) -> None:
+    store, mine = FolderStore(tmp_path), settings(RUN_ID="mine")
+    store.write(f"mine/{FINGERPRINT}", spoilt)
+    assert claim_run_id(store, mine, fingerprint(mine)).startswith("mine-")

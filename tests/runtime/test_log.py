@@ -4,10 +4,12 @@ import json
 import logging
 import sys
 import threading
+import unicodedata
 
 import pytest
 
 from trainer.runtime import log
+from trainer.runtime.log import for_terminal
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +91,11 @@ def test_an_error_of_many_lines_is_said_on_one_and_cut_where_it_is_too_long() ->
     assert log.one_line(error, 9) == "first sec"
     assert log.one_line(error, 9, ending="…") == "first se…"
     assert log.one_line(ValueError()) == ""
+
+
+def test_nothing_that_a_terminal_obeys_reaches_it() -> None:
+    hostile = "a\x1b]52;c;ZXZpbA==\x07\x1b[8mhidden\x9b1m\x00\r\x7f\n\tb é 日"
+    shown = for_terminal(hostile)
+    assert not any(unicodedata.category(c) == "Cc" for c in shown if c not in "\n\t")
+    assert shown.endswith("\n\tb é 日")
+    assert len(shown) == len(hostile)

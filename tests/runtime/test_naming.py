@@ -21,3 +21,7 @@ def test_a_name_is_the_last_part_without_what_a_path_may_not_hold(text: str, nam
 
 def test_a_digest_is_the_beginning_of_sha256() -> None:
     assert digest("abc") == "ba7816bf8f01"
+
+
+def test_a_name_that_is_not_utf_8_has_a_digest_too() -> None:
+    assert digest("/data/\udcff") != digest("/data/\udcfe")

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -226,3 +227,18 @@ def test_what_a_killed_writer_left_is_not_listed_and_is_removed_when_stale(
     os.utime(Path(store.uri) / "id" / ".part-00", (0, 0))
     publish(run, store, "id")
     assert not (Path(store.uri) / "id" / ".part-00").exists()
+
+
+def test_folders_nested_too_deep_are_named(tmp_path: Path) -> None:
+    made = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):  # the path is longer than a call may be given
+        os.mkdir("d", dir_fd=made)
+        inner = os.open("d", os.O_RDONLY, dir_fd=made)
+        os.close(made)
+        made = inner
+    os.close(made)
+    try:
+        with pytest.raises(DataError, match="its folders are nested too deep"):
+            FolderStore(tmp_path).list()
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)

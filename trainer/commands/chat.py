@@ -12,6 +12,7 @@ from trainer.commands.dialogue import Dialogue, remembering
 from trainer.corpus.examples import Message
 from trainer.errors import JobError
 from trainer.inference.chat_model import ChatModel
+from trainer.runtime.log import for_terminal
 
 GREETING = """{base} with the adapter {adapter}. {remembering}
 /help shows what else there is, Ctrl-C ends an answer, Ctrl-D the conversation."""
@@ -77,7 +78,7 @@ def _stream(model: ChatModel, asked: Asked, *, tuned: bool, ctrl_c: CtrlC) -> st
     with closing(model.stream(asked, tuned=tuned, is_ended=ctrl_c.is_pressed)) as pieces:
         for piece in pieces:
             said += piece
-            click.echo(piece, nl=False)
+            click.echo(for_terminal(piece), nl=False)
     if ctrl_c.is_pressed():
         raise KeyboardInterrupt
     click.echo()

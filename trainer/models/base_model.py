@@ -52,6 +52,14 @@ class Base:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except ValueError as error:
             raise SettingsError(f"{self.name}: {self._why_unknown(error)}") from error
+        except Exception as error:  # of values that its class does not take
+            raise self._no_model(error) from error
+
+    def _no_model(self, error: Exception) -> SettingsError:
+        return SettingsError(
+            f"{self.name}: its config.json describes no model ({_first_words(error)}); bring the "
+            "model there again or choose another QLORA_BASE_MODEL"
+        )
 
     def _why_unknown(self, error: ValueError) -> str:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
@@ -88,8 +96,14 @@ class Base:
     def _without_memory(self, kind: Any, **options: Any) -> Any:
         import torch
 
-        with torch.device("meta"):
-            return kind.from_config(self.config, trust_remote_code=False, **options)
+        try:
+            with torch.device("meta"):
+                # An attention of its own would be looked for on the hub, as code.
+                return kind.from_config(
+                    self.config, trust_remote_code=False, attn_implementation="eager", **options
+                )
+        except Exception as error:  # no heads, odd sizes: whatever its modules raise
+            raise self._no_model(error) from error
 
     def empty(self, dtype: "torch.dtype") -> Any:
         """A model of its class in `dtype`, without memory, that may be changed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from trainer.errors import SettingsError
 from trainer.models import hub
 from trainer.models.base_model import Base
+from trainer.models.config_sizes import size_faults
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import fetch, objects_at
@@ -112,6 +113,10 @@ def _check_config(folder: Path, name: str) -> None:
     if not config.is_file():
         raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
     try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise SettingsError(f"{name}: its config.json is not an object")
+    if faults := "; ".join(size_faults(found)):
+        raise SettingsError(f"{name}: its config.json describes no model: {faults}")

@@ -72,7 +72,7 @@ def _recorded(output: Store, run_id: str, text: str) -> str | None:
     name = f"{run_id}/{FINGERPRINT}"
     if output.write(name, text.encode(), only_if_absent=True):
         return None
-    there = (output.read(name) or b"{}").decode()
+    there = (output.read(name) or b"{}").decode(errors="replace")
     return None if there == text else there
 
 
@@ -80,7 +80,7 @@ def _parsed(text: str) -> dict[str, Any]:
     """A stored fingerprint; a damaged one differs in everything."""
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 from trainer.runtime.redaction import redact
 
+_COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+_COMMANDS |= {ord(kept): kept for kept in "\n\t"}
 FIELDS = "fields"  # the attribute of a log record that holds its figures
 
 
@@ -68,6 +70,12 @@ def one_line(text: object, most: int | None = None, ending: str = "") -> str:
     return line if most is None or len(line) <= most else line[: most - len(ending)] + ending
 
 
+def for_terminal(text: str) -> str:
+    """`text` of anybody's without what a terminal takes for a command: C0 and C1 but for line
+    ends and tabs."""
+    return text.translate(_COMMANDS)
+
+
 def _quieten_libraries() -> None:
     """Progress bars, advice and usage reports that nobody asked this run for.
 
@@ -110,7 +118,7 @@ def _log_ended_thread(ended: threading.ExceptHookArgs) -> None:
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         mark = "" if record.levelno < logging.WARNING else record.levelname.lower() + ": "
-        text = f"{time.strftime('%H:%M:%S')}  {mark}{record.getMessage()}"
+        text = f"{time.strftime('%H:%M:%S')}  {mark}{for_terminal(record.getMessage())}"
         return text + ("\n" + record.exc_text if record.exc_text else "")
 
 

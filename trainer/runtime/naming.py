@@ -6,7 +6,7 @@ import re
 
 def digest(text: str) -> str:
     """The first 12 hex digits of a SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def slug(text: str) -> str:

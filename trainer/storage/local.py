@@ -111,6 +111,12 @@ class FolderStore:
         return path
 
     def _files(self, prefix: str) -> Iterator[Path]:
+        try:
+            yield from self._walked(prefix)
+        except RecursionError:
+            raise DataError(f"{self.uri}: its folders are nested too deep") from None
+
+    def _walked(self, prefix: str) -> Iterator[Path]:
         for folder, subfolders, names in os.walk(self._root, onerror=_unless_absent):
             for name in subfolders.copy():
                 # Kubernetes mounts a ConfigMap as links into a folder named ..<time>.

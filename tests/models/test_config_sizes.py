@@ -1,0 +1,65 @@
+"""A base whose config.json has sizes of no model is refused before one is made of it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.small_adapters import TINY, edit
+
+from trainer.errors import SettingsError
+from trainer.models.base_model import Base
+from trainer.models.config_sizes import LARGEST, size_faults
+from trainer.models.locate import local_base
+
+
+@pytest.mark.parametrize("name", LARGEST)
+@pytest.mark.parametrize("size", [-1, 10**30, "x", 2.0, True, [1, 10**30], {}])
+def test_what_is_no_size_is_named(name: str, size: object) -> None:
+    for config in ({name: size}, {"text_config": {name: size}}):
+        (fault,) = size_faults(config)
+        assert fault.startswith(f"{name}=")
+
+
+def test_what_models_have_is_none() -> None:
+    assert not [*size_faults({"hidden_size": 8192, "intermediate_size": [4, 8], "head_dim": None})]
+    assert not [*size_faults({"n_routed_experts": 0, "text_config": {"text_config": {}}})]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_layers": 10**30},
+        {"hidden_size": -64},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 7},
+        {"vocab_size": "x"},
+        {"rope_parameters": 5},
+        {"hidden_act": "evil"},
+        {"layer_types": ["evil"]},
+    ],
+)
+def test_a_config_of_no_model_is_a_setting_to_change(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "base")
+    edit(folder / "config.json", **change)
+    with pytest.raises(SettingsError, match=r"config\.json describes no model"):
+        local_base(folder, "mine").shape()
+
+
+@pytest.mark.parametrize("broken", ["[]", "5", "null", "[" * 100_000])
+def test_a_config_that_is_no_object_is_named(tmp_path: Path, broken: str) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "base")
+    (folder / "config.json").write_text(broken)
+    with pytest.raises(SettingsError, match=r"config\.json is not"):
+        local_base(folder, "mine")
+
+
+def test_attention_that_it_names_is_not_looked_for(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "base")
+    edit(folder / "config.json", attn_implementation="evil/kernel")
+    edit(folder / "config.json", _attn_implementation="evil/kernel")
+    changed, plain = local_base(folder, "mine"), Base(TINY, "builtin:tiny", "")
+    assert changed.linear_layers == plain.linear_layers
+    assert changed.attention == plain.attention
