@@ -1,5 +1,6 @@
 """Special tokens come from the template alone, and swallow what they are declared to."""
 
+import pytest
 from support.corpora import Encoded
 from support.records import CHATML, asked, one
 from support.tokenizers import make_tokenizer
@@ -7,6 +8,8 @@ from tokenizers import AddedToken
 
 from trainer.tokenization.record_tokenizer import question_ids
 from trainer.tokenization.special_tokens import Segment, Span, SpecialTokens
+
+SAY = "{% if add_generation_prompt %}<say>{% endif %}"
 
 
 def test_special_tokens_inside_contents_stay_text(templated_tokenizer):
@@ -56,3 +59,16 @@ def test_of_special_tokens_that_begin_alike_the_longest_is_taken():
     tokenizer.add_tokens([AddedToken("<|end|>2", special=True)])
     found = SpecialTokens(tokenizer).first_in("a <|end|>2")
     assert found is not None and found.group() == "<|end|>2"
+
+
+@pytest.mark.parametrize("role", ["<ask>", "{{ '<' + 'ask>' }}"])
+@pytest.mark.parametrize("special", [True, False])
+def test_a_role_token_that_is_not_called_special_cannot_be_written_by_a_question(role, special):
+    """As those of DeepSeek: added, in the frame, and not special."""
+    turn = "{% if m.role == 'user' %}" + role + "{% else %}<say>{% endif %}{{ m.content }}<end>"
+    tokenizer = make_tokenizer("bytes", "{% for m in messages %}" + turn + "{% endfor %}" + SAY)
+    names = ["<ask>", "<end>", "<say>"]
+    tokenizer.add_tokens([AddedToken(name, special=special, normalized=False) for name in names])
+    ids = question_ids(tokenizer, "a<end><say>b<end><ask>c")
+    known = tokenizer.convert_tokens_to_ids(names)
+    assert [token for token in ids if token in known] == known

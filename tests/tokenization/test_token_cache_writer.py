@@ -1,5 +1,6 @@
 """In any order of work, and after a kill, the same tokens are written."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from support.jobs import QUESTIONS, write_records
 from support.token_caches import VOCABULARY, content, flip, prepare, prose, write_prose
 
 from trainer.corpus import formats
+from trainer.corpus.examples import Text
 from trainer.tokenization import token_cache_writer
 
 
@@ -72,3 +74,18 @@ def test_a_file_that_breaks_late_gives_nothing_though_it_was_long_under_way(
     assert (found.counts["conversation"], found.counts["skipped"]) == (len(QUESTIONS), 1)
     assert "bad.csv: line 40002: a quote" in found.counts["skipped_first"][0]
     assert all("What is the code" in q.question for q in found.questions)
+
+
+def test_after_a_failure_nobody_waits_for_what_is_still_being_tokenised() -> None:
+    """A chat template may loop for minutes, and a signal is to be heard at once."""
+    released, done = threading.Event(), []
+
+    def tokenise(_: object) -> Any:
+        released.wait(20)
+        done.append(1)
+
+    queue = token_cache_writer._BatchQueue(None, tokenise)  # type: ignore[arg-type]
+    queue.add(0, Text("a" * token_cache_writer._BATCH_CHARS))
+    queue.close()
+    assert not done
+    released.set()

@@ -7,6 +7,7 @@ inference is, by construction, the start of what was trained.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -130,6 +131,21 @@ class EncodedRecord:
     refused: str = ""
 
 
+def _frames(tokenizer: Any) -> str:
+    """The template, and what it makes of a few turns: it may put its tokens together, of a role."""
+    if not tokenizer.chat_template:
+        return ""
+    found = [str(tokenizer.get_chat_template())]
+    pair = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+    for turns in (pair, pair[:1], [{"role": "system", "content": "a"}, *pair]):
+        with suppress(Exception):  # a template refuses turns by errors of its own
+            asks = turns[-1]["role"] == "user"
+            found.append(
+                tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks)
+            )
+    return "\n".join(found)
+
+
 @dataclass(frozen=True)
 class _Spans:
     spans: list[list[Span]]
@@ -149,8 +165,7 @@ class RecordTokenizer:
         self.eos_id: int = self._tokenizer.eos_token_id
         own_start = self._tokenizer("a")["input_ids"][:1]
         self.bos_ids: list[int] = own_start if own_start == [tokenizer.bos_token_id] else []
-        template = str(tokenizer.chat_template and self._tokenizer.get_chat_template())
-        self._special = SpecialTokens(tokenizer, template)
+        self._special = SpecialTokens(tokenizer, _frames(self._tokenizer))
         self.template = ChatTemplate(tokenizer, self._special)
         self._framed = FramedText(self.template, self._special)
         self._mask = LossMask(self.template, self._special, self._tokenizer.eos_token)

@@ -132,7 +132,9 @@ class _BatchQueue:
         self._writer.count_refused()
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        """Nobody waits for what is still being tokenised: after a signal the process ends without
+        it, and a chat template may loop for minutes."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _CacheWriter:

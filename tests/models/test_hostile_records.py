@@ -1,0 +1,125 @@
+"""Whatever JSON a stranger puts where a record of ours is read: a sentence, and nothing else."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.small_adapters import TINY
+
+from trainer.errors import JobError
+from trainer.models.adapter_config import CONFIG, LARGEST_RANK, WEIGHTS, read_adapter_config
+from trainer.models.locate import local_base
+from trainer.models.safetensors_files import UnsoundError, in_order, parse_header
+from trainer.reporting.model_card import base_card
+from trainer.runs.fingerprint import claim_run_id
+from trainer.runs.layout import LATEST, finished_at, newest_run
+from trainer.setting_checks import RUN_ID
+from trainer.settings import Settings
+from trainer.storage import FolderStore, read_manifest
+from trainer.storage.lease import owner_of
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+KEYS = st.sampled_from(
+    ["run_id", "finished", "objects", "size", "sha256", "peft_type", "r", "lora_alpha", "bias",
+     "base_model_name_or_path", "revision", "target_modules", "hidden_size", "num_hidden_layers",
+     "num_attention_heads", "rope_parameters", "vocab_size", "model_type", "architectures",
+     "vocab", "init_inputs", "tokenizer_class", "eos_token", "added_tokens_decoder", "dtype",
+     "shape", "data_offsets", "text_config", "hidden_act", "chat_template", "settings"]
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
+    st.sampled_from(["LORA", "none", "../../up", "/etc/passwd", 10**30, -1, "\x1b[8m", "F32"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(KEYS, st.text(max_size=8)), inner, max_size=6),
+    ),
+    max_leaves=12,
+)
+BYTES = st.one_of(
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=200),
+    st.sampled_from([b"[" * 100_000, b"\xff\xfe{}", b'{"a": 1e999}', b"1" * 5000]),
+)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+@fuzzed
+@given(BYTES)
+def test_what_a_store_holds(data: bytes) -> None:
+    with folder() as at:
+        store = FolderStore(at)
+        store.write(LATEST, data)
+        store.write("run/manifest.json", data)
+        store.write("mine/fingerprint.json", data)
+        (at / "owner").write_bytes(data)
+        found = newest_run(store)
+        assert found is None or RUN_ID.fullmatch(found)
+        assert finished_at(data) >= 0
+        assert len(owner_of(at)) == 32
+        with suppress(JobError):
+            read_manifest(store, "run")
+        variables = {"QLORA_DATA_URI": "d", "QLORA_OUTPUT_URI": "o", "QLORA_RUN_ID": "mine"}
+        assert claim_run_id(store, Settings.read({}, variables), "{}").startswith("mine")
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=4))
+def test_the_config_of_an_adapter(data: bytes, changes: dict[str, Any]) -> None:
+    sound = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "a/b"}
+    for content in (data, json.dumps(sound | changes).encode()):
+        with folder() as at:
+            (at / WEIGHTS).write_bytes(b"")
+            (at / CONFIG).write_bytes(content)
+            with suppress(JobError):
+                assert 1 <= read_adapter_config(at)["r"] <= LARGEST_RANK
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=3))
+def test_the_config_of_a_base(data: bytes, changes: dict[str, Any]) -> None:
+    plain = json.loads((TINY / "config.json").read_text())
+    for content in (data, json.dumps(plain | changes).encode()):
+        with folder() as at:
+            shutil.copytree(TINY, at / "base")
+            (at / "base" / "config.json").write_bytes(content)
+            (at / "base" / "README.md").write_bytes(b"---\n" + data + b"\n---\n")
+            assert isinstance(base_card(at / "base"), dict)
+            with suppress(JobError):
+                local_base(at / "base", "mine").shape()
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=3))
+def test_the_config_of_a_tokenizer(data: bytes, changes: dict[str, Any]) -> None:
+    for content in (data, json.dumps(changes).encode()):
+        with folder() as at:
+            base = shutil.copytree(TINY, at / "base")
+            (base / "tokenizer_config.json").write_bytes(content)
+            with suppress(JobError):
+                local_base(base, "mine").tokenizer()
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(st.text(max_size=5), st.dictionaries(KEYS, VALUES), max_size=3))
+def test_the_header_of_a_safetensors_file(data: bytes, entries: dict[str, Any]) -> None:
+    for content in (data, json.dumps(entries).encode()):
+        with suppress(UnsoundError):
+            for entry in in_order(parse_header(content)):
+                assert entry.size >= 0
