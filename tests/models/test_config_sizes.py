@@ -34,6 +34,8 @@ def test_what_models_have_is_none() -> None:
         {"num_attention_heads": 0},
         {"num_attention_heads": 7},
         {"vocab_size": "x"},
+        {"architectures": True},
+        {"architectures": [None]},
         {"rope_parameters": 5},
         {"hidden_act": "evil"},
         {"layer_types": ["evil"]},

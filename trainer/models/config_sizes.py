@@ -25,7 +25,11 @@ LARGEST = {
 
 
 def size_faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """What in `config` and its `text_config` is no size of a model that anybody has made."""
+    """What in `config` and its `text_config` is no size of a model that anybody has made, and no
+    name of its class."""
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list) and all(type(n) is str for n in named)):
+        yield f"architectures={str(named)[:40]} are no names"
     for name, most in LARGEST.items():
         given = config.get(name)
         for size in given if isinstance(given, list) else [given]:
