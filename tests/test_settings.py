@@ -170,3 +170,9 @@ def _script(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("typed", ["", " "])
+def test_an_empty_choice_is_the_default(typed: str) -> None:
+    set_already = {"QLORA_RECIPE": "facts"}
+    assert Settings.read({"recipe": typed}, set_already, trains=False).recipe == "none"

@@ -24,7 +24,7 @@ from trainer.reporting import run_files, run_record
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.outcome import log_outcome
 from trainer.runs.checkpoints import Checkpoints
-from trainer.runs.fingerprint import claim_run_id
+from trainer.runs.fingerprint import claim_run_id, released_if_refused
 from trainer.runs.layout import RECORD, finished_at
 from trainer.runs.publish import move_latest, publish_run, reject_run
 from trainer.runtime import lean_imports
@@ -87,7 +87,7 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
     # Not by the run id alone: a user may give the same one to another run elsewhere.
     name = f"{run_id}-{digest(job.fingerprint)}"
     scratch = settings.scratch_dir / "runs" / workers.per_worker_name(name)
-    with only_process(scratch):
+    with only_process(scratch), released_if_refused(job.output, run_id):
         if read_manifest(job.output, run_id) is None:
             with (
                 workers.session(name, minutes=settings.storage_retry_minutes),

@@ -105,16 +105,15 @@ class Option:
         environ: Mapping[str, str],
         default: str | None = None,
     ) -> tuple[str, str]:
-        """Where the value comes from and what was typed; an empty variable counts as unset.
+        """Where the value comes from and what was typed; an empty variable counts as unset, and the
+        empty flag of a choice is the default.
 
         `default` takes the place of the option's own.
         """
-        flag = flags.get(self.name)
+        usual, flag = self.default if default is None else default, flags.get(self.name)
         if flag is not None:
-            return self.flag, flag
-        return self.env, unquoted(environ.get(self.env, "")) or (
-            self.default if default is None else default
-        )
+            return self.flag, usual if self.choices and not flag.strip() else flag
+        return self.env, unquoted(environ.get(self.env, "")) or usual
 
     def parse(self, raw: str) -> Any:
         """The value of `raw`, a choice in its own spelling. Raises ValueError."""

@@ -1,9 +1,14 @@
 """`plan`: what a run would need, in lines of text."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from trainer.cli import cli
+from trainer.commands.plan import PlanRequest, plan_run
+from trainer.errors import UnreachableError
+from trainer.settings import Settings
 
 
 def planned(*asked: str) -> dict[str, str]:
@@ -35,3 +40,15 @@ def test_answers_are_predicted_where_our_own_loop_gives_them() -> None:
     assert planned("--gpu", "t4")["answers"].startswith("64 together at ")
     assert planned("--gpu", "h200")["answers"].startswith("256 together at ")
     assert "answers" not in planned("--gpu", "t4", "--engine", "stock")
+
+
+def test_a_hub_out_of_reach_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    settings = Settings.read({"base_model": "owner/name"}, {}, trains=False)
+    assert settings.storage_retry_minutes == 15
+    with pytest.raises(UnreachableError, match=r"tried for 0\.0\d* minutes; check the network"):
+        plan_run(settings, PlanRequest())

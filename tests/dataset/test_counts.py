@@ -18,7 +18,10 @@ def test_too_many_records_without_a_trained_token_ask_for_a_longer_max_length(
     write_records(
         tmp_path / "data" / "a.jsonl", [*QUESTIONS, *({**long, "answer": f"{n}"} for n in range(9))]
     )
-    with pytest.raises(DataError, match=r"of \d+ records.*MAX_LENGTH=64.*longest with \d+ tokens"):
+    with pytest.raises(
+        DataError,
+        match=r"of \d+ records.*QLORA_MAX_LENGTH=64.*longest with \d+ tokens; raise it, or",
+    ):
         prepare(tmp_path, tokenizer)
     counts = prepare(tmp_path, tokenizer, MAX_SKIPPED_SHARE="0.5").counts
     assert 1 <= counts["fully_masked"] <= 9

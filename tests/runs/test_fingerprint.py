@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from trainer.errors import SettingsError
-from trainer.runs.fingerprint import claim_run_id, fingerprint_of
+from trainer.errors import DataError, JobError, SettingsError, UnreachableError
+from trainer.runs.fingerprint import claim_run_id, fingerprint_of, released_if_refused
 from trainer.runs.layout import FINGERPRINT
 from trainer.settings import Settings
 from trainer.storage import FolderStore
@@ -87,3 +87,25 @@ def test_a_record_that_is_spoilt_belongs_to_another_run(tmp_path: Path, spoilt: 
     store, mine = FolderStore(tmp_path), settings(RUN_ID="mine")
     store.write(f"mine/{FINGERPRINT}", spoilt)
     assert claim_run_id(store, mine, fingerprint(mine)).startswith("mine-")
+
+
+@pytest.mark.parametrize(
+    ("error", "made", "left"),
+    [
+        (DataError("refused"), [], []),
+        (DataError("refused"), ["checkpoints/a"], [FINGERPRINT, "checkpoints/a"]),
+        (UnreachableError("again"), [], [FINGERPRINT]),
+    ],
+)
+def test_a_refused_start_leaves_nothing_and_another_goes_on(
+    error: JobError, made: list[str], left: list[str], tmp_path: Path
+) -> None:
+    store, mine = FolderStore(tmp_path / "out"), settings(RUN_ID="mine")
+    claim_run_id(store, mine, fingerprint(mine))
+    with pytest.raises(type(error)), released_if_refused(store, "mine"):
+        for name in made:
+            store.write(f"mine/{name}", b"")
+        raise error
+    there = [stored.name.removeprefix("mine/") for stored in store.list()]
+    assert sorted(there) == sorted(left)
+    assert (tmp_path / "out" / "mine").exists() == bool(left)

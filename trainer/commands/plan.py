@@ -1,7 +1,7 @@
 """`plan`: what a run would do, before anything is trained."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.engine.support import why_stock
 from trainer.models import base_model
@@ -23,6 +23,7 @@ from trainer.runtime.nf4 import NF4_BYTES
 from trainer.settings import Settings
 
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
+PATIENCE_MINUTES = 0.05  # with a hub or bucket out of reach: somebody waits for the answer
 SMALL_SHARE = 0.1  # of the computing time, which a network may take
 Rows = Iterator[tuple[str, str]]
 
@@ -66,6 +67,8 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
 
 
 def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
+    patience = min(settings.storage_retry_minutes, PATIENCE_MINUTES)
+    settings = replace(settings, storage_retry_minutes=patience)
     base = locate_base(settings)
     base_model.check_settings(base, settings)
     device = find_device() if request.gpu is None else _named(request.gpu)

@@ -136,9 +136,9 @@ def check_masked(train: Selection, max_length: int, max_share: float) -> None:
     if len(masked) > max_share * records:
         raise DataError(
             f"{len(masked)} of {records} records have no trained token within "
-            f"MAX_LENGTH={max_length} (the limit is {max_share:.0%}): "
+            f"QLORA_MAX_LENGTH={max_length} (the limit is {max_share:.0%}): "
             f"their prompts alone fill it, the longest with {masked['prompt'].max()} tokens; raise "
-            "MAX_LENGTH or shorten the prompts"
+            "it, or shorten the prompts"
         )
 
 

@@ -1,11 +1,12 @@
 """Which run this is: its fingerprint, its id, and the record that keeps two runs apart."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer.errors import SettingsError
+from trainer.errors import JobError, SettingsError
 from trainer.runs.layout import FINGERPRINT
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
@@ -65,6 +66,19 @@ def claim_run_id(output: Store, settings: Settings, text: str) -> str:
     log.warning("run %s was made with other %s; this is run %s", run_id, fields, mine)
     _recorded(output, mine, text)
     return mine
+
+
+@contextlib.contextmanager
+def released_if_refused(output: Store, run_id: str) -> Iterator[None]:
+    """A start that is refused for good before it has made anything leaves no record behind."""
+    try:
+        yield
+    except JobError as error:
+        name = f"{run_id}/{FINGERPRINT}"
+        with contextlib.suppress(JobError):  # why it was refused is what counts
+            if not error.retry_helps and [s.name for s in output.list(f"{run_id}/")] == [name]:
+                output.delete([name])
+        raise
 
 
 def _recorded(output: Store, run_id: str, text: str) -> str | None:
