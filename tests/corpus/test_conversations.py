@@ -38,8 +38,15 @@ def test_a_part_that_is_no_text_is_named():
 def test_an_answer_of_weight_0_is_given_and_not_trained():
     turns = [{"role": "assistant", "content": "a", "weight": w} for w in (0, 1, None)]
     assert [message.trained for message in read(*turns)] == [False, True, True]
-    with pytest.raises(Unusable, match="no assistant turn with a weight above 0"):
+    with pytest.raises(Unusable, match="no assistant turn that is to be trained"):
         checked(read(turns[0]), "it")
+
+
+def test_an_answer_that_says_train_false_is_given_and_not_trained():
+    turns = [{"role": "assistant", "content": "a", "train": t} for t in (False, True, None)]
+    assert [message.trained for message in read(*turns)] == [False, True, True]
+    with pytest.raises(Unusable, match=r'"messages\[0\].train" is text, not true or false'):
+        read({"role": "assistant", "content": "a", "train": "no"})
 
 
 def test_tool_calls_and_what_the_tools_gave_are_kept():

@@ -15,7 +15,7 @@ from trainer.corpus.examples import (
     Text,
     Unusable,
 )
-from trainer.corpus.records import Records
+from trainer.corpus.records import FURTHER_ANSWERS, Records
 
 
 def test_an_empty_system_turn_is_left_out(tmp_path):
@@ -120,14 +120,70 @@ def test_numbers_truth_values_and_dates_are_text(value, text):
     "answers",
     [
         {"text": ["a", "b"], "answer_start": [0, 9]},
-        [{"text": "a", "answer_start": 0}],
-        ["a", "b"],
+        [{"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 9}],
+        ["a", "b", "a", "b"],
         {"text": "a"},
     ],
 )
 def test_the_first_of_several_answers_is_taken_beside_its_context(answers):
     record = {"id": "7", "context": "c", "question": "q", "answers": answers}
     assert read_one(record) == qa("q\n\nc", "a")
+
+
+def test_answers_behind_the_first_are_counted_in_one_notice(tmp_path):
+    records = [{"question": f"q{n}", "answers": ["a", "b", "c", "a"]} for n in range(3)]
+    corpus = read_named(tmp_path, a_jsonl=jsonl(*records))
+    assert corpus.examples == [qa(f"q{n}", "a") for n in range(3)]
+    assert corpus.notices == [f"a.jsonl: 6 {FURTHER_ANSWERS}"]
+
+
+@pytest.mark.parametrize(
+    "answer, text",
+    [
+        (["First open it.", "Then wait.", ""], "First open it.\nThen wait.\n"),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"),
+        ([{"text": "a"}, "b"], "ab"),
+    ],
+)
+def test_an_answer_of_several_parts_is_all_of_them(answer, text):
+    assert read_one({"question": "q", "answer": answer}) == qa("q", text)
+    assert read_one({"instruction": "q", "output": answer}) == qa("q", text)
+
+
+def test_a_part_of_an_answer_that_is_no_text_is_named():
+    with pytest.raises(Unusable, match=r'"answer\[1\]" is image_url, not text'):
+        read_one({"question": "q", "answer": ["a", {"type": "image_url"}]})
+
+
+MARKED = [
+    {"prompt": "p", "completion": "bad", "label": False},
+    {"prompt": [{"role": "user", "content": "u"}], "completion": "bad", "label": "False"},
+    {"question": "q", "answer": "bad", "weight": 0},
+    {"messages": [{"role": "assistant", "content": "bad"}], "weight": 0.0},
+    {"text": "bad", "weight": "0"},
+]
+
+
+def test_records_marked_as_not_to_be_trained_are_left_out_and_told(tmp_path):
+    good = {"prompt": "p", "completion": "good", "label": True, "weight": 1}
+    corpus = read_named(tmp_path, a_jsonl=jsonl(good, *MARKED))
+    assert corpus.examples == [Completion("p", "good")]
+    assert corpus.skipped == []
+    assert corpus.notices == [
+        "a.jsonl: 5 of its records are marked as not to be trained and are left out, first line 2"
+    ]
+
+
+def test_a_file_of_nothing_but_such_records_is_named(tmp_path):
+    corpus = read_named(tmp_path, a_jsonl=jsonl(*MARKED), good_txt=b"good")
+    assert corpus.skipped == ["a.jsonl: every record of it is marked as not to be trained"]
+
+
+def test_the_number_of_a_class_is_no_mark(tmp_path):
+    record = {"prompt": "p", "completion": "c", "label": 0, "weight": 0.5}
+    corpus = read_named(tmp_path, a_jsonl=jsonl(record))
+    assert corpus.examples == [Completion("p", "c")]
+    assert corpus.notices == ["a.jsonl: not used: columns label, weight"]
 
 
 @pytest.mark.parametrize("name", ["system", "system_prompt", "System_Message"])

@@ -31,14 +31,16 @@ GUESSES: Mapping[str, tuple[str, ...]] = {
     "system": ("system", "system_prompt", "system_message"),
     "history": ("history",),
     "tools": ("tools",),
+    "label": ("label",),
+    "weight": ("weight",),
     "text": ("text", "content"),
 }
 # A record is read as the first of these forms whose columns it has; those it need not have follow.
 FORMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("messages",): ("system", "tools"),
-    ("prompt", "completion"): ("system", "tools"),
-    ("question", "answer"): ("context", "system", "history"),
-    ("text",): (),
+    ("messages",): ("system", "tools", "weight"),
+    ("prompt", "completion"): ("system", "tools", "label", "weight"),
+    ("question", "answer"): ("context", "system", "history", "weight"),
+    ("text",): ("weight",),
 }
 _QUOTED_COLUMNS = 8
 

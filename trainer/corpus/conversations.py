@@ -26,7 +26,7 @@ _ROLE_NAMES = {
 _PLAIN = {"role", "content"}  # most turns have no more, and are most of what is read
 _SPEAKERS = ["user", "assistant"]
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-_USED = {"role", "content", "from", "value", "weight", *_THOUGHTS} | {
+_USED = {"role", "content", "from", "value", "weight", "train", *_THOUGHTS} | {
     *("tool_calls", "function_call", "tool_call_id", "name", "type", "id")
 }
 
@@ -40,7 +40,7 @@ def checked(messages: Sequence[Message], what: str, tools: object = None) -> Con
     if not any(m.role == "assistant" for m in messages):
         raise Unusable(f"{what} holds no assistant turn")
     if not any(m.role == "assistant" and m.trained for m in messages):
-        raise Unusable(f"{what} holds no assistant turn with a weight above 0")
+        raise Unusable(f"{what} holds no assistant turn that is to be trained")
     if any(m.role == "tool" for m in messages):
         messages = list(_with_tool_names(messages))
     return Conversation(tuple(messages), _tools(tools))
@@ -119,13 +119,18 @@ def _content(content: object, where: str, may_be_empty: object) -> str:
     """The words of a turn; parts of it are joined."""
     what = f'"{where}.content"'
     if isinstance(content, list):
-        parts = (_part(part, f'"{where}.content[{at}]"') for at, part in enumerate(content))
-        content = "".join(parts)
+        content = joined_parts(content, what)
     if may_be_empty and _is_blank(content):
         return ""
     if may_be_empty and isinstance(content, dict):  # what a tool gave
         content = json.dumps(content, ensure_ascii=False)
     return checked_text(content, what, may_be_empty=bool(may_be_empty))
+
+
+def joined_parts(parts: Sequence[object], what: str) -> str:
+    """The text of the `parts` that chat APIs make of a content. Raises Unusable."""
+    name = what.strip('"')
+    return "".join(_part(part, f'"{name}[{at}]"') for at, part in enumerate(parts))
 
 
 def _part(part: object, what: str) -> str:
@@ -138,7 +143,11 @@ def _part(part: object, what: str) -> str:
 
 
 def _is_trained(turn: Mapping[str, Any], where: str) -> bool:
-    weight = turn.get("weight")
+    weight, train = turn.get("weight"), turn.get("train")
+    if not (train is None or isinstance(train, bool)):
+        raise Unusable(f'"{where}.train" is {json_type(train)}, not true or false')
+    if train is False:
+        return False
     if weight is None:
         return True
     if not isinstance(weight, int | float):

@@ -132,6 +132,10 @@ class Unusable(Exception):
     """Why a file or a record is left out."""
 
 
+class NotTrained(Exception):
+    """A record is marked as not to be trained: it is left out, and nothing is wrong with it."""
+
+
 @dataclass(frozen=True)
 class SkippedRecord:
     """One record that is left out; `where` is "line 31" or "row 31"."""

@@ -26,6 +26,7 @@ from trainer.corpus.examples import (
     Heading,
     Item,
     Notice,
+    NotTrained,
     SkippedRecord,
     Text,
     Unusable,
@@ -211,6 +212,8 @@ def _binary_table(
 def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item]:
     is_empty = True
     records = Records(columns)
+    untrained, first_untrained = 0, ""
+    is_used = False
     for row in rows:
         if isinstance(row, Notice):
             yield row
@@ -225,10 +228,23 @@ def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item
             if isinstance(example, Conversation):
                 example = replace(example, where=where)
             yield example
+            is_used = True
         except Unusable as refused:
             yield SkippedRecord(where, str(refused))
+            is_used = True
+        except NotTrained:
+            untrained, first_untrained = untrained + 1, first_untrained or where
     if is_empty:
         raise Unusable("it holds no records")
+    if untrained and not is_used:
+        raise Unusable("every record of it is marked as not to be trained")
+    if untrained:
+        yield Notice(
+            f"{untrained:,} of its records are marked as not to be trained and are left out, "
+            f"first {first_untrained}"
+        )
+    for what, count in records.counts.items():
+        yield Notice(f"{count:,} {what}")
     if records.unused:
         yield Notice(f"not used: {_listed(records.unused)}")
     for role in sorted(records.missing):

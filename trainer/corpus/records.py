@@ -8,17 +8,20 @@
 The first form whose columns are there is taken; `columns` has the names they may have.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from trainer.corpus.columns import Columns, Layout, layouts
-from trainer.corpus.conversations import checked, parsed, turns_of, with_system
+from trainer.corpus.conversations import checked, joined_parts, parsed, turns_of, with_system
 from trainer.corpus.examples import (
     LONGEST_LINE,
     Completion,
     Conversation,
     Example,
     Message,
+    NotTrained,
     Text,
     Unusable,
     checked_text,
@@ -26,26 +29,32 @@ from trainer.corpus.examples import (
     printable,
 )
 
+FURTHER_ANSWERS = "further answers to a question are not used, only the first of each"
 _MOST_KEPT_LAYOUTS = 64
+_LIST_OF_ANSWERS = "answers"  # a column of this name has alternatives, one of another name parts
 
 
 class Records:
     """Records of one file -> examples; afterwards `unused` has the columns that held something
-    which no example has, and `missing` those that the user named and no record has."""
+    which no example has, `missing` those that the user named and no record has, and `counts` how
+    often something else of a record was not used, by what it is."""
 
     def __init__(self, columns: Columns) -> None:
         self.unused: dict[str, None] = {}
         self.missing = columns.all_given()
+        self.counts: Counter[str] = Counter()
         self._columns = columns
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
     def example(self, record: object) -> Example:
-        """The most telling form that the columns of `record` allow. Raises Unusable."""
+        """The most telling form that the columns of `record` allow. Raises Unusable, and NotTrained
+        for one that says so of itself."""
         if not isinstance(record, dict):
             raise Unusable(f"the record is {json_type(record)}, not an object")
-        found = _Fields(record, self._layout(record))
+        found = _Fields(record, self._layout(record), self.counts)
         if self.missing:
             self.missing -= found.layout.names.keys()
+        _refuse_untrained(found)
         example = _READERS[found.layout.form](found, self.unused)
         for name, value in record.items():
             if name not in self.unused and name not in found.used and _says_something(value):
@@ -67,10 +76,12 @@ class Records:
 
 
 class _Fields:
-    """A record by the role of its columns; `used` are those that were asked for."""
+    """A record by the role of its columns; `used` are those that were asked for, and what else is
+    not used is added to `counts`."""
 
-    def __init__(self, record: dict[str, Any], layout: Layout) -> None:
+    def __init__(self, record: dict[str, Any], layout: Layout, counts: Counter[str]) -> None:
         self.layout = layout
+        self.counts = counts
         self.used: set[str] = set()
         self._record = record
 
@@ -82,6 +93,17 @@ class _Fields:
         self.used.add(name)
         return self._record[name]
 
+    def says_no(self, role: str) -> bool:
+        """Whether the column of `role` marks the record as not to be trained, also as CSV files
+        write it. It is not used where it is no mark, as the number of a class."""
+        name = self.layout.names.get(role)
+        if name is None:
+            return False
+        is_wanted = _MARKS[role].get(str(self._record[name]).strip().casefold())
+        if is_wanted is not None:
+            self.used.add(name)
+        return is_wanted is False
+
     def text(self, role: str) -> str:
         return checked_text(self.get(role), self.name(role))
 
@@ -91,6 +113,12 @@ class _Fields:
 
     def name(self, role: str) -> str:
         return f'"{printable(self.layout.names[role][:40])}"'
+
+
+def _refuse_untrained(found: _Fields) -> None:
+    """KTO's `label` of a completion, and a `weight` of 0."""
+    if any([found.says_no("label"), found.says_no("weight")]):
+        raise NotTrained
 
 
 def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
@@ -132,15 +160,31 @@ def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
 
 
 def _answer(found: _Fields) -> str:
-    """The answer; the first of several, as SQuAD has them: {"text": [...], …}."""
-    answer = found.get("answer")
-    if _is_text_object(answer):
-        answer = answer["text"]
-    if isinstance(answer, list):
-        if not answer:
-            raise Unusable(f"{found.name('answer')} holds no answer")
-        answer = answer[0]["text"] if _is_text_object(answer[0]) else answer[0]
-    return checked_text(answer, found.name("answer"))
+    """The answer; parts of it are joined, and of several answers the first is taken."""
+    answer, what = found.get("answer"), found.name("answer")
+    has_several = what.strip('"').strip().casefold() == _LIST_OF_ANSWERS
+    if _is_text_object(answer):  # as SQuAD has them: {"text": [...], …}
+        answer, has_several = answer["text"], True
+    if not isinstance(answer, list):
+        return checked_text(answer, what)
+    if not answer:
+        raise Unusable(f"{what} holds no answer")
+    if has_several:
+        return _first_answer(answer, what, found.counts)
+    if any(isinstance(part, dict) for part in answer):
+        return checked_text(joined_parts(answer, what), what)
+    lines = (checked_text(line, what, may_be_empty=True) for line in answer)
+    return checked_text("\n".join(lines), what)
+
+
+def _first_answer(answers: Sequence[Any], what: str, counts: Counter[str]) -> str:
+    """Of several, which may be alike."""
+    texts = [answer["text"] if _is_text_object(answer) else answer for answer in answers]
+    first = checked_text(texts[0], what)
+    further = len({str(text) for text in texts} - {str(texts[0])})
+    if further:
+        counts[FURTHER_ANSWERS] += further
+    return first
 
 
 def _is_text_object(value: object) -> bool:
@@ -169,6 +213,10 @@ def _text(found: _Fields, unused: dict[str, None]) -> Text:
     return Text(checked_text(found.get("text"), found.name("text"), longest=LONGEST_LINE))
 
 
+_MARKS = {
+    "label": {"true": True, "false": False},
+    "weight": {"1": True, "1.0": True, "0": False, "0.0": False},
+}
 _READERS = {
     ("messages",): _messages,
     ("prompt", "completion"): _prompt_completion,
