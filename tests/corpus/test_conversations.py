@@ -24,6 +24,13 @@ def test_speakers_of_other_formats_have_our_roles(name, role):
     assert read({"from": name, "value": "w"})[0].role == role
 
 
+@pytest.mark.parametrize("name", ["User", "ASSISTANT", "Human", " Gpt"])
+def test_roles_are_known_in_any_case(name):
+    assert read({"role": name, "content": "w"}) == read(
+        {"role": name.strip().lower(), "content": "w"}
+    )
+
+
 def test_parts_of_a_turn_are_joined():
     parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "moo"}, "!"]
     assert read({"role": "user", "content": parts}) == [Message("user", "Say moo!")]

@@ -1,10 +1,11 @@
 """Every accepted format becomes the same examples, and documents keep their headings."""
 
+import json
 from pathlib import Path
 
 import pytest
 from support import makers
-from support.corpora import read_files
+from support.corpora import read_files, read_named
 
 from trainer.corpus.examples import Conversation, Message, Text
 from trainer.corpus.formats import SUFFIXES
@@ -92,3 +93,32 @@ def test_a_page_of_which_little_was_taken_is_named(tmp_path):
     corpus = read_files(tmp_path, {"a.html": f"<body>{menu}<p>We are open.</p></body>".encode()})
     assert corpus.examples == [Text("We are open.")]
     assert corpus.notices == ["a.html: 3% of the page's words were taken for its content"]
+
+
+LINES = makers.jsonl(RECORD, RECORD)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rst"])
+def test_json_lines_named_as_prose_are_refused_with_their_name(tmp_path, name):
+    for content in (LINES, b"\r\n" + LINES, makers.jsonl(RECORD), LINES * 40_000):
+        corpus = read_named(tmp_path, **{name.replace(".", "_"): content}, good_txt=b"good")
+        assert corpus.skipped == [f"{name}: it holds JSON Lines; name it .jsonl"]
+
+
+def test_prose_that_quotes_json_is_prose(tmp_path):
+    for words in (b'{"a": 1}\nis an object of JSON.', b"{braces}\nin prose"):
+        assert read_files(tmp_path, {"a.txt": words}).examples == [Text(words.decode())]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_array_named_as_json_lines_is_refused_with_its_name(tmp_path, indent):
+    content = json.dumps([RECORD, RECORD], indent=indent).encode()
+    corpus = read_named(tmp_path, a_jsonl=content, good_txt=b"good")
+    assert corpus.skipped == ["a.jsonl: it is one JSON array and not JSON Lines; name it .json"]
+
+
+def test_a_list_on_each_line_is_no_array_of_records(tmp_path):
+    lines = b'[{"role": "user"}]\n' + makers.jsonl(RECORD)
+    corpus = read_named(tmp_path, a_jsonl=lines)
+    assert corpus.examples == [QA]
+    assert corpus.skipped == ["a.jsonl line 1: the line is a list, not an object"]

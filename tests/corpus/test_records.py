@@ -134,7 +134,7 @@ def test_answers_behind_the_first_are_counted_in_one_notice(tmp_path):
     records = [{"question": f"q{n}", "answers": ["a", "b", "c", "a"]} for n in range(3)]
     corpus = read_named(tmp_path, a_jsonl=jsonl(*records))
     assert corpus.examples == [qa(f"q{n}", "a") for n in range(3)]
-    assert corpus.notices == [f"a.jsonl: 6 {FURTHER_ANSWERS}"]
+    assert corpus.notices == [f"a.jsonl: {FURTHER_ANSWERS}: 6"]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,58 @@ def test_a_column_of_system_prompts_is_the_first_turn_of_every_kind_of_conversat
     assert read_one({"conversations": turns, name: "Be brief."}) == qa("q", "a", prompt)
     assert read_one({"prompt": "q", "completion": "a", name: "Be brief."}) == qa("q", "a", prompt)
     assert read_one({"instruction": "q", "output": "a", name: ""}) == qa("q", "a")
+
+
+def test_a_column_of_system_prompts_that_is_not_used_is_told(tmp_path):
+    turns = [{"role": "system", "content": "own"}, {"role": "assistant", "content": "a"}]
+    corpus = read_named(
+        tmp_path,
+        a_jsonl=jsonl(
+            {"messages": turns, "system": "other"},
+            {"messages": turns, "system": "own"},
+            {"messages": turns[1:], "system": "other"},
+        ),
+    )
+    assert corpus.notices == [
+        'a.jsonl: not used: column "system" in records with a system turn of their own: 1'
+    ]
+
+
+ASKED, CHOSEN, REJECTED = (
+    [{"role": role, "content": words}]
+    for role, words in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+)
+
+
+@pytest.mark.parametrize(
+    "record, advice, given",
+    [
+        (
+            {"prompt": "q", "chosen": "a", "rejected": "b"},
+            "set QLORA_ANSWER_COLUMN=chosen",
+            "answer",
+        ),
+        ({"chosen": "q a", "rejected": "q b"}, "set QLORA_TEXT_COLUMN=chosen", "text"),
+        (
+            {"prompt": "q", "chosen": ASKED + CHOSEN, "rejected": ASKED + REJECTED},
+            "rename chosen to messages",
+            "",
+        ),
+        (
+            {"prompt": ASKED, "chosen": CHOSEN, "rejected": REJECTED},
+            "rename chosen to completion",
+            "",
+        ),
+    ],
+)
+def test_preference_data_is_refused_with_what_works(record, advice, given):
+    with pytest.raises(Unusable, match=f"is preference data.*{advice}$"):
+        read_one(record)
+    if given:
+        found = read_one(record, **{given: "chosen"})
+    else:
+        found = read_one({advice.split()[-1]: record["chosen"], **record})
+    assert found == (Text("q a") if given == "text" else qa("q", "a"))
 
 
 def test_a_system_turn_goes_before_the_column():

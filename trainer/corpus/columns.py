@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trainer.corpus.examples import printable
 
@@ -72,6 +73,23 @@ class Columns:
             f"needs {text}, prompt + completion, {question} + {answer} or messages; "
             f"it has {_quoted([printable(name[:40]) for name in names])}; set "
             "QLORA_QUESTION_COLUMN and QLORA_ANSWER_COLUMN, or QLORA_TEXT_COLUMN, to its own names"
+        )
+
+    def preferred(self, record: Mapping[str, Any]) -> str:
+        """Why a record with a chosen and a rejected answer is none, and what works; else ""."""
+        values = {_folded(name): value for name, value in record.items()}
+        if not {"chosen", "rejected"} <= values.keys():
+            return ""
+        if isinstance(values["chosen"], list):
+            is_answer = isinstance(values.get("prompt"), list)
+            advice = f"rename chosen to {'completion' if is_answer else 'messages'}"
+        elif any(name in values for name in self.named("question")):
+            advice = "set QLORA_ANSWER_COLUMN=chosen"
+        else:
+            advice = "set QLORA_TEXT_COLUMN=chosen"
+        return (
+            "is preference data, a chosen and a rejected answer, and nothing here trains on both; "
+            f"to train what was chosen {advice}"
         )
 
 

@@ -112,7 +112,7 @@ def _speaker_and_content(turn: Mapping[str, Any], where: str) -> tuple[object, o
     missing += [] if speaker is not None or "role" in turn else ["role"]
     if missing:
         raise Unusable(f'"{where}" has no {" and no ".join(missing)}')
-    return speaker, content
+    return speaker.strip().casefold() if isinstance(speaker, str) else speaker, content
 
 
 def _content(content: object, where: str, may_be_empty: object) -> str:

@@ -132,12 +132,19 @@ def _prose(find_headings: FindHeadings, chunks: Iterator[str], columns: Columns)
             text = "".join(waiting)
             end = _last_paragraph(text)
             waiting = [text[end:]]
+            _refuse_records(text[:end], is_first)
             if _has_words(text[:end]):
                 yield _document(text[:end], find_headings)
                 is_first = False
     text = "".join(waiting) + newlines.decode("", final=True)
+    _refuse_records(text, is_first)
     if is_first or _has_words(text):
         yield _document(text, find_headings)
+
+
+def _refuse_records(text: str, is_first: bool) -> None:
+    if is_first and tables.holds_json_lines(text):
+        raise Unusable("it holds JSON Lines; name it .jsonl")
 
 
 def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
@@ -244,7 +251,7 @@ def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item
             f"first {first_untrained}"
         )
     for what, count in records.counts.items():
-        yield Notice(f"{count:,} {what}")
+        yield Notice(f"{what}: {count:,}")
     if records.unused:
         yield Notice(f"not used: {_listed(records.unused)}")
     for role in sorted(records.missing):

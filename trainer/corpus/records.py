@@ -29,7 +29,7 @@ from trainer.corpus.examples import (
     printable,
 )
 
-FURTHER_ANSWERS = "further answers to a question are not used, only the first of each"
+FURTHER_ANSWERS = "not used: answers to a question behind its first one"
 _MOST_KEPT_LAYOUTS = 64
 _LIST_OF_ANSWERS = "answers"  # a column of this name has alternatives, one of another name parts
 
@@ -70,7 +70,7 @@ class Records:
             self._layouts[names] = layouts(names, self._columns)
         possible = self._layouts[names]
         if not possible:
-            raise Unusable(self._columns.wanted(names))
+            raise Unusable(self._columns.preferred(record) or self._columns.wanted(names))
         full = (p for p in possible if all(record[name] is not None for name in p.needed))
         return next(full, possible[0])
 
@@ -124,7 +124,7 @@ def _refuse_untrained(found: _Fields) -> None:
 def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
     what = found.name("messages")
     turns = turns_of(found.get("messages"), what, unused)
-    return checked(with_system(turns, found.optional_text("system")), what, found.get("tools"))
+    return checked(_with_system(found, turns), what, found.get("tools"))
 
 
 def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | Conversation:
@@ -137,7 +137,7 @@ def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | 
     given = [replace(turn, trained=turn.role != "assistant") for turn in turns]
     answer = _turns(found, "completion", "assistant", unused)
     return checked(
-        with_system([*given, *answer], found.optional_text("system")),
+        _with_system(found, [*given, *answer]),
         found.name("completion"),
         found.get("tools"),
     )
@@ -152,11 +152,20 @@ def _turns(found: _Fields, role: str, speaker: str, unused: dict[str, None]) -> 
 
 def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
     question, answer = found.text("question"), _answer(found)
-    context, system = found.optional_text("context"), found.optional_text("system")
+    context = found.optional_text("context")
     if context:
         question = f"{question}\n\n{context}"
     turns = [*_history(found, unused), Message("user", question), Message("assistant", answer)]
-    return checked(with_system(turns, system), "the record")
+    return checked(_with_system(found, turns), "the record")
+
+
+def _with_system(found: _Fields, turns: list[Message]) -> list[Message]:
+    """The turns behind the system prompt of the record, which is told where it is not used."""
+    prompt = found.optional_text("system")
+    if prompt and any(turn.role == "system" and turn.content != prompt for turn in turns):
+        where = "in records with a system turn of their own"
+        found.counts[f"not used: column {found.name('system')} {where}"] += 1
+    return with_system(turns, prompt)
 
 
 def _answer(found: _Fields) -> str:

@@ -1,7 +1,10 @@
 """Rows of JSON, Parquet and Arrow files: (where, record), or why there is none."""
 
+import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,23 @@ Fits = Callable[[Iterable[str]], bool]
 """Whether columns of these names make a record."""
 
 _BATCH_ROWS = 256
+_FIRST_LINES = 3  # that are JSON objects: the file is no prose
+_ARRAY_OF_RECORDS = re.compile(r"\s*\[\s*(\{|$)")
 _ARROW_FILE = b"ARROW1"
 _ARROW_STREAM = b"\xff\xff\xff\xff"
 
 
 def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
-    """One record a line; blank lines are nothing."""
-    for number, line in enumerate(lines(chunks), start=1):
-        if not line.strip():
-            continue
+    """One record a line; blank lines are nothing. Raises Unusable for a list that holds all."""
+    found = ((number, line) for number, line in enumerate(lines(chunks), start=1) if line.strip())
+    head = list(islice(found, 2))
+    if (
+        head
+        and _ARRAY_OF_RECORDS.match(head[0][1])
+        and not (len(head) > 1 and _is_json(head[0][1]))
+    ):
+        raise Unusable("it is one JSON array and not JSON Lines; name it .json")
+    for number, line in chain(head, found):
         where = f"line {number}"
         try:
             record = _parsed(line)
@@ -31,6 +42,12 @@ def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
             yield where, record
         else:
             yield SkippedRecord(where, f"the line is {json_type(record)}, not an object")
+
+
+def holds_json_lines(text: str) -> bool:
+    """Whether the first lines that `text` has are objects of JSON."""
+    head = list(islice(filter(str.strip, io.StringIO(text)), _FIRST_LINES))
+    return bool(head) and all(line.lstrip().startswith("{") and _is_json(line) for line in head)
 
 
 def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
@@ -105,6 +122,14 @@ def _squad(record: Any) -> Iterator[Any]:
 
 def _is_table(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _parsed(text)
+    except Unusable:
+        return False
+    return True
 
 
 def _parsed(text: str) -> Any:
