@@ -20,18 +20,41 @@ _FRAME = re.compile(
     r"<\|im_start\|>|\[INST\]|<start_of_turn>|<\|start_header_id\|>|<\uff5c(?:User|Assistant)\uff5c>"
     r"|<\|(?:user|assistant|system|turn|start)\|?>|<\|START_OF_TURN_TOKEN\|>"
 )
+# Frames of words, which prose may hold too: a pair of them, or a sentence that nobody else writes.
+_TASK = "Below is an instruction that describes a task"
+_WORDED = {"### Instruction:": "### Response:", "### Human:": "### Assistant:"}
+# What a turn that was cut out of framed text begins or ends with.
+_TURN_BEGINS = re.compile(
+    rf"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:{_FRAME.pattern}|{_TASK}|{'|'.join(_WORDED)})"
+)
+_TURN_ENDS = ("</s>", "[/INST]", "<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "<turn|>")
+_LONGEST_END = 32  # characters, with white space behind it
 _WORDS = tuple(f"q{n}q" for n in ("system", "user", "answer", "more", "again"))
 
 
 def frame_in(example: Example) -> str:
-    """The token of some chat template that stands in a text or a prompt; empty for none."""
+    """The token or words of some chat template that stand in a text or a prompt, or around the
+    words of a turn; empty for none."""
     if isinstance(example, Conversation):
-        return ""
+        return next((frame for m in example.messages if (frame := _around(m.content))), "")
     beginning = _text_of(example)[:_BEGINNING]
-    if not any(hint in beginning for hint in _HINTS):
-        return ""
-    found = _FRAME.search(beginning)
-    return found.group() if found else ""
+    if any(hint in beginning for hint in _HINTS) and (found := _FRAME.search(beginning)):
+        return found.group()
+    return _words_in(beginning, example)
+
+
+def _around(content: str) -> str:
+    if found := _TURN_BEGINS.match(content):
+        return found.group().strip()
+    end = content[-_LONGEST_END:].rstrip()
+    return next((mark for mark in _TURN_ENDS if end.endswith(mark)), "")
+
+
+def _words_in(beginning: str, example: Text | Completion) -> str:
+    if _TASK in beginning:
+        return _TASK
+    asked = (word for word in _WORDED if word in beginning)
+    return next((word for word in asked if _WORDED[word] in _text_of(example)), "")
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,8 @@ class _Frame:
     begins: re.Pattern[str]
     system: re.Pattern[str] | None
     round: re.Pattern[str]
+    marks: tuple[str, ...]
+    """what stands before a question and before an answer: contents hold none of it"""
 
 
 class FramedText:
@@ -53,7 +78,7 @@ class FramedText:
         """The turns of a text, or of a prompt with its completion, that is framed from its first
         word to its last; None where it is not, or not by this template."""
         messages = self._turns(_text_of(example).strip())
-        if not messages or any(self._special.first_in(m.content) for m in messages):
+        if not messages or any(self._is_framed(m.content) for m in messages):
             return None
         if isinstance(example, Completion):
             if not example.completion.strip().startswith(messages[-1].content):
@@ -61,6 +86,10 @@ class FramedText:
             given = [replace(m, trained=m.role != "assistant") for m in messages[:-1]]
             messages = [*given, messages[-1]]
         return Conversation(tuple(messages))
+
+    def _is_framed(self, content: str) -> bool:
+        marks = self._frame.marks if self._frame else ()
+        return bool(self._special.first_in(content)) or any(mark in content for mark in marks)
 
     def _turns(self, text: str) -> list[Message]:
         """Empty where something of `text` stands outside of the frame."""
@@ -93,19 +122,27 @@ class FramedText:
         if not found or not self._template.ends:
             return None
         end = self._template.ends[0]
-        question = found[2].partition(end)[2].replace(str(self._special.bos_token), "")
-        if self._special.first_in(question) is None:
+        bos = "" if self._opens_turns(found[1]) else str(self._special.bos_token)
+        question = _without(bos, found[2].partition(end)[2])
+        if not (self._special.first_in(question) or _FRAME.search(question)):
             return None  # words alone are no frame that could be told from text
         pattern = f"{_flexible(question)}(.+?){_flexible(found[1])}(.+?)(?:{_flexible(end)}|\\Z)"
+        with_system = _without(bos, self._written((("system", system), *turns[:2])))
         return _Frame(
-            re.compile(f"(?:{_flexible(str(self._special.bos_token))})?\\s*"),
-            self._system_pattern(self._written((("system", system), *turns[:2])), question),
+            re.compile(f"(?:{_flexible(bos)})?\\s*"),
+            self._system_pattern(with_system, question),
             re.compile(pattern, re.DOTALL),
+            tuple(filter(None, (question.strip(), found[1].strip()))),
         )
+
+    def _opens_turns(self, before_answer: str) -> bool:
+        """Whether bos stands before every turn, an answer too, as ChatML's `<|im_start|>` may: then
+        it is part of the frame, and else it stands before rounds."""
+        return bool(self._special.bos_token) and self._special.bos_token in before_answer
 
     def _system_pattern(self, text: str, question: str) -> re.Pattern[str] | None:
         """Where a system turn has a frame of its own, and the question is framed as ever."""
-        before, word, behind = text.replace(str(self._special.bos_token), "").partition(_WORDS[0])
+        before, word, behind = text.partition(_WORDS[0])
         end = behind.partition(_WORDS[1])[0].rstrip().removesuffix(question.strip())
         if not word or not before.strip() or not end.strip():
             return None
@@ -122,6 +159,10 @@ class FramedText:
 
 def _text_of(example: Text | Completion) -> str:
     return example.text if isinstance(example, Text) else example.prompt + example.completion
+
+
+def _without(token: str, text: str) -> str:
+    return text.replace(token, "") if token else text
 
 
 def _flexible(frame: str) -> str:

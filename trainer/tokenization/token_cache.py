@@ -42,7 +42,7 @@ EXAMPLE_ROW = np.dtype(
         ("kind", "u1"),
         ("turns", "<u4"),  # of a conversation; 0 for what has none
         ("truncated", "?"),
-        ("framed", "?"),  # by a chat template that is not the base's: it is text
+        ("framed", "?"),  # by a template that is not the base's, or in a turn: text
         ("thought", "?"),  # an answer begins with one
         ("whole", "<u4"),  # tokens of a record that was cut, before that
         ("prompt", "<u4"),
