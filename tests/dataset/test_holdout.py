@@ -44,7 +44,7 @@ def test_of_a_single_document_both_parts_keep_their_headings(tmp_path):
     assert [tail.text[h.at :][:5] for h in tail.headings] == ["# Two"]
 
 
-@pytest.mark.parametrize("example", [asked("q", "a"), Text("word")])
+@pytest.mark.parametrize("example", [asked("q", "a"), Text("word"), Text("two words")])
 def test_what_cannot_be_divided_is_trained(example):
     assert hold_out([example]) == ([example], [])
 

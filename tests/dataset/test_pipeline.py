@@ -35,7 +35,13 @@ def test_of_a_single_document_the_end_is_held_out_and_one_is_counted(
     found = prepare(tmp_path, tokenizer)
     assert len(found.train) > len(found.held_out) >= 1 and not found.questions
     assert (found.counts["text"], found.counts["held_out"]) == (1, 1)
-    assert held_out(found.counts) == "the end of the only document"
+    assert held_out(found.counts) == "the end of the only document, about its last tenth"
+    end = tokenizer.eos_token_id
+    assert not any((block.input_ids == end).any() for block in found.train)  # it goes on
+    assert [sum((b.labels == end).sum() for b in found.held_out), found.counts["trained_ends"]] == [
+        1,
+        0,
+    ]
     assert (found.counts["files"], found.counts["documents"]) == (2, 1)
     assert len(list((tmp_path / "scratch/tokens").glob("*/shelf.json"))) == 2
     assert content(prepare(tmp_path, tokenizer)) == content(found)

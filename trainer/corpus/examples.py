@@ -27,10 +27,12 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A document: one file, or one `text` record. Every token of it is trained."""
+    """A document: one file, or one `text` record. Every token of it is trained. One that `goes_on`
+    is the beginning of another, and no end token follows it."""
 
     text: str
     headings: tuple[Heading, ...] = field(default=(), compare=False, repr=False)
+    goes_on: bool = field(default=False, compare=False, repr=False)
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def held_out_in_words(
     if by == HeldOutBy.EVALUATION_DATA:
         return f"the evaluation data, {held_out:,} records and documents"
     if by == HeldOutBy.END:
-        return "the end of the only document"
+        return "the end of the only document, about its last tenth"
     if by == HeldOutBy.NOTHING and not records:
         return "nothing"
     more = ", …" if documents > len(first) else ""
@@ -153,8 +153,9 @@ def cautions(counts: Mapping[str, Any], max_length: int) -> list[str]:
     if framed := counts["framed_otherwise"]:
         said.append(
             f"{framed:,} records hold the frame of a chat template that is not the base's, or only "
-            "part of one; it is trained as plain text: give turns as messages, or question and "
-            "answer, and the base's own template frames them"
+            "part of one, or hold it inside of a turn; it is trained as plain text: give the words "
+            "of each turn alone, as messages or as question and answer, and the base's own "
+            "template frames them"
         )
     return said
 

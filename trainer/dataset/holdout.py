@@ -151,16 +151,17 @@ def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
 
 
 def divide(document: Text, share: float = SHARE) -> tuple[Text, Text] | None:
-    """(most of it, its end), divided at a paragraph, line or word; None where there is none."""
+    """(most of it, its end), divided at a paragraph, line or word; None where there is none. A
+    word alone is not the most of anything: with no end token behind it nothing would be trained."""
     text = document.text.strip()
     boundary = text_boundary(text, 0, round(len(text) * (1 - share)), near_share=1 / 8)
     head, tail = text[:boundary].strip(), text[boundary:].strip()
-    if not head or not tail or not text[boundary - 1].isspace():
+    if len(head.split(maxsplit=1)) < 2 or not tail or not text[boundary - 1].isspace():
         return None
     begins = document.text.index(text)
     split = begins + len(text) - len(tail)
     return (
-        Text(head, _moved([h for h in document.headings if h.at < split], -begins)),
+        Text(head, _moved([h for h in document.headings if h.at < split], -begins), goes_on=True),
         Text(tail, _moved([h for h in document.headings if h.at >= split], -split)),
     )
 

@@ -98,7 +98,7 @@ def prepare(
     blocks = _pack(split.train, how)
     if not len(blocks):
         raise DataError("the data holds nothing to train on once tokenised; add text")
-    if not counts["trained_ends"]:
+    if not counts["trained_ends"] and split.by != HeldOutBy.END:
         raise DataError(
             f"every record is cut before its end at QLORA_MAX_LENGTH={settings.max_length}, so "
             f"that the model would never learn to stop; {counts['length_for_all']:,} holds them all"

@@ -58,12 +58,12 @@ def trained(tokens: Tokens) -> int:
 def encode(examples: Sequence[Example], records: RecordTokenizer, max_length: int) -> list[Encoded]:
     """Tokenise `examples`, each sequence at most `max_length` tokens long.
 
-    A document ends with eos and begins with bos if the tokenizer uses one; a long one becomes
-    several sequences that begin at a section, paragraph, line, sentence or word, each with bos,
-    since models lean on it, and the last with eos. One that begins inside a section is preceded
-    by the headings above it, which are not trained. Of a conversation the answers and the token
-    that ends each are trained, of a completion itself and eos. A long record loses its end; one
-    that has no trained token left has no sequence.
+    A document ends with eos, unless it goes on, and begins with bos if the tokenizer uses one; a
+    long one becomes several sequences that begin at a section, paragraph, line, sentence or word,
+    each with bos, since models lean on it, and the last with eos. One that begins inside a section
+    is preceded by the headings above it, which are not trained. Of a conversation the answers and
+    the token that ends each are trained, of a completion itself and eos. A long record loses its
+    end; one that has no trained token left has no sequence.
     """
     encoded = [Encoded([]) for _ in examples]
     for batch in _batches(examples):
@@ -101,7 +101,8 @@ class _Slice:
     """A stretch of a document from character `start`, short enough for one tokenizer call."""
 
     text: str
-    is_last: bool
+    ends: bool
+    """whether the document does with it"""
     start: int = 0
     outline: Outline = field(default_factory=lambda: Outline(()))
 
@@ -142,7 +143,7 @@ def _slices(document: Text) -> Iterator[_Slice]:
             break
         yield _Slice(text[start:end], False, start, outline)
         start = end
-    yield _Slice(text[start:], True, start, outline)
+    yield _Slice(text[start:], not document.goes_on, start, outline)
 
 
 def _encode_slices(
@@ -154,7 +155,7 @@ def _encode_slices(
     context = _Context(records, max_length)
     found = records.plain.documents([stretch.text for stretch in slices])
     for stretch, tokens in zip(slices, found, strict=True):
-        end = np.array([records.eos_id] if stretch.is_last else [], np.int32)
+        end = np.array([records.eos_id] if stretch.ends else [], np.int32)
         body = np.concatenate([tokens.ids, end])
         starts = memoryview(tokens.starts)  # type: ignore[arg-type]  # numpy's stubs before 3.12
         sequences = [
