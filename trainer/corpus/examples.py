@@ -153,6 +153,10 @@ class Notice:
     words: str
 
 
+class UnsavedFormula:
+    """What a cell of a workbook has whose formula no program has computed."""
+
+
 Item = Example | SkippedRecord | Notice
 
 
@@ -199,6 +203,7 @@ def json_type(value: object) -> str:
         return "null"
     kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", str: "text"}
     kinds |= {dict: "an object", bytes: "binary"}
+    kinds[UnsavedFormula] = "a formula without its value (open and save the file once in Excel)"
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 

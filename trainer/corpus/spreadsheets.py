@@ -5,10 +5,9 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.corpus.examples import (
     LONGEST_LINE,
@@ -20,6 +19,9 @@ from trainer.corpus.examples import (
 )
 from trainer.corpus.packages import check_size
 from trainer.corpus.tables import Fits, TableRow, lines
+
+if TYPE_CHECKING:  # it imports openpyxl
+    from trainer.corpus.worksheets import Worksheet
 
 _DELIMITERS = ",;\t|"
 _HEADER_ROWS = 12  # a title and who made it may stand above the header
@@ -48,26 +50,35 @@ def delimited(chunks: Iterable[str], fits: Fits, delimiter: str = "") -> Iterato
 
 
 def xlsx(path: Path, fits: Fits) -> Iterator[TableRow]:
-    """The rows of a workbook's sheets, values and not formulas; those of sheets without a header
-    that `fits` only where no sheet has one."""
+    """The rows of a workbook's sheets, values and not formulas, without what is hidden; those of
+    sheets without a header that `fits` only where no sheet has one."""
     from openpyxl import load_workbook
+
+    from trainer.corpus.worksheets import Worksheet
 
     check_size(path)
     book = load_workbook(path, read_only=True, data_only=True)
-    sheets = [(sheet.title, partial(_sheet_rows, sheet)) for sheet in book.worksheets]
+    sheets = [Worksheet(sheet) for sheet in book.worksheets]
     telling = [
-        title for title, rows in sheets if _header_at(list(islice(rows(), _HEADER_ROWS)), fits) >= 0
+        sheet.title
+        for sheet in sheets
+        if not sheet.is_hidden
+        and _header_at(list(islice(_sheet_rows(sheet), _HEADER_ROWS)), fits) >= 0
     ]
-    for title, rows in sheets:
-        if title in telling or not telling:
-            yield from _records(rows(), fits, is_ragged=True)
-        elif any(True for _ in rows()):
-            yield Notice(f"sheet {printable(title)}: it has no column to train on and is not used")
+    for sheet in sheets:
+        name = f"sheet {printable(sheet.title)}"
+        if sheet.is_hidden:
+            yield Notice(f"{name}: it is hidden and is not used")
+        elif sheet.title in telling or not telling:
+            yield from _records(_sheet_rows(sheet), fits, is_ragged=True)
+            if sheet.hidden_rows:
+                yield Notice(f"{name}: hidden rows, which are not used: {sheet.hidden_rows:,}")
+        elif any(True for _ in _sheet_rows(sheet)):
+            yield Notice(f"{name}: it has no column to train on and is not used")
 
 
-def _sheet_rows(sheet: Any) -> Iterator[Row]:
-    sheet.reset_dimensions()  # those written in the file are often wrong
-    for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+def _sheet_rows(sheet: "Worksheet") -> Iterator[Row]:
+    for number, row in sheet.rows():
         if any(map(_holds_something, row)):
             yield f"{printable(sheet.title)} row {number}", row
 
