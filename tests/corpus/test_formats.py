@@ -122,3 +122,10 @@ def test_a_list_on_each_line_is_no_array_of_records(tmp_path):
     corpus = read_named(tmp_path, a_jsonl=lines)
     assert corpus.examples == [QA]
     assert corpus.skipped == ["a.jsonl line 1: the line is a list, not an object"]
+
+
+@pytest.mark.parametrize("paragraphs", [200_000, 400_000])
+def test_a_text_file_of_millions_of_characters_is_read_whole(tmp_path, paragraphs):
+    words = "Some words.\n\n" * paragraphs
+    corpus = read_files(tmp_path, {"a.txt": words.encode()})
+    assert "".join(example.text for example in corpus.examples) == words

@@ -22,6 +22,7 @@ from trainer.corpus.decoding import (
 from trainer.corpus.docx import docx
 from trainer.corpus.epub import epub
 from trainer.corpus.examples import (
+    LONGEST_LINE,
     Conversation,
     Heading,
     Item,
@@ -115,7 +116,8 @@ def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
 
 
 def _document(text: str, find_headings: FindHeadings = markdown_headings) -> Text:
-    text = checked_text(text.replace("\r\n", "\n").replace("\r", "\n"), "the file")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = checked_text(text, "the file", longest=LONGEST_LINE)
     if not _has_words(text):
         raise Unusable("it holds no words")
     return Text(text, find_headings(text))
