@@ -83,6 +83,12 @@ def test_a_document_keeps_its_words_and_its_headings(tmp_path, name):
         assert any(heading.title in line for line in lines)
 
 
+def test_prose_may_be_as_long_as_it_likes(tmp_path):
+    book = "The Plover weighs 430 grams and floats.\n\n" * 150_000  # 6 MB
+    tally = read_files(tmp_path, {"book.txt": book.encode()})
+    assert sum(len(text.text) for text in tally.examples) > 0.99 * len(book)
+
+
 def test_every_accepted_suffix_is_read_here():
     names = [*TABLES, *DOCUMENTS, "a.htm", "a.xhtml"]
     assert {Path(name).suffix for name in names} == set(SUFFIXES)

@@ -76,7 +76,7 @@ def test_an_adapter_with_a_half_missing_is_refused(tmp_path: Path) -> None:
 def test_what_is_more_than_plain_lora_is_refused_by_its_name(option: str, tmp_path: Path) -> None:
     run = random_adapter(tmp_path, target_modules=["q_proj"])
     edit(run / "adapter" / "adapter_config.json", **{option: ["something"]})
-    with pytest.raises(DataError, match=f"the adapter uses {option}; only plain LoRA"):
+    with pytest.raises(DataError, match=f"the adapter uses {option}[,;] "):
         deltas(run)
 
 

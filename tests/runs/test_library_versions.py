@@ -12,4 +12,5 @@ def test_every_library_has_its_version() -> None:
     found = library_versions()
     assert found.keys() == {"python", *LIBRARIES}
     assert found["python"] == platform.python_version()
-    assert (found["torch"], found["transformers"]) == (torch.__version__, transformers.__version__)
+    assert torch.__version__.startswith(found["torch"])  # a build for GPUs adds "+cu130" to its own
+    assert found["transformers"] == transformers.__version__
