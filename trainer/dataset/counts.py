@@ -10,6 +10,7 @@ from trainer.corpus.dedup import Copy
 from trainer.corpus.examples import printable
 from trainer.corpus.reader import Tally
 from trainer.dataset.answer_match import misplaced_answer, wordings
+from trainer.dataset.contradictions import contradictions, contradictions_sentence
 from trainer.dataset.eval_questions import Question
 from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.selection import TEXT, Selection
@@ -52,6 +53,7 @@ def count(train: Selection) -> dict[str, Any]:
         "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),
         "length_for_most": _round_up(np.quantile(cut, MOST, method="higher")) if len(cut) else 0,
         "length_for_all": _round_up(cut.max()) if len(cut) else 0,
+        **contradictions(train),
     }
 
 
@@ -150,6 +152,8 @@ def cautions(counts: Mapping[str, Any], max_length: int) -> list[str]:
         said.append(cut_sentence(cut, counts["records"], max_length, *fitting))
     if counts["misplaced_answer"]:
         said.append(misplaced_sentence(*counts["misplaced_answer"]))
+    if contradicted := counts.get("contradicted", 0):
+        said.append(contradictions_sentence(contradicted, counts["contradicted_first"]))
     if framed := counts["framed_otherwise"]:
         said.append(
             f"{framed:,} records hold the frame of a chat template that is not the base's, or only "
