@@ -225,3 +225,14 @@ def test_the_record_says_what_the_schedule_was_and_why(tmp_path: Path) -> None:
     assert rate.startswith(f"a peak rate of {schedule['learning_rate']:g}: ")
     card = (run / "adapter" / "README.md").read_text()
     assert f"steps of {schedule['step_blocks']} blocks, peak learning rate" in card
+
+
+def test_one_document_alone_is_published_without_an_end(tmp_path: Path) -> None:
+    """Its end is held out, so that no token which ends anything is trained."""
+    words = "\n\n".join(f"Drawer {n} of the workshop holds {n * 7} screws." for n in range(150))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "drawers.txt").write_text(words, encoding="utf-8")
+    run = run_here(tmp_path, MAX_STEPS="12", LEARNING_RATE="5e-3")
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["rejected"] == []
+    assert record["evaluation"]["tuned"]["loss"] < record["evaluation"]["base"]["loss"]

@@ -178,14 +178,14 @@ def _end_faults(
 
     `softer` is the next step; None where prose alone was trained.
     """
+    if softer is None:  # a document that is cut has no end, and few of them teach none
+        return
     if not trains_ends(train, ends):
         yield (
             "no token that ends an answer was trained, so that it would never stop; raise "
             "QLORA_MAX_LENGTH until answers fit"
         )
     base, tuned = evaluation.base.end_loss, evaluation.tuned.end_loss
-    if softer is None:  # where a document ends is nothing to be learned from a few of them
-        return
     if base is not None and tuned is not None and tuned > max(base + NOISE, EVEN_CHANCE):
         yield (
             f"where an answer ends it stops with a chance of {math.exp(-tuned):.0%}, the base "
