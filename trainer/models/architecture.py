@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from trainer.runtime import lean_imports
+
 # Layers that send a token to experts, or weigh what comes back: LoRA would change who is asked.
 ROUTERS = ("gate", "wg", "router", "modality_router", "shared_expert_gate")
 
@@ -61,6 +63,7 @@ def language_model(model: Any) -> str:
 def linear_layers(model: Any) -> dict[str, Any]:
     """The modules that bitsandbytes quantises, or has quantised: those that are exactly linear
     layers, without the head. A subclass stays in 16 bits."""
+    lean_imports.import_bitsandbytes()
     import torch
     from bitsandbytes.nn import Linear4bit
 
