@@ -58,7 +58,8 @@ def rejection_reasons(
     softer = what_to_soften(settings, counts)
     more = what_to_change(settings, counts)
     found += _loss_faults(evaluation, settings.max_loss_ratio, more, softer)
-    found += _end_faults(evaluation, train, ends, softer if counts["records"] else None)
+    if counts["records"]:  # a document that is cut has no end, and few of them teach none
+        found += _end_faults(evaluation, train, ends, softer)
     found += _forgetting_faults(evaluation, settings.max_forgetting, softer)
     return found
 
@@ -172,14 +173,10 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float, more: str, softer: st
 
 
 def _end_faults(
-    evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int], softer: str | None
+    evaluation: Evaluation, train: Sequence[Block], ends: Sequence[int], softer: str
 ) -> Iterator[str]:
-    """It has to know where an answer ends: the end was trained, and it was not unlearnt.
-
-    `softer` is the next step; None where prose alone was trained.
-    """
-    if softer is None:  # a document that is cut has no end, and few of them teach none
-        return
+    """It has to know where an answer ends: the end was trained, and it was not unlearnt; `softer`
+    is the next step."""
     if not trains_ends(train, ends):
         yield (
             "no token that ends an answer was trained, so that it would never stop; raise "
