@@ -13,42 +13,16 @@ from support.small_models import assert_same, ours, packed_batch, tuned_model
 
 from trainer.engine.decoder import Engine
 from trainer.engine.greedy_decoder import GreedyDecoder
-from trainer.kernels import (
-    FUSED,
-    PLAIN,
-    cross_entropy,
-    decode_attention,
-    dequantise,
-    dropout,
-    embedding,
-    geglu,
-    rms_norm,
-    rope,
-    swiglu,
-)
+from trainer.kernels import FUSED, PLAIN
 from trainer.planner.memory_plan import MemoryPlan
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpreter
 
-MODULES = [
-    cross_entropy,
-    decode_attention,
-    dequantise,
-    dropout,
-    embedding,
-    geglu,
-    rms_norm,
-    rope,
-    swiglu,
-]
-
-
+MODULES = sorted((ROOT / "trainer" / "kernels").glob("*.py"))
 KERNEL = re.compile(r"@jit\ndef (\w+)")
 NAMES = {
-    f"{module.__name__.rpartition('.')[2]}.{name}"
-    for module in MODULES
-    for name in KERNEL.findall(Path(module.__file__ or "").read_text())
+    f"{module.stem}.{name}" for module in MODULES for name in KERNEL.findall(module.read_text())
 }
 
 
@@ -68,7 +42,7 @@ def test_every_kernel_compiles_without_a_gpu() -> None:
 
 def test_no_kernel_multiplies_matrices() -> None:
     """On a T4 tl.dot does not reach the tensor cores: products go to cuBLAS."""
-    assert not [m.__name__ for m in MODULES if "tl.dot" in Path(m.__file__ or "").read_text()]
+    assert not [module.stem for module in MODULES if "tl.dot" in module.read_text()]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tests/engine/test_cuda.py does it on a GPU")

@@ -7,29 +7,17 @@ for a GPU that has none.
 """
 
 import sys
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from trainer.kernels import (
-    cross_entropy,
-    decode_attention,
-    dequantise,
-    dropout,
-    embedding,
-    geglu,
-    rms_norm,
-    rope,
-    swiglu,
-)
-
 FP16 = "*fp16"
-KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
+# By module and name: the types of what is passed, and constants.
+KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "decode_attention._attend": (
-        decode_attention,
         {"q": FP16, "k": FP16, "v": FP16, "keys": FP16, "values": FP16, "lengths": "*i64",
          "out": FP16, "q_stride": "i32", "k_stride": "i32", "v_stride": "i32",
          "row_stride": "i64", "heads": "i32", "kv_heads": "i32", "size": "i32",
@@ -37,51 +25,44 @@ KERNELS: dict[str, tuple[ModuleType, dict[str, str], dict[str, Any]]] = {
         {"GROUP": 4, "SIZE": 128, "BLOCK": 64},
     ),
     "dequantise._dequantise": (
-        dequantise,
         {"packed": "*u8", "scales": "*u8", "scale_table": "*fp32", "scale_absmax": "*fp32",
          "offset": "*fp32", "table": "*fp32", "out": FP16, "count": "i32"},
         {"ROWS": 64, "BYTES": 32, "SCALES": 256},
     ),
     "embedding._gather": (
-        embedding,
         {"ids": "*i64", "table": FP16, "out": FP16, "columns": "i32"},
         {"BLOCK": 4096},
     ),
     "rms_norm._forward": (
-        rms_norm,
         {"x": FP16, "weight": FP16, "out": FP16, "columns": "i32", "epsilon": "fp32"},
         {"BLOCK": 4096},
     ),
     "rms_norm._backward": (
-        rms_norm,
         {"grad": FP16, "x": FP16, "weight": FP16, "residual": FP16, "out": FP16,
          "columns": "i32", "epsilon": "fp32"},
         {"RESIDUAL": True, "BLOCK": 4096},
     ),
     "rope._rotate": (
-        rope,
         {"x": FP16, "cos": FP16, "sin": FP16, "stride": "i32", "heads": "i32", "half": "i32"},
         {"BACK": True, "HEADS": 32, "HALF": 64},
     ),
     "geglu._forward": (
-        geglu, {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}
+        {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
     "geglu._backward": (
-        geglu, {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
+        {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
     "swiglu._forward": (
-        swiglu, {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}
+        {"gate": FP16, "up": FP16, "out": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
     "swiglu._backward": (
-        swiglu, {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
+        {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
     "cross_entropy._loss_and_gradient": (
-        cross_entropy,
         {"logits": FP16, "target": "*i64", "loss": "*fp32", "columns": "i32"},
         {"IGNORED": -100, "BLOCK": 8192},
     ),
     "dropout._drop": (
-        dropout,
         {"x": FP16, "out": FP16, "random": "*i64", "salt": "i64", "first": "i64", "size": "i32",
          "threshold": "i32", "scale": "fp32"},
         {"ADD": True, "BLOCK": 2048},
@@ -104,8 +85,10 @@ def ptx_of(kernel: Any, types: dict[str, str], constants: dict[str, Any], capabi
 
 
 def main(capability: int) -> None:
-    for name, (module, types, constants) in KERNELS.items():
-        ptx = ptx_of(getattr(module, name.split(".")[1]), types, constants, capability)
+    for name, (types, constants) in KERNELS.items():
+        module, _, kernel = name.partition(".")
+        found = getattr(import_module(f"trainer.kernels.{module}"), kernel)
+        ptx = ptx_of(found, types, constants, capability)
         if f".target sm_{capability}" not in ptx:
             sys.exit(f"{name}: not compiled for sm_{capability}")
         if capability < 80 and "bf16" in ptx:
