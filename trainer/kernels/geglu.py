@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from trainer.kernels._triton import cdiv, jit, tl
+from trainer.kernels import _gated
+from trainer.kernels._triton import jit, tl
 
-BLOCK = 2048
 ROOT = 0.7978845608028654  # of 2 / pi
 CUBIC = 0.044715  # Hendrycks & Gimpel 2016
 
@@ -26,18 +26,13 @@ def reference_backward(
 
 
 def fused(gate_MI: torch.Tensor, up_MI: torch.Tensor) -> torch.Tensor:
-    out = torch.empty_like(gate_MI)
-    size = gate_MI.numel()
-    _forward[(cdiv(size, BLOCK),)](gate_MI, up_MI, out, size, BLOCK=BLOCK, num_warps=8)
-    return out
+    return _gated.forward(_forward, gate_MI, up_MI)
 
 
 def fused_backward(
     grad_MI: torch.Tensor, gate_MI: torch.Tensor, up_MI: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    size = gate_MI.numel()
-    _backward[(cdiv(size, BLOCK),)](grad_MI, gate_MI, up_MI, size, BLOCK=BLOCK, num_warps=8)
-    return gate_MI, up_MI
+    return _gated.backward(_backward, grad_MI, gate_MI, up_MI)
 
 
 @jit
