@@ -253,7 +253,7 @@ def _keep_best(
 
     job, steps, keep = start.job, trained.steps, start.job.settings.keep
 
-    def judge(base: compare.Scores | None) -> compare.Evaluation:
+    def evaluate(base: compare.Scores | None) -> compare.Evaluation:
         return compare.compare(
             model.tuned,
             model.tokenizer,
@@ -265,7 +265,7 @@ def _keep_best(
             how=asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds),
         )
 
-    return keep_best(model.tuned, trained.earlier, judge, last_step=steps, keep=keep)
+    return keep_best(model.tuned, trained.earlier, evaluate, last_step=steps, keep=keep)
 
 
 def _save_adapter(start: Start, model: Model) -> Path:

@@ -85,13 +85,18 @@ class Base:
     def skeleton(self) -> Any:
         """The model without memory behind its weights: its module names and sizes."""
         kind = architecture.model_class(self.config)
-        named = (getattr(self.config, "architectures", None) or [""])[0]
+        named = self._named_class
         if kind is None or re.search(NO_WRITER, named):
             raise SettingsError(
                 f"{self.name}: {named or self.config.model_type} is no model that continues text; "
                 "choose another QLORA_BASE_MODEL"
             )
         return self._without_memory(kind)
+
+    @property
+    def _named_class(self) -> str:
+        """As its config names it; empty where it does not."""
+        return str((getattr(self.config, "architectures", None) or [""])[0])
 
     def _without_memory(self, kind: Any, **options: Any) -> Any:
         import torch
@@ -116,7 +121,7 @@ class Base:
         import torch
         import transformers
 
-        named = (getattr(self.config, "architectures", None) or [""])[0]
+        named = self._named_class
         kind = getattr(transformers, named, None)
         if kind is None or kind is type(self.skeleton):
             return None
