@@ -10,14 +10,13 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
-from trainer.corpus.examples import Example, Text
-from trainer.corpus.headings import Outline
 from trainer.dataset.inputs import fetch_inputs, reader_of
+from trainer.dataset.passages import LEAST_PASSAGE_CHARS, Passage, passages
 from trainer.errors import DataError
 from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
@@ -31,14 +30,11 @@ from trainer.settings import Settings
 from trainer.storage import open_store
 from trainer.storage.files import only_process
 from trainer.tokenization.chat_template import ensure_chat_template
-from trainer.tokenization.chunking import text_boundary
 
 log = logging.getLogger(__name__)
 
 OUTPUT = "questions.jsonl"
 PAIRS = 3  # asked for of one passage
-_PASSAGE_CHARS = 1500
-_LEAST_PASSAGE_CHARS = 80
 _LONGEST_ANSWER_CHARS = 300
 _REPLY_TOKENS = 64 * PAIRS
 _AT_ONCE = 16  # passages; what they gave is on disk before the next are asked about
@@ -59,22 +55,10 @@ _LINE = re.compile(r"[\W\d]*(q|a|question|answer)\s*\d*\W{0,2}[:.]\s*(\S.*)", re
 Ask = Callable[[list[str]], list[Reply]]
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A stretch of a document: `source` is its file, `section` the headings above it."""
-
-    text: str
-    source: str
-    section: str
-
-    @property
-    def key(self) -> str:
-        return digest(json.dumps([self.section, self.text]))
-
-    @property
-    def request(self) -> str:
-        of = f" (from {self.section})" if self.section else ""
-        return _REQUEST.format(pairs=PAIRS, section=of, passage=self.text)
+def request(passage: Passage) -> str:
+    """What the model is asked about a passage."""
+    of = f" (from {passage.section})" if passage.section else ""
+    return _REQUEST.format(pairs=PAIRS, section=of, passage=passage.text)
 
 
 @dataclass(frozen=True)
@@ -128,33 +112,6 @@ def _asker(base: base_model.Base, settings: Settings) -> Ask:
     return lambda requests: answerer.replies(requests, _REPLY_TOKENS)
 
 
-# -- passages -----------------------------------------------------------------------------
-
-
-def passages(examples: Iterable[tuple[int, Example]], names: list[str]) -> Iterator[Passage]:
-    """Those of the documents among `examples`, which come with the number of their file."""
-    seen = set()
-    for source, example in examples:
-        if isinstance(example, Text):
-            for passage in _passages(example, names[source]):
-                if passage.key not in seen:
-                    seen.add(passage.key)
-                    yield passage
-
-
-def _passages(document: Text, source: str) -> Iterator[Passage]:
-    text, start = document.text, 0
-    outline = Outline(document.headings)
-    while start < len(text):
-        end = len(text)
-        if end - start > _PASSAGE_CHARS:
-            end = text_boundary(text, start, start + _PASSAGE_CHARS, near_share=1 / 2)
-        begins = end - len(text[start:end].lstrip())
-        if len(words := text[start:end].strip()) >= _LEAST_PASSAGE_CHARS:
-            yield Passage(words, source, " > ".join(outline.path(begins)))
-        start = end
-
-
 # -- what the model wrote -----------------------------------------------------------------
 
 
@@ -179,7 +136,7 @@ class ReplyCache:
         add(len(batch) - len(new))
         if new:
             self._ask = self._ask or self._load()
-            self._keep(new, self._ask([passage.request for passage in new]))
+            self._keep(new, self._ask([request(passage) for passage in new]))
         return [self._known[passage.key] for passage in batch]
 
     def _keep(self, new: list[Passage], replies: list[Reply]) -> None:
@@ -237,7 +194,7 @@ class KeptRecords:
         passages = self.counts["passages"]
         if not passages:
             raise DataError(
-                f"the data holds no document of {_LEAST_PASSAGE_CHARS} characters or more to ask "
+                f"the data holds no document of {LEAST_PASSAGE_CHARS} characters or more to ask "
                 "about; `prepare` needs documents, records can be trained as they are"
             )
         rest = {r: n for r, n in self.counts.items() if n and r not in ("passages", "records")}

@@ -1,0 +1,21 @@
+"""Documents in passages, each once and with the headings above it."""
+
+from trainer.corpus.examples import Completion, Text
+from trainer.corpus.headings import markdown_headings
+from trainer.dataset.passages import LEAST_PASSAGE_CHARS, PASSAGE_CHARS, passages
+
+PARAGRAPH = "The fan of the dryer turns at three speeds, and the lid is closed while it turns. " * 6
+DOCUMENT = f"# Dryer\n\n{PARAGRAPH}\n\n## Care\n\n{PARAGRAPH}\n\n{PARAGRAPH}\n\n{PARAGRAPH}\n"
+
+
+def test_every_word_of_a_document_is_in_one_passage_below_its_headings() -> None:
+    document = Text(DOCUMENT, markdown_headings(DOCUMENT))
+    found = list(passages([(1, document)], ["other.md", "dryer.md"]))
+    assert " ".join(p.text for p in found).split() == DOCUMENT.split()
+    assert all(LEAST_PASSAGE_CHARS <= len(p.text) <= PASSAGE_CHARS for p in found)
+    assert {p.source for p in found} == {"dryer.md"} and found[-1].section == "Dryer > Care"
+
+
+def test_a_passage_that_stands_twice_is_one_and_records_are_none() -> None:
+    examples = [(0, Text(DOCUMENT)), (0, Text(DOCUMENT)), (0, Completion(PARAGRAPH, PARAGRAPH))]
+    assert len(list(passages(examples, ["a.md"]))) == len(list(passages(examples[:1], ["a.md"])))

@@ -1,0 +1,51 @@
+"""Documents in passages: what a model is asked about, and what is put beside a question."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from trainer.corpus.examples import Example, Text
+from trainer.corpus.headings import Outline
+from trainer.runtime.naming import digest
+from trainer.tokenization.chunking import text_boundary
+
+PASSAGE_CHARS = 1500
+LEAST_PASSAGE_CHARS = 80
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a document: `source` is its file, `section` the headings above it."""
+
+    text: str
+    source: str
+    section: str
+
+    @property
+    def key(self) -> str:
+        return digest(json.dumps([self.section, self.text]))
+
+
+def passages(examples: Iterable[tuple[int, Example]], names: Sequence[str]) -> Iterator[Passage]:
+    """Those of the documents among `examples`, which come with the number of their file, each
+    once."""
+    seen = set()
+    for source, example in examples:
+        if isinstance(example, Text):
+            for passage in _passages(example, names[source]):
+                if passage.key not in seen:
+                    seen.add(passage.key)
+                    yield passage
+
+
+def _passages(document: Text, source: str) -> Iterator[Passage]:
+    text, start = document.text, 0
+    outline = Outline(document.headings)
+    while start < len(text):
+        end = len(text)
+        if end - start > PASSAGE_CHARS:
+            end = text_boundary(text, start, start + PASSAGE_CHARS, near_share=1 / 2)
+        begins = end - len(text[start:end].lstrip())
+        if len(words := text[start:end].strip()) >= LEAST_PASSAGE_CHARS:
+            yield Passage(words, source, " > ".join(outline.path(begins)))
+        start = end
