@@ -1,4 +1,4 @@
-"""The README's settings table, made from `trainer.settings`; `--write` puts it there."""
+"""The table of docs/settings.md, made from `trainer.settings`; `--write` puts it there."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from trainer.settings import options
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: made by scripts/settings_table.py -->\n", "<!-- end of settings -->"
 
 
@@ -18,18 +18,18 @@ def table() -> str:
     return "".join(["| variable | default | meaning |\n|---|---|---|\n", *rows])
 
 
-def filled(readme: str) -> str:
-    """`readme` with its table replaced by the present one."""
+def filled(page: str) -> str:
+    """`page` with its table replaced by the present one."""
     return re.sub(
         re.escape(BEGIN) + ".*?" + re.escape(END),
         lambda _: BEGIN + table() + END,
-        readme,
+        page,
         flags=re.DOTALL,
     )
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table(), end="")

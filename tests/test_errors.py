@@ -1,4 +1,4 @@
-"""Exit codes: one for each way to fail, the same in the code, in its tree and in the README."""
+"""Exit codes: one for each way to fail, the same in the code, in its tree and on their page."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from trainer import errors
 from trainer.errors import JobError
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "exit-codes.md").read_text()
 KINDS = [JobError, *(k for k in JobError.__subclasses__() if k.__module__ == errors.__name__)]
 
 
@@ -20,8 +20,8 @@ def test_the_tree_at_the_top_has_every_failure(kind: type[JobError]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_readme_says_whether_starting_again_helps(kind: type[JobError]) -> None:
-    (helps,) = re.findall(rf"(?m)^\| {kind.exit_code} \| .* \| (\w+) \|$", README)
+def test_the_page_says_whether_starting_again_helps(kind: type[JobError]) -> None:
+    (helps,) = re.findall(rf"(?m)^\| {kind.exit_code} \| .* \| (\w+) \|$", PAGE)
     assert (helps != "no") == kind.retry_helps
 
 

@@ -1,4 +1,4 @@
-"""Settings: one definition, every fault at once, a table in the README that cannot be old."""
+"""Settings: one definition, every fault at once, a table that cannot be old."""
 
 import importlib.util
 from pathlib import Path
@@ -157,11 +157,11 @@ def test_where_things_lie_does_not_change_which_run_it_is() -> None:
     assert one.changing_the_result() != read(QLORA_SEED="1").changing_the_result()
 
 
-def test_the_readme_table_is_made_from_the_settings() -> None:
+def test_the_page_of_settings_is_made_from_the_settings() -> None:
     module: Any = _script("settings_table")
-    readme = (ROOT / "README.md").read_text()
-    assert module.table() in readme, "run: .venv/bin/python scripts/settings_table.py --write"
-    assert all(f"`{option.env}`" in readme for option in options())
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert module.table() in page, "run: .venv/bin/python scripts/settings_table.py --write"
+    assert all(f"`{option.env}`" in page for option in options())
 
 
 def _script(name: str) -> Any:

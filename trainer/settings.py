@@ -1,7 +1,7 @@
 """Where options come from: flags, environment, recipes; checked and read at once.
 
 `Settings`, made of `setting_groups`, is the single source for the command-line flags, the
-`QLORA_*` environment variables, the table in the README and the settings in `run.json`.
+`QLORA_*` environment variables, the table of docs/settings.md and the settings in `run.json`.
 """
 
 import difflib

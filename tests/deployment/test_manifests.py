@@ -290,12 +290,12 @@ def test_every_key_of_the_configmap_is_a_documented_setting_with_a_value_it_take
 ) -> None:
     data = find(documents(source), "ConfigMap", "qlora-job")["data"]
     Settings.read({}, data)  # unknown keys and wrong values are SettingsErrors
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "settings.md").read_text()
     known = {option.env for option in options()}
     for key, value in data.items():
         assert isinstance(value, str), key
         assert key in known or key.startswith(("AWS_", "HF_")), key
-        assert key not in known or f"| `{key}` |" in readme
+        assert key not in known or f"| `{key}` |" in page
         assert not re.search("SECRET|TOKEN|PASSWORD|ACCESS_KEY", key)
 
 

@@ -17,14 +17,9 @@ import pytest
 from support.buckets import keys
 from support.cluster import ROOT, Cluster, find, load
 from support.jobs import QUESTIONS, variables
-from support.readme import section
+from support.readme import blocks, section
 
 over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
-
-
-def commands(text: str) -> str:
-    """What its `sh` blocks tell to type."""
-    return "".join(re.findall(r"(?ms)^```sh\n(.*?)^```$", text))
 
 
 class Terminal:
@@ -37,7 +32,8 @@ class Terminal:
         self.state.mkdir()
         (folder / "bin").mkdir()
         shutil.copytree(ROOT / "k8s", self.here / "k8s", symlinks=True)
-        shutil.copy(ROOT / "README.md", self.here)
+        (self.here / "docs").mkdir()
+        shutil.copy(ROOT / "docs" / "settings.md", self.here / "docs")
         shim = folder / "bin" / "kubectl"
         shim.write_text(
             f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/support/stand_in_kubectl.py "$@"\n'
@@ -89,7 +85,10 @@ def test_the_readme_s_commands_fine_tune_twice(bucket: Any, terminal: Terminal) 
     edited = re.sub("my-bucket(.*# EDIT)", rf"{bucket.name}\1", manifest.read_text())
     assert edited.count(bucket.name) == 2  # the two lines
     manifest.write_text(edited)
-    done = terminal.type(commands(section("On Kubernetes")).replace("my-bucket", bucket.name))
+    secret, submit = blocks("On Kubernetes")
+    (plainly,) = blocks("With kubectl alone", "kubernetes")
+    typed = "".join([secret, plainly, submit])
+    done = terminal.type(typed.replace("my-bucket", bucket.name))
     assert done.returncode == 0, done.stdout + done.stderr
     finished = [key for key in keys(bucket) if re.fullmatch(r"models/[^/]+/manifest.json", key)]
     assert len(finished) == 2
@@ -196,8 +195,8 @@ def test_the_cases_for_a_cluster_are_driven_through_kubectl(
     assert (pod.exit_code, pod.message) == (2, "error: QLORA_LORA_R=0: needs at least 1\n")
 
 
-def test_every_overlay_is_in_the_readme() -> None:
-    text = section("On Kubernetes")
+def test_every_overlay_is_on_the_page_of_kubernetes() -> None:
+    text = section("Overlays", "kubernetes")
     for overlay in sorted(
         p.parent.name for p in (ROOT / "k8s/overlays").glob("*/kustomization.yaml")
     ):

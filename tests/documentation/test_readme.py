@@ -1,4 +1,4 @@
-"""Every command of the README, as it stands there.
+"""Every command of the README and of the pages it leads to, as it stands there.
 
 Ours run for real, on the built-in model and few steps; of other people's
 programs tests/support/stand_in_runtimes.py looks at what they are given. `make demo` and
@@ -19,16 +19,11 @@ from typing import Any
 
 import pytest
 from support.jobs import ROOT, variables, write_records
-from support.readme import section
+from support.readme import PAGES, blocks, page, section
 
-README = (ROOT / "README.md").read_text()
 RUN = "RUN_ID"  # as the README calls it; a run may be called so
 PROGRAMS = ("docker", "vllm", "ollama", "llama-server")
 over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
-
-
-def blocks(title: str, language: str = "sh") -> list[str]:
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", section(title))
 
 
 class Checkout:
@@ -96,21 +91,21 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """With a run that the README's own command has trained."""
+    """With a run that the README's own commands have looked at, trained and asked."""
     made = Checkout(tmp_path_factory.mktemp("readme"))
-    with_folders, _with_buckets = blocks("Your own data")
-    made.type(with_folders)
+    (laptop,) = blocks("On a laptop")
+    made.type(laptop)
     assert (made.here / "results" / RUN / "manifest.json").is_file()
     return made
 
 
 def test_any_adapter_is_compared_with_its_base(checkout: Checkout) -> None:
-    verdict = json.loads(checkout.type("\n".join(blocks("Judge it"))))
+    verdict = json.loads(checkout.type("\n".join(blocks("Judge it", "results"))))
     assert verdict["questions"] == len(verdict["samples"]) > 0
 
 
 def test_the_result_answers_at_once_from_a_file_and_in_the_browser(checkout: Checkout) -> None:
-    (text,) = blocks("Ask it")
+    (text,) = blocks("Ask it", "results")
     text = re.sub(r" +#.*", "", text.replace("s3://my-bucket/models/", "results/"))
     *answering, serving = text.splitlines()
     with ThreadPoolExecutor() as together:  # most of each is the start of Python
@@ -121,7 +116,7 @@ def test_the_result_answers_at_once_from_a_file_and_in_the_browser(checkout: Che
 
 
 def test_the_result_is_taken_elsewhere(checkout: Checkout) -> None:
-    checkout.type("\n".join(blocks("Take it elsewhere")))
+    checkout.type("\n".join(blocks("Take it elsewhere", "results")))
     assert (checkout.here / "merged" / "model.safetensors").is_file()
 
 
@@ -129,7 +124,7 @@ def test_the_adapter_loads_as_the_readme_says(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(checkout.here)
-    (text,) = blocks("Take it elsewhere", "python")
+    (text,) = blocks("Take it elsewhere", "results", language="python")
     tiny = str(ROOT / "trainer" / "builtin" / "tiny")
     found: dict[str, Any] = {}
     exec(text.replace("NousResearch/Llama-2-7b-hf", tiny), found)
@@ -145,44 +140,68 @@ def test_from_bucket_to_bucket(bucket: Any, tmp_path: Path) -> None:
     (folder := tmp_path / "s3").mkdir()
     made = Checkout(folder)
     bucket.upload_file(str(made.here / "my-documents/questions.jsonl"), "documents/questions.jsonl")
-    text = blocks("Your own data")[1].replace("my-bucket", bucket.name)
+    (text,) = blocks("Buckets", "data")
+    text = text.replace("my-bucket", bucket.name)
     text = re.sub("export AWS_.*", "", text)  # the server's own, which are set already
-    (asking,) = blocks("Ask it")
+    (asking,) = blocks("Ask it", "results")
     (line,) = [line for line in asking.splitlines() if "s3://" in line]
     made.type(text)
     assert len(made.type(line.replace("my-bucket", bucket.name)).splitlines()) == 1
 
 
 def test_the_container_commands_name_what_is_there(checkout: Checkout) -> None:
-    checkout.type("\n".join(blocks("As a container")))
+    checkout.type("\n".join(blocks("In Docker")))
 
 
 def test_several_workers_publish_one_run(tmp_path: Path) -> None:
     made = Checkout(tmp_path)
     made.environment["OMP_NUM_THREADS"] = "1"
-    made.type("\n".join(blocks("Several GPUs, several machines")))
+    made.type("\n".join(blocks("Several GPUs, several machines", "scaling")))
     assert (made.here / "results" / RUN / "manifest.json").is_file()
 
 
+def test_what_comes_out_is_asked_judged_and_taken_along(checkout: Checkout) -> None:
+    """The README's short list has no command that the pages do not explain and this file runs."""
+    (short,) = blocks("What comes out")
+    explained = "".join(
+        block
+        for title in ("Ask it", "Judge it", "Take it elsewhere")
+        for block in blocks(title, "results")
+    )
+    for line in short.splitlines():
+        assert re.sub(r" +#.*", "", line) in explained
+
+
 def test_no_command_is_left_out() -> None:
-    run_here = {"Your own data", "Judge it", "Ask it", "Take it elsewhere", "As a container"}
-    run_here |= {"Several GPUs, several machines"}
-    run_there = {"On Kubernetes"}  # test_submit.py
-    titles = re.findall(r"(?m)^## (.*)$", README)
-    with_commands = {title for title in titles if "```sh" in section(title)}
+    run_here = {"On a laptop", "In Docker", "What comes out", "Buckets", "Ask it", "Judge it"}
+    run_here |= {"Take it elsewhere", "Several GPUs, several machines"}
+    run_there = {"On Kubernetes", "With kubectl alone"}  # test_submit.py
+    with_commands = {
+        title
+        for name in ("README", *PAGES)
+        for title in re.findall(r"(?m)^## (.*)$", page(name))
+        if "```sh" in section(title, name)
+    }
     assert with_commands == run_here | run_there
-    first = re.findall(r"(?m)^make \w+", README.partition("\n## ")[0])
+    first = re.findall(r"(?m)^make \w+", page("README").partition("\n## ")[0])
     ci = (ROOT / ".ci" / "run").read_text().splitlines()
     assert first == ["make demo", "make test"]
     assert set(first) <= set(ci)
 
 
-def test_every_command_of_the_program_is_in_the_readme_or_its_help() -> None:
+def test_every_command_of_the_program_is_in_the_readme_or_a_page_and_has_help() -> None:
     from trainer.cli import cli
 
-    for name in ("inspect", "prepare", "evaluate", "ask", "merge", "export"):
-        assert re.search(rf"entrypoint.py {name}\b", README)
-        assert cli.commands[name].help
+    pages = "".join(map(page, ("README", *PAGES)))
+    for name, command in cli.commands.items():
+        assert name == "train" or re.search(rf"entrypoint.py {name}\b", pages), name
+        assert command.help
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    assert len(page("README").split()) < 1_900
+    for name in PAGES:
+        assert f"](docs/{name}.md)" in page("README")
 
 
 def test_what_a_runtime_would_refuse_is_refused_here(checkout: Checkout) -> None:
