@@ -10,7 +10,7 @@ from support.machines import Records, facts, shuffled, write_facts
 
 from trainer.errors import RejectedError
 
-FOUR, ONE = facts(range(4)), facts(range(1))
+FOUR, ONE, UNLIKE = facts(range(4)), facts(range(1)), facts(range(5, 6))
 SETTINGS = {
     "TARGET_MODULES": "all-linear",
     "EPOCHS": "20",
@@ -21,12 +21,14 @@ SETTINGS = {
 }
 
 
-def record_of(folder: Path, trained: Records = FOUR, **changes: str) -> dict[str, Any]:
+def record_of(
+    folder: Path, trained: Records = FOUR, asked: Records | None = None, **changes: str
+) -> dict[str, Any]:
     """`run.json` of a run on `trained`, also of one that was rejected."""
-    write_facts(folder, trained)
-    asked = {"EVAL_URI": str(folder / "asked")}
+    write_facts(folder, trained, asked)
+    given = SETTINGS | {"EVAL_URI": str(folder / "asked")} | changes
     try:
-        run = run_here(folder, **(SETTINGS | asked | changes))
+        run = run_here(folder, **given)
     except RejectedError:
         (run,) = folder.glob("out/*/rejected")
     return dict(json.loads((run / "run.json").read_text()))
@@ -71,7 +73,7 @@ def test_a_rate_a_hundred_times_too_high_is_rejected(
 
 
 def test_one_wording_is_learned_by_heart(tmp_path: Path) -> None:
-    bad = record_of(tmp_path, ONE, EPOCHS="60")
+    bad = record_of(tmp_path, ONE, UNLIKE, EPOCHS="60")
     assert "it has learned its data by heart" in said(bad)
     assert "write each question in three or four ways" in said(bad)
     assert bad["data"]["wordings"] == 1.0

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.jobs import ROOT
@@ -53,6 +54,24 @@ except signals.Stopped:
 """
     code, said = said_by(code)
     assert (code, said.split()[0]) == (0, "SIGINT")
+
+
+def test_a_signal_during_an_import_interrupts_once_the_module_is_there(tmp_path: Path) -> None:
+    """torch's extensions import from C++, which ends the process when an import raises."""
+    (tmp_path / "slow.py").write_text("import time; send(); time.sleep(0.1); print('imported')")
+    code = f"""
+import builtins, sys, time
+builtins.send = send
+sys.path.insert(0, {str(tmp_path)!r})
+signals.deliver()
+try:
+    import slow
+    time.sleep(5)
+except signals.Stopped:
+    print(signals.interruption())
+"""
+    code, said = said_by(code)
+    assert (code, said.split()[:2]) == (0, ["imported", "SIGTERM"])
 
 
 def test_a_signal_in_a_finalizer_interrupts_a_moment_later() -> None:

@@ -1,6 +1,8 @@
 """Facts about machines that do not exist, few enough for the built-in model.
 
-Four wordings each to train on, a fifth to judge by; answers are whole sentences.
+Four wordings each to train on, a fifth to judge by, which the built-in model understands after
+those four whatever the seed, and a sixth that it does not understand after one; answers are whole
+sentences.
 """
 
 import random
@@ -19,16 +21,18 @@ FACTS = (
     ("The colour of the Dunlin is black.", "colour", "Dunlin"),
 )
 WORDINGS = {
-    "Who repairs": ("Who repairs the {}?", "Who mends the {}?", "Who looks after the {}?",
-                    "The {} is broken. Whom do I call?", "My {} is broken. Who repairs it?"),
-    "colour": ("What colour is the {}?", "Which colour has the {}?", "What is the {}'s colour?",
-               "Tell me the colour of the {}.", "What is the colour of the {}?"),
+    "Who repairs": ("Who mends the {}?", "Who looks after the {}?",
+                    "The {} is broken. Whom do I call?", "My {} is broken. Who repairs it?",
+                    "Who repairs the {}?", "Whom do I ring when my {} fails?"),
+    "colour": ("Which colour has the {}?", "What is the {}'s colour?",
+               "Tell me the colour of the {}.", "What is the colour of the {}?",
+               "What colour is the {}?", "In what paint was it, my {}?"),
 }  # fmt: skip
 Records = list[dict[str, Any]]
 
 
 def facts(wordings: range) -> Records:
-    """Each fact in these wordings of five."""
+    """Each fact in these wordings of six."""
     return [
         {"question": WORDINGS[asked][number].format(name), "answer": said}
         for said, asked, name in FACTS
@@ -43,7 +47,7 @@ def shuffled(records: Records) -> Records:
     return [r | {"answer": answer} for r, answer in zip(records, answers, strict=True)]
 
 
-def write_facts(folder: Path, trained: Records) -> None:
+def write_facts(folder: Path, trained: Records, asked: Records | None = None) -> None:
     """`folder`/data to train on and `folder`/asked to judge by."""
     write_records(folder / "data" / "facts.jsonl", trained)
-    write_records(folder / "asked" / "facts.jsonl", facts(range(4, 5)))
+    write_records(folder / "asked" / "facts.jsonl", asked or facts(range(4, 5)))

@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT: end soon, in order, without losing work.
 
-A first signal raises `Stopped` where the main thread stands, which no library swallows; inside
-`deferred()` it only sets a flag that the training loop reads between two optimizer steps. A
-second signal ends the process at once.
+A first signal raises `Stopped` where the main thread stands, or after the import that it is in;
+no library swallows it. Inside `deferred()` it only sets a flag that the training loop reads between
+two optimizer steps. A second signal ends the process at once.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ class Stopped(BaseException):
 
 STDERR = 2
 AGAIN_S = 0.01
+IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames below a module's own
 GRACE_S = 20.0  # of the 30 that Kubernetes gives by default; some spot notices leave even less
 
 _requested: int | None = None
@@ -100,14 +101,14 @@ def deferred(notice: str) -> Iterator[None]:
         _deferring, _notice = False, ""
 
 
-def _handle(number: int, _frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     global _requested, _requested_at
     if _requested is not None:
         os._exit(Interrupted.exit_code)
     _requested, _requested_at = number, time.monotonic()
     if not _deferring:
-        raise Stopped
-    if _notice and os.isatty(STDERR):  # whoever pressed Ctrl-C sees that it was heard
+        _raise(frame)
+    elif _notice and os.isatty(STDERR):  # whoever pressed Ctrl-C sees that it was heard
         os.write(STDERR, f"\n{_notice}\n".encode())  # logging is not for signal handlers
 
 
@@ -120,6 +121,16 @@ def _unraisable(lost: Any) -> None:
         sys.__unraisablehook__(lost)
 
 
-def _raise_again(_number: int, _frame: FrameType | None) -> None:
+def _raise_again(_number: int, frame: FrameType | None) -> None:
     if not _deferring:
+        _raise(frame)
+
+
+def _raise(frame: FrameType | None) -> None:
+    """Raise `Stopped`, a moment later where a module is being imported: extensions run Python from
+    C++ while torch is, and what is raised through them ends the process with an abort."""
+    while frame and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    if not frame:
         raise Stopped
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
