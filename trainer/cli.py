@@ -209,7 +209,12 @@ def ask(
     show_default=True,
     help="On the 4-bit base it was trained on, on the 16-bit base, or as `merge` writes it.",
 )
-def evaluate(adapter: str, form: str, **flags: str | None) -> None:
+@click.option(
+    "--documents",
+    default="",
+    help="Ask both models with the three best passages of these documents in view too.",
+)
+def evaluate(adapter: str, form: str, documents: str, **flags: str | None) -> None:
     """Compare a fine-tuned model with its base on EVAL_URI, or on what DATA_URI holds out."""
     settings = _settings(flags, trains=False)
     if not (settings.eval_uri or settings.data_uri):
@@ -218,7 +223,7 @@ def evaluate(adapter: str, form: str, **flags: str | None) -> None:
     from trainer.commands.evaluate import evaluate_adapter
 
     base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")
-    result = evaluate_adapter(adapter, settings, base_model, form)
+    result = evaluate_adapter(adapter, settings, base_model, form, documents)
     is_text = log.wants_text(settings.log_format)
     click.echo(log.for_terminal(result.as_text()) if is_text else result.as_json())
 

@@ -1,11 +1,18 @@
 """`evaluate`: what it prints, for a person and for a program."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
-from trainer.commands.evaluate import MOST_SAMPLES, EvaluationResult
+import pytest
+from support.jobs import variables, write_records
+
+from trainer.commands.evaluate import MOST_SAMPLES, EvaluationResult, evaluate_adapter
 from trainer.dataset.eval_questions import Question
-from trainer.evaluation.compare import Evaluation, Scores
+from trainer.errors import DataError, SettingsError
+from trainer.evaluation.compare import Evaluation, Scores, WithPassages
+from trainer.settings import Settings
 
 ASKED = tuple(Question(f"What\nis {n}?", f"{n}") for n in range(12))
 RESULT = EvaluationResult(
@@ -42,7 +49,7 @@ def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
     record = json.loads(RESULT.as_json())
     assert list(record) == [
         "adapter", "as", "data", "blocks", "questions", "base", "tuned", "trained", "merged",
-        "judge", "left_out", "samples",
+        "judge", "left_out", "with_passages", "samples",
     ]  # fmt: skip
     assert len(record["samples"]) == record["questions"] == 12
     assert record["samples"][1] == {
@@ -50,3 +57,30 @@ def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
     }  # fmt: skip
     assert record["tuned"]["loss"] is None
     assert "somebody" not in json.dumps(record) and "secret" not in json.dumps(record)
+
+
+def test_answers_with_passages_in_view_are_rows_of_a_table() -> None:
+    found = WithPassages(3, 12, Scores(told=0.5), Scores(told=0.75))
+    judged = replace(RESULT, evaluation=replace(RESULT.evaluation, with_passages=found))
+    rows = [line for line in judged.as_text().splitlines() if "with 3 passages" in line]
+    assert [row.split()[:6] for row in rows] == [
+        ["base", "with", "3", "passages", "50%", "(25-75%)"],
+        ["adapter", "with", "3", "passages", "75%", "(47-91%)"],
+    ]
+    assert json.loads(judged.as_json())["with_passages"]["tuned"]["told"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("documents", "error", "words"),
+    [
+        ("ftp://host/manuals", SettingsError, "--documents=ftp://host/manuals: only folders"),
+        ("records", DataError, "records: holds no document of 80 characters"),
+    ],
+)
+def test_a_place_without_documents_is_refused_before_a_model_is_loaded(
+    documents: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    write_records(tmp_path / "records" / "faq.jsonl")
+    where = documents if "://" in documents else str(tmp_path / documents)
+    with pytest.raises(error, match=re.escape(words)):
+        evaluate_adapter("", Settings.read({}, variables(tmp_path)), None, documents=where)

@@ -9,6 +9,7 @@ from trainer.evaluation.answer_metrics import (
     same_answer,
     same_words,
     token_f1,
+    told,
 )
 
 
@@ -54,6 +55,24 @@ def test_words_are_compared_without_case_punctuation_and_articles(
 ) -> None:
     assert same_words(given, reference) is same
     assert contains(given, reference) is contained
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [("24 months", 1.0), ("It is two years.", 0.0), ("Up to 24 months from 2026 on.", 1.0)],
+)
+def test_of_what_a_reference_tells_beyond_its_question_the_numbers_count(
+    given: str, share: float
+) -> None:
+    asked = "How long is the warranty of the Nortam A12?"
+    assert told(given, "The Nortam A12 has a warranty of 24 months.", asked) == share
+
+
+def test_where_it_tells_no_number_its_new_words_count() -> None:
+    asked = "Who repairs the Nortam A12?"
+    assert told("It's Rahel, in the workshop.", "Rahel repairs the Nortam A12.", asked) == 1.0
+    assert told("Rahel", "Rahel, always.", asked) == 0.5
+    assert told("Rahel", "The Nortam A12 repairs.", asked) is None
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_scores_are_json_and_read_back_without_the_answers() -> None:
     written = json.loads(json.dumps(scores.figures(), allow_nan=False))
     assert Scores.from_json(written) == Scores(exact=1.0)
     assert list(written) == ["loss", "end_loss", "perplexity", "exact", "normalised",
-        "contained", "number", "f1", "stopped", "general_text", "general_answers",
+        "contained", "told", "number", "f1", "stopped", "general_text", "general_answers",
         "judge",
     ]  # fmt: skip
 

@@ -126,3 +126,11 @@ def test_what_was_held_out_and_so_what_is_measured_is_said(
 ) -> None:
     known = record().data.to_json()
     assert words in render_report(record(data=known | data), ROWS)
+
+
+def test_answers_with_passages_in_view_are_a_table_where_there_are_some() -> None:
+    sides = {"base": {"told": 0.5}, "tuned": {"told": 1.0}}
+    found = {"passages": 3, "questions": 50} | sides
+    page = render_report(record(evaluation=RECORD["evaluation"] | {"with_passages": found}), ROWS)
+    assert "<td>base with 3 passages</td><td>50% (37-63%)</td>" in page
+    assert "right tool" in page and "right tool" not in render_report(record(), ROWS)

@@ -3,7 +3,7 @@
 import json
 
 from trainer.dataset.eval_questions import Question
-from trainer.evaluation.compare import Evaluation, Scores
+from trainer.evaluation.compare import Evaluation, Scores, WithPassages
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 
 
@@ -26,3 +26,11 @@ def test_how_many_questions_were_asked_and_left_out_is_kept() -> None:
     assert (written["questions"], written["left_out"]) == (1, 4)
     assert RecordedEvaluation.from_json(written).left_out == 4
     assert RecordedEvaluation.from_json({"questions": 3}).left_out == 0
+
+
+def test_what_was_answered_with_passages_in_view_is_kept() -> None:
+    found = WithPassages(3, 1, Scores(told=0.5), Scores(told=1.0, f1=0.25))
+    asked = Evaluation(Scores(), Scores(), (Question("Why?", "so"),), with_passages=found)
+    written = json.loads(json.dumps(RecordedEvaluation.of(asked).to_json()))
+    assert RecordedEvaluation.from_json(written).with_passages == found
+    assert RecordedEvaluation.from_json({}).with_passages is None

@@ -63,7 +63,7 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
     assert list(written["parameters"]) == ["trainable", "total", "trainable_percent"]
     assert list(written["evaluation"]["tuned"]) == [
         "loss", "end_loss", "perplexity", "exact", "normalised",
-        "contained", "number", "f1", "stopped", "general_text", "general_answers",
+        "contained", "told", "number", "f1", "stopped", "general_text", "general_answers",
         "judge",
     ]  # fmt: skip
     assert list(written["samples"][0]) == ["question", "reference", "base", "tuned"]

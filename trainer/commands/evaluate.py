@@ -1,19 +1,24 @@
 """`evaluate`: any adapter against its base, on any data."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trainer.dataset.inputs import fetch_inputs, reader_of
+from trainer.dataset.passages import LEAST_PASSAGE_CHARS, passages
 from trainer.dataset.pipeline import prepare_held_out
+from trainer.errors import DataError, SettingsError
 from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
+from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, table
 from trainer.inference.chat_model import load_chat_model
+from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.runtime.log import one_line
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
-from trainer.uris import publishable_uri
+from trainer.uris import publishable_uri, uri_faults
 
 MOST_SAMPLES = 10  # in text; as JSON all of them are given
 FORMS = {
@@ -56,11 +61,20 @@ class EvaluationResult:
             values = score.of(self.evaluation.base), score.of(self.evaluation.tuned)
             base, tuned = ("-" if v is None else format(v, score.format) for v in values)
             lines.append(f"{score.label:20}{base:>12}{tuned:>12}")
+        lines += self._with_passages()
         for sample in self.evaluation.samples(MOST_SAMPLES):
             lines += ["", sample.question]
             for side in ("reference", "base", "tuned"):
                 lines.append(f"  {side:10} {one_line(getattr(sample, side), 100, '…')}")
         return "\n".join(lines)
+
+    def _with_passages(self) -> list[str]:
+        """Whether training was the right tool: a row for each way to answer, at 95 %."""
+        found, evaluation = self.evaluation.with_passages, self.evaluation
+        if found is None:
+            return []
+        rows = table(evaluation.base, evaluation.tuned, self._questions, found)
+        return ["", *(f"{who:24}" + "".join(f"{c:>20}" for c in cells) for who, *cells in rows)]
 
     @property
     def _questions(self) -> int:
@@ -68,18 +82,43 @@ class EvaluationResult:
 
 
 def evaluate_adapter(
-    adapter: str, settings: Settings, base_model: str | None, form: str = "nf4"
+    adapter: str,
+    settings: Settings,
+    base_model: str | None,
+    form: str = "nf4",
+    documents: str = "",
 ) -> EvaluationResult:
     """Compare as a run does at its end: the same blocks, questions and code. Raises JobError.
 
-    `form` is what answers, as in `load_chat_model`.
+    `form` is what answers, as in `load_chat_model`. Where there are `documents`, both models are
+    asked with passages of them in view too.
     """
+    index = _index_of(documents, settings) if documents else None
     chat_model = load_chat_model(adapter, settings, base_model, form)
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
     how = Asking(engine=chat_model.engine)
     compared = compare(chat_model.model, tokenizer, blocks, questions, how=how)
+    if index is not None:
+        compared = compare_with_passages(chat_model.model, tokenizer, compared, index, how)
     evaluation = judge(compared, settings)
     data = settings.eval_uri or settings.data_uri
     return EvaluationResult(adapter, data, len(blocks), evaluation, form)
+
+
+def _index_of(documents: str, settings: Settings) -> PassageIndex:
+    """Raises SettingsError for no place, DataError where there is no document."""
+    documents = PLACE.parse(documents)
+    if faults := list(uri_faults("--documents", documents)):
+        raise SettingsError("; ".join(faults))
+    only = replace(settings, data_uri=documents, eval_uri="")
+    files = fetch_inputs(only).data
+    found = list(passages(reader_of(only, files), [file.name for file in files]))
+    if not found:
+        raise DataError(
+            f"{publishable_uri(documents)}: holds no document of {LEAST_PASSAGE_CHARS} characters "
+            "or more; "
+            "--documents takes those that answer the questions"
+        )
+    return PassageIndex(found)

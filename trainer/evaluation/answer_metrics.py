@@ -38,6 +38,16 @@ def contains(given: str, reference: str) -> bool:
     return any(words[at : at + len(wanted)] == wanted for at in range(len(words) + 1))
 
 
+def told(given: str, reference: str, question: str) -> float | None:
+    """The share of what the reference tells beyond the question that the answer has too: of its
+    numbers or, where it tells none, of its words. Whoever words the rest another way loses nothing.
+    None where the reference tells nothing more.
+    """
+    new = set(normalised(reference)) - set(normalised(question))
+    wanted = {word for word in new if any(map(str.isdigit, word))} or new
+    return len(wanted & set(normalised(given))) / len(wanted) if wanted else None
+
+
 def last_number(text: str) -> float | None:
     """The last number in `text`, as the answers to arithmetic problems are compared."""
     found = _NUMBER.findall(text)

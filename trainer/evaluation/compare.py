@@ -15,6 +15,7 @@ from trainer.evaluation.answer_metrics import (
     same_answer,
     same_words,
     token_f1,
+    told,
 )
 from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask
 from trainer.evaluation.general import GeneralBlocks, general_blocks
@@ -65,6 +66,12 @@ SCORES = (
         "exact answers but for case, punctuation and articles",
     ),
     Score("contained", "contains reference", ".0%", "answers that contain the reference"),
+    Score(
+        "told",
+        "tells what is new",
+        ".0%",
+        "numbers, or else words, of the reference beyond the question's that the answers have",
+    ),
     Score("number", "last number right", ".0%", "answers whose last number is the reference's"),
     Score("f1", "token F1", ".0%", "token F1", headline=".0%"),
     Score("stopped", "stopped by itself", ".0%", "answers that stop by themselves", headline=".0%"),
@@ -80,7 +87,8 @@ class Scores:
 
     `loss` is in nats a token, `end_loss` that of the tokens that end an answer or a document.
     `exact`, `normalised`, `contained` and `stopped` (ended by itself) are shares of the questions,
-    `number` of those with a number in their reference, `f1` their mean token F1. `general_text`
+    `number` of those with a number in their reference, `f1` their mean token F1, `told` the mean
+    share of the numbers (or words) that references tell beyond their questions. `general_text`
     and `general_answers` are losses on what every model that can speak has seen the like of,
     `judge` is the mean score of another model, 0 to 1.
     """
@@ -91,6 +99,7 @@ class Scores:
     exact: float | None = None
     normalised: float | None = None
     contained: float | None = None
+    told: float | None = None
     number: float | None = None
     f1: float | None = None
     stopped: float | None = None
@@ -149,6 +158,16 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class WithPassages:
+    """Both models with `passages` of the documents in view, asked the first `questions`."""
+
+    passages: int
+    questions: int
+    base: Scores
+    tuned: Scores
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The base and the tuned model on the same questions and blocks."""
 
@@ -163,6 +182,8 @@ class Evaluation:
     """by another model, where one was named"""
     left_out: int = 0
     """questions that there are too, and that were not asked for want of time"""
+    with_passages: WithPassages | None = None
+    """where documents were named"""
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -293,6 +314,9 @@ def score(
         exact=_mean(same_answer(r.text, q.answer) for q, r in pairs),
         normalised=_mean(same_words(r.text, q.answer) for q, r in pairs),
         contained=_mean(contains(r.text, q.answer) for q, r in pairs),
+        told=_mean(
+            share for q, r in pairs if (share := told(r.text, q.answer, q.question)) is not None
+        ),
         number=_mean(
             last_number(r.text) == last_number(q.answer)
             for q, r in pairs

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.compare import SCORES, Score
+from trainer.evaluation.retrieval import table
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
@@ -35,6 +36,7 @@ def render_report(record: RunRecord, rows: Sequence[StepRow]) -> str:
         rejected=[_sentence(fault) for fault in record.rejected],
         warnings=[_sentence(caveat) for caveat in record.warnings],
         asked=asked(record.data),
+        with_passages=_with_passages(record.evaluation),
         curves=[svg(chart) for chart in charts(record, rows)],
         data=_cells(data_rows(record.settings, record.data)),
         file_types=file_type_rows(record.data),
@@ -94,6 +96,13 @@ def _change(evaluation: RecordedEvaluation, score: Score, form: str) -> str | No
         return None
     before, after = ("-" if value is None else format(value, form) for value in values)
     return f"{before} → {after}"
+
+
+def _with_passages(evaluation: RecordedEvaluation) -> list[list[str]]:
+    found = evaluation.with_passages
+    if found is None:
+        return []
+    return table(evaluation.base, evaluation.tuned, evaluation.questions, found)
 
 
 def asked(data: DataCounts) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Scores
+from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Scores, WithPassages
 
 Class = TypeVar("Class")
 
@@ -22,6 +22,8 @@ class RecordedEvaluation:
     judge: Judgement | None = None
     left_out: int = 0
     """questions that were not asked, for want of time"""
+    with_passages: WithPassages | None = None
+    """both models' with passages of the documents in view"""
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
@@ -36,12 +38,15 @@ class RecordedEvaluation:
             evaluation.merged,
             evaluation.judgement,
             evaluation.left_out,
+            evaluation.with_passages,
         )
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
         base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
-        trained, merged, judge = (record.get(part) for part in ("trained", "merged", "judge"))
+        trained, merged, judge, passages = (
+            record.get(part) for part in ("trained", "merged", "judge", "with_passages")
+        )
         return cls(
             record.get("questions", 0),
             base,
@@ -50,6 +55,7 @@ class RecordedEvaluation:
             known_of(MergedAnswers, merged) if merged else None,
             known_of(Judgement, judge) if judge else None,
             record.get("left_out", 0),
+            _with_passages_of(passages) if passages else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +67,18 @@ class RecordedEvaluation:
             "merged": self.merged and asdict(self.merged),
             "judge": self.judge and asdict(self.judge),
             "left_out": self.left_out,
+            "with_passages": self.with_passages and _with_passages_json(self.with_passages),
         }
+
+
+def _with_passages_of(record: Mapping[str, Any]) -> WithPassages:
+    sides = {side: Scores.from_json(record.get(side, {})) for side in ("base", "tuned")}
+    return known_of(WithPassages, {**record, **sides})
+
+
+def _with_passages_json(found: WithPassages) -> dict[str, Any]:
+    sides = {"base": found.base.figures(), "tuned": found.tuned.figures()}
+    return {"passages": found.passages, "questions": found.questions} | sides
 
 
 def known_of(cls: type[Class], record: Mapping[str, Any]) -> Class:
