@@ -13,8 +13,10 @@ import click
 
 from trainer.distributed.workers import Workers
 from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
-from trainer.flags import CommandWithSettings, versions, with_settings
+from trainer.flags import CommandWithSettings, EnvFileOption, versions, with_settings
+from trainer.options import ENV_PREFIX
 from trainer.runtime import lean_imports, log, malloc, signals
+from trainer.runtime.env_file import load_env_file
 from trainer.runtime.redaction import redact
 from trainer.settings import Settings
 from trainer.storage.s3 import request_options
@@ -22,6 +24,7 @@ from trainer.storage.scratch import take_scratch
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
+ENV_FILE = ".env"
 ADAPTER = "A run, or an output for the newest run in it; local or s3://."
 
 
@@ -51,7 +54,11 @@ def main() -> None:
 
 
 class _TrainByDefault(click.Group):
-    """A group whose command is `train` when none is named."""
+    """A group whose command is `train` when none is named; each has `--env-file`."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.params.append(EnvFileOption())
+        super().add_command(cmd, name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else "" if ctx.resilient_parsing else "-"  # a shell that completes
@@ -95,12 +102,40 @@ def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
 @with_settings
 def train(**flags: str | None) -> None:
     """Fine-tune, evaluate and publish an adapter."""
+    if _is_first_start(flags):
+        from trainer.commands.init import ask_for_settings, welcome
+
+        if welcome():
+            if (written := ask_for_settings(Path(ENV_FILE))) is None:
+                return
+            load_env_file(written)
     workers = Workers.from_environment(os.environ)
     settings = workers.settings_for_rank(_settings(flags))
     log.set_up(settings.log_format, settings.log_level)
     from trainer.job import run
 
     run(settings, workers)
+
+
+def _is_first_start(flags: Mapping[str, str | None]) -> bool:
+    """Whether somebody at a terminal has set nothing yet."""
+    is_set = any(flags.values()) or any(name.startswith(ENV_PREFIX) for name in os.environ)
+    return not is_set and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+@cli.command("init")
+@click.argument("file", default=ENV_FILE, type=click.Path(dir_okay=False))
+@click.pass_context
+def init_command(ctx: click.Context, file: str) -> None:
+    """Ask on a terminal what a run needs, look at the data, and write it to FILE (.env).
+
+    The command itself (--env-file), docker, compose and k8s/submit read FILE.
+    """
+    from trainer.commands.init import ask_for_settings
+
+    if (written := ask_for_settings(Path(file))) is not None:
+        load_env_file(written)
+        ctx.invoke(train)
 
 
 @cli.command(cls=CommandWithSettings)

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from click.shell_completion import CompletionItem
 from trainer import __version__
 from trainer.options import PLACE, Option
 from trainer.runs.library_versions import installed
+from trainer.runtime.env_file import load_env_file
 from trainer.settings import Settings, options
 
 FIRST = ("data_uri", "output_uri", "base_model", "eval_uri", "recipe")
@@ -35,6 +37,28 @@ class SettingFlag(click.Option):
         if self.setting.parser is PLACE:
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(c) for c in self.setting.choices if c.startswith(incomplete)]
+
+
+class EnvFileOption(click.Option):
+    """`--env-file`, which every command has; its variables are set before others are read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["--env-file"],
+            metavar="FILE",
+            is_eager=True,
+            expose_value=False,
+            callback=_load_env_file,
+            help="Read variables from FILE, as docker does; those that are set beat it.",
+        )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+def _load_env_file(ctx: click.Context, _option: click.Parameter, file: str | None) -> None:
+    if file is not None and not ctx.resilient_parsing:
+        load_env_file(Path(file))
 
 
 class CommandWithSettings(click.Command):

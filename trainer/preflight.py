@@ -43,7 +43,7 @@ class Job:
 def open_job(settings: Settings) -> Job:
     """Whatever can be wrong is found here, before anything is trained."""
     selftest.check_memory()  # before torch, whose import may already be too much
-    _refuse_output_among_data(settings)
+    refuse_output_among_data(settings)
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
@@ -88,7 +88,7 @@ def schedule_for(settings: Settings, base: base_model.Base, data: Data) -> Sched
     )
 
 
-def _refuse_output_among_data(settings: Settings) -> None:
+def refuse_output_among_data(settings: Settings) -> None:
     """The next run would read this one's adapter, report and metrics as documents."""
     for name in ("data_uri", "eval_uri"):
         data, output = (_absolute(uri) for uri in (getattr(settings, name), settings.output_uri))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from trainer.runtime.env_file import read_env_file
 from trainer.settings import options
 
 ROOT = Path(__file__).parent.parent.parent
@@ -118,12 +119,18 @@ def test_every_qlora_name_of_the_image_and_the_compose_file_is_a_setting() -> No
 def test_compose_needs_a_gpu_in_the_gpu_profile_only(compose: dict[str, Any]) -> None:
     services = compose["services"]
     profiles = {name: service.get("profiles") for name, service in services.items()}
-    assert profiles == {"minio": None, "bucket": None, "train-cpu": ["cpu"], "train-gpu": ["gpu"]}
+    assert profiles == {
+        "minio": None,
+        "bucket": None,
+        "train-cpu": ["cpu"],
+        "train-gpu": ["gpu"],
+        "train-own": ["own"],
+    }
     assert [name for name, service in services.items() if "deploy" in service] == ["train-gpu"]
 
 
 def test_compose_runs_our_containers_hardened(compose: dict[str, Any]) -> None:
-    for name in ("bucket", "train-cpu", "train-gpu"):
+    for name in ("bucket", "train-cpu", "train-gpu", "train-own"):
         service = compose["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -134,6 +141,12 @@ def test_compose_avoids_what_version_1_29_or_2_refuses(compose: dict[str, Any]) 
     assert {key for key in compose if not key.startswith("x-")} == {"services", "volumes"}
     # Compose 2 gives a service with a network_mode, even an empty one, no default network.
     assert not any("network_mode" in service for service in compose["services"].values())
+
+
+def test_compose_reads_the_file_of_init_and_starts_without_one(compose: dict[str, Any]) -> None:
+    (file,) = compose["services"]["train-own"]["env_file"]
+    named = re.fullmatch(r"\$\{ENV_FILE:-(\S+)\}", file)
+    assert named and read_env_file(ROOT / "docker" / named[1]) == {}
 
 
 def test_every_image_of_others_is_pinned_by_digest(compose: dict[str, Any]) -> None:

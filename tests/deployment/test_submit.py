@@ -19,6 +19,8 @@ from support.cluster import ROOT, Cluster, find, load
 from support.jobs import QUESTIONS, variables
 from support.readme import blocks, section
 
+from trainer.runtime.env_file import write_env_file
+
 over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
 
 
@@ -121,10 +123,23 @@ def test_submit_names_job_and_settings_alike_and_ends_with_the_job_s_code(
     assert (owner["name"], owner["uid"]) == (name, f"uid-of-{name}")
 
 
+def test_submit_reads_the_file_that_init_wrote_and_what_stands_beside_it_beats_it(
+    terminal: Terminal,
+) -> None:
+    file = terminal.here / "faq.env"
+    values = {"QLORA_DATA_URI": "s3://bucket/a b/", "QLORA_OUTPUT_URI": "s3://bucket/out/"}
+    write_env_file(file, values | {"QLORA_LORA_R": "8"}, ["of a FAQ"])
+    done = terminal.type("k8s/submit faq --env-file faq.env QLORA_LORA_R=0")
+    assert "error: QLORA_LORA_R=0: needs at least 1" in done.stdout
+    (settings,) = (c["data"] for c in terminal.objects("ConfigMap") if "faq" in str(c["metadata"]))
+    assert settings.items() >= (values | {"QLORA_LORA_R": "0"}).items()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ("", "needs a name"),
+        ("x --env-file gone.env", "--env-file gone.env: there is no such file"),
         ("x QLORA_LORA_RR=4", "QLORA_LORA_RR is not a setting; did you mean QLORA_LORA_R?"),
         ("x EPOCS=4", "EPOCS is not a setting; did you mean QLORA_EPOCHS?"),
         ("x QLORA_EPOCHS", "'QLORA_EPOCHS' is not KEY=VALUE"),

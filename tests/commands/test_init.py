@@ -1,0 +1,125 @@
+"""`init`: four questions, a look at the data, a file; and who is welcomed."""
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from support.jobs import QUESTIONS, ROOT, write_records
+
+from trainer.commands import init
+from trainer.errors import SettingsError
+from trainer.runtime.env_file import read_env_file
+from trainer.settings import Settings
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(init, "is_terminal", lambda: True)
+    write_records(tmp_path / "faq" / "faq.jsonl", QUESTIONS)
+    return tmp_path
+
+
+def told(*answers: str) -> tuple[Result, Any]:
+    """What is printed for `answers`, a line each, and what `ask_for_settings` gives."""
+    given: list[Any] = []
+
+    @click.command()
+    def command() -> None:
+        given.append(init.ask_for_settings(Path(".env")))
+
+    result = CliRunner().invoke(command, input="".join(f"{answer}\n" for answer in answers))
+    return result, given[0] if given else result.exception
+
+
+def test_what_is_answered_is_what_a_run_reads(here: Path) -> None:
+    done, file = told("faq", "builtin:tiny", "", "out", "y")
+    assert file == Path(".env"), done.output
+    values = read_env_file(here / ".env")
+    assert values == {
+        "QLORA_DATA_URI": str(here / "faq"),
+        "QLORA_BASE_MODEL": "builtin:tiny",
+        "QLORA_RECIPE": "facts",  # for records, unless another is named
+        "QLORA_OUTPUT_URI": str(here / "out"),
+    }
+    Settings.read({}, values)
+    assert "40 questions with answers" in done.output and "As the model sees it" in done.output
+    assert f"-v {here}/out:{here}/out" in done.output
+    assert "k8s/submit" not in done.output  # a pod sees no folder of this machine
+
+
+def test_what_cannot_be_is_asked_again(here: Path) -> None:
+    (here / "photos").mkdir()
+    (here / "photos" / "a.png").write_bytes(b"\x89PNG")
+    (here / ".env").write_text("A=1\n")
+    answers = ["gone", "photos", "builtin:huge", "1", "faq", "4", "2", "faq/out", "out"]
+    done, file = told(*answers, "n", "other.env", "n")
+    assert file is None, done.output
+    for sentence in (
+        "gone: there is no such file or folder",
+        "the only built-in model is builtin:tiny",
+        "error: ",  # of the photographs
+        "needs one of none, facts, style",
+        "lies within QLORA_DATA_URI",
+        ".env is there",
+    ):
+        assert sentence in done.output
+    assert (here / ".env").read_text() == "A=1\n"
+    assert read_env_file(here / "other.env")["QLORA_RECIPE"] == "style"
+
+
+def test_given_up_it_writes_nothing(here: Path) -> None:
+    _, error = told("faq", "1")
+    assert "nothing was written" in str(error)
+    assert not (here / ".env").exists()
+
+
+def test_buckets_are_for_compose_and_kubernetes_too() -> None:
+    from trainer.runtime.device import Device
+
+    chosen = {"data_uri": "s3://bucket/a/", "output_uri": "s3://bucket/b/"}
+    ways = "".join(init._ways(chosen, Path("x.env"), Device("cuda", "T4", (7, 5), 1)))
+    assert "k8s/submit NAME --env-file x.env" in ways and "compose" in ways
+    assert "--gpus all" in ways
+
+
+def test_without_a_terminal_it_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "is_terminal", lambda: False)
+    with pytest.raises(SettingsError, match="set QLORA_DATA_URI"):
+        init.ask_for_settings(Path(".env"))
+
+
+@pytest.mark.parametrize("words", [[], ["--seed", "1"]])
+def test_only_who_has_set_nothing_at_a_terminal_is_welcomed(
+    words: list[str], tmp_path: Path
+) -> None:
+    main, end = pty.openpty()
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("QLORA_")}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "entrypoint.py"), *words],
+        cwd=tmp_path,
+        env=clean,
+        stdin=end,
+        stdout=end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(end)
+    guard = threading.Timer(60, process.kill)
+    guard.start()
+    os.write(main, b"n\n")
+    error = process.communicate()[1]
+    guard.cancel()
+    said = os.read(main, 10_000).decode() if not words else ""
+    os.close(main)
+    assert process.returncode == 2
+    assert "QLORA_DATA_URI is required" in error and "QLORA_OUTPUT_URI is required" in error
+    if not words:
+        assert len(said.splitlines()) <= 12 and "entrypoint.py init" in said

@@ -1,0 +1,56 @@
+"""A file of settings: what is written is what our reader, docker and Compose take for the same."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.errors import SettingsError
+from trainer.runtime.env_file import load_env_file, read_env_file, write_env_file
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    values = {"A": "s3://b/c/", "B": "/my folder/$x #1", "C": 'a"b\\c', "D": "a=b"}
+    write_env_file(tmp_path / "x.env", values, ["A comment", "of two lines"])
+    assert read_env_file(tmp_path / "x.env") == values
+    assert "A=s3://b/c/\n" in (tmp_path / "x.env").read_text()  # docker keeps quotes
+
+
+def test_what_people_write_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.env"
+    file.write_text("\n  # no\nexport A=1\n B = 2\n".replace(" B = 2", 'B="2"'))
+    assert read_env_file(file) == {"A": "1", "B": "2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"A=1\nfoo\n", "x.env:2: 'foo' is not KEY=VALUE"),
+        (b"A B=1\n", "x.env:1: 'A B=1' is not KEY=VALUE"),
+        (b"\xff\xfe", "it is not text"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_such_file_is_told_with_its_line(
+    text: bytes | None, sentence: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "x.env").write_bytes(text)
+    with pytest.raises(SettingsError, match=sentence):
+        read_env_file(tmp_path / "x.env")
+
+
+@pytest.mark.parametrize("value", ["it's", "two\nlines"])
+def test_what_no_file_carries_is_not_written(value: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="rename it"):
+        write_env_file(tmp_path / "x.env", {"A": value})
+    assert not (tmp_path / "x.env").exists()
+
+
+def test_what_is_set_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_env_file(tmp_path / "x.env", {"FH_A": "file", "FH_B": "file"})
+    monkeypatch.setenv("FH_A", "set")
+    monkeypatch.setenv("FH_B", "")  # as good as unset
+    load_env_file(tmp_path / "x.env")
+    import os
+
+    assert (os.environ["FH_A"], os.environ["FH_B"]) == ("set", "file")

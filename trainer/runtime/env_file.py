@@ -1,0 +1,51 @@
+"""Settings in a file, `KEY=VALUE` a line, as `docker run --env-file` and Compose read them too."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trainer.errors import SettingsError
+from trainer.options import unquoted
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MEANS_MORE = re.compile(r"[\s\"#$\\`]")  # to one of those that read it, unless in quotes
+
+
+def load_env_file(path: Path) -> None:
+    """Set what the file at `path` says and the environment does not. Raises SettingsError."""
+    for name, value in read_env_file(path).items():
+        if not os.environ.get(name):
+            os.environ[name] = value
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Its variables; lines that are empty or begin with # say nothing. Raises SettingsError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"--env-file {path}: {reason}; `init` writes one") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, separator, value = line.strip().removeprefix("export ").partition("=")
+        if not separator or not _KEY.fullmatch(name):
+            raise SettingsError(f"{path}:{number}: {line.strip()!r} is not KEY=VALUE; correct it")
+        found[name] = unquoted(value)
+    return found
+
+
+def write_env_file(path: Path, values: Mapping[str, str], comments: Sequence[str] = ()) -> None:
+    """`values` that any of its readers takes for the same. Raises SettingsError where none can be
+    written so, OSError where the file cannot be."""
+    lines = [f"# {comment}\n" for comment in comments]
+    lines += [f"{name}={_written(name, value)}\n" for name, value in values.items()]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _written(name: str, value: str) -> str:
+    if "'" in value or len(value.splitlines()) > 1:
+        raise SettingsError(f"{name}={value!r}: no file carries a quote or a line end; rename it")
+    return f"'{value}'" if _MEANS_MORE.search(value) else value
