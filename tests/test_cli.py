@@ -1,15 +1,11 @@
-"""The command: wrong usage is one sentence, what nobody foresaw too, and `--help` is cheap."""
+"""The command: wrong usage is one sentence, and `--help` is cheap."""
 
-import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.jobs import ROOT, run_command
-
-from trainer.cli import _unexpected
-from trainer.errors import JobError, NotAllowedError, SettingsError
 
 
 def test_wrong_settings_end_in_2_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -52,24 +48,6 @@ def test_the_exit_code_is_that_of_the_error(tmp_path: Path) -> None:
     assert failed.returncode == 10
     assert "Traceback" not in failed.stderr
     assert failed.stderr.startswith("error: ")
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "words"),
-    [
-        (OSError(errno.EROFS, "Read-only file system", "/x"), NotAllowedError, "/x: Read-only"),
-        (FileExistsError(errno.EEXIST, "File exists", "/x"), SettingsError, "a file is in the way"),
-        (OSError(errno.ENOSPC, "No space left on device"), JobError, "a disk is full"),
-        (RuntimeError("PytorchStreamWriter: No space left"), JobError, "a disk is full"),
-        (ValueError("of\nmany  lines"), JobError, "unexpected ValueError: of many lines"),
-    ],
-)
-def test_what_nobody_foresaw_is_a_sentence_too(
-    error: Exception, kind: type[JobError], words: str
-) -> None:
-    found = _unexpected(error)
-    assert type(found) is kind
-    assert words in str(found)
 
 
 def test_help_does_not_pay_for_torch() -> None:

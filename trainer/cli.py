@@ -1,7 +1,5 @@
 """The commands, their logging and their exit codes."""
 
-import contextlib
-import errno
 import os
 import shutil
 import sys
@@ -12,18 +10,15 @@ from typing import Any
 import click
 
 from trainer.distributed.workers import Workers
-from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
+from trainer.errors import JobError, SettingsError
 from trainer.flags import CommandWithSettings, EnvFileOption, versions, with_settings
 from trainer.options import ENV_PREFIX
-from trainer.runtime import lean_imports, log, malloc, signals
+from trainer.runtime import last_words, lean_imports, log, malloc, signals
 from trainer.runtime.env_file import load_env_file
-from trainer.runtime.redaction import redact
 from trainer.settings import Settings
 from trainer.storage.s3 import request_options
 from trainer.storage.scratch import take_scratch
 
-TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
-TERMINATION_BYTES = 4096
 ENV_FILE = ".env"
 ADAPTER = "A run, or an output for the newest run in it; local or s3://."
 
@@ -39,18 +34,18 @@ def main() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         cli.main(standalone_mode=False)
     except JobError as error:
-        _end(error)
+        last_words.end(error)
     except BrokenPipeError:  # whoever read our output has read enough
         os._exit(0)
     except signals.Stopped:
-        _end(signals.interruption())
+        last_words.end(signals.interruption())
     except click.ClickException as error:
-        _end(_misused(error))
+        last_words.end(_misused(error))
     except Exception as error:
         import logging
 
         logging.getLogger(__name__).debug("unexpected", exc_info=error)
-        _end(_unexpected(error))
+        last_words.end(last_words.unexpected(error))
 
 
 class _TrainByDefault(click.Group):
@@ -330,41 +325,6 @@ def _misused(error: click.ClickException) -> JobError:
     command = context.command_path if context is not None else "entrypoint.py"
     fact = error.format_message().rstrip(".")
     return SettingsError(f"{fact}; `{command} --help` shows what there is")
-
-
-def _unexpected(error: Exception) -> JobError:
-    """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
-    text = log.one_line(error)
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return NotAllowedError(
-            f"{error.filename}: {error.strerror}; give user {os.geteuid()} access to it or set "
-            "QLORA_SCRATCH_DIR to a folder that can be written"
-        )
-    if isinstance(error, NotADirectoryError | FileExistsError):
-        return SettingsError(
-            f"{error.filename}: a file is in the way of a folder; remove it, or set "
-            "QLORA_SCRATCH_DIR to another folder"
-        )
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
-        return JobError(
-            f"a disk is full ({text}); make room or set QLORA_SCRATCH_DIR to a larger one, then "
-            "start the run again: it goes on from its last checkpoint"
-        )
-    return JobError(f"unexpected {type(error).__name__}: {text}; QLORA_LOG_LEVEL=DEBUG shows where")
-
-
-def _end(error: JobError) -> None:
-    """One sentence to stderr and to Kubernetes, then the exit code."""
-    sentence = log.for_terminal(redact(str(error)))
-    click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
-    with contextlib.suppress(OSError):
-        # Of several workers in a pod one fails, and the others, stopped then, keep its word.
-        if not (TERMINATION_LOG.stat().st_size and isinstance(error, Interrupted)):
-            TERMINATION_LOG.write_bytes(sentence.encode()[:TERMINATION_BYTES])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: a thread that is still computing or sending would hold or abort the process.
-    os._exit(error.exit_code)
 
 
 if __name__ == "__main__":  # `python -m trainer` hears a signal a second earlier

@@ -74,8 +74,8 @@ def test_the_sentence_is_written_where_kubernetes_looks_for_it(tmp_path: Path) -
     message = tmp_path / "termination-log"  # the container's is /dev/termination-log
     message.touch()
     program = (
-        "import pathlib; from trainer import cli; "
-        f"cli.TERMINATION_LOG = pathlib.Path({str(message)!r}); cli.main()"
+        "import pathlib; from trainer import cli; from trainer.runtime import last_words; "
+        f"last_words.TERMINATION_LOG = pathlib.Path({str(message)!r}); cli.main()"
     )
     environment = os.environ | variables(tmp_path, LORA_R="0")
     done = subprocess.run([sys.executable, "-c", program], cwd=cluster.ROOT, env=environment)

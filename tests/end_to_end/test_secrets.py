@@ -95,8 +95,8 @@ def run_job(
     last_word = folder / "termination"
     last_word.touch()
     code = (
-        "import pathlib; from trainer import cli; "
-        f"cli.TERMINATION_LOG = pathlib.Path({str(last_word)!r}); cli.main()"
+        "import pathlib; from trainer import cli; from trainer.runtime import last_words; "
+        f"last_words.TERMINATION_LOG = pathlib.Path({str(last_word)!r}); cli.main()"
     )
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

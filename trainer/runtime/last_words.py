@@ -1,0 +1,51 @@
+"""How a process ends badly: one sentence for whoever reads it, and the exit code."""
+
+import contextlib
+import errno
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
+from trainer.runtime import log
+from trainer.runtime.redaction import redact
+
+TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
+TERMINATION_BYTES = 4096
+
+
+def unexpected(error: Exception) -> JobError:
+    """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
+    text = log.one_line(error)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotAllowedError(
+            f"{error.filename}: {error.strerror}; give user {os.geteuid()} access to it or set "
+            "QLORA_SCRATCH_DIR to a folder that can be written"
+        )
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return SettingsError(
+            f"{error.filename}: a file is in the way of a folder; remove it, or set "
+            "QLORA_SCRATCH_DIR to another folder"
+        )
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        return JobError(
+            f"a disk is full ({text}); make room or set QLORA_SCRATCH_DIR to a larger one, then "
+            "start the run again: it goes on from its last checkpoint"
+        )
+    return JobError(f"unexpected {type(error).__name__}: {text}; QLORA_LOG_LEVEL=DEBUG shows where")
+
+
+def end(error: JobError) -> None:
+    """One sentence to stderr and to Kubernetes, then the exit code."""
+    sentence = log.for_terminal(redact(str(error)))
+    click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
+    with contextlib.suppress(OSError):
+        # Of several workers in a pod one fails, and the others, stopped then, keep its word.
+        if not (TERMINATION_LOG.stat().st_size and isinstance(error, Interrupted)):
+            TERMINATION_LOG.write_bytes(sentence.encode()[:TERMINATION_BYTES])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a thread that is still computing or sending would hold or abort the process.
+    os._exit(error.exit_code)
