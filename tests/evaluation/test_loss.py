@@ -8,7 +8,7 @@ import torch
 from support.loaded import built_in_model
 
 from trainer.dataset.packing import Block
-from trainer.evaluation.loss import held_out_loss
+from trainer.evaluation.loss import STACKED_TOKENS, held_out_loss
 from trainer.labels import IGNORED
 
 TOKENS = 48
@@ -46,6 +46,19 @@ def test_it_is_the_mean_over_every_trained_token_and_over_the_ends(model: Any) -
     loss, end_loss = held_out_loss(model, blocks, [END])
     assert loss == pytest.approx(float(torch.cat(expected).mean()), rel=1e-4)
     assert end_loss == pytest.approx(float(sum(e[-1] for e in expected) / 2), rel=1e-4)
+
+
+def test_blocks_that_are_computed_together_lose_what_their_documents_lose_alone(
+    model: Any,
+) -> None:
+    alone = [block(seed, 1 + seed % 40) for seed in range(60)]
+    packed = [
+        Block(*(np.concatenate([vars(one)[name] for one in pair]) for name in vars(pair[0])))
+        for pair in zip(alone[::2], alone[1::2], strict=True)
+    ]
+    assert len(packed) * 2 * TOKENS > 2 * STACKED_TOKENS
+    expected = torch.cat([losses_of(model, one) for one in alone])
+    assert held_out_loss(model, packed)[0] == pytest.approx(float(expected.mean()), rel=1e-5)
 
 
 def test_without_an_end_there_is_no_loss_of_ends(model: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.dataset.collate import one_document_a_row
+from trainer.dataset.collate import collate, one_document_a_row
 from trainer.dataset.packing import Block
 from trainer.engine.families import FAMILIES, class_of
 from trainer.engine.support import why_not
@@ -13,6 +13,7 @@ from trainer.inference.precision import compute_precision
 from trainer.labels import IGNORED
 from trainer.models.probe import mixes_documents
 
+STACKED_TOKENS = 1024  # at once; what trains a block of half of them has the memory for it
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
 
 
@@ -27,10 +28,11 @@ def held_out_loss(
 
     losses, targets = [], []
     with torch.no_grad(), compute_precision(model):
-        for block in blocks:
-            trained = torch.from_numpy(block.labels[1:] != IGNORED).nonzero().flatten()
-            targets.append(block.labels[1:][trained.numpy()])
-            losses.append(_token_losses(model, block, trained).cpu().numpy())
+        for some in _stacked(blocks):
+            batch = collate([vars(block) for block in some])
+            places = (batch["labels"][:, 1:] != IGNORED).nonzero()
+            targets.append(batch["labels"][:, 1:][tuple(places.T)].numpy())
+            losses.append(_token_losses(model, batch, places).cpu().numpy())
     loss, target = np.concatenate(losses), np.concatenate(targets)
     is_end = np.isin(target, list(ends))
     return (
@@ -39,37 +41,46 @@ def held_out_loss(
     )
 
 
-def _token_losses(model: Any, block: Block, trained: Any) -> Any:
-    """Float32 [N]: the loss at each of the N positions `trained`, as index into labels[1:]."""
+def _stacked(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    """So many blocks at once that they have STACKED_TOKENS, or one that has more."""
+    rows = max(1, STACKED_TOKENS // len(blocks[0].labels)) if blocks else 1
+    for start in range(0, len(blocks), rows):
+        yield blocks[start : start + rows]
+
+
+def _token_losses(model: Any, batch: dict[str, Any], places: Any) -> Any:
+    """Float32 [N]: the loss at each of N `places`, int64 [N, 2]: a row, and one of labels[1:]."""
     import torch
 
-    target_N = torch.from_numpy(block.labels[1:])[trained].to(model.device)
+    target_N = batch["labels"][:, 1:][tuple(places.T)].to(model.device)
     losses_N = torch.empty(len(target_N), device=model.device)
-    for at, logits in trained_logits(model, block, trained):
+    for at, logits in trained_logits(model, batch, places):
         losses_N[at] = torch.nn.functional.cross_entropy(
             logits.float(), target_N[at], reduction="none"
         )
     return losses_N
 
 
-def trained_logits(model: Any, block: Block, trained: Any) -> Iterator[tuple[Any, Any]]:
-    """Logits at the positions `trained`, int64 [N] into labels[1:], part by part: which of the N,
-    and [at most LOGIT_ROWS, V].
+def trained_logits(model: Any, batch: dict[str, Any], places: Any) -> Iterator[tuple[Any, Any]]:
+    """Logits at N `places` in blocks [B, T], int64 [N, 2] of rows and indices into labels[1:],
+    part by part: which of the N, and [at most LOGIT_ROWS, V].
 
     A model that sees over the end of a document gets each in a row of its own.
     """
     import torch
 
-    batch = {n: torch.from_numpy(v)[None].to(model.device) for n, v in vars(block).items()}
-    wanted = torch.zeros_like(batch["labels"]).index_fill_(1, trained.to(model.device), 1)
+    wanted = torch.zeros_like(batch["labels"])
+    wanted[tuple(places.T)] = 1
+    batch = {name: values.to(model.device) for name, values in batch.items()}
+    wanted = wanted.to(model.device)
     batch["labels"] = wanted.masked_fill(wanted == 0, IGNORED)
     place = wanted.flatten().cumsum(0) - 1  # among the N
     separate = why_not(model.get_base_model().config) is not None and mixes_documents(model)
     for part in one_document_a_row(batch) if separate else [batch | {"token": _numbers(batch)}]:
         at = (part["labels"] != IGNORED).flatten().nonzero().flatten()
         inputs = {name: part[name] for name in ("input_ids", "position_ids")}
-        places = place[part["token"].flatten()[at]].split(LOGIT_ROWS)
-        yield from zip(places, _logits(model, inputs, at), strict=True)
+        those = place[part["token"].flatten()[at]].split(LOGIT_ROWS)
+        yield from zip(those, _logits(model, inputs, at), strict=True)
 
 
 def _numbers(batch: dict[str, Any]) -> Any:

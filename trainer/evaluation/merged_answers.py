@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainer.dataset.collate import collate
 from trainer.dataset.packing import Block
 from trainer.evaluation.loss import trained_logits
 from trainer.inference.as_merged import as_merged
@@ -71,9 +72,10 @@ def _chosen(model: Any, block: Block) -> Any:
     """The likeliest token at each of the answers' places, int64 [N]."""
     import torch
 
-    places = torch.from_numpy(block.labels[1:] != IGNORED).nonzero().flatten()
+    batch = collate([vars(block)])
+    places = (batch["labels"][:, 1:] != IGNORED).nonzero()
     with torch.no_grad(), compute_precision(model):
         chosen = torch.empty(len(places), dtype=torch.int64, device=model.device)
-        for at, logits in trained_logits(model, block, places):
+        for at, logits in trained_logits(model, batch, places):
             chosen[at] = logits.argmax(-1)
     return chosen.cpu().numpy()
