@@ -21,6 +21,7 @@ from trainer.storage.scratch import take_scratch
 
 ENV_FILE = ".env"
 ADAPTER = "A run, or an output for the newest run in it; local or s3://."
+ADAPTERS = f"{ADAPTER} With --serve more than once, also as NAME=WHERE."
 
 
 def main() -> None:
@@ -85,12 +86,15 @@ def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settin
 
 def _of_an_adapter(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give `command` the two options that say which adapter, on which base."""
-    command = click.option(
+    return click.option("--adapter", required=True, help=ADAPTER)(_of_a_base(command))
+
+
+def _of_a_base(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
         "--base-model",
         envvar="QLORA_BASE_MODEL",
         help="Where the base model is, if not where the adapter says.",
     )(command)
-    return click.option("--adapter", required=True, help=ADAPTER)(command)
 
 
 @cli.command(cls=CommandWithSettings)
@@ -192,17 +196,20 @@ def inspect_command(examples: int, **flags: str | None) -> None:
 
 
 @cli.command()
-@_of_an_adapter
+@click.option("--adapter", "adapters", required=True, multiple=True, help=ADAPTERS)
+@_of_a_base
 @click.option("--compare", is_flag=True, help="Show the base model's answer too.")
-@click.option("--serve", is_flag=True, help="Ask in the browser: a page on this machine only.")
+@click.option("--serve", is_flag=True, help="A page and OpenAI's API, for this machine only.")
 @click.option("--port", default=8080, show_default=True, help="Where --serve listens.")
+@click.option("--api-key", envvar="SERVE_API_KEY", default="", help="--serve wants it sent.")
 @click.argument("question", nargs=-1)
 def ask(
-    adapter: str,
+    adapters: tuple[str, ...],
     base_model: str | None,
     compare: bool,
     serve: bool,
     port: int,
+    api_key: str,
     question: tuple[str, ...],
 ) -> None:
     """Answer QUESTION, or each line of standard input, with a fine-tuned model.
@@ -211,17 +218,23 @@ def ask(
     """
     if question and not " ".join(question).strip():
         raise SettingsError("the question is empty; leave it out for a conversation")
+    if len(adapters) > 1 and not serve:
+        raise SettingsError("several adapters answer with --serve; name one, or add that")
     settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
-    from trainer.commands import chat
-    from trainer.inference.chat_model import load_chat_model
+    from trainer.inference.chat_model import load_chat_model, load_chat_models
 
-    model = load_chat_model(adapter, settings, base_model)
     if serve:
-        from trainer.commands.serve import serve as serve_page
+        from trainer.commands import serve as serving
 
-        serve_page(model, adapter, port, compare=compare)
-    elif not question and chat.is_terminal():
+        models = load_chat_models(serving.names_of(adapters), settings, base_model)
+        serving.serve(models, port, compare=compare, key=api_key)
+        return
+    from trainer.commands import chat
+
+    (adapter,) = adapters
+    model = load_chat_model(adapter, settings, base_model)
+    if not question and chat.is_terminal():
         chat.converse(model, adapter, compare=compare)
     else:
         asked = [" ".join(question)] if question else sys.stdin

@@ -1,4 +1,5 @@
-"""The page: clicked through in a real browser, and everything that its server refuses."""
+"""The page, clicked through in a real browser; the API, asked by OpenAI's own client; and
+everything that their server refuses."""
 
 import http.client
 import json
@@ -9,29 +10,47 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+import torch
 from support.browser import DESKTOP, PHONE, Browser, browser
 from support.jobs import ROOT
 from support.small_adapters import random_adapter
 
-from trainer.commands import serve as serving
-from trainer.commands.serve import MOST_CHARACTERS, MOST_SAID, QUESTIONS_A_MINUTE, Server
+from trainer.commands import admission
+from trainer.commands.admission import Limits
+from trainer.commands.serve import Server, names_of
 from trainer.corpus.examples import Message
-from trainer.inference.chat_model import ChatModel, load_chat_model
+from trainer.engine.decode_rows import DecodeRows
+from trainer.errors import SettingsError
+from trainer.inference.chat_model import ChatModel, Manner, load_chat_models
 from trainer.settings import Settings
 
 QUESTION = "How heavy is the Curlew?"
 LONG = "word " * 700  # fewer characters than the limit, more tokens than the model reads
+USUAL = Limits()
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
-    run = random_adapter(tmp_path_factory.mktemp("run"))
-    return load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ChatModel]]:
+    runs = {"one": random_adapter(tmp_path_factory.mktemp("one"))}
+    torch.manual_seed(1)
+    runs["two"] = random_adapter(tmp_path_factory.mktemp("two"), target_modules=["down_proj"])
+    where = {name: str(run) for name, run in runs.items()}
+    made = load_chat_models(where, Settings.read({}, {}, trains=False), None)
+    yield made
+    together = made["one"].together
+    assert together is not None
+    together.finish()
+
+
+@pytest.fixture
+def model(models: dict[str, ChatModel]) -> ChatModel:
+    return models["one"]
 
 
 @pytest.fixture
@@ -43,17 +62,34 @@ def server(model: ChatModel) -> Iterator[Server]:
 class running:
     """A server that answers in the background."""
 
-    def __init__(self, model: Any) -> None:
-        self._server = Server(model, "results/faq-1", 0)
+    def __init__(self, model: Any, **more: Any) -> None:
+        models = model if isinstance(model, dict) else {"results/faq-1": model}
+        self._server = Server(models, 0, **more)
 
     def __enter__(self) -> Server:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self._server
 
     def __exit__(self, *_: object) -> None:
-        self._server.queue.finish()
+        self._server.ending.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+def client(server: Server, key: str = "any") -> openai.OpenAI:
+    url = f"http://localhost:{server.server_port}/v1"
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120)
+
+
+def user(question: str) -> Any:
+    return [{"role": "user", "content": question}]
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def send(
@@ -137,7 +173,7 @@ def test_ctrl_c_ends_the_server_and_the_page_says_so() -> None:
     program = (
         "from test_serve import SlowModel; from trainer.commands import serve; "
         "from trainer.runtime import signals; "
-        "signals.install(); signals.deliver(); serve.serve(SlowModel(), 'slow', 0)"
+        "signals.install(); signals.deliver(); serve.serve({'slow': SlowModel()}, 0)"
     )
     path = f"{ROOT}:{ROOT}/tests:{ROOT}/tests/commands"
     process = subprocess.Popen(
@@ -178,10 +214,10 @@ class PacedModel:
 
     def __init__(self, model: ChatModel) -> None:
         self._model, self.base, self.go_on = model, model.base, threading.Event()
-        self.remembers = model.remembers
+        self.remembers, self.together = model.remembers, None
 
-    def stream(self, question: str, *, tuned: bool) -> Iterator[str]:
-        for piece in self._model.stream(question, tuned=tuned):
+    def stream(self, question: str, *, tuned: bool, is_ended: Callable[[], bool]) -> Iterator[str]:
+        for piece in self._model.stream(question, tuned=tuned, is_ended=is_ended):
             yield piece
             self.go_on.wait(300)
 
@@ -192,15 +228,15 @@ class PacedModel:
 class SlowModel:
     """Says a word every few milliseconds until it is closed or `enough` is set."""
 
-    base, remembers = "slow", False
+    base, remembers, together = "slow", False, None
 
     def __init__(self) -> None:
         self.started, self.closed, self.enough = (threading.Event() for _ in range(3))
 
-    def stream(self, question: str, *, tuned: bool) -> Iterator[str]:
+    def stream(self, question: str, *, tuned: bool, is_ended: Callable[[], bool]) -> Iterator[str]:
         self.started.set()
         try:
-            while not self.enough.wait(0.005):
+            while not (self.enough.wait(0.005) or is_ended()):
                 yield "word "
         finally:
             self.closed.set()
@@ -231,7 +267,7 @@ def test_what_was_said_before_is_given_to_the_model(server: Server, model: ChatM
 
 def test_the_page_begins_as_the_command_says(model: ChatModel) -> None:
     for compare, chosen in ((False, "tuned"), (True, "both")):
-        made = Server(model, "faq", 0, compare=compare)
+        made = Server({"faq": model}, 0, compare=compare)
         made.server_close()
         assert re.findall(r'value="(\w+)" checked', made.page) == [chosen]
         assert 'id="remember" >' in made.page
@@ -249,13 +285,9 @@ def test_the_page_may_load_and_run_nothing_but_itself(server: Server) -> None:
 
 
 def test_names_are_text_on_the_page(model: ChatModel) -> None:
-    hostile = Server(model, "<script>alert(1)</script>", 0)
+    hostile = Server({"<script>alert(1)</script>": model}, 0)
     hostile.server_close()
     assert "<script>alert" not in hostile.page
-
-
-def test_only_this_machine_can_connect(server: Server) -> None:
-    assert server.server_address[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -265,8 +297,8 @@ def test_only_this_machine_can_connect(server: Server) -> None:
         ({"Origin": "http://evil.example"}, 403, "only the page of this address"),
         ({"Origin": "null"}, 403, "only the page of this address"),
         ({"Content_Type": "text/plain"}, 415, "application/json"),
-        ({"Content_Length": "10000000"}, 413, f"at most {MOST_CHARACTERS} characters"),
-        ({"Content_Length": "-1"}, 413, f"at most {MOST_CHARACTERS} characters"),
+        ({"Content_Length": "10000000"}, 413, f"at most {USUAL.characters} characters"),
+        ({"Content_Length": "-1"}, 413, f"at most {USUAL.characters} characters"),
         ({"Content_Length": "many"}, 411, "needs a Content-Length"),
     ],
 )
@@ -291,8 +323,8 @@ def test_what_the_page_would_not_send_is_refused(
         (b'{"question": "a", "said": "b"}', 400),
         (b'{"question": "a", "said": [["b"]]}', 400),
         (b'{"question": "a", "said": [["b", 3]]}', 400),
-        (json.dumps({"question": "a", "said": [["b", "c" * MOST_SAID]]}).encode(), 413),
-        (json.dumps({"question": "a" * (MOST_CHARACTERS + 1)}).encode(), 413),
+        (json.dumps({"question": "a", "said": [["b", "c" * USUAL.said]]}).encode(), 413),
+        (json.dumps({"question": "a" * (USUAL.characters + 1)}).encode(), 413),
         (b"[" * 20_000, 400),
     ],
 )
@@ -308,26 +340,34 @@ def test_there_is_nothing_else(method: str, path: str, server: Server) -> None:
 
 
 def test_so_many_questions_a_minute_and_then_a_wait(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.time, "monotonic", lambda: now)
+    """The page's and the API's together."""
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now)
     now = 1000.0
-    assert [ask(server, LONG)[0] for _ in range(QUESTIONS_A_MINUTE)] == [200] * QUESTIONS_A_MINUTE
-    now += 59
-    status, record = ask(server, LONG)
-    assert (status, record["error"].partition("; ")[2]) == (429, "try again in 1 s")
-    now += 2
-    assert ask(server, LONG)[0] == 200
+    with running(model, limits=Limits(a_minute=3)) as server:
+        assert [ask(server, LONG)[0] for _ in range(2)] == [200, 200]
+        chat = client(server).chat.completions
+        assert chat.create(model="results/faq-1", messages=user("Why?")).choices
+        now += 59
+        with pytest.raises(openai.RateLimitError, match="3 questions a minute") as refused:
+            chat.create(model="results/faq-1", messages=user("Why?"))
+        assert refused.value.response.headers["retry-after"] == "1"
+        assert refused.value.code == "rate_limit_exceeded"
+        status, record = ask(server, LONG)
+        assert (status, record["error"].partition("; ")[2]) == (429, "try again in 1 s")
+        now += 2
+        assert ask(server, LONG)[0] == 200
 
 
 def test_a_line_that_is_too_long_is_not_joined() -> None:
     slow = SlowModel()
-    with running(slow) as server:
-        asking = [threading.Thread(target=ask, args=(server, "?")) for _ in range(serving.WAITING)]
+    with running(slow, limits=Limits(waiting=3)) as server:
+        asking = [threading.Thread(target=ask, args=(server, "?")) for _ in range(3)]
         for thread in asking:
             thread.start()
-        while server.queue._line._value:  # type: ignore[attr-defined]  # until all are in it
-            time.sleep(0.01)
+        line = server.admission._line
+        wait_for(lambda: not line._value)  # type: ignore[attr-defined]  # until all are in it
         status, record = ask(server, "?")
         assert (status, "questions are waiting already" in record["error"]) == (429, True)
         slow.enough.set()
@@ -358,3 +398,175 @@ def test_the_end_of_the_server_ends_the_answer() -> None:
     assert slow.closed.is_set()
     thread.join(120)
     assert not thread.is_alive()
+
+
+# -- by OpenAI's client ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def api(models: dict[str, ChatModel]) -> Iterator[Server]:
+    with running(models) as made:
+        yield made
+
+
+def test_models_are_listed_by_name(api: Server) -> None:
+    listed = client(api).models
+    assert [model.id for model in listed.list()] == ["one", "two", "builtin:tiny"]
+    assert listed.retrieve("two").id == "two"
+    with pytest.raises(openai.NotFoundError, match="/v1/models has what is here"):
+        listed.retrieve("three")
+
+
+def test_each_model_answers_by_its_name(api: Server, models: dict[str, ChatModel]) -> None:
+    found = {}
+    for name, model, tuned in [
+        ("one", models["one"], True),
+        ("two", models["two"], True),
+        ("builtin:tiny", models["one"], False),
+    ]:
+        given = {"model": name, "messages": user(QUESTION), "max_tokens": 30}
+        answer = client(api).chat.completions.create(**given)
+        said = model.answer(QUESTION, Manner(most=30), tuned=tuned)
+        expected = "".join(said.pieces())
+        (choice,), usage = answer.choices, answer.usage
+        assert (choice.message.content, choice.message.role) == (expected, "assistant")
+        assert choice.finish_reason == ("length" if said.was_cut else "stop")
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (
+            said.prompt_tokens,
+            said.answer_tokens,
+            said.prompt_tokens + said.answer_tokens,
+        )
+        parts = list(
+            client(api).chat.completions.create(
+                **given, stream=True, stream_options={"include_usage": True}
+            )
+        )
+        assert parts[-1].usage == usage and parts[-1].choices == []
+        assert parts[-2].choices[0].finish_reason == choice.finish_reason
+        assert "".join(part.choices[0].delta.content or "" for part in parts[:-1]) == expected
+        found[name] = expected
+    assert len(set(found.values())) == 3
+
+
+def test_turns_limits_and_stops_are_heard(api: Server, models: dict[str, ChatModel]) -> None:
+    chat = client(api).chat.completions
+    turns = [("system", "Be brief."), ("user", "Who?"), ("assistant", "A bird.")]
+    turns.append(("user", QUESTION))
+    messages: Any = [
+        {"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns
+    ]
+    answer = chat.create(model="one", messages=messages, max_completion_tokens=3)
+    expected = models["one"].answer([Message(*turn) for turn in turns], Manner(most=3))
+    assert answer.choices[0].message.content == "".join(expected.pieces())
+    whole = "".join(models["one"].stream(QUESTION))
+    cut = chat.create(model="one", messages=user(QUESTION), stop=[whole[2:5], "absent"])
+    assert cut.choices[0].message.content == whole[:2]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_an_answer_is_drawn_where_that_is_asked_for(api: Server) -> None:
+    def said(**more: Any) -> str:
+        answer = client(api).chat.completions.create(
+            model="one", messages=user(QUESTION), max_tokens=20, **more
+        )
+        return str(answer.choices[0].message.content)
+
+    assert len({said(temperature=2) for _ in range(6)}) > 2
+    assert {said(temperature=2, top_p=0.0), said(temperature=0)} == {said()}
+
+
+def test_eight_clients_at_once_are_answered_together_and_right(
+    api: Server, models: dict[str, ChatModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = [f"How heavy is number {number}?" for number in range(8)]
+    expected = ["".join(models["two"].stream(question)) for question in questions]
+    widths, step, all_ask = [0], DecodeRows.step, threading.Event()
+
+    def counted(rows: DecodeRows, running: int, *, tuned: bool) -> None:
+        widths.append(running)
+        all_ask.wait(120)
+        step(rows, running, tuned=tuned)
+
+    monkeypatch.setattr(DecodeRows, "step", counted)
+    found: dict[int, str] = {}
+
+    def run(number: int) -> None:
+        messages, chat = user(questions[number]), client(api).chat.completions
+        if number % 2:
+            answer = chat.create(model="two", messages=messages)
+            found[number] = str(answer.choices[0].message.content)
+        else:
+            parts = chat.create(model="two", messages=messages, stream=True)
+            found[number] = "".join(part.choices[0].delta.content or "" for part in parts)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    together = models["one"].together
+    assert together is not None
+    wait_for(lambda: len(together._line) + widths[-1] == 8)
+    all_ask.set()
+    for thread in threads:
+        thread.join(120)
+    assert [found[number] for number in range(8)] == expected
+    assert max(widths) == 8
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_goes_away_frees_its_row(
+    streams: bool, api: Server, models: dict[str, ChatModel]
+) -> None:
+    together = models["one"].together
+    assert together is not None
+    body = {"messages": user(QUESTION), "temperature": 2, "max_tokens": 500, "stream": streams}
+    connection = http.client.HTTPConnection("127.0.0.1", api.server_port)
+    posted = "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
+    line = api.admission._line
+    connection.request(*posted)
+    if streams:
+        connection.getresponse().read(10)
+    connection.sock.shutdown(2)
+    connection.close()
+    wait_for(lambda: line._value == USUAL.waiting)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"model": "three"}, openai.NotFoundError, "'three' is not here, only one, two, builtin:"),
+        ({"messages": []}, openai.BadRequestError, "messages: a list such as"),
+        ({"messages": user("word " * 3000)}, openai.BadRequestError, "more than the model reads"),
+        ({"messages": user("a" * 100_001)}, openai.APIStatusError, "at most 100000 characters"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature: a number from 0 to 2"),
+        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens: a whole number of at least 1"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_the_usual_form(
+    given: dict[str, Any], error: type[openai.APIStatusError], words: str, api: Server
+) -> None:
+    for stream in (False, True):
+        with pytest.raises(error, match=words):
+            client(api).chat.completions.create(
+                **{"model": "one", "messages": user("Why?"), "stream": stream} | given
+            )
+
+
+def test_a_server_with_a_key_answers_nobody_else(model: ChatModel) -> None:
+    with running({"one": model}, key="sesame") as server:
+        with pytest.raises(openai.AuthenticationError, match="started with --api-key") as refused:
+            client(server, "other").models.list()
+        assert refused.value.code == "invalid_api_key"
+        assert send(server, "GET", "/")[0] == ask(server, QUESTION)[0] == 401
+        assert [each.id for each in client(server, "sesame").models.list()] == ["one", model.base]
+
+
+def test_adapters_are_called_by_the_end_of_where_they_are_or_as_is_said() -> None:
+    given = ["results/faq-1/adapter", "s3://bucket/models/run-2/", "birds=results/r=3", "a/b=c"]
+    assert names_of(given) == {
+        "faq-1": "results/faq-1/adapter",
+        "run-2": "s3://bucket/models/run-2/",
+        "birds": "results/r=3",
+        "b-c": "a/b=c",
+    }
+    with pytest.raises(SettingsError, match="two are called faq; write NAME=b/faq"):
+        names_of(["a/faq", "b/faq"])

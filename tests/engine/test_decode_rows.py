@@ -9,6 +9,7 @@ from support.small_models import tuned_model
 
 from trainer.engine.decode_rows import DecodeRows
 from trainer.engine.greedy_decoder import GreedyDecoder
+from trainer.engine.prompt import Prompt
 
 PROMPTS = [[4, 9, 100], [7], [250, 3]]
 NEVER = 331
@@ -26,8 +27,9 @@ def rows_of(model: Any, ends: list[int], most: int) -> DecodeRows:
     return DecodeRows(decoder._made, len(PROMPTS), 16, most, ends)
 
 
-def run(rows: DecodeRows, steps: int) -> list[list[int]]:
-    rows.admit(PROMPTS, 0, tuned=True)
+def run(rows: DecodeRows, steps: int, most: tuple[int, int, int] | None = None) -> list[list[int]]:
+    limits = most or (rows.most,) * 3
+    rows.admit([Prompt(*pair) for pair in zip(PROMPTS, limits, strict=True)], 0, tuned=True)
     for _ in range(steps):
         rows.step(len(PROMPTS), tuned=True)
     return [rows.answer(row) for row in range(len(PROMPTS))]
@@ -36,10 +38,11 @@ def run(rows: DecodeRows, steps: int) -> list[list[int]]:
 def test_each_step_is_one_token_of_each_row(model: Any) -> None:
     whole = run(rows_of(model, [NEVER], 9), 8)
     assert [len(answer) for answer in whole] == [9, 9, 9]
-    for steps in range(8):
+    for steps in range(9):
         rows = rows_of(model, [NEVER], 9)
         assert run(rows, steps) == [answer[: steps + 1] for answer in whole]
-        assert rows.last(1) == (whole[1][steps], True)
+        assert rows.newest(2) == [whole[0][steps], whole[1][steps]]
+        assert rows.running(3) == [steps < 8] * 3
 
 
 def test_a_row_that_has_ended_stays_as_it_is(model: Any) -> None:
@@ -48,14 +51,14 @@ def test_a_row_that_has_ended_stays_as_it_is(model: Any) -> None:
     ended = run(rows, 12)
     assert ended[0] == whole[0][: whole[0].index(whole[0][2]) + 1]
     assert rows.running(3) == [False] * 3
-    assert rows.last(0) == (whole[0][2], False)
+    assert rows.newest(1) == [whole[0][2]]
     assert all(answer == full[: len(answer)] for answer, full in zip(ended, whole, strict=True))
 
 
-def test_a_limit_can_be_lower_than_the_room(model: Any) -> None:
-    rows = rows_of(model, [NEVER], 9)
-    rows.limit(4)
-    assert [len(answer) for answer in run(rows, 8)] == [4, 4, 4]
+def test_each_row_has_a_limit_of_its_own(model: Any) -> None:
+    whole = run(rows_of(model, [NEVER], 9), 8)
+    limited = run(rows_of(model, [NEVER], 9), 8, most=(4, 9, 1))
+    assert limited == [whole[0][:4], whole[1], whole[2][:1]]
 
 
 def test_a_row_goes_on_at_another_place(model: Any) -> None:
@@ -69,11 +72,25 @@ def test_a_row_goes_on_at_another_place(model: Any) -> None:
     assert [rows.answer(0), rows.answer(1)] == [whole[2], whole[1]]
 
 
+def test_a_row_that_is_drawn_leaves_its_neighbours_alone(model: Any) -> None:
+    whole, drawn = run(rows_of(model, [NEVER], 9), 8), set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        rows = rows_of(model, [NEVER], 9)
+        prompts = [Prompt(PROMPTS[0], 9), Prompt(PROMPTS[1], 9, temperature=50.0)]
+        rows.admit([*prompts, Prompt(PROMPTS[2], 9)], 0, tuned=True)
+        for _ in range(8):
+            rows.step(3, tuned=True)
+        assert [rows.answer(0), rows.answer(2)] == [whole[0], whole[2]]
+        drawn.add(tuple(rows.answer(1)))
+    assert len(drawn) == 3
+
+
 def test_the_base_may_go_on_where_the_adapter_began(model: Any) -> None:
     """Both read the same cache, so that either can answer in the same rows."""
     rows = rows_of(model, [NEVER], 9)
     tuned = run(rows, 8)
-    rows.admit(PROMPTS, 0, tuned=False)
+    rows.admit([Prompt(prompt, 9) for prompt in PROMPTS], 0, tuned=False)
     assert [rows.answer(row) for row in range(3)] == [[token] for token in first_tokens(model)]
     assert run(rows, 8) == tuned
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer.engine import decode_rows, greedy_decoder
 from trainer.engine.greedy_decoder import GreedyDecoder, why_not
+from trainer.engine.prompt import Prompt
 from trainer.inference.as_merged import as_merged
 from trainer.inference.stock_decoder import StockDecoder
 from trainer.planner.decoding_plan import DecodingPlan
@@ -69,7 +70,7 @@ def test_a_base_without_an_adapter_answers(model: Any) -> None:
 def test_an_answer_comes_token_by_token(model: Any) -> None:
     decoder = GreedyDecoder(model, ENDS)
     together = answers(decoder)
-    assert [list(decoder.stream(p, MOST, tuned=True)) for p in PROMPTS] == together
+    assert [list(decoder.stream(Prompt(p, MOST), tuned=True)) for p in PROMPTS] == together
 
 
 def test_no_end_of_another_call_shows(model: Any) -> None:
@@ -77,7 +78,7 @@ def test_no_end_of_another_call_shows(model: Any) -> None:
     decoder = GreedyDecoder(model, NEVER)
     whole = answers(decoder)
     assert answers(decoder, most=5) == [answer[:5] for answer in whole]
-    assert list(decoder.stream(PROMPTS[3], 7, tuned=True)) == whole[3][:7]
+    assert list(decoder.stream(Prompt(PROMPTS[3], 7), tuned=True)) == whole[3][:7]
     base = answers(decoder, tuned=False)
     decoder.close()
     assert answers(decoder) == whole != base

@@ -41,7 +41,8 @@ def test_a_row_moves_with_its_keys_and_values_of_all_layers(cache: KeyValueCache
         for tensor in cache.layer(number):
             tensor.copy_(torch.randn(tensor.shape))
     before = [tensor.clone() for number in range(3) for tensor in cache.layer(number)]
-    cache.move(2, 0)
+    cache.move(2, 0, 3)
     after = [tensor for number in range(3) for tensor in cache.layer(number)]
     for old, new in zip(before, after, strict=True):
-        assert torch.equal(new, torch.stack([old[2], old[1], old[2]]))
+        moved = torch.cat([old[2, :3], old[0, 3:]])
+        assert torch.equal(new, torch.stack([moved, old[1], old[2]]))

@@ -1,6 +1,7 @@
 """One question at a time: its answer comes in pieces, and can be ended at any of them."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.corpus.examples import Message
 from trainer.errors import DataError, SettingsError
-from trainer.inference import chat_model
-from trainer.inference.chat_model import CUT, ChatModel, load_chat_model
+from trainer.inference.chat_model import (
+    CUT,
+    ChatModel,
+    Manner,
+    load_chat_model,
+    load_chat_models,
+)
 from trainer.settings import Settings
 
 QUESTIONS = ["How heavy is the Curlew?", "What does the Plover cost?"]
@@ -52,14 +58,50 @@ def test_a_conversation_that_is_too_long_is_named(model: ChatModel) -> None:
         list(model.stream([Message(*turn) for turn in turns]))
 
 
-def test_an_answer_that_the_limit_cuts_ends_with_a_sign(
-    model: ChatModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_the_limit_cuts_ends_with_a_sign(model: ChatModel) -> None:
     whole = said(model, QUESTIONS[1])
     assert not whole.endswith(CUT)
-    monkeypatch.setattr(chat_model, "MAX_CHAT_ANSWER_TOKENS", 2)
-    cut = said(model, QUESTIONS[1])
+    cut = "".join(model.stream(QUESTIONS[1], Manner(most=2)))
     assert cut.endswith(CUT) and whole.startswith(cut.removesuffix(CUT))
+
+
+def test_one_that_is_drawn_is_another_each_time(model: ChatModel) -> None:
+    """By transformers as by our own loop; two of five draws may be alike."""
+    hot = Manner(temperature=2.0)
+    for engine in (True, False):
+        loud = replace(model, engine=engine)
+        torch.manual_seed(0)
+        assert len({"".join(loud.stream(QUESTIONS[1], hot)) for _ in range(5)}) > 2
+
+
+def test_adapters_on_one_base_answer_by_name_as_alone(
+    run: Path, model: ChatModel, tmp_path: Path
+) -> None:
+    """With modules of their own, in our loop and in transformers'."""
+    torch.manual_seed(1)
+    other = random_adapter(tmp_path / "other", r=4, target_modules=["o_proj", "down_proj"])
+    settings = Settings.read({}, {}, trains=False)
+    alone = {"one": model, "two": load_chat_model(str(other), settings, None)}
+    for engine in ("auto", "stock"):
+        by_engine = Settings.read({}, {"QLORA_ENGINE": engine}, trains=False)
+        models = load_chat_models({"one": str(run), "two": str(other)}, by_engine, None)
+        for name in ("two", "one", "two"):
+            assert said(models[name], QUESTIONS[1]) == said(alone[name], QUESTIONS[1])
+            base = said(models[name], QUESTIONS[1], tuned=False)
+            assert base == said(model, QUESTIONS[1], tuned=False)
+        models["one"].together.finish()  # type: ignore[union-attr]
+    assert said(alone["one"], QUESTIONS[1]) != said(alone["two"], QUESTIONS[1])
+
+
+def test_adapters_of_two_bases_are_not_served_together(run: Path, tmp_path: Path) -> None:
+    base = tiny_as(tmp_path / "base", "float32")
+    other = random_adapter(tmp_path / "other", base)
+    settings = Settings.read({}, {}, trains=False)
+    edit(other / "adapter/adapter_config.json", base_model_name_or_path=str(base), revision=None)
+    with pytest.raises(
+        SettingsError, match=r"two was trained on .*, one on builtin:tiny; adapters"
+    ):
+        load_chat_models({"one": str(run), "two": str(other)}, settings, None)
 
 
 @pytest.mark.parametrize("changes", [{"intermediate_size": 96}, {"num_hidden_layers": 1}])

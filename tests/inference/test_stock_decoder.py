@@ -6,6 +6,7 @@ import pytest
 from support.bases import load_small, settings_for
 from support.small_adapters import tiny_as
 
+from trainer.engine.prompt import Prompt
 from trainer.inference.stock_decoder import StockDecoder
 
 PROMPTS = [[40, 50, 60], [7] * 9, [300, 2, 9, 4], [11]]
@@ -46,12 +47,27 @@ def test_an_answer_has_its_end_and_no_more(models: tuple[Any, Any]) -> None:
 def test_an_answer_comes_token_by_token_and_can_be_left(models: tuple[Any, Any]) -> None:
     decoder = StockDecoder(models[0], [10**6], 0)
     whole = answers(decoder)[1]
-    assert list(decoder.stream(PROMPTS[1], 12, tuned=True)) == whole
-    tokens = decoder.stream(PROMPTS[1], 12, tuned=True)
+    assert list(decoder.stream(Prompt(PROMPTS[1], 12), tuned=True)) == whole
+    tokens = decoder.stream(Prompt(PROMPTS[1], 12), tuned=True)
     assert next(tokens) == whole[0]
     tokens.close()
 
 
 def test_what_fails_while_it_is_made_is_told(models: tuple[Any, Any]) -> None:
     with pytest.raises(IndexError):
-        list(StockDecoder(models[0], [1], 0).stream([10**6], 4, tuned=True))
+        list(StockDecoder(models[0], [1], 0).stream(Prompt([10**6], 4), tuned=True))
+
+
+def test_one_runs_at_a_time_and_another_when_it_has_ended_or_left(models: tuple[Any, Any]) -> None:
+    decoder = StockDecoder(models[0], [10**6], 0)
+    whole = answers(decoder, 3)
+    running = decoder.open(5, 20, 3, tuned=True)
+    running.join({7: Prompt(PROMPTS[0], 3)})
+    assert (len(running), running.free) == (1, 0)
+    assert running.newest() == [(7, whole[0][0])]
+    while not (ended := running.take_ended()):
+        running.step()
+    assert ended == [(7, whole[0])]
+    running.join({8: Prompt(PROMPTS[1], 3)})
+    running.leave(8)
+    assert (len(running), running.free) == (0, 1)

@@ -1,5 +1,7 @@
 """Rows and unpacked layers: what is planned fits, and is what is fastest on the GPU."""
 
+from dataclasses import replace
+
 import pytest
 
 from trainer.planner.decoding_plan import (
@@ -18,15 +20,24 @@ NEEDS = DecodingNeeds(row=64 * 2**20, layer=6476005376 // 32 * 2, layers=32, pro
 T4, L4, H200 = (7, 5), (8, 9), (9, 0)
 
 
-def planned(free_gib: float, capability: tuple[int, int] | None, questions: int = 500) -> object:
+def planned(
+    free_gib: float,
+    capability: tuple[int, int] | None,
+    questions: int = 500,
+    row_tokens: int = 128,
+) -> tuple[int, int]:
     plan = choose_decoding(
-        NEEDS,
+        replace(NEEDS, row=NEEDS.row * row_tokens // 128),
         questions=questions,
-        row_tokens=128,
+        row_tokens=row_tokens,
         free_bytes=int(free_gib * GIB),
         capability=capability,
     )
-    taken = plan.rows * NEEDS.row + plan.unpacked_layers * NEEDS.layer + NEEDS.prompts
+    taken = (
+        plan.rows * NEEDS.row * row_tokens // 128
+        + plan.unpacked_layers * NEEDS.layer
+        + NEEDS.prompts
+    )
     assert plan.rows == 1 or taken < free_gib * GIB
     return plan.rows, plan.unpacked_layers
 
@@ -53,6 +64,15 @@ def test_a_plan_fits_and_spends_the_rest_on_speed(
 def test_a_cpu_answers_few_together_over_unpacked_weights() -> None:
     assert planned(64, None) == (32, 32)
     assert planned(8, None, questions=3) == (3, 18)
+
+
+@pytest.mark.parametrize(("free_gib", "expected"), [(64, 8), (12, 2), (1, 1)])
+def test_a_cpu_answers_a_few_long_ones_together_where_memory_holds_them(
+    free_gib: float, expected: int
+) -> None:
+    """4,096 tokens are 2 GiB a row; half of what is free is for rows."""
+    rows, _ = planned(free_gib, None, row_tokens=4096)
+    assert rows == expected
 
 
 def test_where_products_read_four_bits() -> None:

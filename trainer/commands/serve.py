@@ -1,250 +1,223 @@
-"""A page on this machine to try a fine-tuned model in a browser. It loads nothing from elsewhere.
+"""A page and OpenAI's chat completions on this machine, to try fine-tuned models."""
 
-Only this machine can connect, and of its browser only this page: a site that was opened beside it
-can neither ask (it would need an Origin of ours, or JSON that a browser first asks leave for) nor
-come in by a name of its own that resolves to 127.0.0.1 (it would need our Host).
-"""
-
-import html
 import json
+import re
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import click
 
-from trainer.corpus.examples import Message
-from trainer.errors import JobError, SettingsError
+from trainer.commands import completions, page
+from trainer.commands.admission import USUAL, Admission, Limits
+from trainer.commands.loopback import LoopbackHandler, LoopbackServer, RequestRefused
+from trainer.errors import DataError, JobError, SettingsError
 from trainer.inference.chat_model import ChatModel
+from trainer.inference.streamed_answer import StreamedAnswer
+from trainer.runtime.naming import slug
 from trainer.runtime.redaction import redact
 from trainer.runtime.signals import Stopped
 
-PAGE = Path(__file__).with_name("page.html")
-MOST_CHARACTERS = 4000  # of a question
-MOST_SAID = 12_000  # characters of what was said before it
-MOST_BYTES = 6 * (MOST_CHARACTERS + MOST_SAID) + 9000  # of a request; JSON writes one in six
-QUESTIONS_A_MINUTE = 30
-WAITING = 4  # questions, the one that is being answered included
-IDLE_S = 30.0  # how long a connection may say nothing
-POLICY = (
-    "default-src 'none'; connect-src 'self'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+API = "/v1/"
 
 
-class RequestRefused(Exception):
-    """A request that is not answered: its status and one sentence."""
+class Server(LoopbackServer):
+    """Models by name, of which the page asks the first. All have one base, whose name asks it."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-class AnswerQueue:
-    """One answer at a time, few in line, and so many a minute."""
-
-    def __init__(self) -> None:
-        self._answering = threading.Lock()
-        self._line = threading.BoundedSemaphore(WAITING)
-        self._counting = threading.Lock()
-        self._asked: deque[float] = deque(maxlen=QUESTIONS_A_MINUTE)
+    def __init__(
+        self,
+        models: Mapping[str, ChatModel],
+        port: int,
+        *,
+        compare: bool = False,
+        limits: Limits = USUAL,
+        key: str = "",
+    ) -> None:
+        self.limits, self.admission = limits, Admission(limits)
         self.ending = threading.Event()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for it to be this question's turn. Raises RequestRefused when too much is asked."""
-        self._count()
-        if not self._line.acquire(blocking=False):
-            raise RequestRefused(429, f"{WAITING} questions are waiting already; try again soon")
-        try:
-            with self._answering:
-                yield
-        finally:
-            self._line.release()
-
-    def _count(self) -> None:
-        with self._counting:
-            now = time.monotonic()
-            if len(self._asked) == QUESTIONS_A_MINUTE and now - self._asked[0] < 60:
-                wait = 60 - (now - self._asked[0])
-                raise RequestRefused(
-                    429,
-                    f"{QUESTIONS_A_MINUTE} questions a minute are answered; try again in "
-                    f"{wait:.0f} s",
-                )
-            self._asked.append(now)
-
-    def finish(self) -> None:
-        """End the answer that is being made: an interpreter that ends while it computes aborts."""
-        self.ending.set()
-        self._answering.acquire(timeout=10)
-
-
-class Server(ThreadingHTTPServer):
-    """The page and its answers on 127.0.0.1."""
-
-    daemon_threads = True
-
-    def __init__(self, model: ChatModel, adapter: str, port: int, *, compare: bool = False) -> None:
-        self.model, self.queue = model, AnswerQueue()
+        self.started = int(time.time())
+        (name, self.first), *_ = models.items()
+        self.models = {each: (model, True) for each, model in models.items()}
+        self.models.setdefault(self.first.base, (self.first, False))
         names = {
-            "BASE": model.base,
-            "ADAPTER": adapter,
-            "MOST_CHARACTERS": str(MOST_CHARACTERS),
-            "MOST_SAID": str(MOST_SAID),
+            "BASE": self.first.base,
+            "ADAPTER": name,
+            "MOST_CHARACTERS": str(limits.characters),
+            "MOST_SAID": str(limits.said),
             "TUNED": "" if compare else "checked",
             "BOTH": "checked" if compare else "",
-            "REMEMBERS": "checked" if model.remembers else "",
+            "REMEMBERS": "checked" if self.first.remembers else "",
         }
-        self.page = PAGE.read_text(encoding="utf-8")
-        for name, value in names.items():
-            self.page = self.page.replace("{{" + name + "}}", html.escape(value))
-        super().__init__(("127.0.0.1", port), Handler)
+        self.page = page.filled_page(names)
+        super().__init__(port, Handler, key)
 
-    @property
-    def hosts(self) -> set[str]:
-        return {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+    def finish(self) -> None:
+        """End the answers that are being made."""
+        self.ending.set()
+        if self.first.together is not None:
+            self.first.together.finish()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """GET / is the page; POST /ask answers in lines of JSON, {"text": …} or {"error": …}."""
+class Handler(LoopbackHandler):
+    """GET / is the page, whose questions are POST /ask and answered in lines of JSON, {"text": …}
+    or {"error": …}; all under /v1/ is the API."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "qlora-job", ""
-    timeout = IDLE_S
 
     def do_GET(self) -> None:
         try:
-            self._check_origin()
-            if self.path != "/":
-                raise RequestRefused(404, f"{self.path}: there is only /")
-            nonce = secrets.token_urlsafe(16)
-            body = self.server.page.replace("{{NONCE}}", nonce).encode()
-            self._send(200, "text/html; charset=utf-8", body, policy=POLICY.format(nonce))
+            self.check_asker()
+            if self.path.startswith(API):
+                self.send_json(200, self._models())
+            elif self.path == "/":
+                nonce = secrets.token_urlsafe(16)
+                body = self.server.page.replace("{{NONCE}}", nonce).encode()
+                policy = {"Content-Security-Policy": page.POLICY.format(nonce)}
+                self.send(200, "text/html; charset=utf-8", body, policy)
+            else:
+                raise RequestRefused(404, f"{self.path}: there is only / and {API}models")
         except RequestRefused as refused:
             self._refuse(refused)
 
     def do_POST(self) -> None:
         try:
-            self._check_origin()
-            asked, tuned = self._asked()
-            with self.server.queue.turn():
-                self._answer(asked, tuned)
+            self.check_asker()
+            if self.path == "/ask":
+                self._ask()
+            elif self.path == f"{API}chat/completions":
+                self._complete()
+            else:
+                raise RequestRefused(
+                    404, f"{self.path}: there is only /ask and {API}chat/completions"
+                )
         except RequestRefused as refused:
             self._refuse(refused)
         except (ConnectionError, TimeoutError):  # the page was closed, or "stop" was pressed
             self.close_connection = True
 
-    def _check_origin(self) -> None:
-        origin = self.headers.get("Origin")
-        ours = {f"http://{host}" for host in self.server.hosts}
-        if self.headers.get("Host") not in self.server.hosts or (origin and origin not in ours):
-            raise RequestRefused(403, "only the page of this address may ask here")
+    def _refuse(self, refused: RequestRefused) -> None:
+        is_api = self.path.startswith(API)
+        self.refuse(refused, completions.error(refused) if is_api else {"error": str(refused)})
 
-    def _asked(self) -> tuple[str | tuple[Message, ...], bool]:
-        if self.path != "/ask":
-            raise RequestRefused(404, f"{self.path}: there is only /ask")
-        if self.headers.get_content_type() != "application/json":
-            raise RequestRefused(415, "a question is sent as application/json")
-        try:
-            length = int(self.headers["Content-Length"])
-        except (TypeError, ValueError):
-            raise RequestRefused(411, "a question needs a Content-Length") from None
-        if not 0 <= length <= MOST_BYTES:
-            raise RequestRefused(413, f"a question has at most {MOST_CHARACTERS} characters")
-        try:
-            record = json.loads(self.rfile.read(length))
-            question, tuned = record["question"].strip(), record.get("tuned", True)
-            said = _turns(record.get("said", []))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    # -- the page's ---------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        limits = self.server.limits
+        body = self.body(page.most_bytes(limits), page.too_long(limits))
+        asked, tuned = page.question_in(body, limits)
+        with self.server.admission.turn():
+            self.begin_parts("application/x-ndjson; charset=utf-8")
+            try:
+                given = self.server.first.stream(asked, tuned=tuned, is_ended=self._is_over)
+                with closing(given) as pieces:
+                    for piece in pieces:
+                        self._line({"text": piece})
+                self._line({"done": True})
+            except ConnectionError:
+                raise
+            except Exception as error:  # the page shows it: nothing else would
+                self._line({"error": _sentence(error)})
+            self.end_parts()
+
+    def _line(self, record: Any) -> None:
+        self.send_part(json.dumps(record).encode() + b"\n")
+
+    def _is_over(self) -> bool:
+        return self.server.ending.is_set() or self.is_gone()
+
+    # -- the API's ----------------------------------------------------------------------------
+
+    def _models(self) -> Any:
+        name = self.path.removeprefix(f"{API}models").removeprefix("/")
+        if not self.path.startswith(f"{API}models") or name not in {"", *self.server.models}:
             raise RequestRefused(
-                400, 'a question looks like {"question": "…", "tuned": true}'
-            ) from None
-        if not question or not isinstance(tuned, bool):
-            raise RequestRefused(400, "there is no question")
-        if len(question) > MOST_CHARACTERS:
-            raise RequestRefused(413, f"a question has at most {MOST_CHARACTERS} characters")
-        if sum(len(turn.content) for turn in said) > MOST_SAID:
-            raise RequestRefused(413, f"at most {MOST_SAID} characters are remembered")
-        return (*said, Message("user", question)) if said else question, tuned
+                404, f"{self.path}: {API}models has what is here", code="model_not_found"
+            )
+        known = [completions.model(each, self.server.started) for each in self.server.models]
+        if name:
+            return next(record for record in known if record["id"] == name)
+        return {"object": "list", "data": known}
 
-    def _answer(self, asked: str | tuple[Message, ...], tuned: bool) -> None:
-        """Send the answer as it is made. What fails on the way is the last line."""
-        self._headers(200, "application/x-ndjson; charset=utf-8")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+    def _complete(self) -> None:
+        limits = self.server.limits
+        body = self.body(completions.most_bytes(limits), completions.too_long(limits))
+        asked = completions.request_in(body, self.server.models, limits)
+        model, tuned = self.server.models[asked.model]
+        with self.server.admission.turn():
+            try:
+                answer = model.answer(asked.turns, asked.how, tuned=tuned, is_ended=self._is_over)
+            except DataError as error:
+                raise RequestRefused(400, str(error), code="context_length_exceeded") from None
+            if asked.streams:
+                self._complete_in_parts(asked, answer)
+            else:
+                self._complete_whole(asked, answer)
+
+    def _complete_whole(self, asked: completions.Request, answer: StreamedAnswer) -> None:
         try:
-            with closing(self.server.model.stream(asked, tuned=tuned)) as pieces:
+            with closing(answer.pieces()) as pieces:
+                text = "".join(pieces)
+        except Exception as error:
+            raise RequestRefused(500, _sentence(error)) from error
+        if self.is_gone():
+            raise ConnectionAbortedError
+        self.send_json(200, completions.whole(asked, text, answer))
+
+    def _complete_in_parts(self, asked: completions.Request, answer: StreamedAnswer) -> None:
+        self.begin_parts("text/event-stream")
+        opening = {"role": "assistant", "content": ""}
+        try:
+            self.send_part(completions.event(completions.part(asked, opening)))
+            with closing(answer.pieces()) as pieces:
                 for piece in pieces:
-                    self._chunk({"text": piece})
-                    if self.server.queue.ending.is_set():
-                        break
-            self._chunk({"done": True})
+                    delta = {"content": piece}
+                    self.send_part(completions.event(completions.part(asked, delta)))
+            self.send_part(completions.event(completions.part(asked, {}, answer)))
+            if asked.counts:
+                self.send_part(completions.event(completions.count(asked, answer)))
         except ConnectionError:
             raise
-        except Exception as error:  # the page shows it: nothing else would
-            fault = str(error) if isinstance(error, JobError) else f"unexpected: {error!r}"
-            self._chunk({"error": redact(fault)})
-        self.wfile.write(b"0\r\n\r\n")
-
-    def _chunk(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record).encode() + b"\n"
-        self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-        self.wfile.flush()
-
-    def _refuse(self, refused: RequestRefused) -> None:
-        self.close_connection = True  # what else it sent was not read
-        body = json.dumps({"error": str(refused)}).encode()
-        self._send(refused.status, "application/json", body)
-
-    def _send(self, status: int, kind: str, body: bytes, *, policy: str = "") -> None:
-        self._headers(status, kind)
-        if policy:
-            self.send_header("Content-Security-Policy", policy)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _headers(self, status: int, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Questions are nobody else's business, and the terminal shows the address only."""
+        except Exception as error:  # the status has been sent
+            refused = RequestRefused(500, _sentence(error))
+            self.send_part(completions.event(completions.error(refused)))
+        self.send_part(completions.LAST_EVENT)
+        self.end_parts()
 
 
-def _turns(said: list[list[str]]) -> tuple[Message, ...]:
-    """Of questions with their answers. Raises ValueError or TypeError for anything else."""
-    pairs = [(question, answer) for question, answer in said]
-    if not all(isinstance(text, str) and text.strip() for pair in pairs for text in pair):
-        raise ValueError("no text")
-    return tuple(
-        Message(role, text)
-        for pair in pairs
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    )
+def _sentence(error: Exception) -> str:
+    return redact(str(error) if isinstance(error, JobError) else f"unexpected: {error!r}")
 
 
-def serve(model: ChatModel, adapter: str, port: int, *, compare: bool = False) -> None:
-    """Answer in the browser until a signal. Raises SettingsError when the port is taken."""
+def names_of(adapters: Sequence[str]) -> dict[str, str]:
+    """Where each is, by its name: the one before a `=`, else the last part of where it is. Raises
+    SettingsError for two of one name."""
+    found: dict[str, str] = {}
+    for given in adapters:
+        name, named, where = given.partition("=")
+        if not named or not re.fullmatch(r"[\w.-]+", name):
+            name, where = slug(given.rstrip("/").removesuffix("/adapter")), given
+        if name in found:
+            raise SettingsError(f"--adapter: two are called {name}; write NAME={where}")
+        found[name] = where
+    return found
+
+
+def serve(
+    models: Mapping[str, ChatModel], port: int, *, compare: bool = False, key: str = ""
+) -> None:
+    """Answer in the browser and by the API until a signal. Raises SettingsError when the port is
+    taken."""
     try:
-        server = Server(model, adapter, port, compare=compare)
+        server = Server(models, port, compare=compare, key=key)
     except (OSError, OverflowError) as error:
         raise SettingsError(f"--port {port}: {error}; name another one") from None
-    click.echo(f"http://localhost:{server.server_port} answers; Ctrl-C ends it")
+    address = f"http://localhost:{server.server_port}"
+    click.echo(f"{address} answers, and {address}/v1 as OpenAI's API does; Ctrl-C ends it")
     try:
         with server:
             server.serve_forever()
     except Stopped:
-        server.queue.finish()
+        server.finish()

@@ -11,6 +11,8 @@ from trainer.engine.activations import Inputs
 from trainer.engine.decoder_layer import LayerPass
 from trainer.engine.decoder_passes import DecoderPasses
 from trainer.engine.kv_cache import CachingAttention, KeyValueCache, Prompts, Step
+from trainer.engine.prompt import Prompt
+from trainer.engine.sampling import drawn
 from trainer.engine.weights import DecoderWeights, LoraKey
 from trainer.kernels import Kernels
 from trainer.kernels._triton import next_power_of_2
@@ -51,14 +53,15 @@ class DecodeRows:
         self._cache = KeyValueCache(model.tuned, rows, length, model.dtype, model.device)
         self._layers = self._layer_passes()
         self._ends = torch.tensor(ends, device=model.device)
-        self._limit = torch.tensor(most, device=model.device)
-        numbers = torch.zeros(3, rows, dtype=torch.int64, device=model.device)
-        # Of each row: its last token, which is not yet read; tokens read; tokens answered.
-        self._tokens, self._lengths, self._counts = numbers
+        numbers = torch.zeros(4, rows, dtype=torch.int64, device=model.device)
+        # Of each row: its last token, which is not yet read; tokens read; tokens answered, at most.
+        self._tokens, self._lengths, self._counts, self._limits = numbers
+        self._temperatures, self._top_p = torch.zeros(2, rows, device=model.device)
+        self._draws = False  # whether a running row does
         # One more, for what rows that have ended go on to say.
         self._answers = numbers.new_zeros(rows, most + 1)
         self._running = torch.zeros(rows, dtype=torch.bool, device=model.device)
-        self._graphs: dict[tuple[int, bool], Any] = {}
+        self._graphs: dict[tuple[int, bool, bool], Any] = {}
         self._pool: Any = None
 
     def _layer_passes(self) -> list[LayerPass]:
@@ -70,24 +73,23 @@ class DecodeRows:
             ]
         )
 
-    def limit(self, most: int) -> None:
-        """End answers from now on after so many tokens, which is no more than there is room for."""
-        self._limit.fill_(most)
-
-    def admit(self, prompts: Sequence[Sequence[int]], first: int, *, tuned: bool) -> None:
-        """Read prompts into the rows from `first` on; their answers have a first token then."""
+    def admit(self, prompts: Sequence[Prompt], first: int, *, tuned: bool) -> None:
+        """Read prompts into the rows from `first` on, where the running ones end; their answers
+        have a first token then."""
+        goes_on = self._draws and first > 0
+        self._draws = goes_on or any(prompt.temperature for prompt in prompts)
         begin = 0
         while begin < len(prompts):
-            sizes = accumulate(len(prompt) for prompt in prompts[begin:])
+            sizes = accumulate(len(prompt.ids) for prompt in prompts[begin:])
             count = max(1, sum(size <= PROMPT_TOKENS for size in sizes))
             self._read(prompts[begin : begin + count], first + begin, tuned=tuned)
             begin += count
 
-    def _read(self, prompts: Sequence[Sequence[int]], first: int, *, tuned: bool) -> None:
+    def _read(self, prompts: Sequence[Prompt], first: int, *, tuned: bool) -> None:
         device = self._model.device
-        sizes = torch.tensor([len(prompt) for prompt in prompts])
+        sizes = torch.tensor([len(prompt.ids) for prompt in prompts])
         ends = sizes.cumsum(0)
-        ids = torch.tensor([token for prompt in prompts for token in prompt])
+        ids = torch.tensor([token for prompt in prompts for token in prompt.ids])
         positions = torch.arange(len(ids)) - (ends - sizes).repeat_interleave(sizes)
         rows = torch.arange(first, first + len(prompts))
         places = (rows * self.length).repeat_interleave(sizes) + positions
@@ -97,6 +99,9 @@ class DecodeRows:
         part = slice(first, first + len(prompts))
         self._lengths[part] = sizes.to(device)
         self._counts[part] = 0
+        self._limits[part] = torch.tensor([prompt.most for prompt in prompts]).to(device)
+        self._temperatures[part] = torch.tensor([p.temperature for p in prompts]).to(device)
+        self._top_p[part] = torch.tensor([prompt.top_p for prompt in prompts]).to(device)
         self._running[part] = True
         self._take(logits, part)
 
@@ -107,9 +112,10 @@ class DecodeRows:
             self._step(running, longest, tuned=tuned)
             return
         size = min(self.rows, next_power_of_2(running))
-        if (size, tuned) not in self._graphs:
-            self._graphs[size, tuned] = self._captured(size, tuned=tuned)
-        self._graphs[size, tuned].replay()
+        kind = size, tuned, self._draws
+        if kind not in self._graphs:
+            self._graphs[kind] = self._captured(size, tuned=tuned)
+        self._graphs[kind].replay()
 
     def _captured(self, size: int, *, tuned: bool) -> Any:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -134,13 +140,18 @@ class DecodeRows:
         self._take(logits, slice(0, size))
 
     def _take(self, logits: torch.Tensor, part: slice) -> None:
-        """The likeliest token of each row in `part` becomes the next of its answer."""
-        running, counts = self._running[part], self._counts[part]
+        """A token of each row in `part` becomes the next of its answer: the likeliest, or drawn."""
+        running, counts, temperatures = (
+            of[part] for of in (self._running, self._counts, self._temperatures)
+        )
         token = logits.argmax(-1)
+        if self._draws:
+            other = drawn(logits, temperatures, self._top_p[part])
+            token = torch.where(temperatures > 0, other, token)
         self._answers[part].scatter_(1, counts[:, None], token[:, None])
         self._tokens[part] = torch.where(running, token, self._tokens[part])
         counts += running
-        ended = (token[:, None] == self._ends).any(1) | (counts >= self._limit)
+        ended = (token[:, None] == self._ends).any(1) | (counts >= self._limits[part])
         running &= ~ended
 
     @torch.no_grad()
@@ -164,10 +175,10 @@ class DecodeRows:
         found: list[bool] = self._running[:rows].tolist()
         return found
 
-    def last(self, row: int) -> tuple[int, bool]:
-        """The newest token of a row, and whether another follows."""
-        token, goes_on = torch.stack([self._tokens[row], self._running[row]]).tolist()
-        return token, bool(goes_on)
+    def newest(self, rows: int) -> list[int]:
+        """The newest token of each of the first `rows`."""
+        found: list[int] = self._tokens[:rows].tolist()
+        return found
 
     def answer(self, row: int) -> list[int]:
         """The tokens of a row, the one that ended it included."""
@@ -175,11 +186,12 @@ class DecodeRows:
         return found
 
     def move(self, source: int, target: int) -> None:
-        """Go on with a row at the place of one that has ended."""
+        """Go on with a row at the place of one that has ended, which may be itself."""
         if source == target:
+            self._running[source] = False
             return
-        self._cache.move(source, target)
-        state = self._tokens, self._lengths, self._counts, self._answers, self._running
-        for tensor in state:
+        self._cache.move(source, target, int(self._lengths[source]))
+        numbers = self._tokens, self._lengths, self._counts, self._limits
+        for tensor in (*numbers, self._temperatures, self._top_p, self._answers, self._running):
             tensor[target] = tensor[source]
         self._running[source] = False

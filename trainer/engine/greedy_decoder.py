@@ -1,4 +1,4 @@
-"""Greedy answers of a model that the engine knows: many at once, or one token by token."""
+"""Answers of a model that the engine knows: many at once, or one token by token."""
 
 import math
 import sys
@@ -13,6 +13,8 @@ from trainer.engine import support
 from trainer.engine.adapter_parameters import AdapterParameters, copies_of, tensors_of
 from trainer.engine.decode_rows import DecodeModel, DecodeRows
 from trainer.engine.decoder_passes import Backend, DecoderPasses
+from trainer.engine.prompt import Prompt
+from trainer.engine.running_answers import RunningAnswers
 from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels, choose, choose_packed_attention
 from trainer.models.sharded_base import WholeBase
@@ -104,36 +106,30 @@ class GreedyDecoder:
         self, prompts: Sequence[Sequence[int]], most: int, tuned: bool, most_rows: int
     ) -> Iterator[tuple[int, list[int]]]:
         waiting = deque(sorted(range(len(prompts)), key=lambda number: -len(prompts[number])))
-        asked: list[int] = []  # which prompt each running row has
         length = max(map(len, prompts), default=0) + most
-        rows = self._room(min(len(prompts), most_rows), length, most)
-        while waiting or asked:
-            free = rows.rows - len(asked)
-            if waiting and (not asked or free >= rows.rows // 8 + 1):
-                new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                rows.admit([prompts[number] for number in new], len(asked), tuned=tuned)
-                asked += new
+        running = self.open(min(len(prompts), most_rows), length, most, tuned=tuned)
+        while waiting or running:
+            if waiting and (not running or running.free >= running.rows // 8 + 1):
+                new = [waiting.popleft() for _ in range(min(running.free, len(waiting)))]
+                running.join({number: Prompt(prompts[number], most) for number in new})
             else:
                 for _ in range(1 if self._capability is None else LOOK_STEPS):
-                    rows.step(len(asked), tuned=tuned)
-            running = rows.running(len(asked))
-            for row in reversed(range(len(asked))):
-                if not running[row]:
-                    yield asked[row], rows.answer(row)
-                    rows.move(len(asked) - 1, row)
-                    asked[row] = asked[-1]
-                    asked.pop()
+                    running.step()
+            yield from running.take_ended()
 
-    def stream(self, prompt: Sequence[int], most: int, *, tuned: bool) -> Iterator[int]:
+    def stream(self, prompt: Prompt, *, tuned: bool) -> Iterator[int]:
         """The tokens of one answer, each as soon as it is known."""
-        rows = self._room(1, len(prompt) + most, most)
-        rows.admit([prompt], 0, tuned=tuned)
-        while True:
-            token, goes_on = rows.last(0)
-            yield token
-            if not goes_on:
-                return
-            rows.step(1, tuned=tuned)
+        running = self.open(1, prompt.places, prompt.most, tuned=tuned)
+        running.join({0: prompt})
+        while running:
+            yield running.newest()[0][1]
+            if not running.take_ended():
+                running.step()
+
+    def open(self, questions: int, length: int, most: int, *, tuned: bool) -> RunningAnswers:
+        """Room for so many answers together, or fewer, of at most `most` tokens, each with its
+        prompt in `length`. Whatever was opened before is at its end."""
+        return RunningAnswers(self._room(questions, length, most), tuned=tuned)
 
     def close(self) -> None:
         """Free all memory that is not the model's."""
@@ -154,7 +150,6 @@ class GreedyDecoder:
             plan = self._plan(questions, length)
             model = self._made = self._made or self._unpacked(plan)
             self._rows = kept = DecodeRows(model, plan.rows, length, most, self._ends)
-        kept.limit(most)
         return kept
 
     def _plan(self, questions: int, length: int) -> DecodingPlan:

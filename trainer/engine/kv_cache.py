@@ -46,9 +46,9 @@ class KeyValueCache:
         """Keys and values of one layer, [R, L, K, D] each."""
         return self._all[number, 0], self._all[number, 1]
 
-    def move(self, source: int, target: int) -> None:
-        """Copy a row over another."""
-        self._all[:, :, target] = self._all[:, :, source]
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first `tokens` of a row over those of another."""
+        self._all[:, :, target, :tokens] = self._all[:, :, source, :tokens]
 
 
 @dataclass(frozen=True)

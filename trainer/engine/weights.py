@@ -28,9 +28,11 @@ class Lora:
     dropout: float
 
     @classmethod
-    def of(cls, module: Any) -> "Lora":
-        """From one of peft's LoRA layers."""
+    def of(cls, module: Any) -> "Lora | None":
+        """From one of peft's LoRA layers; None where it is for other adapters."""
         (name,) = module.active_adapters
+        if name not in module.lora_A:
+            return None
         return cls(
             a=module.lora_A[name].weight,
             b=module.lora_B[name].weight,

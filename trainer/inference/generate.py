@@ -1,11 +1,12 @@
 """A model's greedy answers to many questions, as many together as memory allows."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer.corpus.examples import Message
 from trainer.dataset.eval_questions import Question
+from trainer.engine.prompt import Prompt
 from trainer.inference.known_replies import KnownReplies, key_of
 from trainer.inference.reply import Reply
 from trainer.monitoring.counting import Add, counting
@@ -21,6 +22,48 @@ MAX_THOUGHT_TOKENS = 256  # before it, where answers begin with a thought
 MAX_REFERENCE_ANSWER_TOKENS = 256  # a question that has a reference is answered no longer
 
 
+class Running(Protocol):
+    """Answers that are made together, each with a number that its asker gave it; they may differ
+    in length and in how they are continued."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def rows(self) -> int:
+        """How many there is room for."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many may join."""
+        ...
+
+    def fits(self, prompt: Prompt) -> bool:
+        """Whether there is room enough for it and its answer."""
+        ...
+
+    def join(self, prompts: Mapping[int, Prompt]) -> None:
+        """Read them; each has a first token then."""
+        ...
+
+    def step(self) -> None:
+        """One more token of each."""
+        ...
+
+    def newest(self, first: int = 0) -> list[tuple[int, int]]:
+        """The newest token of each from the `first` on, in the order in which they joined or
+        moved up; those that had ended before have to be taken away."""
+        ...
+
+    def take_ended(self) -> list[tuple[int, list[int]]]:
+        """Take those away that have ended, with all their tokens."""
+        ...
+
+    def leave(self, number: int) -> None:
+        """Take one away that has not."""
+        ...
+
+
 class Decoder(Protocol):
     """Greedy continuations of token ids. With `tuned` off they are the base's own."""
 
@@ -31,8 +74,13 @@ class Decoder(Protocol):
         it included, as they end; at most `most_rows` together."""
         ...
 
-    def stream(self, prompt: Sequence[int], most: int, *, tuned: bool) -> Iterator[int]:
+    def stream(self, prompt: Prompt, *, tuned: bool) -> Iterator[int]:
         """The tokens of one answer, each as soon as it is known; closing it ends the answer."""
+        ...
+
+    def open(self, questions: int, length: int, most: int, *, tuned: bool) -> Running:
+        """Room for so many answers together, or fewer, of at most `most` tokens, each with its
+        prompt in `length`. Whatever was opened before is at its end."""
         ...
 
     def close(self) -> None:
@@ -136,14 +184,6 @@ class Answerer:
             self.close()
             together //= 2
         return [self._reply(prompt, found[number]) for number, prompt in enumerate(prompts)]
-
-    def stream(
-        self, prompt: Sequence[int], max_new_tokens: int, *, tuned: bool = True
-    ) -> Generator[int, None, None]:
-        """The tokens of one answer without its end; closing it ends the answer."""
-        for token in self._decoder.stream(prompt, max_new_tokens, tuned=tuned):
-            if token not in self._ends:
-                yield token
 
     def _reply(self, prompt: list[int], ids: list[int]) -> Reply:
         stopped = ids[-1] in self._ends

@@ -1,18 +1,20 @@
-"""Greedy answers through transformers, for models that the engine does not know."""
+"""Answers through transformers, for models that the engine does not know."""
 
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from trainer.engine.prompt import Prompt
 from trainer.inference.precision import compute_precision
 from trainer.planner.model_shape import head_size, key_value_heads
 
+NEVER_DRAWN: Mapping[str, Any] = {"do_sample": False}
 MIN_KV_CACHE_TOKENS = 4096  # 2 GiB of keys and values for Llama-2-7B in 16 bits
 
 
@@ -21,6 +23,7 @@ class StockDecoder:
 
     def __init__(self, model: Any, ends: Sequence[int], pad: int) -> None:
         self._model, self._ends, self._pad = model, list(ends), pad
+        self._adapter = model.active_adapter if hasattr(model, "peft_config") else None
 
     def answers(
         self, prompts: Sequence[Sequence[int]], most: int, *, tuned: bool, most_rows: int
@@ -42,7 +45,10 @@ class StockDecoder:
         length = next((at for at, token in enumerate(ids) if token in self._ends), len(ids))
         return ids[: length + 1]
 
-    def stream(self, prompt: Sequence[int], most: int, *, tuned: bool) -> Iterator[int]:
+    def open(self, questions: int, length: int, most: int, *, tuned: bool) -> "OneRunning":
+        return OneRunning(self, tuned=tuned)
+
+    def stream(self, prompt: Prompt, *, tuned: bool) -> Generator[int, None, None]:
         given = _Tokens()
         failures: list[BaseException] = []
 
@@ -51,8 +57,10 @@ class StockDecoder:
 
         def generate() -> None:
             try:
-                with_stop = {"streamer": given, "stopping_criteria": [stop]}
-                self._generate([list(prompt)], [[1] * len(prompt)], most, tuned=tuned, **with_stop)
+                with_stop: dict[str, Any] = {"streamer": given, "stopping_criteria": [stop]}
+                ids, mask = [list(prompt.ids)], [[1] * len(prompt.ids)]
+                how = with_stop | {"draws": _draws(prompt)}
+                self._generate(ids, mask, prompt.most, tuned=tuned, **how)
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -80,16 +88,19 @@ class StockDecoder:
         most: int,
         *,
         tuned: bool,
+        draws: Mapping[str, Any] = NEVER_DRAWN,
         **how: Any,
     ) -> Any:
         model, device = self._model, self._model.device
+        if self._adapter is not None:  # another may have answered since
+            model.set_adapter(self._adapter)
         off = contextlib.nullcontext() if tuned else model.disable_adapter()
         with off, compute_precision(model):
             return model.generate(
                 input_ids=torch.tensor(ids_BT, device=device),
                 attention_mask=torch.tensor(mask_BT, device=device),
                 generation_config=GenerationConfig(
-                    do_sample=False,
+                    **draws,
                     num_beams=1,
                     use_cache=True,
                     max_new_tokens=most,
@@ -98,6 +109,61 @@ class StockDecoder:
                 ),
                 **how,
             )
+
+
+class OneRunning:
+    """As `generate.Running`: transformers gives one answer after the other."""
+
+    rows = 1
+
+    def __init__(self, decoder: StockDecoder, *, tuned: bool) -> None:
+        self._decoder, self._tuned = decoder, tuned
+        self._tokens: Generator[int, None, None] | None = None
+        self._number = 0
+        self._said: list[int] = []
+
+    def __len__(self) -> int:
+        return int(self._tokens is not None)
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self)
+
+    def fits(self, prompt: Prompt) -> bool:
+        return True
+
+    def join(self, prompts: Mapping[int, Prompt]) -> None:
+        ((self._number, prompt),) = prompts.items()
+        self._said = []
+        self._tokens = self._decoder.stream(prompt, tuned=self._tuned)
+        self.step()
+
+    def step(self) -> None:
+        assert self._tokens is not None
+        self._newest = next(self._tokens, None)
+        if self._newest is not None:
+            self._said.append(self._newest)
+
+    def newest(self, first: int = 0) -> list[tuple[int, int]]:
+        return [] if self._newest is None else [(self._number, self._newest)]
+
+    def take_ended(self) -> list[tuple[int, list[int]]]:
+        if self._tokens is None or self._newest is not None:
+            return []
+        self._tokens = None
+        return [(self._number, self._said)]
+
+    def leave(self, number: int) -> None:
+        assert self._tokens is not None
+        self._tokens.close()
+        self._tokens = None
+
+
+def _draws(prompt: Prompt) -> Mapping[str, Any]:
+    if not prompt.temperature:
+        return NEVER_DRAWN
+    how = {"temperature": prompt.temperature, "top_p": max(prompt.top_p, 1e-6), "top_k": 0}
+    return {"do_sample": True, **how}
 
 
 class _Tokens(BaseStreamer):  # type: ignore[misc]

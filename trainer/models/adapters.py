@@ -69,19 +69,25 @@ class Adapter:
             raise DataError(f"{QUANTISATION} is damaged; bring the adapter there again")
         return cast("torch.dtype", getattr(torch, name))
 
-    def attach(self, model: Any) -> Any:
-        """`model`, its base, with the adapter on it. Raises DataError where it does not fit."""
-        from peft import get_peft_model
+    def attach(self, model: Any, name: str = "default") -> Any:
+        """`model`, its base, with the adapter on it, beside others that it has already by other
+        names. Raises DataError where it does not fit."""
+        from peft import PeftModel, get_peft_model
         from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
 
         try:
-            tuned = get_peft_model(model, lora_config(self.folder, self.config))
+            config, tuned = lora_config(self.folder, self.config), model
+            if isinstance(model, PeftModel):
+                tuned.add_adapter(name, config)
+            else:
+                tuned = get_peft_model(model, config, adapter_name=name)
             weights = load_peft_weights(str(self.folder), device="cpu")
             weights = without_twins(weights, self.base)
-            loaded = set_peft_model_state_dict(tuned, weights)
+            loaded = set_peft_model_state_dict(tuned, weights, adapter_name=name)
         except (ValueError, RuntimeError) as error:  # modules or shapes that the base does not have
             raise self._misfit(one_line(error, 160)) from error
-        left = [name for name in loaded.missing_keys if ".lora_" in name]
+        own = f".{name}."
+        left = [key for key in loaded.missing_keys if ".lora_" in key and own in key]
         if wrong := [*left, *loaded.unexpected_keys]:
             raise self._misfit(f"{len(wrong)} weights are missing or unknown, as {wrong[0]}")
         return tuned

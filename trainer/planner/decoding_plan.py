@@ -10,6 +10,7 @@ from trainer.runtime.nf4 import NF4_BYTES
 
 MOST_ROWS = 256  # from there on a step of an H200 takes longer for each row more
 CPU_TOKENS = 4096  # in all rows of a CPU, which gains little from more
+CPU_ROWS = 8  # but so many rows, however long, where memory holds them: most stay short of it
 PROMPT_TOKENS = 4096  # read together, unless one prompt alone has more
 MLP_ROWS = 2048  # of them that go through a feed-forward network together
 STEP_KERNELS = 13  # in a layer
@@ -74,7 +75,9 @@ def choose_decoding(
     """
     fused = fused_rows(capability)
     spare = max(0, int(free_bytes / (1 + SPARE)) - WORKSPACE - needs.prompts)
-    most = CPU_TOKENS // row_tokens if capability is None else spare // 2 // needs.row
+    most = spare // 2 // needs.row
+    if capability is None:
+        most = max(CPU_TOKENS // row_tokens, min(most, CPU_ROWS))
     # A T4's fused product ends where it would have to unpack everything in each step.
     most = min(most, fused if capability == (7, 5) else MOST_ROWS, questions)
     rows = max(1, most)

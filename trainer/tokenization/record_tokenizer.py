@@ -6,6 +6,7 @@ touch template text are tokenised as any other tool would tokenise them, and wha
 inference is, by construction, the start of what was trained.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -105,14 +106,16 @@ def thought_end(tokenizer: "PreTrainedTokenizerBase") -> str:
 def tokenizer_of_records(tokenizer: "PreTrainedTokenizerBase") -> "RecordTokenizer":
     """That of a tokenizer as it is now: what was found out about its template is kept."""
     state = (tokenizer.chat_template, len(tokenizer))
-    if not (_LAST and _LAST[0] is tokenizer and _LAST[1] == state):
-        _LAST[:] = [tokenizer, state, RecordTokenizer(tokenizer)]
-    found: RecordTokenizer = _LAST[2]
-    return found
+    for kept, kept_state, found in list(_LAST):
+        if kept is tokenizer and kept_state == state:
+            return found
+    made = RecordTokenizer(tokenizer)
+    _LAST.appendleft((tokenizer, state, made))
+    return made
 
 
-# (tokenizer, what it was like, what was made for it): one at a time is in use.
-_LAST: list[Any] = []
+# (tokenizer, what it was like, what was made for it): a server has one for each adapter.
+_LAST: deque[tuple[Any, Any, "RecordTokenizer"]] = deque(maxlen=8)
 
 
 @dataclass(frozen=True)
