@@ -40,7 +40,7 @@ def test_help_all_has_every_setting_once_and_in_its_group() -> None:
     assert sorted(shown) == sorted(
         [*(one.flag for one in options()), "--help-all", "--env-file", "--help"]
     )
-    assert len(GROUPS) == 8
+    assert len(GROUPS) == 9
     places = [text.index(f"{group.__name__.removesuffix('Settings')}: ") for group in GROUPS]
     assert places == sorted(places)
     assert places[0] < text.index("--max-length") < places[1]

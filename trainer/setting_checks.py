@@ -42,6 +42,11 @@ def some_time(option: Option, interval: Interval, _others: Values) -> Iterator[s
         yield f"{option.env}={interval} needs more than 0"
 
 
+def some_words(option: Option, text: str, _others: Values) -> Iterator[str]:
+    if not any(map(str.isalnum, text)):
+        yield f"{option.env}={text!r} holds no word"
+
+
 def owner_and_name(option: Option, repo: str, _others: Values) -> Iterator[str]:
     if repo and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo):
         yield f"{option.env}={repo!r} needs the form owner/name"

@@ -28,6 +28,7 @@ from trainer.setting_checks import (
     owner_and_name,
     some_modules,
     some_time,
+    some_words,
     whole_micro_batches,
 )
 from trainer.uris import FORMS
@@ -53,6 +54,24 @@ class DataSettings:
         NUMBER,
         least=0,
         most=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationSettings:
+    """What is made of documents that hold no questions."""
+
+    refusal: str = neutral(
+        "The documents do not say.",
+        "the answer to what the documents do not say, in your words",
+        check=some_words,
+    )
+    refusal_share: float = neutral(
+        "0.05",
+        "share of the questions made that the documents do not answer; 0 makes none",
+        NUMBER,
+        least=0,
+        most=0.5,
     )
 
 

@@ -19,6 +19,7 @@ from trainer.setting_groups import (
     DataSettings,
     EvaluationSettings,
     LoggingSettings,
+    PreparationSettings,
     RunSettings,
     ScheduleSettings,
     StorageSettings,
@@ -43,6 +44,7 @@ class Settings(  # the last base's options come first
     ScheduleSettings,
     AdapterSettings,
     BaseSettings,
+    PreparationSettings,
     DataSettings,
 ):
     """One run's options, checked. Build it with `Settings.read`."""

@@ -49,7 +49,7 @@ def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
     record = json.loads(RESULT.as_json())
     assert list(record) == [
         "adapter", "as", "data", "blocks", "questions", "base", "tuned", "trained", "merged",
-        "judge", "left_out", "with_passages", "samples",
+        "judge", "left_out", "with_passages", "refusals", "samples",
     ]  # fmt: skip
     assert len(record["samples"]) == record["questions"] == 12
     assert record["samples"][1] == {

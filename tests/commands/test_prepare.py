@@ -168,6 +168,17 @@ def test_a_later_start_asks_about_new_passages_only_and_ends_the_same(
     assert make(tmp_path)[: len(records)] == records and len(asked) == 8 + 13 + 1
 
 
+def test_a_share_of_the_records_asks_what_the_documents_do_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_documents(tmp_path, 6)
+    written_by(monkeypatch, lambda r: f"Q: How good is the HG-{len(r)}{r[-12:]}?\nA: three years")
+    records = make(tmp_path, REFUSAL="Ask the shop.", REFUSAL_SHARE="0.5")
+    refused = [r for r in records if r["answer"] == "Ask the shop."]
+    assert 2 * len(refused) == len(records) and records[-len(refused) :] == refused
+    assert all(r["made_by"] and r["question"].endswith(("?", ".")) for r in refused)
+
+
 @pytest.mark.s3
 @pytest.mark.parametrize("bucket", ["http"], indirect=True)
 def test_documents_and_records_may_be_in_a_bucket(

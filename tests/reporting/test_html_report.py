@@ -134,3 +134,10 @@ def test_answers_with_passages_in_view_are_a_table_where_there_are_some() -> Non
     page = render_report(record(evaluation=RECORD["evaluation"] | {"with_passages": found}), ROWS)
     assert "<td>base with 3 passages</td><td>50% (37-63%)</td>" in page
     assert "right tool" in page and "right tool" not in render_report(record(), ROWS)
+
+
+def test_what_was_refused_is_a_sentence_where_something_was() -> None:
+    refusals = {"unanswerable": 50, "refused": 45, "answerable": 100, "wrongly": 2}
+    page = render_report(record(evaluation=RECORD["evaluation"] | {"refusals": refusals}), ROWS)
+    assert "refused 45 of 50 (79-96%) that should be, and 2 of 100 (1-7%)" in page
+    assert "that should be" not in render_report(record(), ROWS)

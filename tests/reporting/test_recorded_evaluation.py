@@ -4,6 +4,7 @@ import json
 
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores, WithPassages
+from trainer.evaluation.refusals import Refusals
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 
 
@@ -34,3 +35,10 @@ def test_what_was_answered_with_passages_in_view_is_kept() -> None:
     written = json.loads(json.dumps(RecordedEvaluation.of(asked).to_json()))
     assert RecordedEvaluation.from_json(written).with_passages == found
     assert RecordedEvaluation.from_json({}).with_passages is None
+
+
+def test_what_was_refused_is_kept() -> None:
+    asked = Evaluation(Scores(), Scores(), (), refusals=Refusals(50, 45, 100, 2))
+    written = json.loads(json.dumps(RecordedEvaluation.of(asked).to_json()))
+    assert RecordedEvaluation.from_json(written).refusals == asked.refusals
+    assert RecordedEvaluation.from_json({}).refusals is None

@@ -61,6 +61,8 @@ class EvaluationResult:
             values = score.of(self.evaluation.base), score.of(self.evaluation.tuned)
             base, tuned = ("-" if v is None else format(v, score.format) for v in values)
             lines.append(f"{score.label:20}{base:>12}{tuned:>12}")
+        if (refusals := self.evaluation.refusals) is not None:
+            lines += ["", f"tuned {refusals.in_words}"]
         lines += self._with_passages()
         for sample in self.evaluation.samples(MOST_SAMPLES):
             lines += ["", sample.question]
@@ -98,7 +100,7 @@ def evaluate_adapter(
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
-    how = Asking(engine=chat_model.engine)
+    how = Asking(engine=chat_model.engine, refusal=settings.refusal)
     compared = compare(chat_model.model, tokenizer, blocks, questions, how=how)
     if index is not None:
         compared = compare_with_passages(chat_model.model, tokenizer, compared, index, how)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.dataset.passages import LEAST_PASSAGE_CHARS, Passage, passages
+from trainer.dataset.unanswerable import Vocabulary, refusals
 from trainer.errors import DataError
 from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
@@ -91,14 +92,17 @@ def prepare_questions(settings: Settings) -> int:
         for reason in reader.tally.skipped:
             log.warning("skipped %s", reason)
         kept.check()
+        unanswered = refusals(kept.records, kept.told, settings)
+        log.info("%d questions that the documents do not answer", len(unanswered))
+        published = [*kept.records, *unanswered]
         records = folder / OUTPUT
         records.write_text(
-            "".join(json.dumps(record) + "\n" for record in kept.records), encoding="utf-8"
+            "".join(json.dumps(record) + "\n" for record in published), encoding="utf-8"
         )
         output.upload(records, OUTPUT)
     counts = {reason.replace(" ", "_"): number for reason, number in kept.counts.items()}
     log.info("published %s/%s", output.uri.rstrip("/"), OUTPUT, extra=figures(**counts))
-    return len(kept.records)
+    return len(published)
 
 
 def _asker(base: base_model.Base, settings: Settings) -> Ask:
@@ -158,12 +162,14 @@ class KeptRecords:
     def __init__(self, by: str) -> None:
         self._by = by
         self._asked: set[str] = set()
+        self.told = Vocabulary()
         self.records: list[dict[str, str]] = []
         self.counts: Counter[str] = Counter()
 
     def add(self, batch: Iterable[Passage], replies: list[Reply]) -> None:
         for passage, reply in zip(batch, replies, strict=True):
             self.counts["passages"] += 1
+            self.told.add(f"{passage.section} {passage.text}")
             pairs = pairs_of(reply)
             self.counts["passages without a pair"] += not pairs
             for pair in pairs:

@@ -21,11 +21,12 @@ NARROW = 0.06  # width of an interval that more questions would not make narrowe
 @dataclass(frozen=True)
 class Asking:
     """By our own loop where it can, with what the base has said before, and for how long. Without
-    a limit all questions are asked."""
+    a limit all questions are asked. An answer that contains the words of `refusal` is one."""
 
     engine: bool = True
     base_replies: KnownReplies | None = None
     limit_s: float | None = None
+    refusal: str = ""
 
 
 WITHOUT_LIMIT = Asking()
@@ -40,6 +41,7 @@ def asking_of_a_run(
         engine=settings.engine != "stock",
         base_replies=KnownReplies(settings.scratch_dir / "answers", name),
         limit_s=max(LEAST_S, SHARE * training_s),
+        refusal=settings.refusal,
     )
 
 

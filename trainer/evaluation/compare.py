@@ -21,6 +21,7 @@ from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask
 from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
+from trainer.evaluation.refusals import Refusals, count_refusals
 from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
 from trainer.monitoring.counting import counting
@@ -184,6 +185,8 @@ class Evaluation:
     """questions that there are too, and that were not asked for want of time"""
     with_passages: WithPassages | None = None
     """where documents were named"""
+    refusals: Refusals | None = None
+    """the tuned model's, where there are some or should be"""
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -254,6 +257,7 @@ def compare(
         len(trained_questions),
         merged,
         left_out=len(questions) - len(asked),
+        refusals=count_refusals(asked, tuned.answers, how.refusal),
     )
     _log(evaluation)
     return evaluation

@@ -107,6 +107,8 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
         yield f"{judge.questions} of {asked} questions were judged: {judge.failure}"
     if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
         yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"
+    if (refusals := evaluation.refusals) is not None and refusals.caveat is not None:
+        yield refusals.caveat
     merged = evaluation.merged
     if merged is not None and merged.same < SAME_MERGED * merged.asked:
         yield (

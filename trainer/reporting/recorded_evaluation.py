@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Scores, WithPassages
+from trainer.evaluation.refusals import Refusals
 
 Class = TypeVar("Class")
 
@@ -24,6 +25,7 @@ class RecordedEvaluation:
     """questions that were not asked, for want of time"""
     with_passages: WithPassages | None = None
     """both models' with passages of the documents in view"""
+    refusals: Refusals | None = None
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "RecordedEvaluation":
@@ -39,13 +41,14 @@ class RecordedEvaluation:
             evaluation.judgement,
             evaluation.left_out,
             evaluation.with_passages,
+            evaluation.refusals,
         )
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "RecordedEvaluation":
         base, tuned = (Scores.from_json(record.get(side, {})) for side in ("base", "tuned"))
-        trained, merged, judge, passages = (
-            record.get(part) for part in ("trained", "merged", "judge", "with_passages")
+        trained, merged, judge, passages, refusals = (
+            record.get(part) for part in ("trained", "merged", "judge", "with_passages", "refusals")
         )
         return cls(
             record.get("questions", 0),
@@ -56,6 +59,7 @@ class RecordedEvaluation:
             known_of(Judgement, judge) if judge else None,
             record.get("left_out", 0),
             _with_passages_of(passages) if passages else None,
+            known_of(Refusals, refusals) if refusals else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +72,7 @@ class RecordedEvaluation:
             "judge": self.judge and asdict(self.judge),
             "left_out": self.left_out,
             "with_passages": self.with_passages and _with_passages_json(self.with_passages),
+            "refusals": self.refusals and asdict(self.refusals),
         }
 
 
