@@ -1,6 +1,7 @@
 """The child answers each request with its items and an end, whatever the file is."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +11,26 @@ from support.jobs import ROOT
 
 from trainer.corpus.columns import Columns
 from trainer.corpus.formats import format_of
-from trainer.corpus.sandbox_child import request
+from trainer.corpus.sandbox_child import send_request
 
 
 def answers(*paths: Path) -> list[list[object]]:
-    asked = b"".join(request(path, format_of(path.name), Columns()) for path in paths)
+    requests, childs = socket.socketpair()
+    for path in paths:
+        with path.open("rb") as file:
+            send_request(requests, file.fileno(), path, format_of(path.name), Columns())
+    requests.shutdown(socket.SHUT_WR)
     ended = subprocess.run(
         [sys.executable, "-m", "trainer.corpus.sandbox_child", str(2 << 30)],
         cwd=ROOT,
-        input=asked,
+        stdin=childs,
         capture_output=True,
         check=True,
     )
     assert not ended.stderr
-    return [json.loads(line) for line in ended.stdout.splitlines()]
+    first, *found = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert first[0] == "lacks"
+    return found
 
 
 def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
@@ -31,6 +38,7 @@ def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
     paths[0].write_bytes(b"<p>words")
     paths[1].write_bytes(makers.jsonl([{"prompt": "p", "completion": "c"}, {"text": [1]}]))
     paths[2].write_bytes(b"no PDF")
+    paths[3].write_bytes(b"no document")
     paths[4].write_bytes(makers.gz(b"# One\n"))
     found = answers(*paths)
     assert found[:4] == [
@@ -41,5 +49,5 @@ def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
     ]
     assert [kind for kind, *_ in found[4:]] == ["end", "unusable", "unusable", "text", "end"]
     assert "it is no readable .pdf (" in str(found[5])
-    assert "it is no readable .docx (No such file or directory)" in str(found[6])
+    assert "it is no readable .docx (File is not a zip file)" in str(found[6])
     assert found[7] == ["text", "# One\n", [[0, 1, "One"]]]

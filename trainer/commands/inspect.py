@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from trainer.corpus.formats import format_of
+from trainer.corpus.sandbox import unconfined
 from trainer.dataset import counts, pipeline
-from trainer.dataset.inputs import fetch_inputs
+from trainer.dataset.inputs import Inputs, fetch_inputs
 from trainer.dataset.seen import Piece, SeenRecord, seen_records, shortened
 from trainer.models import base_model
 from trainer.models.locate import locate_base
@@ -90,8 +92,9 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
     base = locate_base(settings)
     base_model.check_settings(base, settings)
     tokenizer = open_tokenizer(base, settings)
+    inputs = fetch_inputs(settings)
     with _counts_unsaid():
-        data = pipeline.prepare(settings, fetch_inputs(settings), tokenizer)
+        data = pipeline.prepare(settings, inputs, tokenizer)
     schedule = schedule_for(settings, base, data)
     found = DataCounts.from_json(data.counts)
     return Inspection(
@@ -103,9 +106,20 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
         warnings=[
             *counts.cautions(data.counts, settings.max_length),
             *idle_settings(settings, base, found),
+            *_unconfined(inputs),
         ],
         records=seen_records(data.trained, tokenizer, examples),
     )
+
+
+def _unconfined(inputs: Inputs) -> Iterator[str]:
+    """What the process that parses files of these kinds could do on this machine."""
+    forms = {format_of(file.name) for file in (*inputs.data, *inputs.evaluation)}
+    if any(form.is_accepted and form.needs_limits for form in forms) and (found := unconfined()):
+        yield (
+            "files are parsed in a process that this machine cannot keep from: "
+            f"{'; '.join(found)}; do not give it files of strangers"
+        )
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class RawFile:
         import zlib
 
         try:
-            with gzip.open(self.path) as file:
+            with self.path.open("rb") as packed, gzip.open(packed) as file:
                 yield from iter(lambda: file.read(_CHUNK_BYTES), b"")
         except EOFError:
             raise Unusable("the gzip data is cut off; copy the file again") from None

@@ -66,7 +66,7 @@ class Package:
 def open_package(path: Path) -> Iterator[Package]:
     """Raises Unusable as `check_size` does."""
     check_size(path)
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         yield Package(archive)
 
 
@@ -76,11 +76,11 @@ def check_size(path: Path) -> None:
         if file.read(4) == _OLE:
             old = path.suffix.lower()[:4]  # .docx came after .doc
             raise Unusable(f"it is encrypted or an old {old}; save it as {old}x without a password")
-    with zipfile.ZipFile(path) as archive:
-        if sum(part.file_size for part in archive.infolist()) > decompressed_limit(
-            path.stat().st_size
-        ):
-            raise decompresses_too_large(path.stat().st_size)
+        with zipfile.ZipFile(file) as archive:
+            if sum(part.file_size for part in archive.infolist()) > decompressed_limit(
+                path.stat().st_size
+            ):
+                raise decompresses_too_large(path.stat().st_size)
 
 
 def kind_of(element: Element) -> str:

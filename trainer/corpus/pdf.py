@@ -53,7 +53,7 @@ def _pages(path: Path) -> Iterator[list[Line]]:
     from pypdfium2 import PdfDocument, PdfiumError
 
     try:
-        document = PdfDocument(path)
+        document = PdfDocument(path.read_bytes())
     except PdfiumError as error:
         if "password" in str(error).lower() or "security" in str(error).lower():
             raise Unusable("it is encrypted; save it without a password") from None

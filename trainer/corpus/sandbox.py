@@ -1,13 +1,16 @@
 """Reading a file in a child process, so that no file can take this one down.
 
-The child has a limit of memory, none of our environment variables and no way to write files.
-It serves one file after the other; one that hangs, crashes or floods is replaced.
+The child has a limit of memory and none of our environment variables; it is given each file open,
+and where the kernel can forbid it, it reaches no other file, no network and no process (see
+`confinement`). It serves one file after the other; one that hangs, crashes or floods is replaced.
 """
 
 import json
+import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,8 +23,10 @@ from trainer.corpus.columns import Columns
 from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
 from trainer.corpus.examples import Item, Unusable
 from trainer.corpus.formats import Format
-from trainer.corpus.sandbox_child import request
+from trainer.corpus.sandbox_child import send_request
 from trainer.corpus.sandbox_protocol import decode_item
+
+log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).parent.parent.parent
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
@@ -44,12 +49,22 @@ class SandboxLimits:
     seconds_per_mib: float = 5
 
 
+def unconfined() -> list[str]:
+    """What the kernel of this machine cannot forbid a child, in words."""
+    command = [sys.executable, "-m", "trainer.corpus.confinement"]
+    found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
+    return found.stdout.splitlines()
+
+
 class Sandbox:
     """Reads files in a child that is started when the first one comes."""
 
     def __init__(self, limits: SandboxLimits | None = None) -> None:
         self._limits = limits or SandboxLimits()
         self._child: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+        self.lacks: tuple[str, ...] | None = None
+        """what could not be forbidden on this machine; known once a file was read"""
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -67,6 +82,9 @@ class Sandbox:
         is_answered = False
         try:
             for line in self._lines(path, form, columns):
+                if line.startswith(b'["lacks"'):
+                    self._note(json.loads(line)[1])
+                    continue
                 if line.startswith(b'["end"'):
                     is_answered = True
                     return
@@ -82,11 +100,11 @@ class Sandbox:
         size = path.stat().st_size
         timeout = self._limits.seconds + self._limits.seconds_per_mib * size / 2**20
         child = self._child_process()
-        assert child.stdin is not None and child.stdout is not None
+        assert self._requests is not None and child.stdout is not None
         try:
-            child.stdin.write(request(path.absolute(), form, columns))
-            child.stdin.flush()
-        except BrokenPipeError:
+            with path.open("rb") as file:
+                send_request(self._requests, file.fileno(), path, form, columns)
+        except (BrokenPipeError, ConnectionResetError):
             raise Unusable(self._why_ended(child, form)) from None
         left, received, line = timeout, 0, bytearray()
         while True:
@@ -110,6 +128,7 @@ class Sandbox:
     def _child_process(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             self._end()
+            self._requests, childs = socket.socketpair()
             self._child = subprocess.Popen(
                 [
                     sys.executable,
@@ -119,12 +138,18 @@ class Sandbox:
                 ],
                 cwd=_ROOT,
                 env={k: os.environ[k] for k in _INHERITED if k in os.environ} | _CHILD_ENVIRONMENT,
-                stdin=subprocess.PIPE,
+                stdin=childs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
+            childs.close()
         return self._child
+
+    def _note(self, lacks: list[str]) -> None:
+        if self.lacks is None and lacks:
+            log.debug("what reads files here cannot be kept from: %s", "; ".join(map(str, lacks)))
+        self.lacks = tuple(map(str, lacks))
 
     def _why_ended(self, child: subprocess.Popen[bytes], form: Format) -> str:
         """Why a child ended in the middle of a file."""
@@ -141,6 +166,6 @@ class Sandbox:
         child, self._child = self._child, None
         child.kill()
         child.wait()
-        for pipe in (child.stdin, child.stdout):
+        for pipe in (self._requests, child.stdout):
             if pipe is not None:
                 pipe.close()

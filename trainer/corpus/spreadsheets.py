@@ -57,7 +57,7 @@ def xlsx(path: Path, fits: Fits) -> Iterator[TableRow]:
     from trainer.corpus.worksheets import Worksheet
 
     check_size(path)
-    book = load_workbook(path, read_only=True, data_only=True)
+    book = load_workbook(path.open("rb"), read_only=True, data_only=True)
     sheets = [Worksheet(sheet) for sheet in book.worksheets]
     telling = [
         sheet.title

@@ -76,7 +76,7 @@ def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
 def parquet(path: Path) -> Iterator[TableRow]:
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(path) as file:
+    with path.open("rb") as opened, ParquetFile(opened) as file:
         yield from _arrow_rows(file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False))
 
 
