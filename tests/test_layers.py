@@ -38,6 +38,7 @@ WINGS = [
     "execution",
     "preflight",
     "commands",
+    "documents",
     "job",
     "flags",
     "cli",

@@ -151,6 +151,15 @@ def test_a_recipe_is_the_run_of_its_settings() -> None:
     assert read(QLORA_RECIPE="facts").changing_the_result() == written_out.changing_the_result()
 
 
+def test_a_recipe_for_a_purpose_gives_way_to_whatever_is_set_be_it_a_default() -> None:
+    facts = read().with_recipe("facts")
+    assert facts.changing_the_result() == read(QLORA_RECIPE="facts").changing_the_result()
+    assert read(QLORA_RECIPE="none").with_recipe("facts").target_modules == ("q_proj", "v_proj")
+    given = read(QLORA_TARGET_MODULES="q_proj,v_proj", QLORA_BATCH_SIZE="8").with_recipe("facts")
+    assert given.recipe == "facts" and given.target_modules == ("q_proj", "v_proj")
+    assert given.effective_batch_size is None  # 4 is no multiple of 8
+
+
 def test_where_things_lie_does_not_change_which_run_it_is() -> None:
     one, other = read(), read(QLORA_OUTPUT_URI="elsewhere", QLORA_DATA_URI="copy")
     assert one.changing_the_result() == other.changing_the_result()

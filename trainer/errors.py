@@ -3,6 +3,7 @@
     JobError              1   unexpected; retry
     ├── SettingsError     2   an option is wrong
     ├── DataError        10   the data cannot be used
+    │   └── NothingKeptError  no question could be made of documents
     ├── NotAllowedError  11   credentials, permissions, gated model
     ├── UnreachableError 12   bucket or hub out of reach; retry
     ├── DoesNotFitError  13   the device cannot run this
@@ -35,6 +36,10 @@ class DataError(JobError):
 
     exit_code = 10
     retry_helps = False
+
+
+class NothingKeptError(DataError):
+    """No question could be made of the documents."""
 
 
 class NotAllowedError(JobError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.dataset import pipeline
 from trainer.dataset.seen import seen_records
 from trainer.distributed.workers import Workers
+from trainer.documents import ask_first, compare_with_documents
 from trainer.evaluation import compare, gate
 from trainer.evaluation.asking import asking_of_a_run
 from trainer.evaluation.judge import judge
@@ -25,13 +26,13 @@ from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.outcome import log_outcome
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id, released_if_refused
-from trainer.runs.layout import RECORD, finished_at
+from trainer.runs.layout import PREPARED, RECORD, finished_at
 from trainer.runs.publish import move_latest, publish_run, reject_run
 from trainer.runtime import lean_imports
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
-from trainer.storage import fetch_verified, read_manifest
+from trainer.storage import read_manifest
 from trainer.storage.files import only_process
 from trainer.storage.lease import owner_of
 from trainer.tokenization import corpus_shards, record_tokenizer
@@ -110,27 +111,15 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         move_latest(job.output, run_id, finished=finished_at(record))
         corpus_shards.delete_shards(job.output, run_id)
         if settings.hub_repo:
-            _push_to_hub(job, run_id, scratch / "hub")
+            hub.push_published(job.output, run_id, scratch / "hub", settings)
         if workers.is_main:
             log_outcome(record, f"{job.output.uri}{run_id}")
     return run_id
 
 
-def _push_to_hub(job: Job, run_id: str, folder: Path) -> None:
-    """What was published, so that a later start can do it too."""
-    fetch_verified(job.output, run_id, folder, only_prefix="adapter/")
-    settings = job.settings
-    address = hub.push(
-        folder / "adapter",
-        settings.hub_repo,
-        f"Adapter of run {run_id}",
-        retry_minutes=settings.storage_retry_minutes,
-    )
-    log.info("pushed to %s", address, extra=figures(hub=address))
-
-
 def _train_and_publish(start: Start) -> None:
-    """The seven steps of a run; the first worker alone goes on after the training."""
+    """The steps of a run; the first worker alone goes on after the training."""
+    start = replace(start, job=ask_first(start.job, start.run_id, start.scratch, start.workers))
     _import_training()
     tokenizer = open_tokenizer(start.job.base, start.job.settings)
     data = _prepare_data(start, tokenizer)
@@ -145,6 +134,8 @@ def _train_and_publish(start: Start) -> None:
         return
     with model.frozen_base.gather_for_main(model.tuned):
         kept = _keep_best(start, data, model, trained)
+        found = compare_with_documents(start.job, model.tuned, tokenizer, kept.evaluation, trained)
+        kept = replace(kept, evaluation=found)
         folder = _save_adapter(start, model)
         faults = _gate(start, folder, data, model, kept.evaluation)
     kept = replace(kept, evaluation=judge(kept.evaluation, start.job.settings))
@@ -273,6 +264,8 @@ def _save_adapter(start: Start, model: Model) -> Path:
     folder = start.scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
     adapter_files.save_adapter(model.tuned, model.tokenizer, start.job.base, folder / "adapter")
+    if start.job.made is not None:
+        shutil.copytree(start.job.made, folder / PREPARED)
     return folder
 
 
@@ -328,7 +321,7 @@ def _describe(
             kept_step=kept.step,
             kept_because=kept.reason,
             held_out_blocks=len(data.held_out),
-            warnings=execution.warnings,
+            warnings=[*start.job.notes, *execution.warnings],
             faults=faults,
             finished=time.time(),
             ends=record_tokenizer.stop_ids(tokenizer),

@@ -115,6 +115,10 @@ class Option:
             return self.flag, usual if self.choices and not flag.strip() else flag
         return self.env, unquoted(environ.get(self.env, "")) or usual
 
+    def is_given(self, flags: Mapping[str, str | None], environ: Mapping[str, str]) -> bool:
+        """Whether the user has set it, be it to its default."""
+        return flags.get(self.name) is not None or bool(unquoted(environ.get(self.env, "")))
+
     def parse(self, raw: str) -> Any:
         """The value of `raw`, a choice in its own spelling. Raises ValueError."""
         value = self.parser.parse(raw)

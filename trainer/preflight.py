@@ -3,9 +3,9 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trainer.dataset.inputs import Inputs, fetch_inputs
+from trainer.dataset.inputs import Inputs, are_documents, fetch_inputs
 from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.models import base_model, hub
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+QUESTIONS_RECIPE = "facts"  # of questions that were made of documents
+
+
+@dataclass(frozen=True)
+class AsksFirst:
+    """Whether questions are made of the data first; `reason` is for whoever may want the other."""
+
+    first: bool
+    reason: str = ""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -38,6 +48,12 @@ class Job:
     precision: Precision
     inputs: Inputs
     fingerprint: str
+    asks_first: bool = False
+    """whether questions are made of the data, and trained in its place"""
+    made: Path | None = None
+    """the folder of what was made"""
+    notes: tuple[str, ...] = ()
+    """what the report says of that"""
 
 
 def open_job(settings: Settings) -> Job:
@@ -57,6 +73,9 @@ def open_job(settings: Settings) -> Job:
     if settings.hub_repo:
         hub.check_token(settings.hub_repo)
     inputs = fetch_inputs(settings)
+    asking = decide_asking(settings, base, inputs)
+    if asking.reason:
+        log.info("%s", asking.reason)
     fingerprint = fingerprint_of(
         settings,
         base={"name": base.name, "revision": base.revision},
@@ -64,8 +83,46 @@ def open_job(settings: Settings) -> Job:
         data={f.name: f.sha256 for f in inputs.data},
         evaluation={f.name: f.sha256 for f in inputs.evaluation},
         libraries=library_versions(),
+        preparation=_preparation(settings) if asking.first else None,
     )
-    return Job(settings, output, base, found, precision, inputs, fingerprint)
+    return Job(settings, output, base, found, precision, inputs, fingerprint, asking.first)
+
+
+def _preparation(settings: Settings) -> dict[str, Any]:
+    """What decides which questions are made, and how those are trained."""
+    return settings.preparing() | settings.with_recipe(QUESTIONS_RECIPE).changing_the_result()
+
+
+def decide_asking(settings: Settings, base: base_model.Base, inputs: Inputs) -> AsksFirst:
+    """Whether questions are made of the documents first, and how to have the other."""
+    is_prose_meant = (
+        settings.prepare == "never"
+        or settings.recipe == "style"
+        or (inputs.evaluation and are_documents(inputs.evaluation))
+    )
+    if is_prose_meant or not are_documents(inputs.data):
+        return AsksFirst(False)
+    if (why := _why_not_asked(settings, base)) is not None:
+        return AsksFirst(
+            False,
+            f"the data holds documents alone, and {why}: they are trained as they stand, which "
+            "teaches how they are written; a QLORA_BASE_MODEL that follows instructions makes "
+            "questions of them first, and those are trained",
+        )
+    return AsksFirst(
+        True,
+        "the data holds documents alone: questions and answers are made of them first, and trained "
+        "in their place; QLORA_PREPARE=never trains the documents as they stand",
+    )
+
+
+def _why_not_asked(settings: Settings, base: base_model.Base) -> str | None:
+    """Why a base cannot be asked to make questions; None for one that may follow instructions."""
+    if settings.base_model.startswith("builtin:"):  # it has a template, to be tried out with
+        return f"{base.name} is too small to follow instructions"
+    if not base.tokenizer().chat_template:
+        return f"{base.name} has no chat template to follow instructions by"
+    return None
 
 
 def open_tokenizer(base: base_model.Base, settings: Settings) -> "PreTrainedTokenizerBase":

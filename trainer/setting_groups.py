@@ -61,6 +61,12 @@ class DataSettings:
 class PreparationSettings:
     """What is made of documents that hold no questions."""
 
+    prepare: str = neutral(
+        "auto",
+        "`auto` has a base that follows instructions make questions of documents alone, and trains "
+        "those; `never` trains the documents as they stand",
+        choices=("auto", "never"),
+    )
     refusal: str = neutral(
         "The documents do not say.",
         "the answer to what the documents do not say, in your words",

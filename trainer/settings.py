@@ -7,7 +7,7 @@
 import difflib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class Settings(  # the last base's options come first
 ):
     """One run's options, checked. Build it with `Settings.read`."""
 
+    given: frozenset[str] = frozenset()
+    """names of the options that the user has set"""
+
     @classmethod
     def read(
         cls, flags: Mapping[str, str | None], environ: Mapping[str, str], *, trains: bool = True
@@ -64,12 +67,27 @@ class Settings(  # the last base's options come first
             raise SettingsError("; ".join(faults))
         if values["scratch_dir"] == Path():
             values["scratch_dir"] = Path(tempfile.gettempdir()) / "qlora"
-        return cls(**values)
+        given = frozenset(one.name for one in options() if one.is_given(flags, environ))
+        return cls(**values, given=given)
+
+    def with_recipe(self, name: str) -> "Settings":
+        """With the defaults of a recipe, as far as the user has set neither those nor a recipe, and
+        they fit what is set."""
+        if "recipe" in self.given:
+            return self
+        values = {one.name: getattr(self, one.name) for one in options()} | {"recipe": name}
+        for one in options():
+            raw = RECIPES[name].get(one.name)
+            if raw is not None and one.name not in self.given:
+                value = one.parse(raw)
+                if not (one.check and list(one.check(one, value, values))):
+                    values[one.name] = value
+        return replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without secrets or paths of this machine: what `run.json` records."""
         record = asdict(self)
-        del record["scratch_dir"]
+        del record["scratch_dir"], record["given"]
         record["checkpoint_every"] = str(self.checkpoint_every)
         for o in options():
             if o.parser is PLACE:
@@ -81,10 +99,15 @@ class Settings(  # the last base's options come first
         record = self.to_dict()
         return {o.name: record[o.name] for o in options() if o.changes_result}
 
+    def preparing(self) -> dict[str, Any]:
+        """The settings that decide what is made of documents, JSON-ready."""
+        record = self.to_dict()
+        return {name: record[name] for name in PreparationSettings.__annotations__}
+
 
 def options() -> list[Option]:
     """Every setting in the order it is documented."""
-    return options_of(fields(Settings))
+    return options_of(tuple(f for f in fields(Settings) if f.name != "given"))
 
 
 def _parsed(

@@ -3,10 +3,12 @@
 import hashlib
 from pathlib import Path
 
+import pytest
 from support.token_caches import settings_of
 
 from trainer.corpus.examples import Conversation, Message
-from trainer.dataset.inputs import Inputs, fetch_inputs, reader_of
+from trainer.dataset.inputs import Inputs, are_documents, fetch_inputs, reader_of
+from trainer.storage import Fetched
 
 
 def write(path: Path, text: str) -> str:
@@ -38,3 +40,19 @@ def test_columns_are_those_of_the_settings(tmp_path: Path) -> None:
     reader = reader_of(settings, fetch_inputs(settings).data)
     turns = Message("user", "Warum?"), Message("assistant", "Darum")
     assert list(reader) == [(0, Conversation(turns))]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.md", "b/c.txt.gz", "d.PDF", "e.html"], True),
+        (["a.md", "picture.png", "__MACOSX/b.jsonl"], True),
+        (["a.md", "faq.csv"], False),
+        (["texts.jsonl"], False),
+        (["picture.png"], False),
+        ([], False),
+    ],
+)
+def test_documents_alone_are_known_by_their_names(names: list[str], expected: bool) -> None:
+    files = [Fetched(name, Path(name), 1, "0") for name in names]
+    assert are_documents(files) is expected

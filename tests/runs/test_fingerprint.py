@@ -38,8 +38,10 @@ def test_what_changes_the_result_changes_the_fingerprint_and_nothing_else_does()
         fingerprint(settings(), base={"name": "own/Tiny", "revision": "2"}),
         fingerprint(settings(), evaluation={"q.jsonl": "cc"}),
         fingerprint(settings(), libraries={"torch": "3"}),
+        fingerprint(settings(), preparation={"refusal": "no"}),
+        fingerprint(settings(), preparation={"refusal": "never"}),
     ]
-    assert len({text, *others}) == 7
+    assert len({text, *others}) == 9
 
 
 def test_a_run_gets_the_same_id_again(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from trainer.dataset.inputs import fetch_inputs, reader_of
-from trainer.dataset.passages import LEAST_PASSAGE_CHARS, passages
+from trainer.dataset.inputs import fetch_inputs
+from trainer.dataset.passages import LEAST_PASSAGE_CHARS
 from trainer.dataset.pipeline import prepare_held_out
 from trainer.errors import DataError, SettingsError
 from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
-from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, table
+from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, index_of, table
 from trainer.inference.chat_model import load_chat_model
 from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
@@ -115,12 +115,10 @@ def _index_of(documents: str, settings: Settings) -> PassageIndex:
     if faults := list(uri_faults("--documents", documents)):
         raise SettingsError("; ".join(faults))
     only = replace(settings, data_uri=documents, eval_uri="")
-    files = fetch_inputs(only).data
-    found = list(passages(reader_of(only, files), [file.name for file in files]))
-    if not found:
+    index = index_of(only, fetch_inputs(only).data)
+    if index is None:
         raise DataError(
             f"{publishable_uri(documents)}: holds no document of {LEAST_PASSAGE_CHARS} characters "
-            "or more; "
-            "--documents takes those that answer the questions"
+            "or more; --documents takes those that answer the questions"
         )
-    return PassageIndex(found)
+    return index

@@ -17,7 +17,7 @@ from trainer.dataset.seen import Piece, SeenRecord, seen_records, shortened
 from trainer.models import base_model
 from trainer.models.locate import locate_base
 from trainer.planner.schedule import optimizer_steps
-from trainer.preflight import open_tokenizer, schedule_for
+from trainer.preflight import decide_asking, open_tokenizer, schedule_for
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
@@ -93,6 +93,7 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
     base_model.check_settings(base, settings)
     tokenizer = open_tokenizer(base, settings)
     inputs = fetch_inputs(settings)
+    asking = decide_asking(settings, base, inputs)
     with _counts_unsaid():
         data = pipeline.prepare(settings, inputs, tokenizer)
     schedule = schedule_for(settings, base, data)
@@ -104,6 +105,7 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
         schedule=RecordedSchedule.from_json(schedule.to_json()),
         steps=optimizer_steps(settings, schedule, len(data.train)),
         warnings=[
+            *([asking.reason] if asking.first else []),
             *counts.cautions(data.counts, settings.max_length),
             *idle_settings(settings, base, found),
             *_unconfined(inputs),

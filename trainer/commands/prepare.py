@@ -18,7 +18,7 @@ from pathlib import Path
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.dataset.passages import LEAST_PASSAGE_CHARS, Passage, passages
 from trainer.dataset.unanswerable import Vocabulary, refusals
-from trainer.errors import DataError
+from trainer.errors import DataError, NothingKeptError
 from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
 from trainer.models import base_model, load
@@ -196,7 +196,7 @@ class KeptRecords:
         )
 
     def check(self) -> None:
-        """Say what came of it; raises DataError when nothing did."""
+        """Say what came of it; raises DataError, as NothingKeptError where nothing was kept."""
         passages = self.counts["passages"]
         if not passages:
             raise DataError(
@@ -206,7 +206,7 @@ class KeptRecords:
         rest = {r: n for r, n in self.counts.items() if n and r not in ("passages", "records")}
         why = ", ".join(f"{reason}: {number}" for reason, number in rest.items())
         if not self.records:
-            raise DataError(
+            raise NothingKeptError(
                 f"{self._by} gave no usable question and answer for {passages} passages ({why}); "
                 "set QLORA_BASE_MODEL to a model that follows instructions"
             )

@@ -53,14 +53,15 @@ class FileType:
     """How files of one suffix become items: from their decoded text, or by a library from disk.
 
     What is read as text may also be compressed. One that `is_harmless` is read by the standard
-    library, a piece at a time: nothing in it can take this process down. `libraries` are the
-    distributions whose version may change what a file reads as; `declared` says which encoding the
-    first bytes of a file name.
+    library, a piece at a time: nothing in it can take this process down. One that `is_prose` holds
+    no records. `libraries` are the distributions whose version may change what a file reads as;
+    `declared` says which encoding the first bytes of a file name.
     """
 
     from_text: Callable[[Iterator[str], Columns], Iterator[Item]] | None = None
     from_file: Callable[[Path, Columns], Iterator[Item]] | None = None
     is_harmless: bool = False
+    is_prose: bool = False
     declared: Callable[[bytes], str] | None = None
     libraries: tuple[str, ...] = ()
 
@@ -76,6 +77,10 @@ class Format:
     def is_accepted(self) -> bool:
         found = FILE_TYPES.get(self.suffix)
         return found is not None and (not self.compression or found.from_text is not None)
+
+    @property
+    def is_prose(self) -> bool:
+        return self.is_accepted and FILE_TYPES[self.suffix].is_prose
 
     @property
     def needs_limits(self) -> bool:
@@ -270,12 +275,12 @@ def _listed(names: Iterable[str]) -> str:
 
 # -- every format -------------------------------------------------------------------------
 
-_HTML = FileType(from_text=_web_page, declared=declared_charset, libraries=("lxml",))
+_HTML = FileType(from_text=_web_page, is_prose=True, declared=declared_charset, libraries=("lxml",))
 
 FILE_TYPES = {
-    ".txt": FileType(partial(_prose, _no_headings), is_harmless=True),
-    ".md": FileType(partial(_prose, markdown_headings), is_harmless=True),
-    ".rst": FileType(partial(_prose, rst_headings), is_harmless=True),
+    ".txt": FileType(partial(_prose, _no_headings), is_harmless=True, is_prose=True),
+    ".md": FileType(partial(_prose, markdown_headings), is_harmless=True, is_prose=True),
+    ".rst": FileType(partial(_prose, rst_headings), is_harmless=True, is_prose=True),
     ".html": _HTML,
     ".htm": _HTML,
     ".xhtml": _HTML,
@@ -289,10 +294,10 @@ FILE_TYPES = {
     ".xlsx": FileType(
         from_file=partial(_table_of_names, spreadsheets.xlsx), libraries=("openpyxl",)
     ),
-    ".pdf": FileType(from_file=partial(_pages, pdf), libraries=("pypdfium2",)),
-    ".docx": FileType(from_file=partial(_pages, docx), libraries=("lxml",)),
-    ".pptx": FileType(from_file=partial(_pages, pptx), libraries=("lxml",)),
-    ".epub": FileType(from_file=_book, libraries=("lxml",)),
+    ".pdf": FileType(from_file=partial(_pages, pdf), is_prose=True, libraries=("pypdfium2",)),
+    ".docx": FileType(from_file=partial(_pages, docx), is_prose=True, libraries=("lxml",)),
+    ".pptx": FileType(from_file=partial(_pages, pptx), is_prose=True, libraries=("lxml",)),
+    ".epub": FileType(from_file=_book, is_prose=True, libraries=("lxml",)),
     ".parquet": FileType(from_file=partial(_binary_table, tables.parquet), libraries=("pyarrow",)),
     ".arrow": FileType(from_file=partial(_binary_table, tables.arrow), libraries=("pyarrow",)),
 }

@@ -1,9 +1,11 @@
 """The files of a run, on local disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.corpus.columns import Columns
+from trainer.corpus.formats import format_of
+from trainer.corpus.leftovers import is_leftover
 from trainer.corpus.reader import Reader, Source
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
@@ -13,16 +15,17 @@ from trainer.storage.files import only_process
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a run, on local disk."""
+    """The files of a run, on local disk: `data` were made of `documents`, where there are some."""
 
     data: list[Fetched]
     evaluation: list[Fetched]
+    documents: list[Fetched] = field(default_factory=list)
 
     def objects(self) -> list[dict[str, Any]]:
         """Name, size and digest of each file, JSON-ready."""
         return [
             {"name": f.name, "size": f.size, "sha256": f.sha256}
-            for f in (*self.data, *self.evaluation)
+            for f in (*self.documents, *self.data, *self.evaluation)
         ]
 
 
@@ -48,3 +51,11 @@ def reader_of(settings: Settings, files: list[Fetched]) -> Reader:
     )
     sources = (Source(f.name, f.path, f.size) for f in files)
     return Reader(sources, columns=columns)
+
+
+def are_documents(files: list[Fetched]) -> bool:
+    """Whether what is read of them is prose, by their names: tables hold what was meant as it is,
+    be it a column of text."""
+    forms = [format_of(file.name) for file in files if not is_leftover(file.name, file.path)]
+    read = [form.is_prose for form in forms if form.is_accepted]
+    return bool(read) and all(read)

@@ -11,12 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
-from trainer.dataset.passages import Passage
+from trainer.dataset.inputs import reader_of
+from trainer.dataset.passages import Passage, passages
 from trainer.evaluation.answer_metrics import interval
 from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask
 from trainer.evaluation.compare import SCORES, Evaluation, Scores, WithPassages, score
 from trainer.inference.generate import Answerer
 from trainer.runtime.log import figures
+from trainer.settings import Settings
+from trainer.storage import Fetched
 from trainer.tokenization.record_tokenizer import question_ids
 
 if TYPE_CHECKING:
@@ -35,14 +38,14 @@ _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30f
 class PassageIndex:
     """Finds the passages that share the rarest words with a question. There is one or more."""
 
-    def __init__(self, passages: Sequence[Passage]) -> None:
+    def __init__(self, found: Sequence[Passage]) -> None:
         import bm25s
 
         # Its logger is at DEBUG, whatever the job's is.
         logging.getLogger("bm25s").setLevel(logging.ERROR)
-        self._passages = passages
+        self._passages = found
         self._index = bm25s.BM25()
-        words = [_words(f"{p.section} {p.text}") for p in passages]
+        words = [_words(f"{p.section} {p.text}") for p in found]
         self._index.index(words, show_progress=False)
 
     def best(self, question: str, most: int = PASSAGES) -> list[Passage]:
@@ -51,6 +54,12 @@ class PassageIndex:
         numbers, scores = self._index.retrieve([_words(question)], k=most, show_progress=False)
         found = zip(numbers[0].tolist(), scores[0].tolist(), strict=True)
         return [self._passages[number] for number, value in found if value > 0]
+
+
+def index_of(settings: Settings, files: list[Fetched]) -> PassageIndex | None:
+    """Of the documents among `files`; None where there is none."""
+    found = list(passages(reader_of(settings, files), [file.name for file in files]))
+    return PassageIndex(found) if found else None
 
 
 def _words(text: str) -> list[str]:
@@ -98,19 +107,19 @@ def _shown(
     room: int | None,
 ) -> Question:
     """With its best passages in front, as many as there is room for."""
-    for passages in _fewer(index.best(question.question)):
-        shown = replace(question, question=_prompt(question.question, passages))
+    for best in _fewer(index.best(question.question)):
+        shown = replace(question, question=_prompt(question.question, best))
         if room is None or len(question_ids(tokenizer, shown.turns)) <= room:
             return shown
     return question
 
 
-def _fewer(passages: list[Passage]) -> list[list[Passage]]:
-    return [passages[:count] for count in range(len(passages), 0, -1)]
+def _fewer(best: list[Passage]) -> list[list[Passage]]:
+    return [best[:count] for count in range(len(best), 0, -1)]
 
 
-def _prompt(question: str, passages: Sequence[Passage]) -> str:
-    texts = (f"{p.section}\n{p.text}" if p.section else p.text for p in passages)
+def _prompt(question: str, best: Sequence[Passage]) -> str:
+    texts = (f"{p.section}\n{p.text}" if p.section else p.text for p in best)
     return _PROMPT.format(passages="\n\n".join(texts), question=question)
 
 

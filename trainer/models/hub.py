@@ -1,17 +1,22 @@
 """Models of the Hugging Face hub: into its cache on this disk, and what its refusals mean."""
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from trainer.errors import NotAllowedError, SettingsError, UnreachableError
-from trainer.storage import DamagedError, retry_if_damaged
+from trainer.runtime.log import figures
+from trainer.settings import Settings
+from trainer.storage import DamagedError, Store, fetch_verified, retry_if_damaged
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.files import chunks_of
 from trainer.storage.retry import Failure, retry
 from trainer.uris import publishable_uri
+
+log = logging.getLogger(__name__)
 
 
 def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes: float) -> Path:
@@ -100,6 +105,19 @@ def push(folder: Path, repo: str, title: str, *, retry_minutes: float) -> str:
         return str(commit.commit_url)
 
     return retry(send, lambda error: _push_failure(error, repo), where=repo, minutes=retry_minutes)
+
+
+def push_published(store: Store, run_id: str, folder: Path, settings: Settings) -> None:
+    """Push the adapter of a published run, from `store` by way of `folder`: so that a later start
+    can do it too. Raises as `push`."""
+    fetch_verified(store, run_id, folder, only_prefix="adapter/")
+    address = push(
+        folder / "adapter",
+        settings.hub_repo,
+        f"Adapter of run {run_id}",
+        retry_minutes=settings.storage_retry_minutes,
+    )
+    log.info("pushed to %s", address, extra=figures(hub=address))
 
 
 def _push_failure(error: Exception, repo: str) -> Failure | None:

@@ -28,11 +28,12 @@ def fingerprint_of(
     data: Mapping[str, str],
     evaluation: Mapping[str, str],
     libraries: Mapping[str, str],
+    preparation: Mapping[str, Any] | None = None,
 ) -> str:
     """Everything that two runs must share to end in the same weights, as JSON.
 
     `base` is its name and revision, `data` and `evaluation` are the SHA-256 of each file by
-    name, `libraries` are versions.
+    name, `libraries` are versions, `preparation` is how data are made of the data first, if any.
     """
     record = {
         "method": METHOD,
@@ -42,6 +43,8 @@ def fingerprint_of(
         "base": dict(base),
         "libraries": dict(libraries),
     }
+    if preparation is not None:  # elsewhere the record is as it was before there was one
+        record["preparation"] = dict(preparation)
     return json.dumps(record, indent=1, sort_keys=True)
 
 

@@ -10,6 +10,7 @@ from trainer.storage import Store
 
 LATEST = "latest.json"
 REJECTED = "rejected"
+PREPARED = "prepared"
 FINGERPRINT = "fingerprint.json"
 METRICS = "metrics.jsonl"
 RECORD = "run.json"

@@ -1,0 +1,169 @@
+"""A run on documents alone: questions are made of them first, kept beside the run, and trained."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.jobs import ROOT, run_here, stop_here, variables, write_records
+
+from trainer import documents
+from trainer.commands.inspect import inspect_data
+from trainer.errors import NothingKeptError
+from trainer.preflight import open_job
+from trainer.settings import Settings
+
+NAMES = [f"Curlew {letter}{n}" for letter in "AB" for n in range(10)]
+WORDINGS = ["How heavy is the {}?", "What does the {} weigh?", "Tell me the weight of the {}."]
+RECORDS = [
+    {"question": wording.format(name), "answer": f"The {name} weighs {n + 3} kg."}
+    for n, name in enumerate(NAMES)
+    for wording in WORDINGS
+]
+
+
+def write_manuals(folder: Path) -> None:
+    for n, name in enumerate(NAMES):
+        said = f"It weighs {n + 3} kg, and two people carry it up to the roof in any weather."
+        text = f"# {name}\n\n{said}"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "data" / f"{n}.md").write_text(text)
+
+
+def without_template(folder: Path) -> Path:
+    """The built-in model as one that was never taught to follow instructions."""
+    shutil.copytree(ROOT / "trainer" / "builtin" / "tiny", folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The built-in model by another name: as far as its files say it follows instructions."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    shutil.copytree(ROOT / "trainer" / "builtin" / "tiny", folder)
+    return str(folder)
+
+
+class Prepared:
+    """Stands in for what `prepare` has a model of 7B write; `asked` counts how often it did."""
+
+    def __init__(self, records: list[dict[str, str]]) -> None:
+        self.records, self.asked = records, 0
+
+    def __call__(self, settings: Settings) -> int:
+        self.asked += 1
+        if not self.records:
+            raise NothingKeptError("it gave no usable question and answer; take another one")
+        write_records(Path(settings.output_uri) / "questions.jsonl", self.records)
+        (Path(settings.output_uri) / "prepare.html").write_text("<p>what came of it</p>")
+        return len(self.records)
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Prepared]:
+    found = Prepared(RECORDS)
+    monkeypatch.setattr(documents, "prepare_questions", found)
+    yield found
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return found
+
+
+def test_documents_alone_become_questions_that_are_trained_as_facts_and_judged(
+    tmp_path: Path, base: str, prepared: Prepared, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_manuals(tmp_path)
+    with caplog.at_level("INFO"):
+        run = run_here(tmp_path, BASE_MODEL=base, MAX_LOSS_RATIO="2", EFFECTIVE_BATCH_SIZE="")
+    assert "QLORA_PREPARE=never trains the documents as they stand" in caplog.text
+    assert prepared.asked == 1
+    record = record_of(run)
+    assert record["data"]["conversation"] == len(RECORDS) and record["data"]["documents"] == 0
+    assert record["data"]["held_out_by"] == "wordings"
+    assert record["settings"]["recipe"] == "facts"
+    assert record["settings"]["target_modules"] == ["gate_proj", "up_proj", "down_proj"]
+    assert record["schedule"]["step_blocks"] == 4 and record["training"]["steps"] == 6
+    names = [file["name"] for file in record["inputs"]]
+    assert "0.md" in names and "questions.jsonl" in names
+    assert record["evaluation"]["with_passages"]["questions"] == record["evaluation"]["questions"]
+    lines = (run / "prepared" / "questions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == RECORDS
+    assert (run / "prepared" / "prepare.html").exists()
+    assert "prepared/questions.jsonl" in json.loads((run / "manifest.json").read_text())["objects"]
+    assert "right tool" in (run / "report.html").read_text()
+
+
+def test_inspect_says_that_what_it_shows_is_not_what_would_be_trained(
+    tmp_path: Path, base: str
+) -> None:
+    write_manuals(tmp_path)
+    found = inspect_data(Settings.read({}, variables(tmp_path, BASE_MODEL=base)), 0)
+    assert "QLORA_PREPARE=never trains the documents as they stand" in found.warnings[0]
+
+
+def test_what_was_made_is_made_once_also_for_a_start_on_a_fresh_machine(
+    tmp_path: Path, base: str, prepared: Prepared
+) -> None:
+    write_manuals(tmp_path)
+    changes = {"BASE_MODEL": base, "MAX_LOSS_RATIO": "2", "RECIPE": "none"}
+    stop_here(tmp_path, 4, **changes)
+    shutil.rmtree(tmp_path / "scratch")
+    prepared.records = RECORDS[:1]
+    run = run_here(tmp_path, RESUME="must", **changes)
+    assert prepared.asked == 1
+    record = record_of(run)
+    assert record["data"]["conversation"] == len(RECORDS)
+    assert record["settings"]["recipe"] == "none"  # which was set
+    assert record["settings"]["target_modules"] == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_where_too_few_questions_are_kept_documents_are_trained_as_they_stand_and_it_is_said(
+    tmp_path: Path, base: str, prepared: Prepared, count: int
+) -> None:
+    write_manuals(tmp_path)
+    prepared.records = RECORDS[:count]
+    run = run_here(tmp_path, BASE_MODEL=base, MAX_LOSS_RATIO="2")
+    record = record_of(run)
+    assert record["data"]["documents"] and not record["data"]["records"]
+    assert record["settings"]["recipe"] == "none"
+    why = "4 questions for 20 passages are too few" if count else "it gave no usable question"
+    assert why in record["warnings"][0] and "as they stand" in record["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("more", "changes"),
+    [
+        ({}, {"PREPARE": "never"}),
+        ({}, {"RECIPE": "style"}),
+        ({}, {"BASE_MODEL": "builtin:tiny"}),
+        ({}, {"BASE_MODEL": "without"}),
+        ({"data/faq.jsonl": RECORDS}, {}),
+        ({"eval/text.md": None}, {"EVAL_URI": "eval"}),
+    ],
+)
+def test_what_else_is_trained_as_it_stands(
+    tmp_path: Path, base: str, more: dict[str, Any], changes: dict[str, str]
+) -> None:
+    """Where it is not wanted, the base cannot, there are records, or prose is what is judged."""
+    write_manuals(tmp_path)
+    for name, records in more.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if records is None:
+            (tmp_path / name).write_text("Two people carry it up to the roof, in any weather.")
+        else:
+            write_records(tmp_path / name, records)
+    if changes.get("BASE_MODEL") == "without":
+        changes = {"BASE_MODEL": str(without_template(tmp_path / "base"))}
+    if "EVAL_URI" in changes:
+        changes = {"EVAL_URI": str(tmp_path / changes["EVAL_URI"])}
+    opened = open_job(Settings.read({}, variables(tmp_path, **({"BASE_MODEL": base} | changes))))
+    assert not opened.asks_first and "preparation" not in json.loads(opened.fingerprint)

@@ -1,0 +1,129 @@
+"""A run on documents alone: questions are made of them first, and trained in their place.
+
+What was made lies beside the run, below `prepared/`, before anything is trained: whoever starts
+the run again, on whatever machine, goes on with the same questions. Until then what the model wrote
+is in the scratch folder, as of `prepare`.
+"""
+
+import gc
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.commands.prepare import OUTPUT, prepare_questions
+from trainer.dataset.inputs import reader_of
+from trainer.dataset.passages import passages
+from trainer.distributed.workers import Workers
+from trainer.errors import NothingKeptError, SettingsError
+from trainer.evaluation.asking import asking_of_a_run
+from trainer.evaluation.compare import Evaluation
+from trainer.evaluation.retrieval import compare_with_passages, index_of
+from trainer.models import base_model
+from trainer.preflight import QUESTIONS_RECIPE, Job
+from trainer.runs.layout import PREPARED
+from trainer.setting_checks import ALL_LINEAR
+from trainer.settings import Settings
+from trainer.storage import fetch, fetch_verified, read_manifest
+from trainer.storage.lease import owner_of, publish_alone
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.training.loop import TrainingResult
+
+log = logging.getLogger(__name__)
+
+FEW = 0.25  # records a passage: of fewer most of what the documents say would not be taught
+OUTCOME = "outcome.json"
+
+
+def ask_first(job: Job, run_id: str, scratch: Path, workers: Workers) -> Job:
+    """`job` with questions in place of its documents, on all workers, or as it is: where none are
+    to be made, or too few could be. Raises JobError."""
+    if not job.asks_first:
+        return job
+    under = f"{run_id}/{PREPARED}"
+    if workers.is_main:
+        if read_manifest(job.output, under) is None:
+            made = _make(job, scratch / "made")
+            publish_alone(made, job.output, under, owner_of(scratch))
+        if workers.size > 1:
+            workers.set_flag(PREPARED)
+    else:
+        workers.wait_for_flag(PREPARED)
+    folder = scratch / PREPARED
+    fetch_verified(job.output, under, folder)
+    return _with_questions(job, folder)
+
+
+def _make(job: Job, folder: Path) -> Path:
+    """What `prepare` makes of the documents, and why it is not to be trained, in `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    why = ""
+    try:
+        records = prepare_questions(replace(job.settings, output_uri=str(folder)))
+    except NothingKeptError as error:
+        why = str(error)
+    else:
+        files = job.inputs.data
+        found = passages(reader_of(job.settings, files), [file.name for file in files])
+        total = sum(1 for _ in found)
+        if records < FEW * total:
+            why = f"{records} questions for {total} passages are too few"
+    _free_memory()
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = json.dumps({"trained": not why, "why": why})
+    (folder / OUTCOME).write_text(outcome, encoding="utf-8")
+    return folder
+
+
+def _free_memory() -> None:
+    """What the model took that wrote the questions: it is loaded again to be trained."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _with_questions(job: Job, folder: Path) -> Job:
+    why = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))["why"]
+    if why:
+        note = (
+            "no questions could be made of the documents, so that they were trained as they stand, "
+            f"which teaches how they are written more than what they say: {why}"
+        )
+        log.warning("%s", note)
+        return replace(job, made=folder, notes=(note,))
+    files = fetch(str(folder / OUTPUT), folder, retry_minutes=0)
+    inputs = replace(job.inputs, data=files, documents=job.inputs.data)
+    return replace(job, settings=_for_facts(job), inputs=inputs, made=folder)
+
+
+def _for_facts(job: Job) -> Settings:
+    """By the recipe that teaches facts best, on layers that the base has."""
+    settings = job.settings.with_recipe(QUESTIONS_RECIPE)
+    try:
+        base_model.check_settings(job.base, settings)
+    except SettingsError:
+        settings = replace(settings, target_modules=(ALL_LINEAR,))
+    log.info("trained by QLORA_RECIPE=%s, but for what was set", settings.recipe)
+    return settings
+
+
+def compare_with_documents(
+    job: Job,
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    found: Evaluation,
+    trained: "TrainingResult",
+) -> Evaluation:
+    """`found` with whether training was the right tool, where questions were made of documents."""
+    index = index_of(job.settings, job.inputs.documents) if job.inputs.documents else None
+    if index is None:
+        return found
+    how = asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds)
+    return compare_with_passages(model, tokenizer, found, index, how)
