@@ -133,8 +133,9 @@ def measured(workers: Any, base: str, parts: bool) -> dict[str, Any]:
 
     from trainer.engine.decoder import Engine
     from trainer.models import load
+    from trainer.models.frozen_base import WholeBase
     from trainer.models.locate import locate_base
-    from trainer.models.sharded_base import ShardedBase, WholeBase
+    from trainer.models.sharded_base import ShardedBase
     from trainer.planner.memory_plan import MemoryPlan
     from trainer.runtime.device import Precision, find_device
     from trainer.settings import Settings

@@ -3,8 +3,9 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
@@ -15,6 +16,9 @@ from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision
 from trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from trainer.models.frozen_base import WholeBase
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +36,16 @@ class ExecutionPlan:
     total_parameters: int
     warnings: list[str]
 
-    @property
-    def is_sharded(self) -> bool:
-        return self.execution.plan is not None and self.execution.plan.base_shards > 1
+    def frozen_base(self, workers: Workers) -> "WholeBase":
+        """Who is to hold the base, which is still to be loaded."""
+        from trainer.models.frozen_base import WholeBase
+        from trainer.models.sharded_base import ShardedBase
+        from trainer.models.streamed_base import StreamedBase
+
+        plan = self.execution.plan
+        if plan is not None and plan.base_shards > 1:
+            return ShardedBase(workers)
+        return StreamedBase(plan.hosted_layers) if plan and plan.hosted_layers else WholeBase()
 
 
 def choose_execution(
@@ -84,8 +95,8 @@ def choose_execution(
     if device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
         warnings.append("there is no GPU: a model of this size trains for days on a CPU")
         log.warning("%s", warnings[-1])
-    shards = 1 if execution.plan is None else execution.plan.base_shards
-    replan = partial(choose.replan_on_resume, workload=replace(workload, base_shards=shards))
+    loaded = choose.once_loaded(workload, execution)
+    replan = partial(choose.replan_on_resume, workload=loaded)
     return ExecutionPlan(execution, replan, trainable, shape.parameters, warnings)
 
 

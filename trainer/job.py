@@ -40,7 +40,7 @@ from trainer.tokenization import corpus_shards, record_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from trainer.models.sharded_base import WholeBase
+    from trainer.models.frozen_base import WholeBase
     from trainer.training.keep import Kept
     from trainer.training.loop import TrainingResult
 
@@ -189,10 +189,7 @@ def _choose_execution(start: Start, schedule: Schedule) -> ExecutionPlan:
 def _load_model(
     start: Start, tokenizer: "PreTrainedTokenizerBase", execution: ExecutionPlan
 ) -> Model:
-    from trainer.models.sharded_base import ShardedBase, WholeBase
-
-    job = start.job
-    frozen = ShardedBase(start.workers) if execution.is_sharded else WholeBase()
+    job, frozen = start.job, execution.frozen_base(start.workers)
     quantised = load.load_base(job.base, job.settings, job.precision, job.device, frozen)
     return Model(load.attach_adapter(quantised, job.settings), tokenizer, frozen)
 

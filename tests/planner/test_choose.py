@@ -13,9 +13,11 @@ from trainer.planner.choose import (
     choose,
     choose_for,
     leaner_plan,
+    once_loaded,
     replan_on_resume,
 )
-from trainer.planner.memory_plan import MemoryPlan, peak_bytes
+from trainer.planner.memory_plan import SLOTS, MemoryPlan, peak_bytes
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
 
 OFFLOADED = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, offload_embeddings=True)
@@ -101,8 +103,65 @@ def test_the_base_is_in_parts_only_where_it_does_not_fit_whole() -> None:
 
 def test_a_model_that_does_not_fit_is_refused_with_the_size_it_needs() -> None:
     small = Device("cuda", "small", (7, 5), 3 * GIB)
-    with pytest.raises(DoesNotFitError, match=r"3\.0 GiB free.*needs about 3\.\d GiB"):
-        chosen(small)
+    with pytest.raises(DoesNotFitError, match=r"3\.0 GiB free.*needs about 4\.\d GiB; with"):
+        chosen(small, host_bytes=0)
+    tiny = replace(small, free_bytes=GIB // 4)
+    with pytest.raises(DoesNotFitError, match=r"0\.2 GiB free.*; lower QLORA_MAX_LENGTH or use"):
+        chosen(tiny, host_bytes=64 * GIB)
+
+
+LLAMA_3_70B = ModelShape(
+    layers=80,
+    hidden=8192,
+    intermediate=28672,
+    vocabulary=128256,
+    heads=64,
+    q=8192,
+    kv=1024,
+    largest_matrix=28672 * 8192,
+    linear_parameters=68_451_041_280,
+    embedding_parameters=2_101_346_304,
+    other_parameters=2_102_665_216,
+)
+
+
+def test_of_a_base_larger_than_the_gpu_as_much_as_has_to_lies_in_host_memory() -> None:
+    seventy = {"shape": LLAMA_3_70B, "host_bytes": 60 * GIB}
+    choice = chosen(T4, **seventy)
+    assert SLOTS < choice.plan.hosted_layers <= 80
+    assert choice.peak_bytes * 1.03 <= T4.free_bytes
+    assert not (choice.plan.graph or choice.plan.unpacked_layers)
+    assert "layers of the base in host memory" in choice.reason
+    larger = chosen(replace(T4, free_bytes=22 * GIB), micro_batch=choice.blocks, **seventy)
+    assert larger.plan.hosted_layers < choice.plan.hosted_layers
+    assert chosen(T4).plan.hosted_layers == 0
+
+
+def test_host_memory_that_is_too_small_for_the_base_is_named_with_what_it_takes() -> None:
+    with pytest.raises(DoesNotFitError, match=r"take 2\d\.\d GiB of it and 8\.0 may be used, half"):
+        chosen(T4, shape=LLAMA_3_70B)
+
+
+def test_workers_share_the_base_before_each_has_layers_of_it_in_host_memory() -> None:
+    def plan(sharding: str, gib: int) -> MemoryPlan:
+        asked = workload(replace(T4, free_bytes=gib * GIB), shape=LLAMA_3_70B)
+        choice = choose_for(4, sharding, replace(asked, host_bytes=200 * GIB))
+        assert choice.plan is not None
+        return choice.plan
+
+    assert (plan("auto", 22).base_shards, plan("auto", 22).hosted_layers) == (4, 0)
+    assert plan("auto", 8).base_shards == plan("ddp", 22).base_shards == 1
+    assert plan("auto", 8).hosted_layers and plan("ddp", 22).hosted_layers
+
+
+def test_a_base_that_is_loaded_stays_where_it_lies() -> None:
+    begun = chosen(T4, shape=LLAMA_3_70B, host_bytes=60 * GIB)
+    whole = once_loaded(workload(H200, shape=LLAMA_3_70B), Execution(1, MemoryPlan(80), ""))
+    plan = replace(begun.plan, hosted_layers=0)
+    assert replan_on_resume(begun, whole) == replace(begun, plan=plan)
+    hosting = once_loaded(workload(A10, shape=LLAMA_3_70B, host_bytes=60 * GIB), begun)
+    again = replan_on_resume(replace(begun, plan=plan), hosting)
+    assert again.plan is not None and again.plan.hosted_layers == begun.plan.hosted_layers
 
 
 def test_experts_in_16_bits_that_do_not_fit_are_named() -> None:

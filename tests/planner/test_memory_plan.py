@@ -18,6 +18,7 @@ from trainer.planner.memory_plan import (
     FULL,
     HALF,
     MemoryPlan,
+    host_bytes,
     peak_bytes,
     recomputed_layer_bytes,
     stock_peak_bytes,
@@ -53,6 +54,7 @@ ON_DISK = {  # as checkpoints and run.json of the first releases hold a plan
     "unpacked_layers": 2,
     "graph": True,
     "parts": 4,
+    "hosted_layers": 2,
 }
 IN_CODE = MemoryPlan(
     stored_layers=3,
@@ -64,6 +66,7 @@ IN_CODE = MemoryPlan(
     unpacked_layers=2,
     graph=True,
     base_shards=4,
+    hosted_layers=2,
 )
 
 
@@ -198,6 +201,26 @@ def test_a_shard_of_the_base_takes_its_share_and_two_layers() -> None:
 
     base = LLAMA_2_7B.linear_parameters * NF4_BYTES
     assert weights(1) - weights(4) == pytest.approx(base * (3 / 4 - 2 / 32), rel=1e-6)
+
+
+def test_a_layer_in_host_memory_takes_none_of_the_gpu_but_the_slots() -> None:
+    def weights(hosted: int) -> int:
+        return peak_bytes(LLAMA_2_7B, MemoryPlan(32, hosted_layers=hosted), 4, 512, TRAINABLE)
+
+    layer = LLAMA_2_7B.linear_parameters * NF4_BYTES / 32
+    assert weights(0) - weights(12) == pytest.approx(10 * layer, rel=1e-6)
+    assert host_bytes(LLAMA_2_7B, MemoryPlan(32, hosted_layers=12), 2048) == int(12 * layer)
+
+
+def test_what_comes_from_the_host_hides_behind_enough_tokens() -> None:
+    t4 = GPUS["t4"]
+    for blocks, hidden in ((1, False), (16, True)):
+        beside, alone = (
+            tokens_per_s(LLAMA_2_7B, MemoryPlan(0, hosted_layers=hosted), blocks, 128, t4)
+            for hosted in (32, 0)
+        )
+        assert (beside == alone) is hidden
+        assert beside <= alone
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from trainer.engine.decoder_passes import Backend, DecoderPasses
 from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels, choose, choose_attention
 from trainer.kernels.attention import Attention, Documents
-from trainer.models.sharded_base import WholeBase
+from trainer.models.frozen_base import WholeBase
 from trainer.planner.memory_plan import MemoryPlan
 
 

@@ -16,7 +16,7 @@ from trainer.engine.lora_linear import LinearPass
 from trainer.engine.weights import DecoderWeights, LoraKey
 from trainer.kernels import Kernels
 from trainer.kernels.attention import Attention
-from trainer.models.sharded_base import WholeBase
+from trainer.models.frozen_base import WholeBase
 from trainer.planner.memory_plan import MemoryPlan
 
 

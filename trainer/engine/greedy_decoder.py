@@ -17,7 +17,7 @@ from trainer.engine.prompt import Prompt
 from trainer.engine.running_answers import RunningAnswers
 from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels, choose, choose_packed_attention
-from trainer.models.sharded_base import WholeBase
+from trainer.models.frozen_base import WholeBase
 from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime import selftest

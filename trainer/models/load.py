@@ -17,7 +17,7 @@ from trainer.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-    from trainer.models.sharded_base import WholeBase
+    from trainer.models.frozen_base import WholeBase
     from trainer.runtime.device import Device, Precision
 
 MERGED = "merged_adapter"  # key of a config: what was merged into these weights
@@ -44,7 +44,7 @@ def load_base(
     import torch
     from transformers import GenerationConfig
 
-    from trainer.models.sharded_base import WholeBase
+    from trainer.models.frozen_base import WholeBase
 
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     frozen = frozen or WholeBase()
@@ -57,9 +57,10 @@ def load_base(
     try:
         model = _load_streamed(base, settings, precision.dtype, on, frozen)
     except UnknownLayoutError as error:
-        if frozen.is_sharded:
+        if frozen.unloadable:
+            instead = "QLORA_SHARDING=ddp" if frozen.is_sharded else "a smaller model"
             raise DoesNotFitError(
-                f"{base.name} cannot be held in parts: {error}; use QLORA_SHARDING=ddp"
+                f"{base.name} {frozen.unloadable}: {error}; use {instead}"
             ) from error
         log.info("%s is read by transformers' own loader: %s", base.name, error)
         fetch_weights(base, settings)
@@ -139,7 +140,7 @@ def _load_streamed(
     if tensors is None:
         tensors = quantise(open_shards(base, settings), layout, device, frozen.keep_shard)
         if cache and not frozen.is_sharded:  # no worker has all of it
-            cache.store(tensors)
+            cache.store({name: frozen.whole(name, kept) for name, kept in tensors.items()})
     model = _model_of(base, tensors, dtype, device)
     frozen.bind(model)
     return model

@@ -4,7 +4,8 @@ Everything follows from the model's sizes and the bytes that are free; nothing i
 """
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,8 +15,10 @@ from trainer.planner.gpus import speed_of
 from trainer.planner.memory_plan import (
     FULL,
     HALF,
+    SLOTS,
     MemoryPlan,
     host_bytes,
+    layer_bytes,
     peak_bytes,
     stock_peak_bytes,
     stock_tokens_per_s,
@@ -43,7 +46,8 @@ class Workload:
     `trainable` are the adapter's parameters, `step_blocks` the blocks of an optimizer step;
     `micro_batch` fixes the blocks of a micro-batch, otherwise any divisor of `step_blocks` may be
     chosen. Without `engine` it trains on the stock path. `host_bytes` of host memory may be used;
-    `base_shards` workers hold the base together.
+    `base_shards` workers hold the base together. `hosted_layers` is where the base lies already,
+    or has to: in host memory with so many; None where that is open.
     """
 
     device: Device
@@ -55,6 +59,7 @@ class Workload:
     engine: bool = True
     host_bytes: int = 0
     base_shards: int = 1
+    hosted_layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Execution:
         """Whether both end in the same bits: who holds the base does not show in them."""
 
         def decisive(one: Execution) -> tuple[int, MemoryPlan | None]:
-            return one.blocks, one.plan and replace(one.plan, base_shards=1)
+            return one.blocks, one.plan and replace(one.plan, base_shards=1, hosted_layers=0)
 
         return decisive(self) == decisive(other)
 
@@ -91,12 +96,17 @@ def choose_for(workers: int, sharding: str, workload: Workload) -> Execution:
     shared = replace(workload, base_shards=workers)
     if sharding == "fsdp":
         return choose(shared)
-    try:
-        return choose(workload)
-    except DoesNotFitError:
-        if sharding == "ddp":
-            raise
-    return choose(shared)
+    ways = [replace(workload, hosted_layers=0)]
+    if sharding != "ddp":
+        ways.append(shared)
+    # Each has the base in host memory of its own, which workers on one machine share.
+    ways.append(replace(workload, host_bytes=workload.host_bytes // workers))
+    for way in ways[:-1]:
+        with suppress(DoesNotFitError):
+            return choose(way)
+    with suppress(DoesNotFitError):
+        return choose(ways[-1])
+    return choose(ways[-2])
 
 
 def choose(workload: Workload) -> Execution:
@@ -111,18 +121,51 @@ def choose(workload: Workload) -> Execution:
         for blocks in _sizes(workload)
         for plan in _plans(blocks, workload)
     ]
-    fitting = [c for c in found if c.peak_bytes * (1 + SLACK) <= workload.device.free_bytes]
+    fitting = _fitting(found, workload) or _fitting(_hosting(found, workload), workload)
+    fitting = [c for c in fitting if _host_bytes(c, workload) <= workload.host_bytes]
     if not fitting:
-        raise _does_not_fit(min(c.peak_bytes for c in found), workload)
+        raise _does_not_fit(found, workload)
     best = max(fitting, key=lambda c: (c.tokens_per_s, -c.peak_bytes))
     return replace(best, reason=_why(best, workload))
+
+
+def _fitting(found: Iterable[Execution], workload: Workload) -> list[Execution]:
+    return [c for c in found if c.peak_bytes * (1 + SLACK) <= workload.device.free_bytes]
+
+
+def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Execution]:
+    """The same with as many layers in host memory as do not fit; none where that cannot be."""
+    layers, room = workload.shape.layers, workload.device.free_bytes / (1 + SLACK)
+    for execution in found:
+        plan = execution.plan
+        if plan is None or plan.base_shards > 1 or workload.hosted_layers is not None:
+            return
+        lean = _predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
+        too_many = math.ceil((lean.peak_bytes - room) / layer_bytes(workload.shape))
+        hosted = min(max(too_many, 1) + SLOTS, layers)
+        assert lean.plan is not None
+        yield _predicted(execution.blocks, replace(lean.plan, hosted_layers=hosted), workload)
+
+
+def _host_bytes(execution: Execution, workload: Workload) -> int:
+    if execution.plan is None:
+        return 0
+    return host_bytes(workload.shape, execution.plan, execution.blocks * workload.block_tokens)
+
+
+def once_loaded(workload: Workload, execution: Execution) -> Workload:
+    """The same when the base lies where `execution` has it, which does not change any more."""
+    plan = execution.plan or MemoryPlan(0)
+    return replace(workload, base_shards=plan.base_shards, hosted_layers=plan.hosted_layers)
 
 
 def replan_on_resume(begun: Execution, workload: Workload) -> Execution:
     """How a run goes on that began with `begun`: the same, if it fits what is free now, or else as
     like it as possible. Raises DoesNotFitError as `choose` does."""
     if begun.plan is not None:  # by now there may be another number of workers
-        begun = replace(begun, plan=replace(begun.plan, base_shards=workload.base_shards))
+        shards, hosted = workload.base_shards, workload.hosted_layers or 0
+        plan = replace(begun.plan, base_shards=shards, hosted_layers=hosted)
+        begun = replace(begun, plan=plan)
     if _still_fits(begun, workload):
         return begun
     if begun.blocks <= workload.step_blocks:
@@ -163,14 +206,22 @@ def _on_a_cpu(workload: Workload) -> Execution:
     sizes = _sizes(workload)
     blocks = max(b for b in sizes if workload.micro_batch is not None or b <= CPU_MICRO_BATCH)
     shape, shards = workload.shape, workload.base_shards
-    unpack = shards == 1 and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
-    plan = MemoryPlan(shape.layers, unpacked_layers=unpack * shape.layers, base_shards=shards)
+    hosted = workload.hosted_layers or 0
+    is_whole = shards == 1 and not hosted
+    unpack = is_whole and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
+    plan = MemoryPlan(
+        shape.layers,
+        unpacked_layers=unpack * shape.layers,
+        base_shards=shards,
+        hosted_layers=hosted,
+    )
     reason = "as set" if workload.micro_batch else "a CPU gains nothing from more"
     return Execution(blocks, plan if workload.engine else None, reason + _in_shards(shards))
 
 
-def _does_not_fit(leanest_bytes: int, workload: Workload) -> DoesNotFitError:
+def _does_not_fit(found: list[Execution], workload: Workload) -> DoesNotFitError:
     device, shape = workload.device, workload.shape
+    leanest_bytes = min(execution.peak_bytes for execution in found)
     weights, experts = weight_bytes(shape), HALF * shape.expert_parameters
     if experts and weights > device.free_bytes:
         return DoesNotFitError(
@@ -179,12 +230,20 @@ def _does_not_fit(leanest_bytes: int, workload: Workload) -> DoesNotFitError:
             "in 16 bits; use a smaller model, or one without experts"
         )
     smaller = " or QLORA_BATCH_SIZE" if (workload.micro_batch or 1) > 1 else ""
-    return DoesNotFitError(
+    needs = (
         f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the leanest way "
         f"to train blocks of {workload.block_tokens} tokens needs about "
-        f"{leanest_bytes * (1 + SLACK) / GIB:.1f} GiB{_in_shards(workload.base_shards)}; "
-        f"lower QLORA_MAX_LENGTH{smaller} or use a smaller model"
+        f"{leanest_bytes * (1 + SLACK) / GIB:.1f} GiB{_in_shards(workload.base_shards)}"
     )
+    if hosting := _fitting(_hosting(found, workload), workload):
+        wanted = min(_host_bytes(c, workload) for c in hosting)
+        return DoesNotFitError(
+            f"{needs}; with layers of the base in host memory it would fit, but they take "
+            f"{wanted / GIB:.1f} GiB of it and {workload.host_bytes / GIB:.1f} may be used, half "
+            "of what is free: give the machine or the container more, lower QLORA_MAX_LENGTH or "
+            "use a smaller model"
+        )
+    return DoesNotFitError(f"{needs}; lower QLORA_MAX_LENGTH{smaller} or use a smaller model")
 
 
 def _still_fits(begun: Execution, workload: Workload) -> bool:
@@ -204,7 +263,7 @@ def _still_fits(begun: Execution, workload: Workload) -> bool:
 
 def _is_possible(plan: MemoryPlan, blocks: int, workload: Workload) -> bool:
     """Whether this device and these workers can do it at all, memory of the device aside."""
-    if plan.base_shards > 1 and (plan.graph or plan.unpacked_layers):
+    if max(plan.base_shards - 1, plan.hosted_layers) and (plan.graph or plan.unpacked_layers):
         return False
     if workload.device.kind == "cpu":
         return not (plan.graph or plan.offload or plan.offload_embeddings)
@@ -218,9 +277,10 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
         yield None
         return
     layers, shards = workload.shape.layers, workload.base_shards
-    everything = MemoryPlan(layers, base_shards=shards)
-    yield everything if shards > 1 else _with_spare_memory(everything, blocks, workload)
-    yield from (MemoryPlan(stored, base_shards=shards) for stored in range(layers - 1, -1, -1))
+    everything = MemoryPlan(layers, base_shards=shards, hosted_layers=workload.hosted_layers or 0)
+    lies_elsewhere = shards > 1 or everything.hosted_layers
+    yield everything if lies_elsewhere else _with_spare_memory(everything, blocks, workload)
+    yield from (replace(everything, stored_layers=stored) for stored in range(layers - 1, -1, -1))
     is_long = workload.block_tokens > LONG
     offloaded = replace(
         everything,
@@ -270,6 +330,8 @@ def _why(execution: Execution, workload: Workload) -> str:
     if plan is None:
         return f"{fact}, every layer computed again"
     fact += _in_shards(plan.base_shards)
+    if plan.hosted_layers:
+        fact += f", {plan.hosted_layers} layers of the base in host memory"
     stored, layers = plan.stored_layers, workload.shape.layers
     if stored == layers:
         unpacked = plan.unpacked_layers

@@ -18,6 +18,7 @@ ADAPTER = 2 * FULL + HALF + 2 + 8  # value, gradient, 16-bit copy, 8-bit states,
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
+SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
 
 # Checkpoints and run.json hold plans under these keys; the other fields' keys are their names.
@@ -36,7 +37,8 @@ class MemoryPlan:
     host memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute
     dtype too: the same numbers, without dequantising them twice a micro-batch. `graph` captures
     both passes as CUDA graphs, so that starting kernels takes no time. `base_shards` is how many
-    workers hold the base together, each its shard and at most two whole layers.
+    workers hold the base together, each its shard and at most two whole layers. `hosted_layers`,
+    evenly among all, lie in host memory and come when they are used, to SLOTS on the GPU.
     """
 
     stored_layers: int
@@ -48,6 +50,7 @@ class MemoryPlan:
     unpacked_layers: int = 0
     graph: bool = False
     base_shards: int = 1
+    hosted_layers: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {KEYS.get(name, name): value for name, value in asdict(self).items()}
@@ -78,10 +81,16 @@ def recomputed_layer_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> 
 
 
 def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
-    """Pinned host memory of a plan that offloads."""
+    """Pinned host memory of a plan that offloads, or whose base does not lie on the GPU."""
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
     embeddings = HALF * shape.embedding_parameters if plan.offload_embeddings else 0
-    return recomputed * recomputed_layer_bytes(shape, plan, tokens) + embeddings
+    base = int(plan.hosted_layers * layer_bytes(shape))
+    return recomputed * recomputed_layer_bytes(shape, plan, tokens) + embeddings + base
+
+
+def layer_bytes(shape: ModelShape) -> float:
+    """The NF4 weights of one layer."""
+    return shape.linear_parameters * NF4_BYTES / shape.layers
 
 
 def peak_bytes(
@@ -101,6 +110,8 @@ def _weight_bytes(shape: ModelShape, plan: MemoryPlan) -> float:
     """The base on this worker, and what it holds unpacked."""
     shards, layers = plan.base_shards, shape.layers
     share = min(1, 1 / shards + (2 / layers if shards > 1 else 0))
+    if plan.hosted_layers:
+        share = 1 - (plan.hosted_layers - SLOTS) / layers
     weights = shape.linear_parameters * NF4_BYTES * share + shape.other_parameters * HALF
     weights += shape.linear_parameters * HALF * plan.unpacked_layers / layers
     if plan.offload_embeddings:
@@ -163,7 +174,7 @@ def tokens_per_s(
     shape: ModelShape, plan: MemoryPlan, blocks: int, block_tokens: int, speed: Speed
 ) -> float:
     """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
-    draining the GPU for each kernel."""
+    draining the GPU for each kernel. Beside that, layers that come from host memory."""
     tokens, layers = blocks * block_tokens, shape.layers
     recomputed = (layers - plan.stored_layers) / layers
     down = layers * shape.intermediate * shape.hidden  # a recomputed layer leaves this product out
@@ -178,4 +189,16 @@ def tokens_per_s(
     unpacked = passes * packed * shape.linear_parameters * (NF4_BYTES + HALF)
     moved = passes * tokens * layers * HALF * (14 * shape.hidden + 3 * shape.intermediate)
     kernels = passes * layers * KERNELS * KERNEL_S
-    return float(tokens / (flops / speed.flops + (unpacked + moved) / speed.bytes_per_s + kernels))
+    seconds = flops / speed.flops + (unpacked + moved) / speed.bytes_per_s + kernels
+    return float(tokens / max(seconds, _transfer_s(shape, plan, tokens, speed)))
+
+
+def _transfer_s(shape: ModelShape, plan: MemoryPlan, tokens: int, speed: Speed) -> float:
+    """What comes from the host in a micro-batch: each hosted layer twice, and the activations of
+    an offloading plan."""
+    if not plan.hosted_layers:
+        return 0.0
+    recomputed = shape.layers - plan.stored_layers if plan.offload else 0
+    came = 2 * plan.hosted_layers * layer_bytes(shape)
+    came += recomputed * recomputed_layer_bytes(shape, plan, tokens)
+    return came / speed.bus_bytes_per_s

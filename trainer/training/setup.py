@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.packing import Block
 from trainer.distributed.workers import Workers
-from trainer.models.sharded_base import WholeBase
+from trainer.models.frozen_base import WholeBase
 from trainer.planner.choose import Execution
 from trainer.planner.schedule import Schedule
 from trainer.runtime.device import Device, Precision
