@@ -20,6 +20,7 @@ from trainer.storage.s3 import request_options
 from trainer.storage.scratch import take_scratch
 
 ENV_FILE = ".env"
+PATIENCE_MINUTES = "0.05"
 ADAPTER = "A run, or an output for the newest run in it; local or s3://."
 ADAPTERS = f"{ADAPTER} With --serve more than once, also as NAME=WHERE."
 
@@ -41,7 +42,7 @@ def main() -> None:
     except signals.Stopped:
         last_words.end(signals.interruption())
     except click.ClickException as error:
-        last_words.end(_misused(error))
+        last_words.end(last_words.misused(error))
     except Exception as error:
         import logging
 
@@ -76,7 +77,11 @@ def cli() -> None:
 
 
 def _settings(flags: Mapping[str, str | None], *, trains: bool = True) -> Settings:
-    settings = Settings.read(flags, os.environ, trains=trains)
+    """Of a command that does not train somebody waits for the answer: unless it is said how long,
+    it does not wait for a store or hub out of reach."""
+    given = {name: value for name, value in os.environ.items() if value or trains}
+    usual = {} if trains else {"QLORA_STORAGE_RETRY_MINUTES": PATIENCE_MINUTES}
+    settings = Settings.read(flags, usual | given, trains=trains)
     take_scratch(settings.scratch_dir)
     request_options.set_default(
         request_options.RequestOptions(settings.s3_requester_pays == "yes", settings.s3_kms_key)
@@ -155,12 +160,15 @@ def prepare(**flags: str | None) -> None:
 @with_settings
 @click.option("--gpu", help="Plan for t4, l4, a10g, a100, h100 or h200 instead of this machine.")
 @click.option("--workers", type=click.IntRange(1), default=1, help="GPUs that train together.")
-@click.option("--tokens", type=click.IntRange(1), default=10**6, help="Tokens to be trained.")
+@click.option("--tokens", type=click.IntRange(1), help="Tokens to train, instead of DATA_URI's.")
 @click.option("--price", type=click.FloatRange(0), help="Of one GPU for an hour.")
 def plan(
-    gpu: str | None, workers: int, tokens: int, price: float | None, **flags: str | None
+    gpu: str | None, workers: int, tokens: int | None, price: float | None, **flags: str | None
 ) -> None:
-    """Say how a run would use its GPUs: memory, speed, time, traffic. Trains nothing."""
+    """Say what a run would do: steps, memory, speed, time, traffic. Trains nothing.
+
+    With DATA_URI by the data itself, and with what of it is too short to learn from.
+    """
     settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
     from trainer.commands.plan import PlanRequest, plan_run
@@ -330,14 +338,6 @@ def _folder(output: str) -> Path:
     if "://" in output:
         raise SettingsError(f"--output {output}: is written to a folder; copy it from there")
     return Path(output)
-
-
-def _misused(error: click.ClickException) -> JobError:
-    """A command line that is not understood is a wrong setting like any other."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "entrypoint.py"
-    fact = error.format_message().rstrip(".")
-    return SettingsError(f"{fact}; `{command} --help` shows what there is")
 
 
 if __name__ == "__main__":  # `python -m trainer` hears a signal a second earlier

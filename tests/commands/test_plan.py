@@ -1,13 +1,18 @@
 """`plan`: what a run would need, in lines of text."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.jobs import variables
 
 from trainer.cli import cli
-from trainer.commands.plan import PlanRequest, plan_run
-from trainer.errors import UnreachableError
+from trainer.commands.inspect import inspect_data
+from trainer.commands.look import look_at, too_little
+from trainer.commands.plan import PlanRequest, _duration, plan_run
+from trainer.errors import SettingsError, UnreachableError
 from trainer.settings import Settings
 
 
@@ -23,7 +28,7 @@ def test_plan_says_time_hours_price_and_traffic() -> None:
     lines = planned(*asked)
     assert "not measured on this kind" in lines["speed"]
     assert "for 10,000,000 tokens on 4 GPUs without the network" in lines["time"]
-    assert lines["time"].endswith("at 0.5 an hour")
+    assert "at 0.5 an hour; on top" in lines["time"]
     assert lines["sent"].startswith("0.39 MB of gradients by each worker in each step")
     assert "Gbit/s" in lines["network"]
 
@@ -48,7 +53,60 @@ def test_a_hub_out_of_reach_is_not_waited_for(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    settings = Settings.read({"base_model": "owner/name"}, {}, trains=False)
-    assert settings.storage_retry_minutes == 15
-    with pytest.raises(UnreachableError, match=r"tried for 0\.0\d* minutes; check the network"):
+    done = CliRunner().invoke(cli, ["plan", "--base-model", "owner/name"])
+    assert isinstance(done.exception, UnreachableError)
+    assert re.search(r"tried for 0\.0\d* minutes; check the network", str(done.exception))
+
+
+@pytest.fixture(scope="module")
+def of_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[str, str]]:
+    """A plan for the records of the other tests, on this machine's CPU."""
+    folder = tmp_path_factory.mktemp("plan")
+    asked = variables(folder, MAX_STEPS="", EPOCHS="auto", EFFECTIVE_BATCH_SIZE="auto")
+    settings = Settings.read({}, asked)
+    lines = plan_run(settings, PlanRequest()).splitlines()
+    return settings, dict(line.split(maxsplit=1) for line in lines)
+
+
+def test_with_data_it_says_what_a_run_would_do_with_them(
+    of_data: tuple[Settings, dict[str, str]],
+) -> None:
+    settings, lines = of_data
+    data = inspect_data(settings, 0)
+    tokens = round(data.schedule.epochs * data.data.blocks * settings.max_length)
+    assert lines["steps"] == f"{data.steps:,}, {tokens:,} tokens in all passes"
+    assert lines["read"].startswith("40 questions")
+    assert lines["schedule"].startswith(f"{data.schedule.epochs:g} passes, ")
+    assert f" for {tokens:,} tokens; on top" in lines["time"]
+
+
+def test_a_cpu_s_speed_is_tried(of_data: tuple[Settings, dict[str, str]]) -> None:
+    _, lines = of_data
+    assert "tried on this machine" in lines["speed"]
+    assert float(lines["speed"].split()[0].replace(",", "")) > 10
+
+
+def test_what_is_too_short_to_learn_from_is_told(tmp_path: Path) -> None:
+    settings = Settings.read({}, variables(tmp_path, MAX_STEPS="2"))
+    (few, one_wording) = too_little(look_at(settings), settings)
+    assert few.endswith("leave QLORA_MAX_STEPS unset") and few.startswith("each record is met ")
+    assert "three or four ways" in one_wording
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "story.md").write_text("The fox sleeps for hours. " * 200)
+    settings = Settings.read({}, variables(tmp_path))
+    (alone,) = too_little(look_at(settings), settings)
+    assert alone.startswith("the data holds documents alone")
+
+
+def test_a_folder_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    settings = Settings.read({}, variables(tmp_path, DATA_URI=str(tmp_path / "gone")))
+    with pytest.raises(SettingsError, match="there is no such file or folder"):
         plan_run(settings, PlanRequest())
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(0.005, "18 seconds"), (0.5, "30.0 minutes"), (30, "30.0 hours")]
+)
+def test_times_are_in_units_that_fit(hours: float, words: str) -> None:
+    assert _duration(hours) == words

@@ -146,7 +146,8 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
 
 
 def _ask_recipe(found: Inspection | None) -> str:
-    usual = "facts" if found is None or found.data.records else "style"
+    has_questions = found is None or found.data.records or found.asks_first
+    usual = "facts" if has_questions else "style"
     click.secho("\nWhat matters most?", bold=True)
     for number, (name, meaning) in enumerate(RECIPES.items(), 1):
         click.echo(f"  {number}  {name}: {meaning}")

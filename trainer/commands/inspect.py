@@ -1,23 +1,18 @@
 """`inspect`: what a run would train on, as the model would see it, before anything is trained."""
 
-import contextlib
 import json
-import logging
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from trainer.commands.look import look_at
 from trainer.corpus.formats import format_of
 from trainer.corpus.sandbox import unconfined
-from trainer.dataset import counts, pipeline
-from trainer.dataset.inputs import Inputs, fetch_inputs
+from trainer.dataset import counts
+from trainer.dataset.inputs import Inputs
 from trainer.dataset.seen import Piece, SeenRecord, seen_records, shortened
-from trainer.models import base_model
-from trainer.models.locate import locate_base
-from trainer.planner.schedule import optimizer_steps
-from trainer.preflight import decide_asking, open_tokenizer, schedule_for
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
@@ -42,6 +37,8 @@ class Inspection:
     """optimizer steps"""
     warnings: Sequence[str]
     records: Sequence[SeenRecord]
+    asks_first: bool = False
+    """whether questions are made of the documents first"""
 
     def as_json(self) -> str:
         """One line; what is shown of the records is whole."""
@@ -89,28 +86,22 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
 
     Of the base only config and tokenizer are fetched. Raises JobError, as a run would.
     """
-    base = locate_base(settings)
-    base_model.check_settings(base, settings)
-    tokenizer = open_tokenizer(base, settings)
-    inputs = fetch_inputs(settings)
-    asking = decide_asking(settings, base, inputs)
-    with _counts_unsaid():
-        data = pipeline.prepare(settings, inputs, tokenizer)
-    schedule = schedule_for(settings, base, data)
-    found = DataCounts.from_json(data.counts)
+    look = look_at(settings)
+    base, data, found = look.base, look.data, look.counts
     return Inspection(
         base=base.name,
         settings=RecordedSettings.from_json(settings.to_dict()),
         data=found,
-        schedule=RecordedSchedule.from_json(schedule.to_json()),
-        steps=optimizer_steps(settings, schedule, len(data.train)),
+        schedule=RecordedSchedule.from_json(look.schedule.to_json()),
+        steps=look.steps,
         warnings=[
-            *([asking.reason] if asking.first else []),
+            *([look.asking.reason] if look.asking.first else []),
             *counts.cautions(data.counts, settings.max_length),
             *idle_settings(settings, base, found),
-            *_unconfined(inputs),
+            *_unconfined(look.inputs),
         ],
-        records=seen_records(data.trained, tokenizer, examples),
+        records=seen_records(data.trained, look.tokenizer, examples),
+        asks_first=look.asking.first,
     )
 
 
@@ -122,18 +113,6 @@ def _unconfined(inputs: Inputs) -> Iterator[str]:
             "files are parsed in a process that this machine cannot keep from: "
             f"{'; '.join(found)}; do not give it files of strangers"
         )
-
-
-@contextlib.contextmanager
-def _counts_unsaid() -> Iterator[None]:
-    """What the log says of the data stands in the result."""
-    said = logging.getLogger(counts.__name__)
-    level = said.level
-    said.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        said.setLevel(level)
 
 
 def printed(text: str) -> str:

@@ -1,12 +1,15 @@
 """`plan`: what a run would do, before anything is trained."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from trainer.commands.look import Look, look_at, too_little
+from trainer.dataset.counts import cautions
 from trainer.engine.support import why_stock
 from trainer.models import base_model
 from trainer.models.locate import locate_base
 from trainer.planner.choose import Workload, choose_for
+from trainer.planner.cpu_speed import predicted_on_this_cpu
 from trainer.planner.decoding_plan import (
     MOST_ROWS,
     DecodingNeeds,
@@ -17,13 +20,15 @@ from trainer.planner.gpus import GPUS, speed_of
 from trainer.planner.memory_plan import HALF
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
+from trainer.reporting.data_section import data_rows, schedule_rows
+from trainer.reporting.run_record import RecordedSchedule, RecordedSettings
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.runtime.nf4 import NF4_BYTES
 from trainer.settings import Settings
 
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
-PATIENCE_MINUTES = 0.05  # with a hub or bucket out of reach: somebody waits for the answer
+TOKENS = 10**6  # where neither data nor a number is given
 SMALL_SHARE = 0.1  # of the computing time, which a network may take
 Rows = Iterator[tuple[str, str]]
 
@@ -31,17 +36,19 @@ Rows = Iterator[tuple[str, str]]
 @dataclass(frozen=True)
 class PlanRequest:
     """What is asked beside the settings: on which GPU (a key of `gpus.GPUS`; None is this
-    machine's device), for how many workers and tokens, at which price of an hour of one GPU."""
+    machine's device), for how many workers and tokens (None are those of the data), at which price
+    of an hour of one GPU."""
 
     gpu: str | None = None
     workers: int = 1
-    tokens: int = 10**6
+    tokens: int | None = None
     price: float | None = None
 
 
 @dataclass(frozen=True)
 class Prospect:
-    """What is known of a run before it starts. `stock_reason` is None where our engine trains."""
+    """What is known of a run before it starts. `stock_reason` is None where our engine trains,
+    `look` where no data was looked at; `tokens` are those of all passes."""
 
     base: base_model.Base
     settings: Settings
@@ -49,35 +56,42 @@ class Prospect:
     precision: Precision
     stock_reason: str | None
     estimate: ScalingEstimate
+    tokens: int
+    look: Look | None
 
 
 def plan_run(settings: Settings, request: PlanRequest) -> str:
     """The plan of one worker and what all need together, as lines of text.
 
-    Only the base model's config and tokenizer are fetched. Raises JobError.
+    Of the base model only config and tokenizer are fetched; the data is read where it is given and
+    the tokens are not. Raises JobError.
     """
     prospect = _look_ahead(settings, request)
     rows = [
+        *_data(prospect),
         *_execution(prospect),
         *_time(prospect, request),
         *_answers(prospect),
         *_traffic(prospect.estimate),
+        *(("note", note) for note in _notes(prospect)),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
 def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
-    patience = min(settings.storage_retry_minutes, PATIENCE_MINUTES)
-    settings = replace(settings, storage_retry_minutes=patience)
-    base = locate_base(settings)
+    look = look_at(settings) if settings.data_uri and request.tokens is None else None
+    base = look.base if look else locate_base(settings)
     base_model.check_settings(base, settings)
     device = find_device() if request.gpu is None else _named(request.gpu)
     precision = choose_precision(settings.precision, device)
     shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
-    schedule = choose_schedule(
-        settings, blocks=request.tokens // settings.max_length, records=1, hidden=shape.hidden
-    )
+    if look is None:
+        tokens = request.tokens or TOKENS
+        blocks = tokens // settings.max_length
+        schedule = choose_schedule(settings, blocks=blocks, records=1, hidden=shape.hidden)
+    else:
+        tokens, schedule = look.trained_tokens(settings.max_length), look.schedule
     workload = Workload(
         device,
         shape,
@@ -88,8 +102,11 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         engine=reason is None,
         host_bytes=selftest.free_host_bytes(),
     )
+    execution = choose_for(request.workers, settings.sharding, workload)
+    if device.kind == "cpu":
+        execution = predicted_on_this_cpu(execution, shape, settings.max_length)
     estimate = ScalingEstimate(
-        execution=choose_for(request.workers, settings.sharding, workload),
+        execution=execution,
         workers=request.workers,
         step_blocks=schedule.step_blocks,
         block_tokens=settings.max_length,
@@ -97,7 +114,29 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         linear_parameters=shape.linear_parameters,
         parameters=shape.parameters,
     )
-    return Prospect(base, settings, device, precision, reason, estimate)
+    return Prospect(base, settings, device, precision, reason, estimate, tokens, look)
+
+
+def _data(prospect: Prospect) -> Rows:
+    """What the data becomes, where it was looked at."""
+    if (look := prospect.look) is None:
+        return
+    length = prospect.settings.max_length
+    recorded = RecordedSettings.from_json(prospect.settings.to_dict())
+    known = dict(data_rows(recorded, look.counts))
+    for name in ("read", "tokens", "held out"):
+        if name in known:
+            yield name, known[name]
+    yield "blocks", f"{len(look.data.train):,} of {length} tokens"
+    yield "steps", f"{look.steps:,}, {prospect.tokens:,} tokens in all passes"
+    rows = dict(schedule_rows(RecordedSchedule.from_json(look.schedule.to_json())))
+    yield "schedule", rows["schedule"]
+
+
+def _notes(prospect: Prospect) -> Iterator[str]:
+    if (look := prospect.look) is not None:
+        yield from too_little(look, prospect.settings)
+        yield from cautions(look.data.counts, prospect.settings.max_length)
 
 
 def _execution(prospect: Prospect) -> Rows:
@@ -122,23 +161,23 @@ def _execution(prospect: Prospect) -> Rows:
 
 
 def _time(prospect: Prospect, request: PlanRequest) -> Rows:
-    """Of all workers; nothing is predicted for a CPU."""
+    """Of the training of all workers."""
     estimate = prospect.estimate
-    if not estimate.execution.tokens_per_s:
-        return
     measured = speed_of(prospect.device.name).measured
     basis = "from rates measured on this kind" if measured else "not measured on this kind"
-    if prospect.stock_reason is not None:
+    if prospect.device.kind == "cpu":
+        basis = "tried on this machine for two seconds, with what else runs on it"
+    elif prospect.stock_reason is not None:
         basis = "half of what our engine would reach, not measured with this model"
     yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"
-    hours = estimate.hours(request.tokens)
+    hours = estimate.hours(prospect.tokens)
     gpu_hours = hours * request.workers
-    text = f"{hours:,.2f} hours for {request.tokens:,} tokens"
+    text = f"{_duration(hours)} for {prospect.tokens:,} tokens"
     if request.workers > 1:
         text += f" on {request.workers} GPUs without the network, {gpu_hours:,.2f} GPU hours"
     if request.price is not None:
         text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
-    yield "time", text
+    yield "time", f"{text}; on top come loading, and a tenth of it or half a minute for questions"
 
 
 def _answers(prospect: Prospect) -> Rows:
@@ -180,6 +219,12 @@ def _traffic(estimate: ScalingEstimate) -> Rows:
     if estimate.execution.tokens_per_s:
         rate = estimate.gbit_per_s(SMALL_SHARE)
         yield "network", f"{rate:,.2f} Gbit/s between workers take a tenth of the computing time"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"
 
 
 def _size(count: float) -> str:

@@ -16,6 +16,14 @@ TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the
 TERMINATION_BYTES = 4096
 
 
+def misused(error: click.ClickException) -> JobError:
+    """A command line that is not understood is a wrong setting like any other."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "entrypoint.py"
+    fact = error.format_message().rstrip(".")
+    return SettingsError(f"{fact}; `{command} --help` shows what there is")
+
+
 def unexpected(error: Exception) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
     text = log.one_line(error)
