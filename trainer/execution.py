@@ -15,6 +15,7 @@ from trainer.planner import choose
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision
+from trainer.runtime.nf4 import NF4_BYTES
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def choose_execution(
 
 def _log_experts(shape: ModelShape) -> None:
     if shape.expert_parameters:
-        size = 2 * shape.expert_parameters / GIB
-        log.info("its experts, %.2f GiB, stay in 16 bits and are not trained", size)
+        size = NF4_BYTES * shape.expert_parameters / GIB
+        log.info("its experts, %.2f GiB in NF4, are not trained", size)
 
 
 def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.architectures import CASES, config_of
 from support.jobs import variables
 
 from trainer.cli import cli
@@ -13,14 +14,15 @@ from trainer.commands.inspect import inspect_data
 from trainer.commands.look import look_at, too_little
 from trainer.commands.plan import PlanRequest, _duration, plan_run
 from trainer.errors import SettingsError, UnreachableError
+from trainer.runtime.nf4 import NF4_BYTES
 from trainer.settings import Settings
 
 
 def planned(*asked: str) -> dict[str, str]:
-    """What is printed, by the first word of each line but the first."""
+    """What is printed, by the name of each line but the first."""
     done = CliRunner().invoke(cli, ["plan", "--base-model", "builtin:tiny", *asked])
     assert done.exit_code == 0, done.output
-    return dict(line.split(maxsplit=1) for line in done.output.splitlines()[1:])
+    return {line[:12].strip(): line[13:] for line in done.output.splitlines()[1:]}
 
 
 def test_plan_says_time_hours_price_and_traffic() -> None:
@@ -45,6 +47,15 @@ def test_answers_are_predicted_where_our_own_loop_gives_them() -> None:
     assert planned("--gpu", "t4")["answers"].startswith("64 together at ")
     assert planned("--gpu", "h200")["answers"].startswith("256 together at ")
     assert "answers" not in planned("--gpu", "t4", "--engine", "stock")
+
+
+def test_experts_are_counted_in_4_bits_from_the_config_alone(tmp_path: Path) -> None:
+    config_of(CASES["deepseek_v3"]).save_pretrained(tmp_path)
+    lines = planned("--base-model", str(tmp_path), "--gpu", "t4", "--target-modules", "all-linear")
+    values = 4 * 3 * 128 * 64  # of one layer, the other one is dense
+    assert lines["experts"].startswith(f"{values * NF4_BYTES / 1e6:.2f} MB in NF4, frozen; ")
+    assert f" {values // 2:,} parameters" in lines["experts"]
+    assert "down_proj, gate_proj, up_proj outside of the experts" in lines["no adapter"]
 
 
 def test_a_hub_out_of_reach_is_not_waited_for(

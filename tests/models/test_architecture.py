@@ -10,7 +10,6 @@ from support.architectures import CASES, config_of
 from trainer.models.architecture import (
     adaptable_layers,
     chosen_layers,
-    expert_parameters,
     linear_layers,
     model_class,
     peft_targets,
@@ -71,10 +70,3 @@ def test_and_whole_names_where_the_image_tower_has_the_same_ends() -> None:
     pattern = peft_targets(model, chosen)
     assert isinstance(pattern, str)
     assert {n for n, _ in model.named_modules() if re.fullmatch(pattern, n)} == set(chosen)
-
-
-def test_fused_experts_are_counted_all_and_those_of_a_token() -> None:
-    every, active = expert_parameters(skeleton("qwen3_moe"))
-    assert every == 2 * 4 * 3 * 128 * 64  # layers, experts, matrices
-    assert active == every // 2  # two of four experts
-    assert expert_parameters(skeleton("llama")) == (0, 0)

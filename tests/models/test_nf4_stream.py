@@ -6,6 +6,8 @@ import pytest
 import torch
 from support.safetensors import entry, file_of
 
+from trainer.models.checkpoint_names import Place
+from trainer.models.experts import ExpertLayout
 from trainer.models.nf4_stream import (
     SLICE_VALUES,
     UnknownLayoutError,
@@ -77,3 +79,16 @@ def test_files_that_are_not_the_model_s_are_not_taken(header: dict[str, Any], re
 def test_what_a_model_ignores_is_left_in_its_file() -> None:
     header = {"layer.weight": LAYER, "norm.weight": NORM, "rotary.inv_freq": entry(520, 520, [0])}
     assert not [name for name in quantised(header) if "inv_freq" in name]
+
+
+def test_a_matrix_of_the_experts_that_no_file_has_is_named() -> None:
+    experts = {"experts.up": ExpertLayout(2, 1, 64, 2)}
+    places = {"e.0": Place("experts.up", 0), "e.1": Place("experts.up", 1)}
+    layout = WeightLayout({}, frozenset(), frozenset(), (), experts, torch.float32, places.get)
+    whole = {"e.0": entry(0, 512, [64, 2]), "e.1": entry(512, 1024, [64, 2])}
+    content = file_of(whole, torch.randn(256).numpy().tobytes())
+    made = quantise([Shard("a", len(content), lambda: iter([content]))], layout, CPU, dict)
+    assert made["experts.up.packed"].shape == (2, 64)
+    half = file_of({"e.1": entry(0, 512, [64, 2])}, bytes(512))
+    with pytest.raises(UnknownLayoutError, match=r"no matrix 0 of experts\.up"):
+        quantise([Shard("a", len(half), lambda: iter([half]))], layout, CPU, dict)

@@ -32,13 +32,14 @@ def test_each_weight_is_what_the_trained_model_held(
     trained, quantised = TrainedWeights(base, chosen.dtype), 0
     for tensor in read_header(folder / "model.safetensors")[1]:
         layer = held[tensor.name.removesuffix(".weight")]
-        matrix = trained.matrix(tensor.name, tensor.read())
-        assert (matrix is not None) == isinstance(layer, Linear4bit)
-        if matrix is None:
+        matrices = trained.matrices(tensor.name, tensor.read())
+        assert (matrices is not None) == isinstance(layer, Linear4bit)
+        if matrices is None:
             assert torch.equal(trained.round(tensor.read()), layer.weight), tensor.name
         else:
             quantised += 1
             expected = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+            matrix = trained.quantised(matrices[0])
             assert torch.equal(matrix.rows(0, len(expected)), expected), tensor.name
     assert quantised == 4 * 7
 
@@ -61,4 +62,4 @@ def test_a_base_that_is_not_quantised_here_is_named_with_the_way_out(tmp_path: P
 
 def test_an_embedding_is_not_quantised() -> None:
     trained = TrainedWeights(local_base(TINY, "builtin:tiny"), torch.float16)
-    assert trained.matrix("model.embed_tokens.weight", torch.ones(64, 64)) is None
+    assert trained.matrices("model.embed_tokens.weight", torch.ones(64, 64)) is None

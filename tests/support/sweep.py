@@ -180,7 +180,23 @@ def plain_nf4(base: Any, kind: Any = None) -> Any:
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.float()
+    else:
+        _experts_as_trained(model)
     return model.requires_grad_(False).eval()
+
+
+def _experts_as_trained(model: Any) -> None:
+    """Each matrix of the experts quantised to NF4 by bitsandbytes, and dequantised."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if not hasattr(module, "is_concatenated") or weight.dim() != 3:
+                continue
+            halves = 2 if name == "gate_up_proj" and not module.is_transposed else 1
+            for matrix in weight.data.reshape(-1, weight.shape[1] // halves, weight.shape[2]):
+                nf4 = quantize_4bit(matrix, quant_type="nf4", compress_statistics=True)
+                matrix.copy_(dequantize_4bit(*nf4))
 
 
 def documents(blocks: Any) -> Any:

@@ -7,6 +7,7 @@ from trainer.commands.look import Look, look_at, too_little
 from trainer.dataset.counts import cautions
 from trainer.engine.support import why_stock
 from trainer.models import base_model
+from trainer.models.architecture import unnamed_for_peft
 from trainer.models.locate import locate_base
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.cpu_speed import predicted_on_this_cpu
@@ -155,9 +156,19 @@ def _execution(prospect: Prospect) -> Rows:
         f"{estimate.micro_batches} a step",
     )
     yield "memory", execution.reason
-    experts = HALF * prospect.base.shape().expert_parameters
-    if experts:
-        yield "experts", f"{_size(experts)} in 16 bits, frozen: 4 bits are for the layers around"
+    yield from _experts(prospect.base)
+
+
+def _experts(base: base_model.Base) -> Rows:
+    shape = base.shape()
+    if not shape.expert_parameters:
+        return
+    size, active = _size(NF4_BYTES * shape.expert_parameters), f"{shape.active_parameters:,}"
+    yield "experts", f"{size} in NF4, frozen; {active} parameters of them for a token"
+    unnamed = unnamed_for_peft(base.skeleton)
+    if unnamed:
+        names = ", ".join(unnamed)
+        yield "no adapter", f"{names} outside of the experts: peft would take them for the experts'"
 
 
 def _time(prospect: Prospect, request: PlanRequest) -> Rows:

@@ -110,10 +110,12 @@ class MergedReader:
         weight = tensor.read(self._bytes)
         if tensor.dtype not in FLOATS:
             return weight
-        matrix = self._trained.matrix(tensor.name, weight) if self._trained else None
         delta = self._deltas.get(tensor.name)
-        if matrix is not None or delta is not None:
-            self._rewrite(weight, matrix, delta)
+        if self._trained and (parts := self._trained.matrices(tensor.name, weight)) is not None:
+            for matrix in parts:
+                self._rewrite(matrix, self._trained.quantised(matrix), delta)
+        elif delta is not None:
+            self._rewrite(weight, None, delta)
         elif self._trained:
             for part in weight.view(-1).split(VALUES_AT_ONCE):
                 part.copy_(self._trained.round(part))

@@ -4,12 +4,11 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from trainer.models.experts import expert_layouts, experts_of_a_token, is_experts
 from trainer.runtime import lean_imports
 
 # Layers that send a token to experts, or weigh what comes back: LoRA would change who is asked.
 ROUTERS = ("gate", "wg", "router", "modality_router", "shared_expert_gate")
-
-EXPERTS_OF_A_TOKEN = ("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token")
 
 ALTUP = "its AltUp layers change their weights in place, which 4 bits forbid; use Gemma 3"
 MAMBA = "a state-space model without attention (Mamba) is not trained here; use Granite 4"
@@ -96,10 +95,17 @@ def adaptable_layers(model: Any) -> list[str]:
     return [name for name in linear_layers(model) if fits(name)]
 
 
+def unnamed_for_peft(model: Any) -> list[str]:
+    """The ends of names of linear layers, of shared experts or dense ones, that get no adapter:
+    peft would look for it among the experts."""
+    ends = {name.rpartition(".")[2] for name in linear_layers(model) if ".experts." not in name}
+    return sorted(ends & _taken_for_experts(model) - {*ROUTERS})
+
+
 def _taken_for_experts(model: Any) -> set[str]:
     """Layers by whose names peft means the experts of an older layout, in which each was a layer of
     its own: a shared or a dense one of that name cannot be told to it."""
-    if not expert_parameters(model)[0]:
+    if not any(is_experts(module) for module in model.modules()):
         return set()
     from peft.utils import transformers_weight_conversion as conversion
 
@@ -135,19 +141,12 @@ def pattern_of(names: Collection[str]) -> str:
 
 
 def expert_parameters(model: Any) -> tuple[int, int]:
-    """Parameters of experts that are one tensor for all, [experts, …], which bitsandbytes leaves in
-    16 bits: all of them, and those that one token is sent to."""
-    fused = [
-        weight
-        for name, weight in model.named_parameters()
-        if ".experts." in name and weight.dim() == 3
-    ]
-    text = model.config.get_text_config(decoder=True)
-    asked = (getattr(text, name, None) for name in EXPERTS_OF_A_TOKEN)
-    most = next((max(n) if isinstance(n, list) else n for n in asked if n), 1)
+    """Parameters of experts that become NF4: all of them, and those that one token is sent to."""
+    layouts = expert_layouts(model).values()
+    most = experts_of_a_token(model.config.get_text_config(decoder=True))
     return (
-        sum(weight.numel() for weight in fused),
-        sum(min(most, len(weight)) * weight[0].numel() for weight in fused),
+        sum(layout.values for layout in layouts),
+        sum(min(most, one.experts) * one.values // one.experts for one in layouts),
     )
 
 

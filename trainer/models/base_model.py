@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
 from trainer.models import architecture
+from trainer.models.experts import experts_of_a_token
 from trainer.models.tokenizer_files import load_tokenizer
 from trainer.planner.model_shape import (
     ModelShape,
@@ -153,7 +154,9 @@ class Base:
         every = sum(p.numel() for p in self.skeleton.parameters())
         heads = attention_heads(text)
         ends = text.vocab_size * text.hidden_size
-        experts, active = architecture.expert_parameters(self.skeleton)
+        # Those that somebody else has quantised are taken for 16 bits: how they did is not known.
+        counted = not self.is_quantised
+        experts, active = architecture.expert_parameters(self.skeleton) if counted else (0, 0)
         return ModelShape(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
@@ -165,9 +168,10 @@ class Base:
             largest_matrix=max(rows * columns for rows, columns in self.linear_layers.values()),
             linear_parameters=linear,
             embedding_parameters=ends if self._ties_embeddings else 2 * ends,
-            other_parameters=every - linear,
+            other_parameters=every - linear - experts,
             expert_parameters=experts,
             active_parameters=active,
+            experts_of_a_token=experts_of_a_token(text) if experts else 0,
             normed_outputs=architecture.normed_outputs(self.skeleton),
         )
 

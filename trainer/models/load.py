@@ -1,7 +1,7 @@
 """The base model on its device, in NF4, and a fresh LoRA adapter on it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import DoesNotFitError, SettingsError
 from trainer.models.architecture import chosen_layers, model_class, peft_targets
 from trainer.models.base_model import Base, target_modules
+from trainer.models.checkpoint_names import NameMapping
+from trainer.models.experts import expert_layouts
 from trainer.models.nf4_cache import NF4Cache
-from trainer.models.nf4_stream import UnknownLayoutError, WeightLayout, quantise
+from trainer.models.nf4_stream import (
+    UnknownLayoutError,
+    WeightLayout,
+    empty_experts,
+    quantise,
+    quantise_matrix,
+)
 from trainer.models.weight_files import fetch_weights, open_shards
 from trainer.settings import Settings
 
@@ -67,6 +75,8 @@ def load_base(
         model = _load_unknown_layout(base, precision.dtype, on, why=error)
         if base.is_quantised:
             _compute_in(model, precision.dtype)
+        else:
+            _quantise_experts(model, precision.dtype)
     model.config.use_cache = False
     # A base's own, with penalties or sampling, would show in every answer.
     model.generation_config = GenerationConfig()
@@ -141,16 +151,27 @@ def _load_streamed(
         tensors = quantise(open_shards(base, settings), layout, device, frozen.keep_shard)
         if cache and not frozen.is_sharded:  # no worker has all of it
             cache.store({name: frozen.whole(name, kept) for name, kept in tensors.items()})
-    model = _model_of(base, tensors, dtype, device)
+    model = _model_of(base, tensors, layout, dtype, device)
     frozen.bind(model)
     return model
 
 
 def _model_of(
-    base: Base, tensors: dict[str, "torch.Tensor"], dtype: "torch.dtype", device: "torch.device"
+    base: Base,
+    tensors: dict[str, "torch.Tensor"],
+    layout: WeightLayout,
+    dtype: "torch.dtype",
+    device: "torch.device",
 ) -> Any:
     """The base with `tensors` for weights, as transformers makes it of a quantised checkpoint."""
-    config = deepcopy(base.config)
+    import torch
+
+    from trainer.models.nf4_experts import put_experts
+
+    experts = {name: tensors.pop(name) for name in layout.expert_tensors()}
+    for name, one in layout.experts.items():  # of their shape, without memory
+        tensors[name] = torch.zeros(1, dtype=dtype, device=device).expand(one.shape)
+    config = deepcopy(base.skeleton.config)  # of the language model, where that is a class alone
     config.quantization_config = _nf4_config(dtype).to_dict()
     with _without_warmup():
         model = type(base.skeleton).from_pretrained(
@@ -162,7 +183,20 @@ def _model_of(
             attn_implementation=base.attention,
         )
     model.name_or_path = model.config.name_or_path = str(base.folder)
+    put_experts(model, layout.experts, experts, dtype)
     return model
+
+
+def _quantise_experts(model: Any, dtype: "torch.dtype") -> None:
+    """Experts that transformers' own loader left in 16 bits, one weight after the other."""
+    from trainer.models.nf4_experts import put_experts
+
+    for name, layout in expert_layouts(model).items():
+        values = model.get_parameter(name)
+        made = empty_experts(layout, values.device)
+        for n, matrix in enumerate(values.detach().view(-1, *layout.matrix_shape)):
+            quantise_matrix(matrix, n, made, dtype)
+        put_experts(model, {name: layout}, {f"{name}.{part}": t for part, t in made.items()}, dtype)
 
 
 @contextmanager
@@ -231,9 +265,13 @@ def weight_layout(base: Base, dtype: "torch.dtype") -> WeightLayout:
     if base.is_quantised:
         raise UnknownLayoutError("its weights are quantised already")
     model = base.empty(dtype)
-    if model._get_dtype_plan(dtype):
-        raise UnknownLayoutError("parts of it stay in float32")
-    expected = {name: (t.dtype, tuple(t.shape)) for name, t in model.state_dict().items()}
+    experts, names = expert_layouts(model), NameMapping(model)
+    stays_whole = _float32_names(model, dtype)
+    expected = {
+        name: (torch.float32 if stays_whole(name) else values.dtype, tuple(values.shape))
+        for name, values in model.state_dict().items()
+        if name not in experts
+    }
     quantizer = AutoHfQuantizer.from_config(_nf4_config(dtype), pre_quantized=False)
     quantizer.preprocess_model(model, device_map={"": "meta"})
     linear = {n: m for n, m in model.named_modules() if isinstance(m, Linear4bit)}
@@ -244,7 +282,21 @@ def weight_layout(base: Base, dtype: "torch.dtype") -> WeightLayout:
         quantised=frozenset(name + ".weight" for name in linear),
         tied=frozenset(model.all_tied_weights_keys),
         ignored=(r"rotary_emb\.inv_freq$", *(model._keys_to_ignore_on_load_unexpected or ())),
+        experts=experts,
+        dtype=dtype,
+        place=names.place,
     )
+
+
+def _float32_names(model: Any, dtype: "torch.dtype") -> Callable[[str], bool]:
+    """Which weights transformers keeps in float32 whatever is computed in."""
+    from transformers.core_model_loading import build_glob_alternation
+
+    plan = model._get_dtype_plan(dtype)
+    if not plan:
+        return lambda _: False
+    pattern, _, _ = build_glob_alternation(list(plan))
+    return lambda name: pattern.search(name) is not None
 
 
 def attach_adapter(model: Any, settings: Settings) -> Any:

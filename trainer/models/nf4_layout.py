@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainer.models.experts import ExpertLayout
 from trainer.models.safetensors_files import DTYPES, TensorEntry
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
@@ -21,16 +22,21 @@ Shape = tuple[int, ...]
 
 
 class NF4Layout:
-    """`weights` are dtype and shape by name; those of `quantised` become NF4."""
+    """`weights` are dtype and shape by name; those of `quantised`, and `experts`, become NF4."""
 
     def __init__(
-        self, weights: Mapping[str, tuple["torch.dtype", Shape]], quantised: Iterable[str]
+        self,
+        weights: Mapping[str, tuple["torch.dtype", Shape]],
+        quantised: Iterable[str],
+        experts: Mapping[str, ExpertLayout],
     ) -> None:
         self._weights = weights
         self._quantised = frozenset(quantised)
         self._tensors = {n: (_name(dtype), shape) for n, (dtype, shape) in weights.items()}
         for name in self._quantised:
             self._tensors |= _tensors_of(name, math.prod(weights[name][1]))
+        for name, layout in experts.items():
+            self._tensors |= {f"{name}.{part}": kind for part, kind in layout.tensors().items()}
 
     def fault(self, entries: Iterable[TensorEntry]) -> str:
         """What among `entries` is not as it is made; empty where all of it is."""

@@ -5,11 +5,13 @@ transformers takes it for a checkpoint that was quantised before.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer.models.checkpoint_names import Place
+from trainer.models.experts import ExpertLayout
 from trainer.models.nf4_layout import STATE, NF4Layout
 from trainer.models.safetensors_files import DTYPES, TensorEntry
 from trainer.models.safetensors_stream import Shard, stream_tensors
@@ -33,33 +35,57 @@ class UnknownLayoutError(Exception):
 class WeightLayout:
     """What a model expects: dtype and shape by name, and which of them become NF4.
 
-    `tied` ones may be absent; names that match `ignored` are left in their file.
+    `tied` ones may be absent; names that match `ignored` are left in their file. `experts`, which
+    are not among the `expected`, become NF4 matrix by matrix, and dequantised have `dtype`. `place`
+    says of a name in the files what it is.
     """
 
     expected: Mapping[str, tuple["torch.dtype", tuple[int, ...]]]
     quantised: frozenset[str]
     tied: frozenset[str]
     ignored: tuple[str, ...]
+    experts: Mapping[str, ExpertLayout] = field(default_factory=dict)
+    dtype: "torch.dtype | None" = None
+    place: Callable[[str], Place | None] = Place
+
+    def shape_at(self, place: Place | None) -> tuple[int, ...] | None:
+        """Of what belongs there; None where nothing does."""
+        if place is None or place.name not in self.experts:
+            known = self.expected.get(place.name) if place else None
+            return known and known[1]
+        layout = self.experts[place.name]
+        return layout.shape if place.matrix is None else layout.matrix_shape
+
+    def expert_tensors(self) -> list[str]:
+        """The names of what NF4 makes of the experts."""
+        return [f"{name}.{part}" for name, one in self.experts.items() for part in one.tensors()]
 
 
 def quantise(
     shards: list[Shard], layout: WeightLayout, device: "torch.device", keep: KeepShard
 ) -> dict[str, "torch.Tensor"]:
-    """What `keep` leaves of the weights of `shards` on `device`, those of `layout.quantised` as
-    NF4.
+    """What `keep` leaves of the weights of `shards` on `device`, those of `layout.quantised` and
+    `layout.experts` as NF4.
 
     Raises UnknownLayoutError, DataError for a file that is damaged, and what reading raises.
     """
+    experts = _Experts(layout, device)
 
     def of_shard(shard: Shard) -> dict[str, "torch.Tensor"]:
         found: dict[str, torch.Tensor] = {}
         check = partial(_refuse_misfits, layout=layout)
-        for name, tensor in stream_tensors(shard, device, check):
-            if name in layout.expected:
-                found |= keep(_converted(name, tensor, layout))
+        for stored, tensor in stream_tensors(shard, device, check):
+            place = layout.place(stored)
+            if place is not None and place.name in layout.experts:
+                experts.quantise(place, tensor)
+            elif place is not None and place.name in layout.expected:
+                found |= keep(_converted(place.name, tensor, layout))
         return found
 
-    return _of_all(shards, of_shard, layout)
+    tensors = _of_all(shards, of_shard, layout)
+    for made in experts.all():
+        tensors |= keep(made)
+    return tensors
 
 
 def load_quantised(
@@ -67,7 +93,7 @@ def load_quantised(
 ) -> dict[str, "torch.Tensor"]:
     """What `keep` leaves of weights quantised before, on `device`. Raises as `quantise`."""
 
-    made = NF4Layout(layout.expected, layout.quantised)
+    made = NF4Layout(layout.expected, layout.quantised, layout.experts)
     seen: set[str] = set()
 
     def refuse_misfits(entries: list[TensorEntry]) -> None:
@@ -109,14 +135,64 @@ def _refuse(fault: str) -> None:
 
 def _refuse_misfits(entries: list[TensorEntry], layout: WeightLayout) -> None:
     for entry in entries:
-        known = layout.expected.get(entry.name)
+        known = layout.shape_at(layout.place(entry.name))
         if known is None and not any(re.search(pattern, entry.name) for pattern in layout.ignored):
             raise UnknownLayoutError(f"the model has no {entry.name}")
         if entry.dtype not in DTYPES:
             raise UnknownLayoutError(f"{entry.name} is {entry.dtype}")
-        if known is not None and entry.shape != known[1]:
+        if known is not None and entry.shape != known:
             shape = list(entry.shape)
-            raise UnknownLayoutError(f"{entry.name} is {shape} where the model has {known[1]}")
+            raise UnknownLayoutError(f"{entry.name} is {shape} where the model has {known}")
+
+
+class _Experts:
+    """The experts' weights, filled matrix by matrix in whatever order the files have them."""
+
+    def __init__(self, layout: WeightLayout, device: "torch.device") -> None:
+        self._layout, self._device = layout, device
+        self._made: dict[str, dict[str, torch.Tensor]] = {}
+        self._left = {
+            (name, n) for name, one in layout.experts.items() for n in range(one.matrices)
+        }
+
+    def quantise(self, place: Place, values: "torch.Tensor") -> None:
+        layout, dtype = self._layout.experts[place.name], self._layout.dtype
+        assert dtype is not None
+        if place.name not in self._made:
+            self._made[place.name] = empty_experts(layout, self._device)
+        first = place.matrix or 0
+        for n, matrix in enumerate(values.reshape(-1, *layout.matrix_shape), first):
+            quantise_matrix(matrix, n, self._made[place.name], dtype)
+            self._left.discard((place.name, n))
+
+    def all(self) -> Iterator[dict[str, "torch.Tensor"]]:
+        """What NF4 has made of each weight."""
+        if self._left:
+            name, number = min(self._left)
+            raise UnknownLayoutError(f"its files have no matrix {number} of {name}")
+        for name, made in self._made.items():
+            yield {f"{name}.{part}": tensor for part, tensor in made.items()}
+
+
+def empty_experts(layout: ExpertLayout, device: "torch.device") -> dict[str, "torch.Tensor"]:
+    """Room for what NF4 makes of a weight of experts."""
+    import torch
+
+    return {
+        name: torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
+        for name, (dtype, shape) in layout.tensors().items()
+    }
+
+
+def quantise_matrix(
+    values: "torch.Tensor", n: int, made: Mapping[str, "torch.Tensor"], dtype: "torch.dtype"
+) -> None:
+    """The `n`-th matrix of a weight of experts, quantised into `made`."""
+    packed, state = nf4_of(values, dtype)
+    made["packed"][n] = packed.view(-1)
+    made["absmax"][n, : len(state.absmax)] = state.absmax
+    made["nested_absmax"][n] = state.state2.absmax
+    made["offset"][n] = state.offset
 
 
 def _converted(
@@ -126,10 +202,15 @@ def _converted(
     dtype, _ = layout.expected[name]
     if name not in layout.quantised:
         return {name: tensor.to(dtype)}
-    device = tensor.device
-    packed, state = (to_nf4_in_slices if device.type == "cpu" else to_nf4)(tensor, dtype)
+    packed, state = nf4_of(tensor, dtype)
     parts = state.as_dict(packed=True)
-    return {name: packed} | {f"{name}.{part}": value.to(device) for part, value in parts.items()}
+    on = tensor.device
+    return {name: packed} | {f"{name}.{part}": value.to(on) for part, value in parts.items()}
+
+
+def nf4_of(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
+    """Values in NF4 and bitsandbytes' state of it, on their device."""
+    return (to_nf4_in_slices if values.device.type == "cpu" else to_nf4)(values, dtype)
 
 
 def to_nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:

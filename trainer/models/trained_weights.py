@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.errors import SettingsError
-from trainer.models.checkpoint_names import CheckpointNames
 from trainer.models.load import weight_layout
 from trainer.models.nf4_stream import UnknownLayoutError, to_nf4_in_slices
 from trainer.runtime.nf4 import BLOCK_VALUES
@@ -69,20 +68,28 @@ class TrainedWeights:
     def __init__(self, base: "Base", dtype: "torch.dtype") -> None:
         """Raises SettingsError for a base that transformers' own loader quantises."""
         try:
-            self._quantised = weight_layout(base, dtype).quantised
+            self._layout = weight_layout(base, dtype)
         except UnknownLayoutError as error:
             raise SettingsError(
                 f"{base.name}: the NF4 values it was trained with cannot be computed from its "
                 f"files ({error}); add --base-weights 16bit for its own, and try the answers"
             ) from error
-        self._names = CheckpointNames(base)
+        self.place = self._layout.place
         self._dtype = dtype
 
-    def matrix(self, name: str, weight_OI: "torch.Tensor") -> NF4Matrix | None:
-        """The tensor `name` of the files, whose own values are `weight_OI`; None where it was not
-        quantised."""
-        loaded = {name, *self._names.loaded(name)}
-        return NF4Matrix.of(weight_OI, self._dtype) if loaded & self._quantised else None
+    def matrices(self, name: str, weight: "torch.Tensor") -> "torch.Tensor | None":
+        """The matrices [N, O, I] that the tensor `name` of the files, whose values are `weight`,
+        was quantised as: one, or those of all experts; None where it was not quantised."""
+        place = self._layout.place(name)
+        if place is None:
+            return None
+        if place.name in self._layout.experts:
+            return weight.view(-1, *self._layout.experts[place.name].matrix_shape)
+        return weight[None] if place.name in self._layout.quantised else None
+
+    def quantised(self, weight_OI: "torch.Tensor") -> NF4Matrix:
+        """One of these matrices, as it was trained on."""
+        return NF4Matrix.of(weight_OI, self._dtype)
 
     def round(self, values: "torch.Tensor") -> "torch.Tensor":
         """`values` of a tensor that was not quantised, in the compute dtype."""

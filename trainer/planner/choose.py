@@ -222,12 +222,11 @@ def _on_a_cpu(workload: Workload) -> Execution:
 def _does_not_fit(found: list[Execution], workload: Workload) -> DoesNotFitError:
     device, shape = workload.device, workload.shape
     leanest_bytes = min(execution.peak_bytes for execution in found)
-    weights, experts = weight_bytes(shape), HALF * shape.expert_parameters
-    if experts and weights > device.free_bytes:
+    weights = weight_bytes(shape)
+    if not workload.engine and weights > device.free_bytes:
         return DoesNotFitError(
             f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the base's weights "
-            f"alone take {weights / GIB:.1f}, {experts / GIB:.1f} of them for experts, which stay "
-            "in 16 bits; use a smaller model, or one without experts"
+            f"alone take {weights / GIB:.1f}; use a smaller model"
         )
     smaller = " or QLORA_BATCH_SIZE" if (workload.micro_batch or 1) > 1 else ""
     needs = (

@@ -150,15 +150,18 @@ def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
 
 def weight_bytes(shape: ModelShape) -> float:
     """The base, held whole and packed."""
-    return shape.linear_parameters * NF4_BYTES + shape.other_parameters * HALF
+    return shape.quantised_parameters * NF4_BYTES + shape.other_parameters * HALF
 
 
 def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
     """The same for the stock path with every layer recomputed: one hidden state saved for each
-    layer, one layer's working set, float32 logits."""
+    layer, one layer's working set, float32 logits. In each expert that it is sent to, a token has
+    four hidden states, gate, up and their product, and the gradients of all."""
     weights = weight_bytes(shape)
     saved = shape.layers * shape.hidden * HALF
     working = HALF * (16 * shape.hidden + 4 * shape.intermediate) + FULL * shape.vocabulary
+    gated = shape.active_parameters // (shape.layers * shape.hidden)
+    working += HALF * 2 * (4 * shape.experts_of_a_token * shape.hidden + gated)
     return int(weights + trainable * (2 * FULL + 2) + tokens * (saved + working))
 
 

@@ -9,9 +9,9 @@ class ModelShape:
     """The sizes of a model that decide memory and time; parameter counts are of the whole model.
 
     `q` and `kv` are the widths of the query and of the key, `largest_matrix` the values of the
-    largest quantised matrix, `embedding_parameters` those of embedding and head. Experts that are
-    one tensor stay in 16 bits: `expert_parameters` are all of them, `active_parameters` those that
-    one token is sent to. `normed_outputs` are what of a layer a norm follows, before it joins the
+    largest quantised matrix, `embedding_parameters` those of embedding and head. In NF4 too are
+    `expert_parameters`; `active_parameters` are those of the `experts_of_a_token`, to which one
+    token is sent. `normed_outputs` are what of a layer a norm follows, before it joins the
     residual stream: two or none.
     """
 
@@ -28,11 +28,16 @@ class ModelShape:
     other_parameters: int
     expert_parameters: int = 0
     active_parameters: int = 0
+    experts_of_a_token: int = 0
     normed_outputs: int = 0
 
     @property
     def parameters(self) -> int:
-        return self.linear_parameters + self.other_parameters
+        return self.quantised_parameters + self.other_parameters
+
+    @property
+    def quantised_parameters(self) -> int:
+        return self.linear_parameters + self.expert_parameters
 
 
 def widest(config: Any, name: str) -> int | None:

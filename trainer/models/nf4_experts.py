@@ -1,0 +1,160 @@
+"""The experts of a mixture in NF4, and their products: one expert is dequantised at a time.
+
+transformers asks a registered function for the experts' forward pass; ours is its `grouped_mm` with
+weights that exist in the compute dtype only while they are multiplied with, forward and backward.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from trainer.models.experts import ExpertLayout, is_experts
+from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
+
+IMPLEMENTATION = "nf4"
+
+
+class NF4Experts(torch.nn.Module):
+    """A frozen weight of all experts of a layer, in the place of the parameter of that name."""
+
+    packed: torch.Tensor
+    absmax: torch.Tensor
+    nested_absmax: torch.Tensor
+    offset: torch.Tensor
+    scale_values: torch.Tensor
+
+    def __init__(
+        self, layout: ExpertLayout, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+    ) -> None:
+        """`tensors` as `layout.tensors()` describes them; dequantised to `dtype`."""
+        from bitsandbytes.functional import create_dynamic_map
+
+        super().__init__()
+        self.layout, self.dtype = layout, dtype
+        for name in layout.tensors():
+            self.register_buffer(name, tensors[name])
+        scale_values = create_dynamic_map().to(self.packed.device)
+        self.register_buffer("scale_values", scale_values, persistent=False)
+
+    def scales(self) -> torch.Tensor:
+        """Of each block of values, [matrices, blocks], float32; zeros may lie behind them."""
+        scales: torch.Tensor = torch.ops.bitsandbytes.dequantize_blockwise.default(
+            self.absmax.view(-1),
+            self.nested_absmax.view(-1),
+            self.scale_values,
+            BLOCK_SCALES,
+            torch.float32,
+        )
+        return scales.view(self.absmax.shape) + self.offset[:, None]
+
+    def weight(self, expert: int, scales: torch.Tensor) -> torch.Tensor:
+        """The weight of one expert [parts * rows, columns] in the compute dtype."""
+        layout = self.layout
+        first = expert * layout.parts
+        values = layout.rows * layout.columns
+        made = [
+            torch.ops.bitsandbytes.dequantize_4bit.default(
+                self.packed[n].view(-1, 1),
+                scales[n, : values // BLOCK_VALUES].contiguous(),
+                BLOCK_VALUES,
+                "nf4",
+                (1, values),  # in one row: see NF4Matrix.rows
+                self.dtype,
+            ).view(layout.matrix_shape)
+            for n in range(first, first + layout.parts)
+        ]
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+
+class _Products(torch.autograd.Function):
+    """Rows x_SI, sorted by expert, times the weight of their expert. Nothing is saved but how many
+    rows each expert has: the weights are frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_SI: torch.Tensor, experts: NF4Experts, counts: list[int], is_transposed: bool
+    ) -> torch.Tensor:
+        ctx.given = experts, counts, is_transposed
+        return _multiplied(x_SI, experts, counts, by_columns=not is_transposed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        experts, counts, is_transposed = ctx.given
+        (gradient_SO,) = gradients
+        return _multiplied(gradient_SO, experts, counts, is_transposed), None, None, None
+
+
+def _multiplied(
+    x: torch.Tensor, experts: NF4Experts, counts: list[int], by_columns: bool
+) -> torch.Tensor:
+    """x times each expert's weight [R, C]: x @ W.T with `by_columns`, else x @ W."""
+    _, rows, columns = experts.layout.shape
+    out = x.new_empty(len(x), rows if by_columns else columns)
+    scales = experts.scales()
+    for expert, part in _parts(counts):
+        weight = experts.weight(expert, scales)
+        torch.mm(x[part], weight.T if by_columns else weight, out=out[part])
+    return out
+
+
+def _parts(counts: list[int]) -> Iterator[tuple[int, slice]]:
+    """Which rows are whose, of experts that have any."""
+    start = 0
+    for expert, count in enumerate(counts):
+        if count:
+            yield expert, slice(start, start + count)
+        start += count
+
+
+def experts_forward(
+    self: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """What the experts `top_k_index` [T, K] say of `hidden_states` [T, H], weighed and summed.
+
+    `self` is a module of experts of transformers, whose signature this is.
+    """
+    first = "gate_up_proj" if self.has_gate else "up_proj"
+    chosen, order = torch.sort(top_k_index.reshape(-1))
+    counts = torch.bincount(chosen, minlength=self.num_experts).tolist()
+
+    def product(x: torch.Tensor, name: str) -> torch.Tensor:
+        weight = getattr(self, name)
+        made: torch.Tensor = _Products.apply(  # type: ignore[no-untyped-call]
+            x.to(weight.dtype), weight, counts, self.is_transposed
+        )
+        return made + getattr(self, f"{name}_bias")[chosen] if self.has_bias else made
+
+    x = product(hidden_states[order // top_k_index.shape[1]], first)
+    x = self._apply_gate(x) if self.has_gate else self.act_fn(x)
+    x = product(x, "down_proj")
+    if self.has_post_expert_norm:
+        x = self.post_expert_norm(x)
+    weighted = x * top_k_weights.reshape(-1)[order, None]
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    summed = weighted[back].view(*top_k_index.shape, -1).sum(dim=1)
+    return summed.to(hidden_states.dtype)
+
+
+def put_experts(
+    model: Any,
+    layouts: Mapping[str, ExpertLayout],
+    tensors: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+) -> None:
+    """Let `model` compute with experts in NF4: `tensors` has what their layouts describe, each
+    below the name of the weight that it stands for."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    if not layouts:
+        return
+    for name, layout in layouts.items():
+        parent, _, weight = name.rpartition(".")
+        module = model.get_submodule(parent)
+        assert is_experts(module), name
+        del module._parameters[weight]
+        parts = {part: tensors[f"{name}.{part}"] for part in layout.tensors()}
+        module.add_module(weight, NF4Experts(layout, parts, dtype))
+    ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, experts_forward)
+    model.set_experts_implementation(IMPLEMENTATION)
