@@ -3,9 +3,11 @@
     python bench/answers.py MODEL [--rows 1 16]       a model in a folder, on a CPU or a GPU
     python bench/answers.py --7b [--rows 1 64 128]    Llama-2-7B with random weights, on a GPU
     python bench/answers.py --7b --t4                 the same in 14.7 GiB, no flash attention
+    python bench/answers.py MODEL --shared 300        prompts that begin with the same 300 tokens
 
 The base is in NF4, with an adapter r=8 on q and v. Each row has a prompt of --prompt tokens and is
-answered with --tokens, none of which ends it. Both answer the same prompts in one process, in
+answered with --tokens, none of which ends it; a beginning that all --shared comes on top, and then
+ours answers a third time as if it saw none. Both answer the same prompts in one process, in
 turns, ours first; the time is that of whole answers, reading the prompts included, and the median
 of --rounds after one that warms up. A second of processor time says more on a busy machine. `same`
 is the share of answers that are equal.
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--t4", action="store_true")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 64, 128])
     parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--shared", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="float16")
@@ -87,8 +90,12 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
     noise = torch.Generator().manual_seed(rows)
     vocabulary = model.config.vocab_size
     prompts = torch.randint(vocabulary, (rows, given.prompt), generator=noise).tolist()
+    beginning = torch.randint(vocabulary, (given.shared,), generator=noise).tolist()
+    prompts = [[*beginning, *prompt] for prompt in prompts]
     never = [vocabulary]  # no token ends an answer
     decoders: dict[str, Any] = {"ours": GreedyDecoder(model, never)}
+    if given.shared:
+        decoders["ours, each read whole"] = read_whole(model, never)
     if not given.ours:
         decoders["transformers"] = StockDecoder(model, never, 0)
     answers, memory = {}, {}
@@ -117,6 +124,30 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
             "peak_gib": memory[name],
         }
     decoders["ours"].close()
+
+
+def read_whole(model: Any, ends: list[int]) -> Any:
+    """Our decoder with rows that copy nothing from each other."""
+    from trainer.engine import greedy_decoder
+    from trainer.engine.decode_rows import DecodeRows
+    from trainer.engine.prompt_reading import HeldPrompts
+
+    class Rows(DecodeRows):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self._held = HeldPrompts(sys.maxsize)
+
+    module: Any = greedy_decoder
+
+    class Decoder(greedy_decoder.GreedyDecoder):
+        def open(self, *given: Any, **more: Any) -> Any:
+            usual, module.DecodeRows = module.DecodeRows, Rows
+            try:
+                return super().open(*given, **more)
+            finally:
+                module.DecodeRows = usual
+
+    return Decoder(model, ends)
 
 
 def start(model: Any) -> float:

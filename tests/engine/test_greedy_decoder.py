@@ -10,6 +10,7 @@ from support.small_models import CONFIGS, tuned_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer.engine import decode_rows, greedy_decoder
+from trainer.engine.decode_rows import DecodeRows
 from trainer.engine.greedy_decoder import GreedyDecoder, why_not
 from trainer.engine.prompt import Prompt
 from trainer.inference.as_merged import as_merged
@@ -90,6 +91,29 @@ def test_prompts_that_are_read_in_parts_are_read_alike(
     whole = answers(GreedyDecoder(model, NEVER))
     monkeypatch.setattr(decode_rows, "PROMPT_TOKENS", 45)  # less than the longest alone
     assert answers(GreedyDecoder(model, NEVER)) == whole
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "granite"])
+def test_a_shared_beginning_is_read_once_and_changes_no_token(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tuned_model(family, tmp_path, "all-linear").eval()
+    system, passage = PROMPTS[11][:40], PROMPTS[17]
+    given = [[*system, *(passage if at % 3 else []), *p] for at, p in enumerate(PROMPTS)]
+    read, whole = [], DecodeRows._read_together
+
+    def counted(rows: DecodeRows, readings: Any, *, tuned: bool) -> Any:
+        read.extend(len(reading.rest) for reading in readings)
+        return whole(rows, readings, tuned=tuned)
+
+    monkeypatch.setattr(DecodeRows, "_read_together", counted)
+    for rows in (5, 22):
+        for tuned in (True, False):
+            how: Any = {"tuned": tuned, "most_rows": rows}
+            read.clear()
+            found = dict(GreedyDecoder(model, ENDS).answers(given, MOST, **how))
+            assert found == dict(StockDecoder(model, ENDS, 0).answers(given, MOST, **how))
+            assert sum(read) < sum(map(len, PROMPTS)) + 200 < sum(map(len, given)) / 2
 
 
 @pytest.mark.parametrize("unpacked", [0, 1, 3])

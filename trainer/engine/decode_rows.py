@@ -1,6 +1,6 @@
 """Rows that are answered together: their cache, their state on the device, and one step of all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -10,8 +10,9 @@ import torch
 from trainer.engine.activations import Inputs
 from trainer.engine.decoder_layer import LayerPass
 from trainer.engine.decoder_passes import DecoderPasses
-from trainer.engine.kv_cache import CachingAttention, KeyValueCache, Prompts, Step
+from trainer.engine.kv_cache import CachingAttention, Continued, KeyValueCache, Prompts, Step
 from trainer.engine.prompt import Prompt
+from trainer.engine.prompt_reading import LEAST_SAVED, LEAST_SHARED, HeldPrompts, Reading
 from trainer.engine.sampling import drawn
 from trainer.engine.weights import DecoderWeights, LoraKey
 from trainer.kernels import Kernels
@@ -58,6 +59,8 @@ class DecodeRows:
         self._tokens, self._lengths, self._counts, self._limits = numbers
         self._temperatures, self._top_p = torch.zeros(2, rows, device=model.device)
         self._draws = False  # whether a running row does
+        is_cpu = model.device.type == "cpu"
+        self._held = HeldPrompts(LEAST_SHARED if is_cpu else LEAST_SAVED)
         # One more, for what rows that have ended go on to say.
         self._answers = numbers.new_zeros(rows, most + 1)
         self._running = torch.zeros(rows, dtype=torch.bool, device=model.device)
@@ -78,32 +81,49 @@ class DecodeRows:
         have a first token then."""
         goes_on = self._draws and first > 0
         self._draws = goes_on or any(prompt.temperature for prompt in prompts)
-        begin = 0
-        while begin < len(prompts):
-            sizes = accumulate(len(prompt.ids) for prompt in prompts[begin:])
-            count = max(1, sum(size <= PROMPT_TOKENS for size in sizes))
-            self._read(prompts[begin : begin + count], first + begin, tuned=tuned)
-            begin += count
-
-    def _read(self, prompts: Sequence[Prompt], first: int, *, tuned: bool) -> None:
-        device = self._model.device
-        sizes = torch.tensor([len(prompt.ids) for prompt in prompts])
-        ends = sizes.cumsum(0)
-        ids = torch.tensor([token for prompt in prompts for token in prompt.ids])
-        positions = torch.arange(len(ids)) - (ends - sizes).repeat_interleave(sizes)
-        rows = torch.arange(first, first + len(prompts))
-        places = (rows * self.length).repeat_interleave(sizes) + positions
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends]).int()
-        where = Prompts(starts.to(device), int(sizes.max()), places.to(device))
-        logits = self._logits(ids.to(device), positions.to(device), where, tuned, ends - 1)
-        part = slice(first, first + len(prompts))
-        self._lengths[part] = sizes.to(device)
+        logits = self._read(self._held.readings(prompts, first, tuned=tuned), tuned=tuned)
+        part, device = slice(first, first + len(prompts)), self._model.device
+        self._lengths[part] = torch.tensor([len(prompt.ids) for prompt in prompts]).to(device)
         self._counts[part] = 0
         self._limits[part] = torch.tensor([prompt.most for prompt in prompts]).to(device)
         self._temperatures[part] = torch.tensor([p.temperature for p in prompts]).to(device)
         self._top_p[part] = torch.tensor([prompt.top_p for prompt in prompts]).to(device)
         self._running[part] = True
         self._take(logits, part)
+
+    def _read(self, waves: Sequence[Sequence[Reading]], *, tuned: bool) -> torch.Tensor:
+        """Logits of the first token of each answer, in the order of the prompts: [prompts, V]."""
+        made, order = [], []
+        for wave in waves:
+            for reading in wave:
+                if reading.shared and reading.source != reading.row:
+                    self._cache.move(reading.source, reading.row, reading.shared)
+            for is_continued in (False, True):
+                some = [reading for reading in wave if (reading.shared > 0) is is_continued]
+                for part in _parts(some):
+                    made.append(self._read_together(part, tuned=tuned))
+                    order += [reading.at for reading in part]
+        logits = torch.cat(made) if len(made) > 1 else made[0]
+        if order == sorted(order):
+            return logits
+        return logits[torch.tensor(order).argsort().to(logits.device)]
+
+    def _read_together(self, readings: Sequence[Reading], *, tuned: bool) -> torch.Tensor:
+        """All whole, or all continued."""
+        device = self._model.device
+        sizes = torch.tensor([len(reading.rest) for reading in readings])
+        begun = torch.tensor([reading.shared for reading in readings])
+        ends = sizes.cumsum(0)
+        ids = torch.tensor([token for reading in readings for token in reading.rest])
+        positions = torch.arange(len(ids)) - (ends - sizes - begun).repeat_interleave(sizes)
+        rows = torch.tensor([reading.row for reading in readings])
+        places = (rows * self.length).repeat_interleave(sizes) + positions
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends]).int()
+        where = Prompts(starts.to(device), int(sizes.max()), places.to(device))
+        if readings[0].shared:
+            held = tuple((r.row, len(r.rest), r.shared) for r in readings)
+            where = Continued(where.starts, where.longest, where.places_M, held)
+        return self._logits(ids.to(device), positions.to(device), where, tuned, ends - 1)
 
     def step(self, running: int, *, tuned: bool) -> None:
         """One more token for each of the first `running` rows that has not ended."""
@@ -191,7 +211,18 @@ class DecodeRows:
             self._running[source] = False
             return
         self._cache.move(source, target, int(self._lengths[source]))
+        self._held.move(source, target)
         numbers = self._tokens, self._lengths, self._counts, self._limits
         for tensor in (*numbers, self._temperatures, self._top_p, self._answers, self._running):
             tensor[target] = tensor[source]
         self._running[source] = False
+
+
+def _parts(readings: Sequence[Reading]) -> Iterator[Sequence[Reading]]:
+    """As many together as `PROMPT_TOKENS` allow."""
+    begin = 0
+    while begin < len(readings):
+        sizes = accumulate(len(reading.rest) for reading in readings[begin:])
+        count = max(1, sum(size <= PROMPT_TOKENS for size in sizes))
+        yield readings[begin : begin + count]
+        begin += count

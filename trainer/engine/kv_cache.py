@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels
@@ -16,6 +17,14 @@ class Prompts(Documents):
     cache's rows one after the other."""
 
     places_M: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Continued(Prompts):
+    """The rest of prompts whose beginnings are in the cache: of each (its row, how many tokens the
+    rest has, how many the beginning)."""
+
+    held: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,29 @@ class CachingAttention:
         assert isinstance(where, Prompts)
         for cache, new in ((self.keys, k_MKD), (self.values, v_MKD)):
             cache.flatten(0, 1).index_copy_(0, where.places_M, new)
+        if isinstance(where, Continued):
+            out = self._continue(q_MHD, where)
+            return Attended(out, out, ())
         return self.packed.forward(
             q_MHD.contiguous(), k_MKD.contiguous(), v_MKD.contiguous(), where
         )
+
+    def _continue(self, q_MHD: torch.Tensor, where: Continued) -> torch.Tensor:
+        """One prompt after the other: each looks at its beginning and at itself."""
+        out, first = torch.empty_like(q_MHD), 0
+        for row, size, begun in where.held:
+            total, part = begun + size, slice(first, first + size)
+            keys, values = (c[row, :total].transpose(0, 1) for c in (self.keys, self.values))
+            # Heads that share keys stand one below the other, as more tokens.
+            q_KSD = q_MHD[part].transpose(0, 1).reshape(len(keys), -1, keys.shape[-1])
+            seen = torch.ones(size, total, dtype=torch.bool, device=q_KSD.device).tril(begun)
+            mask = seen.repeat(q_KSD.shape[1] // size, 1)
+            made = F.scaled_dot_product_attention(
+                q_KSD[None], keys[None], values[None], attn_mask=mask
+            )
+            out[part] = made.reshape(q_MHD.shape[1], size, -1).transpose(0, 1)
+            first += size
+        return out
 
     def backward(
         self,
