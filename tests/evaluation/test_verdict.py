@@ -57,8 +57,13 @@ def test_without_questions_on_both_sides_nothing_is_said() -> None:
     assert said(Scores(normalised=1.0), Scores()) == ""
 
 
-@pytest.mark.parametrize(("known", "start"), [(1.0, "it has learned its data by heart: 100% of the "
-    "answers (1 trained questions)"), (0.5, "it has not learned its data: 50%")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("known", "start"),
+    [
+        (1.0, "it has learned its data by heart: 100% of the answers (1 trained questions, 95 % "),
+        (0.5, "it has not learned its data: 50%"),
+    ],
+)
 def test_where_no_question_was_kept_back_that_is_said(known: float, start: str) -> None:
     asked_trained = Evaluation(Scores(), Scores(normalised=known), SHORT)
     first, second = verdict_by_heart(asked_trained, settings_of(), SOUND)

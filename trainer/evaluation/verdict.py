@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from trainer.dataset.eval_questions import Question
+from trainer.evaluation.answer_metrics import interval
 from trainer.evaluation.compare import Evaluation, Scores
 from trainer.settings import RECIPES, Settings
 
@@ -27,6 +28,7 @@ KNOWS, BY_HEART, NOT_LEARNED = (
     "it has learned its data by heart",
     "it has not learned its data",
 )
+NOT_KEPT_BACK = "no question was kept back"
 SCHEDULE = ("max_steps", "epochs", "learning_rate", "effective_batch_size")
 
 
@@ -96,10 +98,10 @@ def verdict(evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any
     known, new = (answered(scores, by_words) for scores in (trained, held_out))
     if known is None or new is None:
         return
-    asked = (
-        f"{evaluation.trained_count} trained questions, {len(evaluation.questions)} held-out ones"
-    )
-    figures = f"{known:.0%} and {new:.0%} of {unit_of(by_words)} ({asked})"
+    count = len(evaluation.questions)
+    asked = f"{evaluation.trained_count} trained questions, {count} held-out ones"
+    sure = "" if by_words else _between(new, count, "of the latter ")
+    figures = f"{known:.0%} and {new:.0%} of {unit_of(by_words)} ({asked}{sure})"
     if known < (KNOWN_F1 if by_words else KNOWN):
         yield f"{NOT_LEARNED}: {figures}; {what_to_change(settings, counts)}"
     elif new < FALLS_OFF * known:
@@ -124,17 +126,24 @@ def verdict_by_heart(
     known = answered(evaluation.tuned, by_words)
     if known is None:
         return
-    asked = f"{len(evaluation.questions)} trained questions"
-    figures = f"{known:.0%} of {unit_of(by_words)} ({asked})"
+    count = len(evaluation.questions)
+    sure = "" if by_words else _between(known, count)
+    figures = f"{known:.0%} of {unit_of(by_words)} ({count} trained questions{sure})"
     if known < (KNOWN_F1 if by_words else KNOWN):
         yield f"{NOT_LEARNED}: {figures}; {what_to_change(settings, counts)}"
     else:
         yield f"{BY_HEART}: {figures}"
     yield (
-        "no question was kept back, for each fact has one wording, and what is held out is not "
+        f"{NOT_KEPT_BACK}, for each fact has one wording, and what is held out is not "
         "learned: other words were not asked; write each question in three or four ways, or set "
         "QLORA_EVAL_URI to questions in your users' words"
     )
+
+
+def _between(share: float, count: int, whose: str = "") -> str:
+    """How sure a share of right answers is: of few questions, not very."""
+    low, high = interval(share, count)
+    return f", {whose}95 % sure {low:.0%} to {high:.0%}"
 
 
 def are_long(questions: Sequence[Question]) -> bool:

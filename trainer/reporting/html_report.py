@@ -18,6 +18,7 @@ from trainer.reporting.run_record import (
     RunRecord,
     TrainingFigures,
 )
+from trainer.reporting.summary import others, summary
 from trainer.runtime.templates import render
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -33,8 +34,9 @@ def render_report(record: RunRecord, rows: Sequence[StepRow]) -> str:
         record=record,
         finished=time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(record.finished)),
         cards=[(label, text) for label, text in _cards(record) if text is not None],
+        summary=summary(record),
         rejected=[_sentence(fault) for fault in record.rejected],
-        warnings=[_sentence(caveat) for caveat in record.warnings],
+        warnings=[_sentence(caveat) for caveat in others(record)],
         asked=asked(record.data),
         with_passages=_with_passages(record.evaluation),
         curves=[svg(chart) for chart in charts(record, rows)],

@@ -11,6 +11,7 @@ from trainer.reporting.data_section import held_out, read_from
 from trainer.reporting.html_report import asked
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.reporting.run_record import RunRecord
+from trainer.reporting.summary import summary
 from trainer.runtime.log import one_line
 from trainer.runtime.templates import render
 
@@ -31,6 +32,7 @@ def render_card(record: RunRecord, base: "Base", ends: Sequence[int] = ()) -> st
     return render(
         TEMPLATE,
         record=record,
+        summary=summary(record),
         base=base,
         metadata=_metadata(base, of_base),
         curves=CURVES,
