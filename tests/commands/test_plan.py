@@ -58,6 +58,20 @@ def test_experts_are_counted_in_4_bits_from_the_config_alone(tmp_path: Path) -> 
     assert "down_proj, gate_proj, up_proj outside of the experts" in lines["no adapter"]
 
 
+def test_a_base_larger_than_the_gpu_says_what_host_memory_it_takes(tmp_path: Path) -> None:
+    from transformers import LlamaConfig
+
+    sizes = {"num_attention_heads": 64, "num_key_value_heads": 8, "num_hidden_layers": 80}
+    config = LlamaConfig(hidden_size=8192, intermediate_size=28672, **sizes)
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(tmp_path)
+    lines = planned("--base-model", str(tmp_path), "--gpu", "t4")
+    assert re.search(r"\d\d layers of the base in host memory", lines["memory"])
+    assert re.match(r"3\d\.\d\d GB pinned, of a machine with twice that", lines["host memory"])
+    assert "answers" not in lines
+    assert "host memory" not in planned("--gpu", "t4")
+
+
 def test_a_hub_out_of_reach_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

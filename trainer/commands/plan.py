@@ -18,7 +18,7 @@ from trainer.planner.decoding_plan import (
     choose_decoding,
 )
 from trainer.planner.gpus import GPUS, speed_of
-from trainer.planner.memory_plan import HALF
+from trainer.planner.memory_plan import HALF, host_bytes
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
 from trainer.reporting.data_section import data_rows, schedule_rows
@@ -101,7 +101,8 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
         engine=reason is None,
-        host_bytes=selftest.free_host_bytes(),
+        # Another machine's is not known: what it takes is said.
+        host_bytes=selftest.free_host_bytes() if request.gpu is None else 1 << 60,
     )
     execution = choose_for(request.workers, settings.sharding, workload)
     if device.kind == "cpu":
@@ -156,7 +157,18 @@ def _execution(prospect: Prospect) -> Rows:
         f"{estimate.micro_batches} a step",
     )
     yield "memory", execution.reason
+    yield from _host_memory(prospect)
     yield from _experts(prospect.base)
+
+
+def _host_memory(prospect: Prospect) -> Rows:
+    """What of it is pinned, for layers or activations."""
+    execution, shape = prospect.estimate.execution, prospect.base.shape()
+    if execution.plan is None:
+        return
+    tokens = execution.blocks * prospect.estimate.block_tokens
+    if size := host_bytes(shape, execution.plan, tokens):
+        yield "host memory", f"{_size(size)} pinned, of a machine with twice that or more"
 
 
 def _experts(base: base_model.Base) -> Rows:
@@ -192,9 +204,11 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
 
 
 def _answers(prospect: Prospect) -> Rows:
-    """Many short ones on one GPU; nothing is predicted for transformers, nor for a CPU."""
+    """Many short ones on one GPU; nothing is predicted for transformers, nor for a CPU, nor where
+    layers come from host memory."""
     device, shape = prospect.device, prospect.base.shape()
-    if device.capability is None or prospect.stock_reason is not None:
+    plan = prospect.estimate.execution.plan
+    if device.capability is None or plan is None or plan.hosted_layers:
         return
     needs = DecodingNeeds.of(
         layers=shape.layers,
@@ -207,15 +221,15 @@ def _answers(prospect: Prospect) -> Rows:
         value_bytes=HALF,
     )
     weights = int(shape.linear_parameters * NF4_BYTES) + shape.other_parameters * HALF
-    plan = choose_decoding(
+    decoding = choose_decoding(
         needs,
         questions=MOST_ROWS,
         row_tokens=ROW_TOKENS,
         free_bytes=max(0, device.free_bytes - weights),
         capability=device.capability,
     )
-    rate = answered_tokens_per_s(shape, plan, ROW_TOKENS * 3 / 4, speed_of(device.name))
-    yield "answers", f"{plan.rows} together at {rate:,.0f} tokens/s predicted, not measured"
+    rate = answered_tokens_per_s(shape, decoding, ROW_TOKENS * 3 / 4, speed_of(device.name))
+    yield "answers", f"{decoding.rows} together at {rate:,.0f} tokens/s predicted, not measured"
 
 
 def _traffic(estimate: ScalingEstimate) -> Rows:
