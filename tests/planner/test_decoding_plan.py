@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from support import devices
 
 from trainer.planner.decoding_plan import (
     DecodingNeeds,
@@ -10,6 +11,7 @@ from trainer.planner.decoding_plan import (
     answered_tokens_per_s,
     choose_decoding,
     fused_rows,
+    hosted_to_answer,
 )
 from trainer.planner.gpus import GPUS
 from trainer.planner.model_shape import ModelShape
@@ -119,3 +121,11 @@ def test_what_has_to_be_unpacked_in_each_step_is_slow() -> None:
         for unpacked, fused in [(0, 16), (16, 16), (32, 16), (0, 64)]
     ]
     assert sorted(rates) == rates
+
+
+def test_a_base_that_does_not_fit_answers_with_layers_in_host_memory() -> None:
+    t4 = devices.T4
+    large = replace(LLAMA_2_7B, layers=192, linear_parameters=6 * LLAMA_2_7B.linear_parameters)
+    assert hosted_to_answer(LLAMA_2_7B, t4) == 0
+    assert hosted_to_answer(large, devices.A10) == 0 < hosted_to_answer(large, t4) < 192
+    assert hosted_to_answer(large, replace(t4, free_bytes=GIB)) == 192

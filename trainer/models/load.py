@@ -20,6 +20,7 @@ from trainer.models.nf4_stream import (
     quantise_matrix,
 )
 from trainer.models.weight_files import fetch_weights, open_shards
+from trainer.planner.decoding_plan import hosted_to_answer
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,17 +46,15 @@ def load_base(
     Embedding, head and norms stay in the compute dtype: the usual cast to float32 costs 0.5 GiB
     on a 7B model and slows each step. The weights come from QLORA_BASE_CACHE_URI if they are
     there; otherwise they are quantised as they are read, and kept there. `frozen` says what of
-    them this worker holds.
+    them this worker holds; without it all that fits beside what answering takes.
 
     Raises SettingsError, DataError, DoesNotFitError, NotAllowedError or UnreachableError.
     """
     import torch
     from transformers import GenerationConfig
 
-    from trainer.models.frozen_base import WholeBase
-
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
-    frozen = frozen or WholeBase()
+    frozen = frozen or _to_answer(base, device)
     if hasattr(base.config, MERGED):
         log.warning(
             "%s holds a merged adapter, which NF4 can round away whole, so that the base is left; "
@@ -83,6 +82,14 @@ def load_base(
     model.requires_grad_(False)
     _keep_as_quantised(model)
     return model
+
+
+def _to_answer(base: Base, device: "Device") -> "WholeBase":
+    from trainer.models.frozen_base import WholeBase
+    from trainer.models.streamed_base import StreamedBase
+
+    hosted = hosted_to_answer(base.shape(), device) if device.kind == "cuda" else 0
+    return StreamedBase(hosted) if hosted else WholeBase()
 
 
 def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "Device") -> Any:

@@ -1,11 +1,20 @@
 """How many answers are made together, and how many layers hold their weights unpacked for it."""
 
+import math
 from dataclasses import dataclass
 
 from trainer.planner.choose import SPARE
 from trainer.planner.gpus import Speed
-from trainer.planner.memory_plan import HALF, KERNEL_S, WORKSPACE
+from trainer.planner.memory_plan import (
+    HALF,
+    KERNEL_S,
+    SLOTS,
+    WORKSPACE,
+    layer_bytes,
+    weight_bytes,
+)
 from trainer.planner.model_shape import ModelShape
+from trainer.runtime.device import GIB, Device
 from trainer.runtime.nf4 import NF4_BYTES
 
 MOST_ROWS = 256  # from there on a step of an H200 takes longer for each row more
@@ -13,6 +22,7 @@ CPU_TOKENS = 4096  # in all rows of a CPU, which gains little from more
 CPU_ROWS = 8  # but so many rows, however long, where memory holds them: most stay short of it
 PROMPT_TOKENS = 4096  # read together, unless one prompt alone has more
 MLP_ROWS = 2048  # of them that go through a feed-forward network together
+ROOM_TO_ANSWER = GIB  # beside weights: some rows of cache, and prompts while they are read
 STEP_KERNELS = 13  # in a layer
 WIDE_MEMORY = ((8, 0), (9, 0), (10, 0), (10, 3))  # HBM: reads unpacked weights fast enough
 
@@ -85,6 +95,13 @@ def choose_decoding(
         return DecodingPlan(rows, 0, fused)
     unpacked = (spare - rows * needs.row) // needs.layer
     return DecodingPlan(rows, min(max(unpacked, 0), needs.layers), fused)
+
+
+def hosted_to_answer(shape: ModelShape, device: Device) -> int:
+    """Layers of the base that have to lie in host memory for anything to be answered at all."""
+    beside = shape.largest_matrix * HALF + ROOM_TO_ANSWER
+    too_many = math.ceil((weight_bytes(shape) + beside - device.free_bytes) / layer_bytes(shape))
+    return min(too_many + SLOTS, shape.layers) if too_many > 0 else 0
 
 
 def fused_rows(capability: tuple[int, int] | None) -> int:
