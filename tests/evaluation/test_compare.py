@@ -105,10 +105,10 @@ def test_questions_are_asked_in_portions_until_time_is_over(
 
 
 def test_more_is_not_asked_where_it_would_say_no_more(tmp_path: Path) -> None:
-    """None of 64 answers right is 0 to 6 %; 96 would make it 0 to 4 %."""
+    """None of 72 answers right is 0 to 5 %; 104 would make it 0 to 4 %."""
     questions = [Question(f"What is {n}?", "so") for n in range(128)]
     found = asked_with(1e9, tmp_path, questions)
-    assert len(found.questions) == 64 and found.interval == "95 % sure: 0% to 6%"
+    assert len(found.questions) == 72 and found.interval == "95 % sure: 0% to 5%"
     assert len(asked_with(None, tmp_path, questions).questions) == 128
 
 

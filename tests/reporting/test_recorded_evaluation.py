@@ -42,3 +42,10 @@ def test_what_was_refused_is_kept() -> None:
     written = json.loads(json.dumps(RecordedEvaluation.of(asked).to_json()))
     assert RecordedEvaluation.from_json(written).refusals == asked.refusals
     assert RecordedEvaluation.from_json({}).refusals is None
+
+
+def test_the_interval_of_exact_answers_is_told_where_some_were_asked() -> None:
+    questions = tuple(Question(f"{number}?", "so") for number in range(40))
+    asked = RecordedEvaluation.of(Evaluation(Scores(), Scores(exact=0.5), questions))
+    assert asked.interval == "35% to 65%"
+    assert RecordedEvaluation.of(Evaluation(Scores(), Scores(), ())).interval == ""

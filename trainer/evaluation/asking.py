@@ -1,8 +1,8 @@
 """How the models of an evaluation are asked, and for how long."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.answer_metrics import interval, same_answer
@@ -15,6 +15,8 @@ from trainer.settings import Settings
 
 LEAST_S, SHARE = 30.0, 0.1  # seconds, and as a share of the training
 PORTIONS = {"cpu": 32, "cuda": 128}  # questions; a GPU takes about as long for many as for few
+FIRST = {"cpu": 8, "cuda": 128}  # of a limit's first portion, which shows how long one takes
+HELD_OUT = 2 / 3  # of the time, where trained questions are asked too, of one model alone
 NARROW = 0.06  # width of an interval that more questions would not make narrower by much
 
 
@@ -27,6 +29,14 @@ class Asking:
     base_replies: KnownReplies | None = None
     limit_s: float | None = None
     refusal: str = ""
+
+    def divided(self) -> tuple["Asking", "Asking"]:
+        """For held-out questions and for trained ones."""
+        if self.limit_s is None:
+            return self, self
+        held_out_s = HELD_OUT * self.limit_s
+        rest_s = self.limit_s - held_out_s
+        return replace(self, limit_s=held_out_s), replace(self, limit_s=rest_s)
 
 
 WITHOUT_LIMIT = Asking()
@@ -62,19 +72,44 @@ def ask(
 ) -> Replies:
     """Replies to the first of `questions`: in portions, until all are asked, time is over, or more
     would not say more. Where those of the `base` are known, to as many questions."""
-    most, began = answerer.longest(questions), time.monotonic()
+    most = answerer.longest(questions)
     if base is not None:
         again = [question.turns for question in questions[: len(base)]]
         return Replies(list(base), answerer.replies(again, most))
     found = Replies()
-    while len(found.tuned) < len(questions):
-        part = [q.turns for q in questions[len(found.tuned) :][: PORTIONS[device]]]
+    for portion in _portions(len(questions), device, how.limit_s):
+        part = [question.turns for question in questions[portion]]
         found.base.extend(answerer.replies(part, most, tuned=False))
         found.tuned.extend(answerer.replies(part, most))
-        is_over = how.limit_s is not None and time.monotonic() - began > how.limit_s
-        if is_over or (how.limit_s is not None and _is_narrow(questions, found.tuned)):
+        if how.limit_s is not None and _is_narrow(questions, found.tuned):
             break
     return found
+
+
+def ask_trained(
+    answerer: Answerer, questions: Sequence[Question], device: str, how: Asking
+) -> list[Reply]:
+    """The tuned model's replies to the first of `questions`, as many as there is time for."""
+    most, found = answerer.longest(questions), list[Reply]()
+    for portion in _portions(len(questions), device, how.limit_s):
+        part = [question.turns for question in questions[portion]]
+        found.extend(answerer.replies(part, most))
+    return found
+
+
+def _portions(count: int, device: str, limit_s: float | None) -> Iterator[slice]:
+    """Of so many questions; behind the first no more than the time that is left is for."""
+    began, asked = time.monotonic(), 0
+    while asked < count:
+        size = PORTIONS[device]
+        if limit_s is not None:
+            spent_s = max(time.monotonic() - began, 1e-3)
+            there_is_time = int((limit_s - spent_s) * asked / spent_s) if asked else FIRST[device]
+            size = min(size, there_is_time)
+        if size < 1:
+            return
+        yield slice(asked, asked + size)
+        asked += size
 
 
 def _is_narrow(questions: Sequence[Question], replies: Sequence[Reply]) -> bool:

@@ -17,7 +17,7 @@ from trainer.evaluation.answer_metrics import (
     token_f1,
     told,
 )
-from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask
+from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask, ask_trained
 from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
@@ -238,9 +238,11 @@ def compare(
         known = None if base is None else base.replies
         sides = 2 if base is None else 1
         with counting("answering", sides * len(questions) + len(trained_questions)):
-            replies = ask(answerer, questions, model.device.type, how, known)
+            part, rest = how.divided() if trained_questions and questions else (how, how)
+            replies = ask(answerer, questions, model.device.type, part, known)
             asked = questions[: len(replies.tuned)]
-            trained = answerer.answers(trained_questions)
+            trained = ask_trained(answerer, trained_questions, model.device.type, rest)
+            trained_questions = trained_questions[: len(trained)]
     if base is None:
         with model.disable_adapter():
             base = score(_losses(model, blocks, ends, general), asked, replies.base)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from trainer.evaluation.answer_metrics import interval
 from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Scores, WithPassages
 from trainer.evaluation.refusals import Refusals
 
@@ -61,6 +62,14 @@ class RecordedEvaluation:
             _with_passages_of(passages) if passages else None,
             known_of(Refusals, refusals) if refusals else None,
         )
+
+    @property
+    def interval(self) -> str:
+        """Between what the tuned model's share of exact answers lies, in words; empty without."""
+        if self.tuned.exact is None or not self.questions:
+            return ""
+        low, high = interval(self.tuned.exact, self.questions)
+        return f"{low:.0%} to {high:.0%}"
 
     def to_json(self) -> dict[str, Any]:
         return {
