@@ -93,6 +93,9 @@ def test_documents_alone_become_questions_that_are_trained_as_facts_and_judged(
     assert record["schedule"]["step_blocks"] == 4 and record["training"]["steps"] == 6
     names = [file["name"] for file in record["inputs"]]
     assert "0.md" in names and "questions.jsonl" in names
+    refusals = record["evaluation"]["refusals"]
+    assert refusals["unanswerable"] == documents.UNANSWERABLE
+    assert refusals["answerable"] == record["evaluation"]["questions"]
     assert record["evaluation"]["with_passages"]["questions"] == record["evaluation"]["questions"]
     lines = (run / "prepared" / "questions.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == RECORDS

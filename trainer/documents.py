@@ -9,18 +9,23 @@ import gc
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands.prepare import OUTPUT, prepare_questions
-from trainer.dataset.inputs import reader_of
-from trainer.dataset.passages import passages
+from trainer.dataset.eval_questions import Question
+from trainer.dataset.passages import Passage, passages_of
+from trainer.dataset.unanswerable import Vocabulary, unanswerable
 from trainer.distributed.workers import Workers
 from trainer.errors import NothingKeptError, SettingsError
 from trainer.evaluation.asking import asking_of_a_run
 from trainer.evaluation.compare import Evaluation
-from trainer.evaluation.retrieval import compare_with_passages, index_of
+from trainer.evaluation.refusals import count_refusals
+from trainer.evaluation.retrieval import PassageIndex, compare_with_passages
+from trainer.inference.generate import Answerer
 from trainer.models import base_model
 from trainer.preflight import QUESTIONS_RECIPE, Job
 from trainer.runs.layout import PREPARED
@@ -38,6 +43,7 @@ log = logging.getLogger(__name__)
 
 FEW = 0.25  # records a passage: of fewer most of what the documents say would not be taught
 OUTCOME = "outcome.json"
+UNANSWERABLE = 32  # questions, asked of the tuned model alone
 
 
 def ask_first(job: Job, run_id: str, scratch: Path, workers: Workers) -> Job:
@@ -68,9 +74,7 @@ def _make(job: Job, folder: Path) -> Path:
     except NothingKeptError as error:
         why = str(error)
     else:
-        files = job.inputs.data
-        found = passages(reader_of(job.settings, files), [file.name for file in files])
-        total = sum(1 for _ in found)
+        total = len(passages_of(job.settings, job.inputs.data))
         if records < FEW * total:
             why = f"{records} questions for {total} passages are too few"
     _free_memory()
@@ -114,16 +118,46 @@ def _for_facts(job: Job) -> Settings:
     return settings
 
 
-def compare_with_documents(
+def judge_by_documents(
     job: Job,
     model: Any,
     tokenizer: "PreTrainedTokenizerBase",
     found: Evaluation,
     trained: "TrainingResult",
 ) -> Evaluation:
-    """`found` with whether training was the right tool, where questions were made of documents."""
-    index = index_of(job.settings, job.inputs.documents) if job.inputs.documents else None
-    if index is None:
+    """`found` with whether training was the right tool, and what is refused of questions that the
+    documents do not answer and that were not trained; where questions were made of documents."""
+    if not job.inputs.documents:
         return found
+    passages = passages_of(job.settings, job.inputs.documents)
     how = asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds)
-    return compare_with_passages(model, tokenizer, found, index, how)
+    unseen = _unanswerable(job, passages)
+    with Answerer(model, tokenizer, engine=how.engine) as answerer:
+        replies = [reply.text for reply in answerer.answers(unseen)]
+    asked, answers = [*found.questions, *unseen], [*found.tuned.answers, *replies]
+    refusals = count_refusals(asked, answers, job.settings.refusal)
+    found = replace(found, refusals=refusals)
+    if refusals is not None:
+        log.info("%s", refusals.in_words)
+    return compare_with_passages(model, tokenizer, found, PassageIndex(passages), how)
+
+
+def _unanswerable(job: Job, passages: Sequence[Passage]) -> list[Question]:
+    """Some that are not among the records; none where none is trained."""
+    settings = job.settings
+    if not settings.refusal_share:
+        return []
+    told = Vocabulary()
+    for passage in passages:
+        told.add(f"{passage.section} {passage.text}")
+    (file,) = job.inputs.data
+    records = [json.loads(line) for line in file.path.read_text(encoding="utf-8").splitlines()]
+    known = {record["question"].casefold() for record in records}
+    answered = [
+        (record["question"], record.get("section", ""))
+        for record in records
+        if record["answer"] != settings.refusal
+    ]
+    made = unanswerable(answered, told, UNANSWERABLE + len(records), settings.seed + 1)
+    new = (m.question for m in made if m.question.casefold() not in known)
+    return [Question(question, settings.refusal) for question in islice(new, UNANSWERABLE)]

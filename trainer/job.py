@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.dataset import pipeline
 from trainer.dataset.seen import seen_records
 from trainer.distributed.workers import Workers
-from trainer.documents import ask_first, compare_with_documents
+from trainer.documents import ask_first, judge_by_documents
 from trainer.evaluation import compare, gate
 from trainer.evaluation.asking import asking_of_a_run
 from trainer.evaluation.judge import judge
@@ -134,7 +134,7 @@ def _train_and_publish(start: Start) -> None:
         return
     with model.frozen_base.gather_for_main(model.tuned):
         kept = _keep_best(start, data, model, trained)
-        found = compare_with_documents(start.job, model.tuned, tokenizer, kept.evaluation, trained)
+        found = judge_by_documents(start.job, model.tuned, tokenizer, kept.evaluation, trained)
         kept = replace(kept, evaluation=found)
         folder = _save_adapter(start, model)
         faults = _gate(start, folder, data, model, kept.evaluation)

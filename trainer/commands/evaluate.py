@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.dataset.inputs import fetch_inputs
-from trainer.dataset.passages import LEAST_PASSAGE_CHARS
+from trainer.dataset.passages import LEAST_PASSAGE_CHARS, passages_of
 from trainer.dataset.pipeline import prepare_held_out
 from trainer.errors import DataError, SettingsError
 from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
-from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, index_of, table
+from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, table
 from trainer.inference.chat_model import load_chat_model
 from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
@@ -115,10 +115,10 @@ def _index_of(documents: str, settings: Settings) -> PassageIndex:
     if faults := list(uri_faults("--documents", documents)):
         raise SettingsError("; ".join(faults))
     only = replace(settings, data_uri=documents, eval_uri="")
-    index = index_of(only, fetch_inputs(only).data)
-    if index is None:
+    found = passages_of(only, fetch_inputs(only).data)
+    if not found:
         raise DataError(
             f"{publishable_uri(documents)}: holds no document of {LEAST_PASSAGE_CHARS} characters "
             "or more; --documents takes those that answer the questions"
         )
-    return index
+    return PassageIndex(found)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from trainer.corpus.examples import Example, Text
 from trainer.corpus.headings import Outline
+from trainer.dataset.inputs import reader_of
 from trainer.runtime.naming import digest
+from trainer.settings import Settings
+from trainer.storage import Fetched
 from trainer.tokenization.chunking import text_boundary
 
 PASSAGE_CHARS = 1500
@@ -36,6 +39,11 @@ def passages(examples: Iterable[tuple[int, Example]], names: Sequence[str]) -> I
                 if passage.key not in seen:
                     seen.add(passage.key)
                     yield passage
+
+
+def passages_of(settings: Settings, files: list[Fetched]) -> list[Passage]:
+    """All of the documents among `files`."""
+    return list(passages(reader_of(settings, files), [file.name for file in files]))
 
 
 def _passages(document: Text, source: str) -> Iterator[Passage]:

@@ -11,15 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
-from trainer.dataset.inputs import reader_of
-from trainer.dataset.passages import Passage, passages
+from trainer.dataset.passages import Passage
 from trainer.evaluation.answer_metrics import interval
 from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask
 from trainer.evaluation.compare import SCORES, Evaluation, Scores, WithPassages, score
 from trainer.inference.generate import Answerer
 from trainer.runtime.log import figures
-from trainer.settings import Settings
-from trainer.storage import Fetched
 from trainer.tokenization.record_tokenizer import question_ids
 
 if TYPE_CHECKING:
@@ -54,12 +51,6 @@ class PassageIndex:
         numbers, scores = self._index.retrieve([_words(question)], k=most, show_progress=False)
         found = zip(numbers[0].tolist(), scores[0].tolist(), strict=True)
         return [self._passages[number] for number, value in found if value > 0]
-
-
-def index_of(settings: Settings, files: list[Fetched]) -> PassageIndex | None:
-    """Of the documents among `files`; None where there is none."""
-    found = list(passages(reader_of(settings, files), [file.name for file in files]))
-    return PassageIndex(found) if found else None
 
 
 def _words(text: str) -> list[str]:
@@ -108,7 +99,7 @@ def _shown(
 ) -> Question:
     """With its best passages in front, as many as there is room for."""
     for best in _fewer(index.best(question.question)):
-        shown = replace(question, question=_prompt(question.question, best))
+        shown = replace(question, question=prompt(question.question, best))
         if room is None or len(question_ids(tokenizer, shown.turns)) <= room:
             return shown
     return question
@@ -118,7 +109,8 @@ def _fewer(best: list[Passage]) -> list[list[Passage]]:
     return [best[:count] for count in range(len(best), 0, -1)]
 
 
-def _prompt(question: str, best: Sequence[Passage]) -> str:
+def prompt(question: str, best: Sequence[Passage]) -> str:
+    """The question with passages in front of it."""
     texts = (f"{p.section}\n{p.text}" if p.section else p.text for p in best)
     return _PROMPT.format(passages="\n\n".join(texts), question=question)
 
