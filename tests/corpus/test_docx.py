@@ -126,6 +126,46 @@ def test_formulas_heights_and_breaks_are_in_the_line(tmp_path: Path) -> None:
     assert read(tmp_path, body) == "A = a/2 m²\nand"
 
 
+def test_struck_out_words_are_marked_as_such(tmp_path: Path) -> None:
+    body = paragraph(FEE, run("ten ", "<w:strike/>"), TWELVE)
+    assert read(tmp_path, body) == "The fee is ~~ten~~ twelve"
+
+
+def test_lists_and_headings_have_the_numbers_that_word_shows(tmp_path: Path) -> None:
+    formats = ("decimal", "%1."), ("lowerLetter", "%1.%2)"), ("bullet", "o")
+    levels = "".join(
+        f'<w:lvl w:ilvl="{at}"><w:numFmt w:val="{form}"/><w:lvlText w:val="{text}"/></w:lvl>'
+        for at, (form, text) in enumerate(formats)
+    )
+    restarted = '<w:lvlOverride w:ilvl="0"><w:startOverride w:val="7"/></w:lvlOverride>'
+    lists = f'<w:abstractNum w:abstractNumId="0">{levels}</w:abstractNum>' + "".join(
+        f'<w:num w:numId="{number}"><w:abstractNumId w:val="0"/>{override}</w:num>'
+        for number, override in ((1, ""), (2, restarted))
+    )
+    styles = (
+        '<w:style w:styleId="H"><w:name w:val="heading 2"/><w:pPr><w:numPr><w:numId w:val="1"/>'
+        "</w:numPr></w:pPr></w:style>"
+    )
+
+    def item(words: str, level: int, number: int = 1) -> str:
+        place = f'<w:numPr><w:ilvl w:val="{level}"/><w:numId w:val="{number}"/></w:numPr>'
+        return paragraph(run(words), properties=place)
+
+    heading = paragraph(run("Scope"), properties='<w:pStyle w:val="H"/>')
+    items = item("a", 1), item("b", 1), item("", 1), item("c", 1), item("d", 2), item("e", 0)
+    body = heading + "".join(items) + item("f", 1) + item("g", 0, 2) + item("none", 0, 0)
+    assert read(tmp_path, body, styles=styles, numbering=lists).split("\n\n") == [
+        *("## 1. Scope", "  1.a) a", "  1.b) b", "  1.d) c", "    * d", "2. e", "  2.a) f"),
+        *("7. g", "none"),
+    ]
+
+
+def test_a_cell_that_spans_columns_leaves_the_others_in_theirs(tmp_path: Path) -> None:
+    wide = cell("Open", properties='<w:gridSpan w:val="2"/>') + cell("Note")
+    narrow = cell("8") + cell("9") + cell("late")
+    assert read(tmp_path, table(wide, narrow)) == "Open |  | Note\n8 | 9 | late"
+
+
 def test_notes_stand_at_the_end(tmp_path: Path) -> None:
     body = paragraph(run("Words"), '<w:r><w:footnoteReference w:id="2"/></w:r>')
     separator = f'<w:footnote w:type="separator" w:id="0">{paragraph(run("—"))}</w:footnote>'

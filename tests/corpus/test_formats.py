@@ -98,7 +98,10 @@ def test_a_page_of_which_little_was_taken_is_named(tmp_path):
     menu = "".join(f"<nav>Borrow, bring back, renew, reserve and pay {n}</nav>" for n in range(9))
     corpus = read_files(tmp_path, {"a.html": f"<body>{menu}<p>We are open.</p></body>".encode()})
     assert corpus.examples == [Text("We are open.")]
-    assert corpus.notices == ["a.html: 3% of the page's words were taken for its content"]
+    assert corpus.notices == [
+        "a.html: 3% of the page's words were taken for its content",
+        "a.html (72 words): what stands in its navigation is not used",
+    ]
 
 
 LINES = makers.jsonl(RECORD, RECORD)

@@ -17,6 +17,12 @@ def words(page: str) -> str:
         ("<ul><li>one<ul><li>two</ul><li>three</ul>", "* one\n\n  * two\n* three"),
         ("<ol><li>one<li>two</ol>", "1. one\n2. two"),
         ("<p>a <b>bold </b>word, <em>this</em></p>", "a **bold** word, *this*"),
+        ("<ol start=5><li>five<li value=9>nine</ol>", "5. five\n9. nine"),
+        ("<ol reversed type=i><li>two<li>one</ol>", "ii. two\ni. one"),
+        (
+            "<p>Fee <s>9 </s>8, <u style='text-decoration:line-through'>no</u>",
+            "Fee ~~9~~ 8, ~~no~~",
+        ),
         ("<p>run <code>ls  -l</code></p><pre>a\n  b</pre>", "run `ls -l`\n\n```\na\n  b\n```"),
         ("<blockquote><p>a<p>b</blockquote>", "> a\n\n> b"),
         ("<dl><dt>Tea<dd>At four</dl>", "Tea\n\nAt four"),
@@ -34,6 +40,17 @@ def test_elements_are_what_they_are(page: str, markdown: str) -> None:
 def test_a_table_of_data_has_a_line_for_each_row() -> None:
     table = "<table><caption>Fees<tr><th>Thing<th>Fee<tr><td>Drill<td>two<br>crowns</table>"
     assert words(table) == "Fees\n\n| Thing | Fee |\n| --- | --- |\n| Drill | two crowns |"
+
+
+def test_a_cell_that_spans_others_leaves_each_cell_in_its_column() -> None:
+    table = (
+        "<table><tr><th rowspan=2>Day<th colspan=2>Open<th>Note<tr><th>from<th>to<th>"
+        "<tr><td>Mo<td>8<td>9<td>late</table>"
+    )
+    assert words(table).splitlines() == [
+        *("| Day | Open |  | Note |", "| --- | --- | --- | --- |"),
+        *("|  | from | to |  |", "| Mo | 8 | 9 | late |"),
+    ]
 
 
 def test_a_table_that_arranges_a_page_is_what_it_holds() -> None:
@@ -82,3 +99,17 @@ def test_a_page_that_is_nested_too_deep_is_refused_and_not_cut() -> None:
     for depth in (500, 5000, 50_000):
         with pytest.raises(Unusable, match="nested too deep"):
             html("<div>" * depth + "deep")
+
+
+def test_small_parts_that_are_left_out_are_told_with_their_words() -> None:
+    prose = "The saw has to come back by Friday. " * 30
+    page = (
+        f"<main><p>{prose}</p></main><p>Closed on the tenth of May.</p>"
+        "<aside>Bring <a href=/card>the card</a> with you.</aside><form>Two crowns a day each.</form>"
+        "<nav>Home</nav><footer>Open Monday to Friday, nine to five.</footer>"
+    )
+    assert [(notice.words, notice.amount) for notice in html(page)[1]] == [
+        ("what stands in <form> is not used", "5 words"),
+        ("what stands in <footer> is not used", "7 words"),
+        ("what stands beside its main part is not used", "6 words"),
+    ]

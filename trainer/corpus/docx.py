@@ -6,12 +6,14 @@ fields are what stands in them; a text box follows the paragraph that it hangs o
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from trainer.corpus.examples import Unusable
 from trainer.corpus.formulas import formula
+from trainer.corpus.numbering import BULLET, MOST_COLUMNS, Numbering, Place, place_of
 from trainer.corpus.packages import Element, Package, child, is_on, kind_of, open_package, value
-from trainer.corpus.raised import subscript, superscript
+from trainer.corpus.raised import struck, subscript, superscript
 
 # Elements that only hold others: what they hold stands in their place.
 _WRAPPERS = {
@@ -30,7 +32,8 @@ def docx(path: Path) -> Iterator[str]:
         if main not in package:
             raise Unusable("it is no readable .docx (it holds no document)")
         body = child(package.xml(main), "body")
-        document = _Document(_heading_levels(package, main))
+        styles = _Styles(package, main)
+        document = _Document(styles, Numbering(package, main))
         yield from document.blocks(body if body is not None else ())
         for kind in ("footnotes", "endnotes"):
             for part in package.related(main, kind):
@@ -40,8 +43,8 @@ def docx(path: Path) -> Iterator[str]:
 class _Document:
     """Its elements as text; keeps what is open from one paragraph to the next."""
 
-    def __init__(self, levels: dict[str, int]) -> None:
-        self._levels = levels
+    def __init__(self, styles: "_Styles", numbering: Numbering) -> None:
+        self._styles, self._numbering = styles, numbering
         self._fields: list[bool] = []  # open ones, and whether what stands now is their result
         self._joined = ""  # of paragraphs whose end was taken out
         self._boxes: list[Element] = []
@@ -71,7 +74,9 @@ class _Document:
             self._joined = words
             return
         words = words.strip()
-        level = 0 if properties is None else self._level(properties)
+        level = 0 if properties is None else self._styles.level(properties)
+        mark = "" if properties is None else self._mark(properties, level)  # counts empty ones too
+        words = f"{mark}{words}" if words else ""
         if words and level:
             yield f"{'#' * level} {' '.join(words.split())}\n\n"
         elif words:
@@ -80,11 +85,11 @@ class _Document:
         for box in boxes:
             yield from self.blocks(box)
 
-    def _level(self, properties: Element) -> int:
-        own = value(child(properties, "outlineLvl"))
-        if own is not None and own.isdigit():
-            return int(own) + 1 if int(own) < _MOST_LEVELS else 0
-        return self._levels.get(value(child(properties, "pStyle")) or "", 0)
+    def _mark(self, properties: Element, level: int) -> str:
+        """The number that Word shows in front, or a bullet, which no heading has."""
+        place = self._styles.place(properties)
+        mark = self._numbering.mark(place) if place is not None else ""
+        return f"{mark} " if mark and not (level and mark.strip() == BULLET) else ""
 
     def _table(self, table: Element) -> Iterator[str]:
         """One row a line; a table of one column is a frame around what it holds."""
@@ -97,10 +102,16 @@ class _Document:
             for (cell,) in filter(None, cells):
                 yield from self.blocks(cell)
             return
-        lines = (" | ".join(map(self._cell, row)) for row in cells)
-        shown = [line for line in lines if line.strip(" |")]
+        lines = (" | ".join(chain.from_iterable(map(self._spanned, row))) for row in cells)
+        shown = [line.rstrip(" |") for line in lines if line.strip(" |")]
         if shown:
             yield "\n".join(shown) + "\n\n"
+
+    def _spanned(self, cell: Element) -> list[str]:
+        """What it says, and nothing in the other columns that it spans."""
+        span = value(child(cell, "tcPr", "gridSpan")) or ""
+        wide = min(int(span), MOST_COLUMNS) if span.isdecimal() else 1
+        return [self._cell(cell), *[""] * (wide - 1)]
 
     def _cell(self, cell: Element) -> str:
         if _is_covered(cell):
@@ -138,6 +149,8 @@ class _Document:
             return words
         if is_on(child(properties, "vanish")):
             return ""
+        if any(is_on(child(properties, kind)) for kind in ("strike", "dstrike")):
+            words = struck(words)
         height = value(child(properties, "vertAlign"))
         if height == "superscript" and "[^" not in words:
             return superscript(words)
@@ -209,23 +222,45 @@ def _note_name(kind: str, number: str | None) -> str:
     return f"{'' if kind.startswith('footnote') else 'e'}{number or ''}"
 
 
-def _heading_levels(package: Package, main: str) -> dict[str, int]:
-    """The level of the headings of each style: by its name, its outline, or the style it is
-    based on."""
-    styles: dict[str, tuple[int, str]] = {}
-    for part in package.related(main, "styles"):
-        for style in package.xml(part):
-            if kind_of(style) == "style":
-                based = value(child(style, "basedOn")) or ""
-                styles[value(style, "styleId") or ""] = _own_level(style), based
-    levels = {}
-    for name in styles:
-        at, seen = name, set[str]()
-        while at in styles and not styles[at][0] and at not in seen:
-            seen.add(at)
-            at = styles[at][1]
-        levels[name] = max(styles[at][0], 0) if at in styles else 0
-    return levels
+class _Styles:
+    """What the styles of a document say of its paragraphs: the level of a heading, a list."""
+
+    def __init__(self, package: Package, main: str) -> None:
+        self._levels: dict[str, int] = {}
+        self._places: dict[str, Place | None] = {}
+        styles: dict[str, Element] = {}
+        for part in package.related(main, "styles"):
+            for style in package.xml(part):
+                if kind_of(style) == "style":
+                    styles[value(style, "styleId") or ""] = style
+        for name in styles:
+            based = _based_on(name, styles)
+            own = next(filter(None, map(_own_level, based)), 0)
+            self._levels[name] = max(own, 0)
+            place = None
+            for style in reversed(based):
+                place = place_of(child(style, "pPr"), place)
+            self._places[name] = place
+
+    def level(self, properties: Element) -> int:
+        """By its own outline, else that of its style."""
+        own = value(child(properties, "outlineLvl"))
+        if own is not None and own.isdigit():
+            return int(own) + 1 if int(own) < _MOST_LEVELS else 0
+        return self._levels.get(value(child(properties, "pStyle")) or "", 0)
+
+    def place(self, properties: Element) -> Place | None:
+        style = value(child(properties, "pStyle")) or ""
+        return place_of(properties, self._places.get(style))
+
+
+def _based_on(name: str, styles: dict[str, Element]) -> list[Element]:
+    """A style, that which it is based on, and so on."""
+    found: dict[str, Element] = {}
+    while name in styles and name not in found:
+        found[name] = styles[name]
+        name = value(child(styles[name], "basedOn")) or ""
+    return list(found.values())
 
 
 def _own_level(style: Element) -> int:

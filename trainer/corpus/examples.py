@@ -148,9 +148,11 @@ class SkippedRecord:
 
 @dataclass(frozen=True)
 class Notice:
-    """What a reader had to assume about a file that it could read."""
+    """What a reader had to assume about a file that it could read. Of several files with the same
+    `words` one is told, with its `amount`."""
 
     words: str
+    amount: str = ""
 
 
 class UnsavedFormula:

@@ -43,7 +43,6 @@ from trainer.corpus.slides import pptx
 # A text file that is longer becomes several documents.
 LONGEST_DOCUMENT = 4 << 20  # characters
 _QUOTED_COLUMNS = 8
-_LEAST_TAKEN = 0.5  # of the words of a web page: with less it is named
 
 FindHeadings = Callable[[str], tuple[Heading, ...]]
 
@@ -155,18 +154,19 @@ def _refuse_records(text: str, is_first: bool) -> None:
 
 
 def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
-    words, taken = html("".join(chunks))
-    if taken < _LEAST_TAKEN:
-        yield Notice(f"{taken:.0%} of the page's words were taken for its content")
+    words, left_out = html("".join(chunks))
+    yield from left_out
     yield _document(words)
 
 
-def _book(path: Path, columns: Columns) -> Iterator[Text]:
+def _book(path: Path, columns: Columns) -> Iterator[Item]:
     """The chapters that hold words: a cover may hold none."""
     chapters = []
     for page in epub(path):
         with suppress(Unusable):
-            chapters.append(html(page_text(page))[0])
+            words, left_out = html(page_text(page))
+            chapters.append(words)
+            yield from left_out
     yield _document("\n\n".join(chapters))
 
 

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import Notice, Unusable
+from trainer.corpus.numbering import BULLET, MOST_COLUMNS, numeral
 from trainer.corpus.packages import Element
-from trainer.corpus.page_content import content
+from trainer.corpus.page_content import Content, content
 from trainer.corpus.raised import subscript, superscript
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -19,6 +21,7 @@ _EMPHASIS = {"b": "**", "strong": "**", "em": "*", "i": "*"}
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _UNSEEN = re.compile("[\u00ad\u200b\ufeff]")  # where a word may be divided
 _OPENS = re.compile(r"accordion|collapse|toggle|faq|expand", re.IGNORECASE)
+_STRUCK = re.compile(r"text-decoration(-line)?\s*:[^;]*line-through", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"not found|access denied|forbidden|enable javascript|just a moment|under construction"
     r"|accept (all )?cookies|lorem ipsum|sign in to continue|redirecting",
@@ -27,9 +30,13 @@ _PLACEHOLDER = re.compile(
 _PLACEHOLDER_WORDS = 40
 
 
-def html(text: str) -> tuple[str, float]:
-    """(the words of a page as Markdown, without navigation and scripts; the share of all words
-    that these are). Raises Unusable."""
+_LEAST_TAKEN = 0.5  # of the words of a page: with less it is named
+_FEWEST_WORDS = 4  # beside links, in a part that is left out: with fewer it is not
+
+
+def html(text: str) -> tuple[str, list[Notice]]:
+    """(the words of a page as Markdown, without navigation and scripts; what was left out that
+    holds words). Raises Unusable."""
     found = content(text)
     words = "\n\n".join(filter(None, (_Writer().written(part) for part in found.parts)))
     if not words:
@@ -38,7 +45,15 @@ def html(text: str) -> tuple[str, float]:
         raise Unusable("it is a placeholder page: " + " ".join(words.split())[:60])
     if found.title and not re.search(r"^# ", words, re.M):
         words = f"# {found.title}\n\n{words}"
-    return words, found.taken
+    return words, list(_left_out(found))
+
+
+def _left_out(page: Content) -> Iterator[Notice]:
+    if page.taken < _LEAST_TAKEN:
+        yield Notice(f"{page.taken:.0%} of the page's words were taken for its content")
+    for part, words in page.left_out.items():
+        if words >= _FEWEST_WORDS:
+            yield Notice(f"what stands {part} is not used", amount=f"{words:,} words")
 
 
 class _Writer:
@@ -98,6 +113,10 @@ class _Writer:
                 self._line.append(f"({self._inner(element)})")
             case "code" | "kbd" | "samp" | "tt":
                 self._marked(element, "`")
+            case "del" | "s" | "strike":
+                self._marked(element, "~~")
+            case _ if _STRUCK.search(element.get("style") or ""):
+                self._marked(element, "~~")
             case "math":
                 self._line.append(_formula(element))
             case tag if tag in _EMPHASIS and not self._is_heading:
@@ -131,21 +150,20 @@ class _Writer:
 
     def _list(self, element: Element) -> None:
         items: list[str] = []
-        for part in element:
-            words = self._inner(part) if isinstance(part.tag, str) else ""
+        for mark, part in _marked_items(element):
+            words = self._inner(part)
             if words:
-                mark = f"{len(items) + 1}." if element.tag == "ol" else "*"
                 indented = re.sub(r"\n(?=.)", "\n" + " " * (len(mark) + 1), words)
                 items.append(f"{mark} {indented}")
         self._block("\n".join(items))
 
     def _table(self, element: Element) -> None:
         """One row a line; a table that only arranges the page is what it holds."""
-        rows = [[c for c in row if c.tag in ("td", "th")] for row in _rows(element)]
+        rows = list(_grid(element))
         is_layout = max(map(len, rows), default=0) < 2 or any(
             cell.find(".//table") is not None or cell.find(".//h2") is not None
-            for row in rows
-            for cell in row
+            for cell in chain.from_iterable(rows)
+            if cell is not None
         )
         if is_layout:
             self._end_block()
@@ -156,7 +174,7 @@ class _Writer:
             self._block(self._inner(caption))
         lines = []
         for row in rows:
-            cells = [" ".join(self._inner(cell).split()) for cell in row]
+            cells = ["" if c is None else " ".join(self._inner(c).split()) for c in row]
             if any(cells):
                 lines.append(f"| {' | '.join(cells)} |")
         if lines:
@@ -207,6 +225,45 @@ def _is_in_a_sentence(button: Element) -> bool:
         return False
     own = [parent.text, *(part.tail for part in parent)]
     return any(text and text.strip() for text in own)
+
+
+def _marked_items(element: Element) -> Iterator[tuple[str, Element]]:
+    """(its number as a browser counts, or a bullet; the item)."""
+    parts = [part for part in element if isinstance(part.tag, str)]
+    if element.tag != "ol":
+        yield from ((BULLET, part) for part in parts)
+        return
+    items = [part for part in parts if part.tag == "li"]
+    is_reversed = element.get("reversed") is not None
+    number = _whole(element.get("start"), len(items) if is_reversed else 1)
+    for part in parts:
+        number = _whole(part.get("value"), number)
+        form = part.get("type") or element.get("type") or "1"
+        yield f"{numeral(number, form)}.", part
+        number += 0 if part.tag != "li" else -1 if is_reversed else 1
+
+
+def _whole(text: str | None, otherwise: int) -> int:
+    found = re.match(r"\s*([+-]?\d{1,9})", text or "")
+    return int(found[1]) if found else otherwise
+
+
+def _grid(table: Element) -> Iterator[list[Element | None]]:
+    """The cells of each row, each in its column; None where one from above or beside goes on."""
+    above: dict[int, int] = {}  # rows that a column is still covered for
+    for row in _rows(table):
+        line: list[Element | None] = []
+        for cell in (part for part in row if part.tag in ("td", "th")):
+            while above.get(len(line), 0):
+                line.append(None)
+            wide = min(max(_whole(cell.get("colspan"), 1), 1), MOST_COLUMNS)
+            for column in range(len(line), len(line) + wide):
+                above[column] = max(_whole(cell.get("rowspan"), 1), 1)
+            line += [cell, *[None] * (wide - 1)]
+        while above.get(len(line), 0):
+            line.append(None)
+        above = {column: rows - 1 for column, rows in above.items() if rows > 1}
+        yield line
 
 
 def _rows(table: Element) -> Iterator[Element]:

@@ -6,6 +6,7 @@ else the body: rather a line too much than an answer lost.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,11 +49,13 @@ _MOST_SHARE = 0.65  # of the words of a page that `article` and `main` hold wher
 
 @dataclass(frozen=True)
 class Content:
-    """What is read of a page; `taken` is the share of its words beside links that this is."""
+    """What is read of a page; `taken` is the share of its words beside links that this is, and
+    `left_out` how many words beside links stand in which other part of it."""
 
     title: str
     parts: list[Element]
     taken: float
+    left_out: dict[str, int]
 
 
 def content(text: str) -> Content:
@@ -66,11 +69,19 @@ def content(text: str) -> Content:
     body = page if body is None else body
     etree.strip_elements(page, etree.Comment, *_INVISIBLE, with_tail=False)
     weights = _Weights(body)
+    left_out: Counter[str] = Counter()
+    gone: set[Element] = set()
     for element in [e for e in body.iter() if isinstance(e.tag, str)]:
-        if element is not body and weights.is_boilerplate(element):
+        if element.getparent() in gone:
+            gone.add(element)
+        elif element is not body and weights.is_boilerplate(element):
+            left_out[_part_name(element)] += _words(element)
+            gone.add(element)
             _drop(element)
     parts = _parts(body)
-    return Content(title, parts, sum(map(_Weights.unlinked, parts)) / weights.unlinked_chars)
+    left_out["beside its main part"] = _words(body) - sum(map(_words, parts))
+    taken = sum(map(_Weights.unlinked, parts)) / weights.unlinked_chars
+    return Content(title, parts, taken, left_out)
 
 
 def chars(element: Element) -> int:
@@ -160,6 +171,22 @@ class _Weights:
         if _NAMES.search(_names(element)):
             return links > 0.3 or text < 200
         return links > 0.8 and text > 0 and len(element.findall(".//a")) > 3
+
+
+def _words(element: Element) -> int:
+    """Words of its text, those of links left out."""
+    return sum(len(text.split()) for text in element.xpath(".//text()[not(ancestor::a)]"))
+
+
+def _part_name(element: Element) -> str:
+    if element.tag in _REPLACED:
+        return f"in <{element.tag}>"
+    role = (element.get("role") or "").lower()
+    if element.tag == "nav" or role in _ROLES:
+        return "in its navigation"
+    if element.tag in ("footer", "form", "aside"):
+        return f"in <{element.tag}>"
+    return "in parts named as menus, adverts and the like"
 
 
 def _has_paragraphs(element: Element) -> bool:

@@ -1,4 +1,5 @@
-"""Raised and lowered characters in plain text: `10³` where leaving out the height gives 103."""
+"""Raised, lowered and struck-out characters in plain text: `10³` where leaving out the height gives
+103."""
 
 _SUPER = str.maketrans("0123456789+-\N{MINUS SIGN}=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱ")
 _SUB = str.maketrans("0123456789+-\N{MINUS SIGN}=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
@@ -11,6 +12,12 @@ def superscript(words: str) -> str:
 
 def subscript(words: str) -> str:
     return _raised(words, _SUB, "_")
+
+
+def struck(words: str) -> str:
+    """As Markdown writes what is crossed out but still there to be read."""
+    inner = words.strip()
+    return words.replace(inner, f"~~{inner}~~", 1) if inner else words
 
 
 def _raised(words: str, table: dict[int, int], sign: str) -> str:

@@ -196,7 +196,8 @@ class Reader:
         try:
             for item in _items(source, form, self._columns, sandbox):
                 if isinstance(item, Notice):
-                    tally.keep_notice(f"{printable(source.name)}: {item.words}")
+                    of = f" ({item.amount})" if item.amount else ""
+                    tally.keep_notice(f"{printable(source.name)}{of}: {item.words}")
                 elif isinstance(item, SkippedRecord):
                     self._refuse(source, item.reason, item.where)
                 elif isinstance(item, Conversation):

@@ -29,8 +29,8 @@ def encode_item(item: Item) -> bytes:
             parts = ["conversation", [message.as_json() for message in messages], tools, where]
         case SkippedRecord(where, reason):
             parts = ["refused", where, reason]
-        case Notice(words):
-            parts = ["notice", words]
+        case Notice(words, amount):
+            parts = ["notice", words, amount]
     return json.dumps(parts).encode() + b"\n"
 
 
@@ -46,6 +46,6 @@ def decode_item(line: bytes) -> Item:
             return Conversation(tuple(map(Message.of_json, turns)), tools, where)
         case "refused", [str(where), str(reason)]:
             return SkippedRecord(where, reason)
-        case "notice", [str(words)]:
-            return Notice(words)
+        case "notice", [str(words), str(amount)]:
+            return Notice(words, amount)
     raise ValueError(f"no item: {line[:80]!r}")
