@@ -105,7 +105,8 @@ def test_small_parts_that_are_left_out_are_told_with_their_words() -> None:
     prose = "The saw has to come back by Friday. " * 30
     page = (
         f"<main><p>{prose}</p></main><p>Closed on the tenth of May.</p>"
-        "<aside>Bring <a href=/card>the card</a> with you.</aside><form>Two crowns a day each.</form>"
+        "<aside>Bring <a href=/card>the card</a> with you.</aside>"
+        "<form>Two crowns for each day.</form>"
         "<nav>Home</nav><footer>Open Monday to Friday, nine to five.</footer>"
     )
     assert [(notice.words, notice.amount) for notice in html(page)[1]] == [

@@ -16,6 +16,7 @@ from trainer.corpus.examples import (
     Unusable,
 )
 from trainer.corpus.records import FURTHER_ANSWERS, Records
+from trainer.errors import DataError
 
 
 def test_an_empty_system_turn_is_left_out(tmp_path):
@@ -41,7 +42,7 @@ def turns(*pairs: tuple[str, object]) -> bytes:
         (b'{"text": NaN}', ['"text" is a number, not text']),
         (b'{"text": [3]}', ['"text" is a list, not text']),
         (b'{"text": {"a": 1}}', ['"text" is an object, not text']),
-        (b'{"question": "q", "answers": {"text": []}}', ['"answers" holds no answer']),
+        (b'{"question": "q", "answer": []}', ['"answer" holds no answer']),
         (b'{"question": "q", "answer": "a", "history": "h"}', ['"history" is text, not a list']),
         (b'{"question": "q", "answer": null}', ['"answer" is null, not text']),
         (
@@ -170,13 +171,50 @@ def test_records_marked_as_not_to_be_trained_are_left_out_and_told(tmp_path):
     assert corpus.examples == [Completion("p", "good")]
     assert corpus.skipped == []
     assert corpus.notices == [
-        "a.jsonl: 5 of its records are marked as not to be trained and are left out, first line 2"
+        "a.jsonl: records that are marked as not to be trained are left out: 5, first line 2"
     ]
 
 
 def test_a_file_of_nothing_but_such_records_is_named(tmp_path):
     corpus = read_named(tmp_path, a_jsonl=jsonl(*MARKED), good_txt=b"good")
-    assert corpus.skipped == ["a.jsonl: every record of it is marked as not to be trained"]
+    assert corpus.skipped == [
+        "a.jsonl: it holds nothing but records that are marked as not to be trained"
+    ]
+
+
+@pytest.mark.parametrize(
+    "mark", [{"answers": {"text": []}}, {"answers": []}, {"answers": "n", "is_impossible": True}]
+)
+def test_questions_that_have_no_answer_are_left_out_for_a_reason_of_their_own(tmp_path, mark):
+    records = {"question": "q", "answers": "a"}, {"question": "r"} | mark
+    corpus = read_named(tmp_path, a_jsonl=jsonl(*records))
+    assert corpus.examples == [qa("q", "a")]
+    assert corpus.skipped == []
+    assert corpus.notices == [
+        "a.jsonl: questions that it says have no answer are left out: 1, first line 2"
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"user": "q", "assistant": "a"},
+        {"human": "q", "assistant": "a"},
+        {"chat": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"turns": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"turns": 3, "question": "q", "answer": "a"},
+    ],
+)
+def test_speakers_as_columns_and_other_names_of_turns_are_known(record):
+    assert read_one(record) == qa("q", "a")
+
+
+def test_the_share_that_may_be_skipped_is_named_where_it_helps(tmp_path):
+    with pytest.raises(DataError, match="raise QLORA_MAX_SKIPPED_SHARE"):
+        read_named(tmp_path, 0.1, a_jsonl=jsonl({"text": "a"}, {"other": "b"}))
+    with pytest.raises(DataError) as nothing_left:
+        read_named(tmp_path, 0.1, a_jsonl=jsonl({"other": "b"}))
+    assert "QLORA_MAX_SKIPPED_SHARE" not in str(nothing_left.value)
 
 
 def test_the_number_of_a_class_is_no_mark(tmp_path):

@@ -7,6 +7,7 @@ from support.corpora import read_files, read_named
 from support.makers import xlsx
 
 from trainer.corpus.examples import Conversation, Message
+from trainer.errors import DataError
 
 
 def qa(question, answer):
@@ -78,3 +79,19 @@ def test_a_header_of_very_many_columns_is_read_in_one_pass(tmp_path):
     names = ",".join(f"c{number}" for number in range(200_000))
     corpus = read_named(tmp_path, a_csv=f"question,answer,{names}\nA?,B{',' * 200_000}\n".encode())
     assert corpus.examples == [qa("A?", "B")]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.xlsx"])
+def test_questions_and_answers_need_no_header_where_nothing_else_fits(tmp_path, name):
+    rows = [["Who may borrow?", "Anyone"], ["How long?", "A week"]]
+    content = xlsx(rows) if name == "a.xlsx" else "\n".join(map(",".join, rows)).encode()
+    corpus = read_files(tmp_path, {name: content})
+    assert corpus.examples == [qa(*row) for row in rows]
+    assert corpus.notices == [
+        f"{name}: it has no header; its columns are read as question and answer"
+    ]
+
+
+def test_a_table_without_a_header_is_told_to_have_none(tmp_path):
+    with pytest.raises(DataError, match=r'begins with "Saws are sharp\."; put a row above'):
+        read_files(tmp_path, {"a.csv": b"Saws are sharp.,Yes\nDrills too.,No\n"})

@@ -77,14 +77,23 @@ def parsed(value: object) -> object:
     return value
 
 
+def role_of(speaker: object) -> str | None:
+    """One of `ROLES` for a speaker as data names it; None for another."""
+    if not isinstance(speaker, str):
+        return None
+    name = speaker.strip().casefold()
+    role = _ROLE_NAMES.get(name, name)
+    return role if role in ROLES else None
+
+
 def _message(turn: object, where: str, unused: dict[str, None]) -> Message | None:
     if not isinstance(turn, dict):
         raise Unusable(f'"{where}" is {json_type(turn)}, not an object')
     if turn.keys() == _PLAIN and turn["role"] in _SPEAKERS and isinstance(turn["content"], str):
         return Message(turn["role"], checked_text(turn["content"], f'"{where}.content"'))
     speaker, content = _speaker_and_content(turn, where)
-    role = _ROLE_NAMES.get(speaker, speaker) if isinstance(speaker, str) else None
-    if role not in ROLES:
+    role = role_of(speaker)
+    if role is None:
         raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
     if role == "system" and _is_blank(content):
         return None

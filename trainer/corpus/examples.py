@@ -135,7 +135,8 @@ class Unusable(Exception):
 
 
 class NotTrained(Exception):
-    """A record is marked as not to be trained: it is left out, and nothing is wrong with it."""
+    """A record says that it is not to be trained: it is left out, and nothing is wrong with it. Its
+    words name all such records."""
 
 
 @dataclass(frozen=True)

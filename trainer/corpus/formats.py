@@ -2,13 +2,13 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trainer.corpus import decoding, spreadsheets, tables
+from trainer.corpus import decoding, spreadsheets, tables, turn_rows
 from trainer.corpus.columns import Columns, fits
 from trainer.corpus.decoding import (
     COMPRESSED,
@@ -34,10 +34,12 @@ from trainer.corpus.examples import (
     checked_text,
     printable,
 )
+from trainer.corpus.faq_page import faq_in_page
 from trainer.corpus.headings import markdown_headings, rst_headings
 from trainer.corpus.html import html
 from trainer.corpus.pdf import pdf
-from trainer.corpus.records import Records
+from trainer.corpus.records import NO_CHOICE, NUMBERED, Records
+from trainer.corpus.shapes import Fits
 from trainer.corpus.slides import pptx
 
 # A text file that is longer becomes several documents.
@@ -154,9 +156,17 @@ def _refuse_records(text: str, is_first: bool) -> None:
 
 
 def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
-    words, left_out = html("".join(chunks))
-    yield from left_out
-    yield _document(words)
+    page = "".join(chunks)
+    found = list(faq_in_page(page))
+    yield from (notice for notice in found if isinstance(notice, Notice))
+    asked = [record for record in found if not isinstance(record, Notice)]
+    if asked:
+        numbered = enumerate(asked, start=1)
+        yield from _records(((f"question {n}", record) for n, record in numbered), Columns())
+    with suppress(Unusable) if asked else nullcontext():
+        words, left_out = html(page)
+        yield from left_out
+        yield _document(words)
 
 
 def _book(path: Path, columns: Columns) -> Iterator[Item]:
@@ -211,10 +221,15 @@ def _table(
 
 
 def _table_of_names(
-    rows: Callable[[Any, tables.Fits], Iterator[tables.TableRow]], source: Any, columns: Columns
+    rows: Callable[[Any, Fits], Iterator[tables.TableRow]], source: Any, columns: Columns
 ) -> Iterator[Item]:
     """One whose `rows` ask which columns can be read."""
-    return _records(rows(source, partial(fits, columns=columns)), columns)
+
+    def can_be_read(names: Iterable[str]) -> bool:
+        known = list(names)
+        return fits(known, columns) or turn_rows.turn_columns(known, columns) is not None
+
+    return _records(rows(source, can_be_read), columns)
 
 
 def _binary_table(
@@ -226,9 +241,9 @@ def _binary_table(
 def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item]:
     is_empty = True
     records = Records(columns)
-    untrained, first_untrained = 0, ""
+    untrained: dict[str, tuple[int, str]] = {}
     is_used = False
-    for row in rows:
+    for row in turn_rows.joined(rows, columns):
         if isinstance(row, Notice):
             yield row
             continue
@@ -246,17 +261,20 @@ def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item
         except Unusable as refused:
             yield SkippedRecord(where, str(refused))
             is_used = True
-        except NotTrained:
-            untrained, first_untrained = untrained + 1, first_untrained or where
+        except NotTrained as said:
+            count, first = untrained.get(str(said), (0, where))
+            untrained[str(said)] = count + 1, first
     if is_empty:
         raise Unusable("it holds no records")
     if untrained and not is_used:
-        raise Unusable("every record of it is marked as not to be trained")
-    if untrained:
-        yield Notice(
-            f"{untrained:,} of its records are marked as not to be trained and are left out, "
-            f"first {first_untrained}"
+        raise Unusable(f"it holds nothing but {' and '.join(untrained)}")
+    if records.counts.pop(NO_CHOICE, 0) and records.counts[NUMBERED]:
+        raise Unusable(
+            "some of its answers are numbers that no choice has; if they count from 1, write the "
+            "letters or the words of the choices"
         )
+    for what, (count, first) in untrained.items():
+        yield Notice(f"{what} are left out: {count:,}, first {first}")
     for what, count in records.counts.items():
         yield Notice(f"{what}: {count:,}")
     if records.unused:

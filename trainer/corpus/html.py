@@ -7,7 +7,7 @@ from itertools import chain
 from trainer.corpus.examples import Notice, Unusable
 from trainer.corpus.numbering import BULLET, MOST_COLUMNS, numeral
 from trainer.corpus.packages import Element
-from trainer.corpus.page_content import Content, content
+from trainer.corpus.page_content import Content, content, parsed
 from trainer.corpus.raised import subscript, superscript
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -46,6 +46,11 @@ def html(text: str) -> tuple[str, list[Notice]]:
     if found.title and not re.search(r"^# ", words, re.M):
         words = f"# {found.title}\n\n{words}"
     return words, list(_left_out(found))
+
+
+def fragment(text: str) -> str:
+    """A piece of HTML as Markdown, all of it. Raises Unusable."""
+    return _Writer().written(parsed(text))
 
 
 def _left_out(page: Content) -> Iterator[Notice]:

@@ -62,7 +62,7 @@ def content(text: str) -> Content:
     """What a page says, without what surrounds it. Raises Unusable."""
     from lxml import etree
 
-    page = _parsed(text)
+    page = parsed(text)
     found = page.find(".//title")
     title = " ".join("".join(found.itertext()).split()) if found is not None else ""
     body = page.find(".//body")
@@ -89,7 +89,8 @@ def chars(element: Element) -> int:
     return sum(len("".join(text.split())) for text in element.itertext())
 
 
-def _parsed(text: str) -> Element:
+def parsed(text: str) -> Element:
+    """The tree of a page. Raises Unusable for none, and for one too deep to be written."""
     from lxml import etree
 
     parser = etree.HTMLParser(encoding="utf-8", huge_tree=True, remove_pis=True)

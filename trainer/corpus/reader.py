@@ -128,6 +128,7 @@ class Tally:
                 f"{self.unusable} of {total} files and records cannot be used "
                 f"({self.unusable / total:.0%}, the limit is {max_skipped_share:.0%}): "
                 f"{_quoted(self.unusable_first, self.unusable)}; repair or remove them"
+                + (", or raise QLORA_MAX_SKIPPED_SHARE to train without them" * bool(self.usable))
             )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from trainer.corpus.columns import Columns, Layout, layouts
+from trainer.corpus.choices import Choices, choices_of
+from trainer.corpus.columns import CHOICE_ROLES, Columns, Layout, layouts
 from trainer.corpus.conversations import checked, joined_parts, parsed, turns_of, with_system
 from trainer.corpus.examples import (
     LONGEST_LINE,
@@ -28,8 +29,11 @@ from trainer.corpus.examples import (
     json_type,
     printable,
 )
+from trainer.corpus.shapes import reshaped
 
 FURTHER_ANSWERS = "not used: answers to a question behind its first one"
+NO_CHOICE = "answers that are no choice"
+NUMBERED = "answers read as the numbers of choices, counted from 0"
 _MOST_KEPT_LAYOUTS = 64
 _LIST_OF_ANSWERS = "answers"  # a column of this name has alternatives, one of another name parts
 
@@ -51,28 +55,30 @@ class Records:
         for one that says so of itself."""
         if not isinstance(record, dict):
             raise Unusable(f"the record is {json_type(record)}, not an object")
-        found = _Fields(record, self._layout(record), self.counts)
+        possible = self._possible(record)
+        if not possible and (other := reshaped(record, self._columns, self.counts)) is not None:
+            record, possible = other, self._possible(other)
+        if not possible:
+            raise Unusable(self._columns.preferred(record) or self._columns.wanted(record))
+        # the first form whose columns all hold something, else are there
+        full = (p for p in possible if all(record[name] is not None for name in p.needed))
+        found = _Fields(record, next(full, possible[0]), self.counts)
         if self.missing:
             self.missing -= found.layout.names.keys()
         _refuse_untrained(found)
-        example = _READERS[found.layout.form](found, self.unused)
+        example = _READERS[found.layout.kind](found, self.unused)
         for name, value in record.items():
             if name not in self.unused and name not in found.used and _says_something(value):
                 self.unused[printable(name[:40])] = None
         return example
 
-    def _layout(self, record: dict[str, Any]) -> Layout:
-        """The first form whose columns are all there and hold something, else are there."""
+    def _possible(self, record: dict[str, Any]) -> list[Layout]:
         names = tuple(record)
         if names not in self._layouts:
             if len(self._layouts) >= _MOST_KEPT_LAYOUTS:
                 self._layouts.clear()
             self._layouts[names] = layouts(names, self._columns)
-        possible = self._layouts[names]
-        if not possible:
-            raise Unusable(self._columns.preferred(record) or self._columns.wanted(names))
-        full = (p for p in possible if all(record[name] is not None for name in p.needed))
-        return next(full, possible[0])
+        return self._layouts[names]
 
 
 class _Fields:
@@ -92,6 +98,15 @@ class _Fields:
             return None
         self.used.add(name)
         return self._record[name]
+
+    def peek(self, role: str) -> Any:
+        """The same, which it may be that nothing is made of."""
+        name = self.layout.names.get(role)
+        return None if name is None else self._record[name]
+
+    def use(self, *roles: str) -> None:
+        """What the columns of these roles hold is used."""
+        self.used.update(self.layout.names[role] for role in roles if role in self.layout.names)
 
     def says_no(self, role: str) -> bool:
         """Whether the column of `role` marks the record as not to be trained, also as CSV files
@@ -118,7 +133,7 @@ class _Fields:
 def _refuse_untrained(found: _Fields) -> None:
     """KTO's `label` of a completion, and a `weight` of 0."""
     if any([found.says_no("label"), found.says_no("weight")]):
-        raise NotTrained
+        raise NotTrained("records that are marked as not to be trained")
 
 
 def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
@@ -151,12 +166,49 @@ def _turns(found: _Fields, role: str, speaker: str, unused: dict[str, None]) -> 
 
 
 def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
-    question, answer = found.text("question"), _answer(found)
+    if found.says_no("unanswerable") or _has_no_answer(found.get("answer"), found):
+        raise NotTrained("questions that it says have no answer")
+    choices = _choices(found)
+    line = _right(choices, found) if choices is not None else ""
+    question, answer = found.text("question"), line or _answer(found)
+    if choices is not None and line:
+        question = choices.worded(question)
+        found.use("choices", *CHOICE_ROLES)
     context = found.optional_text("context")
     if context:
         question = f"{question}\n\n{context}"
     turns = [*_history(found, unused), Message("user", question), Message("assistant", answer)]
     return checked(_with_system(found, turns), "the record")
+
+
+def _choices(found: _Fields) -> Choices | None:
+    """What a question lets choose from: a list, or a column for each."""
+    roles = [role for role in CHOICE_ROLES if role in found.layout.names]
+    if "choices" not in found.layout.names and roles[:2] != list(CHOICE_ROLES[:2]):
+        return None
+    if "choices" in found.layout.names:
+        value = parsed(found.peek("choices"))
+        return choices_of(value, found.name("choices")) if isinstance(value, list | dict) else None
+    said = [found.peek(role) for role in roles]
+    return choices_of([value for value in said if _says_something(value)], "the record")
+
+
+def _right(choices: Choices, found: _Fields) -> str:
+    try:
+        line, is_number = choices.right(found.get("answer"))
+    except Unusable:
+        found.counts[NO_CHOICE] += 1
+        raise
+    if is_number:
+        found.counts[NUMBERED] += 1
+    return line
+
+
+def _has_no_answer(answer: object, found: _Fields) -> bool:
+    """Whether it is SQuAD's way to say that the context has none."""
+    if isinstance(answer, dict):
+        return answer.get("text") == []
+    return answer == [] and _folded(found.name("answer")) == _LIST_OF_ANSWERS
 
 
 def _with_system(found: _Fields, turns: list[Message]) -> list[Message]:
@@ -171,7 +223,7 @@ def _with_system(found: _Fields, turns: list[Message]) -> list[Message]:
 def _answer(found: _Fields) -> str:
     """The answer; parts of it are joined, and of several answers the first is taken."""
     answer, what = found.get("answer"), found.name("answer")
-    has_several = what.strip('"').strip().casefold() == _LIST_OF_ANSWERS
+    has_several = _folded(what) == _LIST_OF_ANSWERS
     if _is_text_object(answer):  # as SQuAD has them: {"text": [...], …}
         answer, has_several = answer["text"], True
     if not isinstance(answer, list):
@@ -184,6 +236,10 @@ def _answer(found: _Fields) -> str:
         return checked_text(joined_parts(answer, what), what)
     lines = (checked_text(line, what, may_be_empty=True) for line in answer)
     return checked_text("\n".join(lines), what)
+
+
+def _folded(quoted: str) -> str:
+    return quoted.strip('"').strip().casefold()
 
 
 def _first_answer(answers: Sequence[Any], what: str, counts: Counter[str]) -> str:
@@ -223,14 +279,15 @@ def _text(found: _Fields, unused: dict[str, None]) -> Text:
 
 
 _MARKS = {
+    "unanswerable": {"true": False, "false": True, "1": False, "0": True},
     "label": {"true": True, "false": False},
     "weight": {"1": True, "1.0": True, "0": False, "0.0": False},
 }
 _READERS = {
-    ("messages",): _messages,
-    ("prompt", "completion"): _prompt_completion,
-    ("question", "answer"): _question_answer,
-    ("text",): _text,
+    "messages": _messages,
+    "completion": _prompt_completion,
+    "answer": _question_answer,
+    "text": _text,
 }
 
 

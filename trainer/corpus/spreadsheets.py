@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +19,8 @@ from trainer.corpus.examples import (
     printable,
 )
 from trainer.corpus.packages import check_size
-from trainer.corpus.tables import Fits, TableRow, lines
+from trainer.corpus.shapes import Fits
+from trainer.corpus.tables import TableRow, lines
 
 if TYPE_CHECKING:  # it imports openpyxl
     from trainer.corpus.worksheets import Worksheet
@@ -26,6 +28,10 @@ if TYPE_CHECKING:  # it imports openpyxl
 _DELIMITERS = ",;\t|"
 _HEADER_ROWS = 12  # a title and who made it may stand above the header
 _SEPARATOR = "sep="  # how Excel names the delimiter, on a line of its own
+_QUESTION_ANSWER = ("question", "answer")
+_QUESTION_MARKS = ("?", "\N{FULLWIDTH QUESTION MARK}", "\N{ARABIC QUESTION MARK}")
+_LONGEST_NAME = 60  # characters of a column
+_FIGURE = re.compile(r"[+-]?[\d.,]+%?")
 
 Row = tuple[str, Sequence[Any]]
 
@@ -105,7 +111,13 @@ def _records(rows: Iterator[Row], fits: Fits, *, is_ragged: bool) -> Iterator[Ta
     head = list(islice(rows, _HEADER_ROWS))
     if not head:
         return
-    at = max(_header_at(head, fits), 0)
+    at = _header_at(head, fits)
+    if at < 0 and _holds_questions(head) and fits(_QUESTION_ANSWER):
+        yield Notice("it has no header; its columns are read as question and answer")
+        head, at = [("", _QUESTION_ANSWER), *head], 0
+    elif at < 0:
+        _refuse_without_header(head[0][1])
+    at = max(at, 0)
     if at:
         yield Notice(f"what stands above the header on {head[at][0]} is not used")
     header = _header(head[at][1])
@@ -130,6 +142,30 @@ def _header_at(head: Sequence[Row], fits: Fits) -> int:
             return at
         most = max(most, cells)
     return -1
+
+
+def _holds_questions(head: Sequence[Row]) -> bool:
+    """Whether two columns without a header are questions and answers beyond doubt."""
+    rows = [row for _, row in head]
+    return len(rows) > 1 and all(
+        len(row) == 2 and all(map(_holds_something, row)) and _asks(row[0]) and not _asks(row[1])
+        for row in rows
+    )
+
+
+def _asks(cell: Any) -> bool:
+    return str(cell).strip().endswith(_QUESTION_MARKS)
+
+
+def _refuse_without_header(row: Sequence[Any]) -> None:
+    """Raises Unusable where the first row holds sentences or figures, which name no column."""
+    cells = [str(cell).strip() for cell in row if _holds_something(cell)]
+    ends = (*_QUESTION_MARKS, ".", "!", "\N{IDEOGRAPHIC FULL STOP}")
+    if any(len(c) > _LONGEST_NAME or c.endswith(ends) or _FIGURE.fullmatch(c) for c in cells):
+        raise Unusable(
+            f'it has no header: its first row begins with "{printable(cells[0][:40])}"; put a row '
+            "above it that names the columns, as question,answer or text"
+        )
 
 
 def _delimiter(head: Sequence[str], fits: Fits) -> str:

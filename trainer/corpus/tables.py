@@ -3,17 +3,16 @@
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from trainer.corpus import shapes
 from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type
+from trainer.corpus.shapes import Fits
 
 TableRow = tuple[str, Any] | SkippedRecord | Notice
-Fits = Callable[[Iterable[str]], bool]
-"""Whether columns of these names make a record."""
-
 _BATCH_ROWS = 256
 _FIRST_LINES = 3  # that are JSON objects: the file is no prose
 _ARRAY_OF_RECORDS = re.compile(r"\s*\[\s*(\{|$)")
@@ -51,11 +50,7 @@ def holds_json_lines(text: str) -> bool:
 
 
 def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
-    """A list of records, one record, or an object whose only list holds them; or JSON lines.
-
-    An object whose own columns make a record is one, whatever lists it holds. SQuAD's nested form
-    gives a record for each question.
-    """
+    """A list of records, one record, or another of `shapes.table`; or JSON lines."""
     text = "".join(chunks)
     try:
         data = _parsed(text)
@@ -64,13 +59,11 @@ def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
             yield from json_lines([text])
             return
         raise
-    if isinstance(data, dict):
-        lists = [value for value in data.values() if _is_table(value)]
-        data = lists[0] if len(lists) == 1 and not fits(data) else [data]
+    data = shapes.table(data, fits)
     if not isinstance(data, list):
         raise Unusable(f"it is {json_type(data)}, not a list of records")
     for number, record in enumerate(data, start=1):
-        yield from ((f"record {number}", part) for part in _squad(record))
+        yield from ((f"record {number}", part) for part in shapes.squad(record))
 
 
 def parquet(path: Path) -> Iterator[TableRow]:
@@ -103,25 +96,6 @@ def _arrow_rows(batches: Iterable[Any]) -> Iterator[TableRow]:
             for record in batch.slice(start, _BATCH_ROWS).to_pylist():
                 number += 1
                 yield f"row {number}", record
-
-
-def _squad(record: Any) -> Iterator[Any]:
-    """The questions of one article of SQuAD's own files; anything else as it is."""
-    if not isinstance(record, dict) or not _is_table(record.get("paragraphs")):
-        yield record
-        return
-    for paragraph in record["paragraphs"]:
-        questions = paragraph.get("qas") if isinstance(paragraph, dict) else None
-        if not isinstance(questions, list):
-            yield record
-            return
-        for asked in questions:
-            if isinstance(asked, dict):
-                yield {"context": paragraph.get("context")} | asked
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _is_json(text: str) -> bool:

@@ -1,0 +1,60 @@
+"""A question with choices is asked with them, and its answer is a choice and no letter alone."""
+
+import pytest
+from support.corpora import read_files
+from support.makers import jsonl
+
+from trainer.corpus.choices import Choices
+from trainer.corpus.examples import Conversation, Message, Unusable
+from trainer.errors import DataError
+
+QUESTION = {"question": "Which bird wades?"}
+PLOVER, SWIFT = "the plover", "the swift"
+ASKED = "Which bird wades?\n\nA. the swift\nB. the plover"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"choices": [SWIFT, PLOVER], "answer": 1},
+        {"choices": [f"A) {SWIFT}", f"B) {PLOVER}"], "answer": "b"},
+        {"options": {"A": SWIFT, "B": PLOVER}, "answer": PLOVER},
+        {"options": {"A": SWIFT, "B": PLOVER}, "answer_key": "B"},
+        {"choices": {"text": [SWIFT, PLOVER], "label": ["A", "B"]}, "answerKey": "B"},
+        {"A": SWIFT, "B": PLOVER, "answer": "(B)"},
+        {"A": SWIFT, "B": PLOVER, "answerKey": "B"},
+        {"option_1": SWIFT, "option_2": PLOVER, "answer": "B"},
+        {"Option A": SWIFT, "Option B": PLOVER, "Option C": "", "answer": "B."},
+    ],
+)
+def test_the_right_choice_is_the_answer(tmp_path, more):
+    assert read_files(tmp_path, {"a.jsonl": jsonl(QUESTION | more)}).examples == [
+        Conversation((Message("user", ASKED), Message("assistant", "B. the plover")))
+    ]
+
+
+def test_an_answer_in_other_words_is_no_choice(tmp_path):
+    record = QUESTION | {"options": [SWIFT, PLOVER], "answer": "Those with long legs."}
+    corpus = read_files(tmp_path, {"a.jsonl": jsonl(record)})
+    assert [m.content for m in corpus.examples[0].messages] == [
+        QUESTION["question"],
+        record["answer"],
+    ]
+    assert corpus.notices == ["a.jsonl: not used: column options"]
+
+
+def test_that_numbers_are_counted_from_0_is_told(tmp_path):
+    records = [QUESTION | {"choices": [SWIFT, PLOVER], "answer": n} for n in (0, 1)]
+    notices = read_files(tmp_path, {"a.jsonl": jsonl(*records)}).notices
+    assert notices == ["a.jsonl: answers read as the numbers of choices, counted from 0: 2"]
+
+
+def test_a_file_that_seems_to_count_from_1_is_refused(tmp_path):
+    records = [QUESTION | {"choices": [SWIFT, PLOVER], "answer": n} for n in (1, 2)]
+    with pytest.raises(DataError, match="if they count from 1"):
+        read_files(tmp_path, {"a.jsonl": jsonl(*records)})
+
+
+def test_a_letter_that_no_choice_has_is_refused():
+    with pytest.raises(Unusable, match="its answer C is none of its 2 choices"):
+        Choices({"A": SWIFT, "B": PLOVER}).right("C")

@@ -1,0 +1,46 @@
+"""The questions that a page says of itself are conversations, beside what it shows."""
+
+import json
+
+import pytest
+from support.corpora import read_files
+
+from trainer.corpus.examples import Conversation, Message, Text
+
+ASKED = {
+    "@type": "Question",
+    "name": "Who may borrow?",
+    "acceptedAnswer": {"@type": "Answer", "text": "<p>Anyone &amp; <b>everyone</b>.</p>"},
+}
+PAGE = {"@context": "https://schema.org", "@type": "FAQPage", "mainEntity": [ASKED]}
+ANSWERED = Conversation(
+    (Message("user", "Who may borrow?"), Message("assistant", "Anyone & **everyone**."))
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PAGE,
+        [{"@type": "Organization", "name": "Shed"}, PAGE],
+        {"@graph": [{"@type": "WebSite"}, PAGE]},
+        {"@type": ["WebPage", "FAQPage"], "mainEntity": ASKED},
+    ],
+)
+def test_a_faq_page_in_json_is_its_questions(tmp_path, data):
+    assert read_files(tmp_path, {"a.json": json.dumps(data).encode()}).examples == [ANSWERED]
+
+
+def page(script: str) -> bytes:
+    return f"<head><script type='application/ld+json'>{script}</script></head><p>Hi there".encode()
+
+
+def test_a_page_is_read_with_the_questions_that_it_holds(tmp_path):
+    corpus = read_files(tmp_path, {"a.html": page(json.dumps(PAGE))})
+    assert corpus.examples == [ANSWERED, Text("Hi there")]
+
+
+def test_questions_that_cannot_be_read_are_told(tmp_path):
+    corpus = read_files(tmp_path, {"a.html": page('{"@type": "FAQPage",')})
+    assert corpus.examples == [Text("Hi there")]
+    assert corpus.notices == ["a.html: its FAQPage is broken JSON and is not used"]

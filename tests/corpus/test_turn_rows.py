@@ -1,0 +1,90 @@
+"""A table with one turn a row is a table of conversations, where it says which rows are one."""
+
+import pytest
+from support.corpora import read_files, read_named
+from support.makers import jsonl
+
+from trainer.corpus.examples import Conversation, Message, Text
+from trainer.errors import DataError
+
+
+def conversation(*turns):
+    return Conversation(tuple(Message(*turn) for turn in turns))
+
+
+FIRST = conversation(("user", "a"), ("assistant", "b"))
+SECOND = conversation(("user", "c"), ("assistant", "d"))
+SAID = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        (
+            "a.csv",
+            b"conversation_id,role,content\nx,user,a\nx,assistant,b\ny,user,c\ny,assistant,d\n",
+        ),
+        (
+            "a.csv",
+            b"session,speaker,message\nx,human,a\nx,gpt,b\ny,human,c\ny,gpt,d\n",
+        ),
+        (
+            "a.jsonl",
+            jsonl(
+                *(
+                    {"dialog": n // 2, "turn": 2 - n % 2, "role": role, "content": words}
+                    for n, (role, words) in enumerate((SAID[1], SAID[0], SAID[3], SAID[2]))
+                )
+            ),
+        ),
+        (
+            "a.jsonl",
+            jsonl(*({"turn": n % 2, "from": r, "value": w} for n, (r, w) in enumerate(SAID))),
+        ),
+    ],
+    ids=["id", "speakers", "id and turn", "turn"],
+)
+def test_rows_of_one_conversation_are_one_record(tmp_path, name, content):
+    assert read_files(tmp_path, {name: content}).examples == [FIRST, SECOND]
+
+
+def test_a_system_turn_begins_a_conversation(tmp_path):
+    turns = [("system", "s"), *SAID[:2], ("system", "s"), *SAID[2:]]
+    rows = ({"role": role, "content": words} for role, words in turns)
+    assert read_files(tmp_path, {"a.jsonl": jsonl(*rows)}).examples == [
+        conversation(*turns[:3]),
+        conversation(*turns[3:]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows, reason",
+    [
+        ([{"role": r, "content": w} for r, w in SAID], "add a column conversation_id"),
+        (
+            [{"chat_id": n % 2, "role": r, "content": w} for n, (r, w) in enumerate(SAID)],
+            "do not stand together; sort the rows by that column",
+        ),
+    ],
+)
+def test_rows_that_could_be_any_conversation_are_refused(tmp_path, rows, reason):
+    with pytest.raises(DataError, match=reason):
+        read_files(tmp_path, {"a.jsonl": jsonl(*rows)})
+
+
+def test_a_conversation_beside_a_broken_row_is_skipped(tmp_path):
+    rows = [
+        {"chat_id": n // 2, "role": role, "content": words}
+        for n, (role, words) in enumerate((*SAID[:2], ("user", "x"), ("assistant", "y"), *SAID[2:]))
+    ]
+    content = jsonl(*rows[:3]) + b"\n{broken\n" + jsonl(*rows[3:])
+    corpus = read_named(tmp_path, a_jsonl=content)
+    assert corpus.examples == [FIRST, SECOND]
+    assert [reason.split(":")[0] for reason in corpus.skipped] == [
+        *("a.jsonl line 4", "a.jsonl line 3"),
+    ]
+
+
+def test_a_role_that_nobody_has_in_a_conversation_makes_no_turn(tmp_path):
+    record = {"role": "Engineer", "content": "You build bridges."}
+    assert read_files(tmp_path, {"a.jsonl": jsonl(record)}).examples == [Text(record["content"])]

@@ -1,0 +1,69 @@
+"""Questions with choices: worded with them, and the answer is the choice that is right."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any
+
+from trainer.corpus.examples import Unusable, checked_text, json_type
+
+_KEY = re.compile(r"\(?([A-Za-z]|\d{1,3})[.):]?")
+_LABELLED = re.compile(r"\(?([A-Za-z0-9])[.):]\s+(?=\S)")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be answered: each label with its words."""
+
+    by_label: Mapping[str, str]
+
+    def worded(self, question: str) -> str:
+        """The question, and below it one line for each choice."""
+        lines = "\n".join(map(self._line, self.by_label))
+        return f"{question}\n\n{lines}"
+
+    def _line(self, label: str) -> str:
+        return f"{label}. {self.by_label[label]}"
+
+    def right(self, answer: object) -> tuple[str, bool]:
+        """(the line of the choice that `answer` names by its label, its words or its number from 0;
+        whether by its number), ("", False) where it is other words. Raises Unusable for a name
+        that no choice has."""
+        text = str(answer).strip()
+        if text in self.by_label:
+            return self._line(text), False
+        for label, words in self.by_label.items():
+            if words.strip() == text:
+                return self._line(label), False
+        found = _KEY.fullmatch(text)
+        if found is None:
+            return "", False
+        if (label := found[1].upper()) in self.by_label:
+            return self._line(label), False
+        if found[1].isdecimal() and int(found[1]) < len(self.by_label):
+            return self._line(list(self.by_label)[int(found[1])]), True
+        raise Unusable(
+            f"its answer {text} is none of its {len(self.by_label)} choices; write the choice's "
+            "letter, its words, or its number, counted from 0"
+        )
+
+
+def choices_of(value: object, what: str) -> Choices:
+    """A list of words, {label: words}, or {"text": [words], "label": [labels]}. Raises Unusable."""
+    labels: Sequence[Any]
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        words, labels = value["text"], value.get("label") or ascii_uppercase
+    elif isinstance(value, dict):
+        words, labels = list(value.values()), list(value)
+    elif isinstance(value, list):
+        words, labels = value, ascii_uppercase
+    else:
+        raise Unusable(f"{what} is {json_type(value)}, not a list of choices")
+    if not 1 < len(words) <= len(labels):
+        raise Unusable(f"{what} holds {len(words)} choices; it needs 2 to {len(ascii_uppercase)}")
+    texts = [checked_text(word, what) for word in words]
+    marked = [_LABELLED.match(text) for text in texts]
+    if all(m and m[1].upper() == str(labels[at]) for at, m in enumerate(marked)):
+        texts = [text[m.end() :] for text, m in zip(texts, marked, strict=True) if m]
+    return Choices({str(label): text for label, text in zip(labels, texts, strict=False)})

@@ -1,0 +1,62 @@
+"""Questions and answers that a page says of itself, as schema.org has them: `FAQPage`, `QAPage`."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.corpus.examples import Notice, Unusable
+
+_SCRIPT = re.compile(
+    r"<script\b[^>]{0,500}\bapplication/ld\+json\b[^>]{0,500}>(.*?)</script", re.DOTALL | re.I
+)
+_KINDS = ("FAQPage", "QAPage")
+_MOST_LEVELS = 4
+_TAG = re.compile(r"<[a-z/!]|&#?\w+;", re.IGNORECASE)
+
+
+def faq_in_page(page: str) -> Iterator[dict[str, str] | Notice]:
+    """{"question": …, "answer": …} of all that the text of a web page holds."""
+    for found in _SCRIPT.finditer(page):
+        if not any(kind in found[1] for kind in _KINDS):
+            continue
+        try:
+            yield from faq_records(json.loads(found[1], strict=False))
+        except (ValueError, RecursionError):
+            yield Notice("its FAQPage is broken JSON and is not used")
+
+
+def faq_records(data: Any, level: int = 0) -> Iterator[dict[str, str]]:
+    """The same of the JSON itself, which may be a list or have its parts in a `@graph`."""
+    if isinstance(data, list) and level < _MOST_LEVELS:
+        for part in data:
+            if isinstance(part, dict) and ("@type" in part or "@graph" in part):
+                yield from faq_records(part, level + 1)
+    if not isinstance(data, dict):
+        return
+    if "@graph" in data and level < _MOST_LEVELS:
+        yield from faq_records(data["@graph"], level + 1)
+    kinds = data.get("@type")
+    if not any(kind in _KINDS for kind in (kinds if isinstance(kinds, list) else [kinds])):
+        return
+    asked = data.get("mainEntity")
+    for question in asked if isinstance(asked, list) else [asked]:
+        if not isinstance(question, dict):
+            continue
+        answer = question.get("acceptedAnswer")
+        answer = answer[0] if isinstance(answer, list) and answer else answer
+        name, words = question.get("name"), answer.get("text") if isinstance(answer, dict) else None
+        if isinstance(name, str) and isinstance(words, str):
+            yield {"question": _plain(name), "answer": _plain(words)}
+
+
+def _plain(text: str) -> str:
+    """Without HTML, which both may hold."""
+    from trainer.corpus.html import fragment
+
+    if not _TAG.search(text):
+        return text
+    try:
+        return fragment(text)
+    except Unusable:
+        return ""
