@@ -77,7 +77,7 @@ def test_a_conversation_beside_a_broken_row_is_skipped(tmp_path):
         {"chat_id": n // 2, "role": role, "content": words}
         for n, (role, words) in enumerate((*SAID[:2], ("user", "x"), ("assistant", "y"), *SAID[2:]))
     ]
-    content = jsonl(*rows[:3]) + b"\n{broken\n" + jsonl(*rows[3:])
+    content = jsonl(*rows[:3]) + b"{broken\n" + jsonl(*rows[3:])
     corpus = read_named(tmp_path, a_jsonl=content)
     assert corpus.examples == [FIRST, SECOND]
     assert [reason.split(":")[0] for reason in corpus.skipped] == [
