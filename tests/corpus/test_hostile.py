@@ -375,5 +375,6 @@ def test_a_job_trains_on_what_is_sound_and_records_the_rest(tmp_path: Path) -> N
         *("a.exe", "a.pdf", "a.txt.gz"),
     ]
     assert counts["assumed_first"] == [
-        "latin.txt: byte 3 is not UTF-8; read as cp1252, which is a guess: save it as UTF-8"
+        "latin.txt: byte 3 is not UTF-8; read as cp1252, which is a guess: save it as UTF-8 "
+        "(`iconv -f cp1252 -t utf-8` where the guess is right)"
     ]

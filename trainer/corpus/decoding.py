@@ -11,7 +11,7 @@ from trainer.corpus.alphabets import WESTERN, code_page
 from trainer.corpus.examples import LONGEST_LINE, Unusable
 
 if TYPE_CHECKING:
-    from charset_normalizer import CharsetMatch
+    from charset_normalizer import CharsetMatches
 
 COMPRESSED = (".gz", ".zst")
 # What a compressed file may become. Text shrinks to a tenth or, repetitive logs, to a hundredth.
@@ -269,23 +269,27 @@ def _detected(chunk: bytes, fault: int, at: int) -> TextEncoding:
     broken = lenient.count("\ufffd")
     if sum(char > "\x7f" for char in lenient) > 2 * broken:
         raise Unusable(_not_utf8(at))  # damaged UTF-8, and not another encoding
-    found = list(from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False))
-    best = _most_likely(found, sample)
+    best = code_page(sample)
+    if best is None:
+        best = _most_likely(from_bytes(sample, cp_isolation=_CANDIDATES, enable_fallback=False))
     if best is None or any(map(_is_control, sample.decode(best, "ignore"))):
         raise Unusable(f"{_not_utf8(at)}; no other encoding fits, so it may be binary")
     return TextEncoding(
-        best, notice=f"byte {at} is not UTF-8; read as {best}, which is a guess: save it as UTF-8"
+        best,
+        notice=f"byte {at} is not UTF-8; read as {best}, which is a guess: save it as UTF-8 "
+        f"(`iconv -f {best} -t utf-8` where the guess is right)",
     )
 
 
-def _most_likely(matches: "list[CharsetMatch]", sample: bytes) -> str | None:
-    """The best match; of Latin ones that are about as good, that of the letters."""
-    if not matches:
+def _most_likely(matches: "CharsetMatches") -> str | None:
+    """The best match; the Western one where that is about as good."""
+    found = list(matches)
+    if not found:
         return None
-    best = matches[0]
-    near = [m for m in matches if m.chaos <= best.chaos and m.coherence > best.coherence - 0.1]
+    best = found[0]
+    near = [m for m in found if m.chaos <= best.chaos and m.coherence > best.coherence - 0.1]
     names = [name for match in near for name in match.could_be_from_charset]
-    return code_page(sample, names) or (WESTERN if WESTERN in names else best.encoding)
+    return WESTERN if WESTERN in names else best.encoding
 
 
 def _is_control(char: str) -> bool:
