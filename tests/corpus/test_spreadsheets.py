@@ -47,7 +47,7 @@ def test_a_row_of_values_that_look_like_names_is_no_header(tmp_path):
 
 def test_line_numbers_count_what_stands_above(tmp_path):
     corpus = read_named(tmp_path, a_csv=b"sep=;\nquestion;answer\nA?;B\nC?\n")
-    assert corpus.skipped == ["a.csv line 4: has 1 fields and the header has 2"]
+    assert corpus.skipped == ["a.csv line 4: has 1 field and the header has 2"]
 
 
 def test_a_workbook_is_the_rows_of_the_sheets_that_have_columns_to_train_on(tmp_path):

@@ -24,7 +24,7 @@ def test_questions_with_different_answers_are_told_with_two_of_their_records(
     assert set(places) < {"record 5 of a.jsonl", "record 1 of b.jsonl", "record 2 of b.jsonl"}
     (said,) = (line for line in caplog.messages if "different answers" in line)
     assert said.startswith(
-        f"1 questions have different answers in different records, such as {places[0]} and "
+        f"1 question has different answers in different records, such as {places[0]} and "
     )
 
 

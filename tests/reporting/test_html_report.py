@@ -115,10 +115,10 @@ def test_which_step_was_kept_and_what_the_curve_is_of_is_said(
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"held_out_by": "wordings"}, "questions about facts that are trained in other words"),
+        ({"held_out_by": "wordings"}, "question about facts that are trained in other words"),
         ({"held_out_by": "nothing"}, "questions, all of which were trained"),
-        ({"held_out_by": "facts"}, "records whole, with their questions and answers"),
-        ({}, "1 records or documents"),
+        ({"held_out_by": "facts"}, "record whole, with their questions and answers"),
+        ({}, "1 record or document"),
     ],
 )
 def test_what_was_held_out_and_so_what_is_measured_is_said(

@@ -16,6 +16,7 @@ from trainer.inference.chat_model import load_chat_model
 from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.runtime.log import one_line
+from trainer.runtime.wording import counted
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.uris import publishable_uri, uri_faults
@@ -52,7 +53,8 @@ class EvaluationResult:
     def as_text(self) -> str:
         """A table of scores, then answers side by side."""
         lines = [
-            f"{self._questions} questions and {self.blocks} blocks of {self.data}",
+            f"{counted(self._questions, 'question')} and "
+            f"{counted(self.blocks, 'block')} of {self.data}",
             *([] if self.form == "nf4" else [FORMS[self.form]]),
             "",
             f"{'':20}{'base':>12}{'tuned':>12}",

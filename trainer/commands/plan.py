@@ -26,6 +26,7 @@ from trainer.reporting.run_record import RecordedSchedule, RecordedSettings
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.runtime.nf4 import NF4_BYTES
+from trainer.runtime.wording import counted
 from trainer.settings import Settings
 
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
@@ -153,7 +154,7 @@ def _execution(prospect: Prospect) -> Rows:
     yield "engine", "ours" if reason is None else f"stock: {reason}"
     yield (
         "micro-batch",
-        f"{execution.blocks} blocks of {estimate.block_tokens} tokens, "
+        f"{counted(execution.blocks, 'block')} of {estimate.block_tokens} tokens, "
         f"{estimate.micro_batches} a step",
     )
     yield "memory", execution.reason

@@ -9,6 +9,7 @@ from trainer.corpus.numbering import BULLET, MOST_COLUMNS, numeral
 from trainer.corpus.packages import Element
 from trainer.corpus.page_content import Content, content, parsed
 from trainer.corpus.raised import subscript, superscript
+from trainer.runtime.wording import counted
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = {
@@ -58,7 +59,7 @@ def _left_out(page: Content) -> Iterator[Notice]:
         yield Notice(f"{page.taken:.0%} of the page's words were taken for its content")
     for part, words in page.left_out.items():
         if words >= _FEWEST_WORDS:
-            yield Notice(f"what stands {part} is not used", amount=f"{words:,} words")
+            yield Notice(f"what stands {part} is not used", amount=counted(words, "word"))
 
 
 class _Writer:

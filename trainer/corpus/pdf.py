@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trainer.corpus.examples import Notice, Unusable
 from trainer.corpus.pdf_layout import Line, in_reading_order, lines_of
+from trainer.runtime.wording import counted
 
 _LIGATURES = {
     0xFB00 + n: text for n, text in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))
@@ -38,7 +39,8 @@ def pdf(path: Path) -> Iterator[str | Notice]:
             "recognition (OCR) over it"
         )
     if any(ciphers):
-        yield Notice(f"{sum(ciphers)} of {len(pages)} pages hold no readable letters: left out")
+        pages_hold = counted(len(pages), "page holds", "pages hold")
+        yield Notice(f"{sum(ciphers)} of {pages_hold} no readable letters: left out")
     if dropped:
         yield Notice(f"characters that stand for nothing (U+0000) were left out: {dropped}")
     levels = _heading_levels(lines)

@@ -21,6 +21,7 @@ from trainer.corpus.formats import SUFFIXES, Format, format_of, kind_of
 from trainer.corpus.leftovers import is_leftover
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
 from trainer.errors import DataError
+from trainer.runtime.wording import counted
 
 KEPT_REASONS = 20  # reasons and notices that are kept
 _QUOTED_REASONS = 3
@@ -125,8 +126,9 @@ class Tally:
         total = self.usable + self.unusable
         if self.unusable > max_skipped_share * total or not self.usable:
             raise DataError(
-                f"{self.unusable} of {total} files and records cannot be used "
-                f"({self.unusable / total:.0%}, the limit is {max_skipped_share:.0%}): "
+                f"{self.unusable} of {counted(total, 'file or record', 'files and records')} "
+                f"cannot be used ({self.unusable / total:.0%}, "
+                f"the limit is {max_skipped_share:.0%}): "
                 f"{_quoted(self.unusable_first, self.unusable)}; repair or remove them"
                 + (", or raise QLORA_MAX_SKIPPED_SHARE to train without them" * bool(self.usable))
             )

@@ -21,6 +21,7 @@ from trainer.corpus.examples import (
 from trainer.corpus.packages import check_size
 from trainer.corpus.shapes import Fits
 from trainer.corpus.tables import TableRow, lines
+from trainer.runtime.wording import counted
 
 if TYPE_CHECKING:  # it imports openpyxl
     from trainer.corpus.worksheets import Worksheet
@@ -127,7 +128,9 @@ def _records(rows: Iterator[Row], fits: Fits, *, is_ragged: bool) -> Iterator[Ta
             names = (f"column {n}" for n in range(len(header) + 1, len(row) + 1))
             yield where, dict(zip_longest((*header, *names), row))
         elif missing > 0 or any(map(_holds_something, extra)):
-            yield SkippedRecord(where, f"has {len(row)} fields and the header has {len(header)}")
+            yield SkippedRecord(
+                where, f"has {counted(len(row), 'field')} and the header has {len(header)}"
+            )
         else:
             yield where, dict(zip(header, row, strict=False))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from trainer.corpus.examples import printable
 from trainer.dataset.selection import TEXT, Selection
+from trainer.runtime.wording import counted
 
 
 def contradictions(train: Selection) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def contradictions(train: Selection) -> dict[str, Any]:
 def contradictions_sentence(questions: int, places: list[str]) -> str:
     """For a person: how many, and where to look."""
     return (
-        f"{questions:,} questions have different answers in different records, such as "
+        f"{counted(questions, 'question has', 'questions have')} different answers in different "
+        "records, such as "
         f"{' and '.join(places)}: where only one is right, keep that one"
     )
 

@@ -16,6 +16,7 @@ from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.selection import TEXT, Selection
 from trainer.errors import DataError
 from trainer.runtime.log import figures, one_line
+from trainer.runtime.wording import counted
 from trainer.tokenization.token_cache import KINDS
 
 log = logging.getLogger(__name__)
@@ -73,22 +74,25 @@ def held_out_in_words(
     by: str, held_out: int, documents: int, first: Sequence[str], records: int
 ) -> str:
     """What was held out of the data, and so what is measured; of `records` that are trained."""
+    records_held = held_out - documents
     records_too = {
-        HeldOutBy.WORDINGS: f"{held_out - documents:,} questions about facts that are trained in "
+        HeldOutBy.WORDINGS: f"{counted(records_held, 'question')} about facts that are trained in "
         "other words",
-        HeldOutBy.FACTS: f"{held_out - documents:,} records whole, with their questions and "
+        HeldOutBy.FACTS: f"{counted(records_held, 'record')} whole, with their questions and "
         "answers, which are not trained",
-        HeldOutBy.NOTHING: f"no question; all {records:,} records are trained, and those that are "
-        "asked are among them",
+        HeldOutBy.NOTHING: f"no question; all {counted(records, 'record is', 'records are')} "
+        "trained, and those that are asked are among them",
     }
     if by == HeldOutBy.EVALUATION_DATA:
-        return f"the evaluation data, {held_out:,} records and documents"
+        return "the evaluation data, " + counted(
+            held_out, "record or document", "records and documents"
+        )
     if by == HeldOutBy.END:
         return "the end of the only document, about its last tenth"
     if by == HeldOutBy.NOTHING and not records:
         return "nothing"
     more = ", …" if documents > len(first) else ""
-    named = f"{documents:,} documents whole ({', '.join(map(printable, first))}{more})"
+    named = f"{counted(documents, 'document')} whole ({', '.join(map(printable, first))}{more})"
     said = [records_too[HeldOutBy(by)]] if by != HeldOutBy.DOCUMENTS else []
     return "; ".join([*said, *([named] if documents else [])])
 
@@ -124,9 +128,10 @@ def cut_sentence(
         enough = f"{length_for_most:,} would hold {MOST:.0%} of them, {length_for_all:,} all"
     else:
         enough = f"{length_for_all:,} would hold all of them"
+    longer, lose = ("is longer", "loses its end") if cut == 1 else ("are longer", "lose their end")
     return (
-        f"{cut:,} of {records:,} records ({cut / records:.0%}) are longer than "
-        f"QLORA_MAX_LENGTH={max_length} and lose their end: {enough}"
+        f"{cut:,} of {counted(records, 'record')} ({cut / records:.0%}) {longer} than "
+        f"QLORA_MAX_LENGTH={max_length} and {lose}: {enough}"
     )
 
 
@@ -137,8 +142,8 @@ def check_masked(train: Selection, max_length: int, max_share: float) -> None:
     masked, records = rows[is_record & (rows["sequences"] == 0)], int(is_record.sum())
     if len(masked) > max_share * records:
         raise DataError(
-            f"{len(masked)} of {records} records have no trained token within "
-            f"QLORA_MAX_LENGTH={max_length} (the limit is {max_share:.0%}): "
+            f"{len(masked)} of {counted(records, 'record has', 'records have')} no trained token "
+            f"within QLORA_MAX_LENGTH={max_length} (the limit is {max_share:.0%}): "
             f"their prompts alone fill it, the longest with {masked['prompt'].max()} tokens; raise "
             "it, or shorten the prompts"
         )
@@ -156,10 +161,10 @@ def cautions(counts: Mapping[str, Any], max_length: int) -> list[str]:
         said.append(contradictions_sentence(contradicted, counts["contradicted_first"]))
     if framed := counts["framed_otherwise"]:
         said.append(
-            f"{framed:,} records hold the frame of a chat template that is not the base's, or only "
-            "part of one, or hold it inside of a turn; it is trained as plain text: give the words "
-            "of each turn alone, as messages or as question and answer, and the base's own "
-            "template frames them"
+            f"{counted(framed, 'record holds', 'records hold')} the frame of a chat template that "
+            "is not the base's, or only part of one, or one inside of a turn; it is trained as "
+            "plain text: give the words of each turn alone, as messages or as question and answer, "
+            "and the base's own template frames them"
         )
     return said
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.runtime.log import figures
+from trainer.runtime.wording import counted
 from trainer.setting_checks import ALL_LINEAR
 from trainer.settings import Settings
 
@@ -119,7 +120,7 @@ def _reasons(
 ) -> Iterator[str]:
     if settings.epochs is None and settings.max_steps is None:
         what = "records teach facts when they are met often" if records else "prose teaches style"
-        yield f"{chosen.epochs:g} passes over {blocks:,} blocks: {what}"
+        yield f"{chosen.epochs:g} passes over {counted(blocks, 'block')}: {what}"
     if settings.effective_batch_size is None:
         yield _blocks_a_step(chosen, blocks, settings.batch_size, _enough_steps(hidden))
     if settings.learning_rate is None:
@@ -130,12 +131,12 @@ def _reasons(
 
 
 def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None, enough: int) -> str:
-    unit = "block" if chosen.step_blocks == 1 else "blocks"
+    found = counted(chosen.step_blocks, "block")
     if micro_batch is not None and micro_batch == chosen.step_blocks:
-        return f"{chosen.step_blocks} {unit} a step: one micro-batch, as QLORA_BATCH_SIZE says"
+        return f"{found} a step: one micro-batch, as QLORA_BATCH_SIZE says"
     if _steps(chosen.epochs, blocks, chosen.step_blocks) < enough:
-        return f"{chosen.step_blocks} {unit} a step: so little data has no more steps"
-    return f"{chosen.step_blocks} {unit} a step: that leaves {enough} steps and more"
+        return f"{found} a step: so little data has no more steps"
+    return f"{found} a step: that leaves {enough} steps and more"
 
 
 def log_schedule(schedule: Schedule) -> None:

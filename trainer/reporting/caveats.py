@@ -8,6 +8,7 @@ from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.verdict import forgetting, verdict, verdict_by_heart
 from trainer.monitoring.step_log import StepRow, best_held_out
 from trainer.reporting.run_record import DataCounts
+from trainer.runtime.wording import counted
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def find_caveats(
 
 def _about_data(data: DataCounts, max_length: int) -> Iterator[str]:
     if data.skipped:
-        yield f"{data.skipped:,} files or records could not be read and were left out"
+        were = "was" if data.skipped == 1 else "were"
+        skipped = counted(data.skipped, "file or record", "files or records")
+        yield f"{skipped} could not be read and {were} left out"
     yield from cautions(data.to_json(), max_length)
 
 
@@ -69,10 +72,12 @@ def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]
     elif not count:
         yield "no question was held out, so answers were not judged; only the loss was"
     elif count < FEW_QUESTIONS:
-        yield f"only {count} questions were held out: one of them is {1 / count:.0%} of each share"
+        asked = counted(count, "question was", "questions were")
+        yield f"only {asked} held out: one of them is {1 / count:.0%} of each share"
     if data.held_out_by == HeldOutBy.FACTS:
+        held = data.held_out - data.held_out_documents
         yield (
-            f"{data.held_out - data.held_out_documents:,} records were held out whole to judge by, "
+            f"{counted(held, 'record was', 'records were')} held out whole to judge by, "
             "and the model was not taught what they say; QLORA_EVAL_URI with questions of your own "
             "trains them too"
         )
@@ -104,7 +109,8 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
         yield f"{1 - tuned.stopped:.0%} of the answers did not stop by themselves"
     if (judge := evaluation.judgement) is not None and judge.failure is not None:
         asked = len(evaluation.questions)
-        yield f"{judge.questions} of {asked} questions were judged: {judge.failure}"
+        of = counted(asked, "question was", "questions were")
+        yield f"{judge.questions} of {of} judged: {judge.failure}"
     if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
         yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"
     if (refusals := evaluation.refusals) is not None and refusals.caveat is not None:
@@ -112,6 +118,7 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
     merged = evaluation.merged
     if merged is not None and merged.same < SAME_MERGED * merged.asked:
         yield (
-            f"its merged model answers {merged.asked - merged.same} of {merged.asked} questions "
+            f"its merged model answers {merged.asked - merged.same} of "
+            f"{counted(merged.asked, 'question')} "
             "otherwise; use the adapter on the base in four bits, as its card says"
         )

@@ -7,6 +7,7 @@ from trainer.dataset.counts import held_out_in_words
 from trainer.dataset.seen import SeenRecord
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
 from trainer.runtime.log import one_line
+from trainer.runtime.wording import counted
 
 _KIND_CHARS = 14
 Rows = Iterable[tuple[str, str]]
@@ -19,7 +20,15 @@ def data_rows(settings: RecordedSettings, data: DataCounts) -> Rows:
     if settings.eval_uri:
         yield "evaluation data", settings.eval_uri
     yield "read", read_from(data)
-    yield "left out", f"{data.duplicates:,} copies, {data.near_duplicates:,} near copies"
+    yield (
+        "left out",
+        ", ".join(
+            (
+                counted(data.duplicates, "copy", "copies"),
+                counted(data.near_duplicates, "near copy", "near copies"),
+            )
+        ),
+    )
     yield "skipped", _listed(data.skipped, data.skipped_first)
     yield "noticed", "\n".join(data.assumed_first) or "nothing"
     yield "trained", _trained(data)
@@ -28,7 +37,7 @@ def data_rows(settings: RecordedSettings, data: DataCounts) -> Rows:
         "blocks",
         f"{data.blocks:,} of {settings.max_length:,} tokens each, {data.padding_share:.1%} padding",
     )
-    yield "cut to fit", f"{data.cut_records:,} of {data.records:,} records"
+    yield "cut to fit", f"{data.cut_records:,} of {counted(data.records, 'record')}"
     yield "ends", f"{data.trained_ends:,} of answers and documents are trained"
     yield "held out", held_out(data)
 
@@ -50,7 +59,7 @@ def schedule_rows(schedule: RecordedSchedule) -> Rows:
     """How long is trained and how fast, and why."""
     yield (
         "schedule",
-        f"{schedule.epochs:g} passes, {counted(schedule.step_blocks, 'block')} a step, peak "
+        f"{_passes(schedule.epochs)}, {counted(schedule.step_blocks, 'block')} a step, peak "
         f"learning rate {schedule.learning_rate:g}, {schedule.warmup_ratio:.0%} warm-up",
     )
     if schedule.reasons:
@@ -70,18 +79,22 @@ def title(seen: SeenRecord) -> str:
 def read_from(data: DataCounts) -> str:
     """What was read, in words."""
     kinds = (
-        (data.conversation, "questions with answers or conversations"),
-        (data.completion, "prompts with completions"),
-        (data.text, "texts"),
+        (
+            data.conversation,
+            "question with its answer or conversation",
+            "questions with answers or conversations",
+        ),
+        (data.completion, "prompt with its completion", "prompts with completions"),
+        (data.text, "text", "texts"),
     )
-    read = [f"{count:,} {words}" for count, words in kinds if count]
+    read = [counted(count, *words) for count, *words in kinds if count]
     return f"{', '.join(read)} from {counted(data.files, 'file')}"
 
 
 def held_out(data: DataCounts) -> str:
     """What was held out, in words."""
     if not data.held_out_by:
-        return f"{data.held_out:,} records or documents"
+        return counted(data.held_out, "record or document", "records or documents")
     return held_out_in_words(
         data.held_out_by,
         data.held_out,
@@ -92,12 +105,12 @@ def held_out(data: DataCounts) -> str:
 
 
 def _trained(data: DataCounts) -> str:
-    turns = f" of {data.turns:,} turns" if data.turns else ""
+    turns = f" of {counted(data.turns, 'turn')}" if data.turns else ""
     return f"{counted(data.records, 'record')}{turns}, {counted(data.documents, 'document')}"
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def _passes(epochs: float) -> str:
+    return f"{epochs:g} {'pass' if epochs == 1 else 'passes'}"
 
 
 def _listed(count: int, first: Sequence[str]) -> str:

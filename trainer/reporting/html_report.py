@@ -20,6 +20,7 @@ from trainer.reporting.run_record import (
 )
 from trainer.reporting.summary import others, summary
 from trainer.runtime.templates import render
+from trainer.runtime.wording import counted
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 MOST_FILES = 100
@@ -140,7 +141,7 @@ def _training(record: RunRecord) -> Pairs:
         yield "held-out loss of the curve", _measured(training)
     if (judge := record.evaluation.judge) is not None:
         asked = record.evaluation.questions
-        yield "judge", f"{judge.model}: {judge.questions} of {asked} held-out questions"
+        yield "judge", f"{judge.model}: {judge.questions} of {counted(asked, 'held-out question')}"
     yield "version of this program", record.version
 
 
