@@ -50,6 +50,8 @@ def turns(*pairs: tuple[str, object]) -> bytes:
             ["question + answer", "it has question, reply", "QLORA_ANSWER_COLUMN"],
         ),
         (b"{}", ["it has no columns"]),
+        (b'{"question": "q", "answer": "<think>a"}', ["a thought that never ends"]),
+        (b'{"prompt": "q", "completion": " <think>a"}', ["a thought that never ends"]),
         (b'{"text": " \\n"}', ['"text" is empty']),
         (b'{"text": "a\\u0000"}', ["NUL character"]),
         (b'{"text": "a\\ud800"}', ["half a surrogate pair at character 2"]),
@@ -399,3 +401,7 @@ def test_what_no_memory_could_take_is_named(record, reason):
 
 def test_a_document_in_a_record_may_be_a_long_one():
     assert Records(Columns()).example({"text": LONG}) == Text(LONG)
+
+
+def test_lines_end_in_a_newline_alone():
+    assert read_one({"question": "a\r\nb", "answer": "c\rd"}) == qa("a\nb", "c\nd")

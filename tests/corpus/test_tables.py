@@ -56,3 +56,14 @@ def test_arrow_is_read_as_a_stream_and_as_a_file(tmp_path, is_stream):
     content = makers.arrow([{"text": f"{n}"} for n in range(600)], is_stream=is_stream)
     corpus = read_files(tmp_path, {"a.arrow": content})
     assert [example.text for example in corpus.examples] == [f"{n}" for n in range(600)]
+
+
+@pytest.mark.parametrize("name", ["a_jsonl", "a_json"])
+def test_keys_that_stand_in_an_object_twice_are_told(tmp_path, name):
+    twice = b'{"question": "q", "answer": "lost", "answer": "a"}'
+    content = b'{"question": "p", "answer": "b"}\n' + twice if name == "a_jsonl" else twice
+    corpus = read_named(tmp_path, **{name: content})
+    assert corpus.examples[-1].messages[1].content == "a"
+    (notice,) = corpus.notices
+    assert "keys that stand in an object twice, the last is used: answer" in notice
+    assert notice.endswith("first line 2") or name == "a_json"

@@ -1,5 +1,6 @@
 """Settings that change nothing are named, and no others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_columns_of_questions_are_idle_where_there_are_texts_only() -> None:
     assert len(idle(data=texts, QUESTION_COLUMN="q", ANSWER_COLUMN="a")) == 2
     assert len(idle(data=texts, SYSTEM_PROMPT="Be brief.")) == 1
     assert idle(data=texts, TEXT_COLUMN="body") == idle(SYSTEM_PROMPT="Be brief.") == []
+
+
+def test_a_system_prompt_is_idle_where_records_have_their_own() -> None:
+    def said(own: int) -> list[str]:
+        return idle(data=replace(QUESTIONS, system_turns=own), SYSTEM_PROMPT="Be brief.")
+
+    assert said(0) == []
+    (some,) = said(1)
+    assert some.endswith("has no effect on 1 record, which has a system turn already")
+    (all_of_them,) = said(40)
+    assert "every record has a system turn already; only questions that are asked" in all_of_them
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,18 @@ def checked(messages: Sequence[Message], what: str, tools: object = None) -> Con
         raise Unusable(f"{what} holds no assistant turn")
     if not any(m.role == "assistant" and m.trained for m in messages):
         raise Unusable(f"{what} holds no assistant turn that is to be trained")
+    for message in messages:
+        if message.role == "assistant":
+            refuse_open_thought(message.content, what)
     if any(m.role == "tool" for m in messages):
         messages = list(_with_tool_names(messages))
     return Conversation(tuple(messages), _tools(tools))
+
+
+def refuse_open_thought(answer: str, what: str) -> None:
+    """Raises Unusable for an answer that begins with a thought and never gets to itself."""
+    if answer.lstrip().startswith("<think>") and "</think>" not in answer:
+        raise Unusable(f"{what} holds a thought that never ends: <think> without </think>")
 
 
 def with_system(messages: list[Message], prompt: str) -> list[Message]:

@@ -182,7 +182,8 @@ def as_text(value: object) -> object:
 def checked_text(
     value: object, what: str, *, may_be_empty: bool = False, longest: int = LONGEST_FIELD
 ) -> str:
-    """`value` as text that a tokenizer can take; `what` names it in the reason."""
+    r"""`value` as text that a tokenizer can take, its lines ending in \n; `what` names it in the
+    reason."""
     value = as_text(value)
     if not isinstance(value, str):
         raise Unusable(f"{what} is {json_type(value)}, not text")
@@ -190,6 +191,8 @@ def checked_text(
         raise Unusable(f"{what} is empty")
     if len(value) > longest:
         raise Unusable(f"{what} is longer than {longest >> 20} Mi characters")
+    if "\r" in value:
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in value:
         raise Unusable(f"{what} holds a NUL character")
     try:

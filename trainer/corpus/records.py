@@ -15,7 +15,14 @@ from typing import Any
 
 from trainer.corpus.choices import Choices, choices_of
 from trainer.corpus.columns import CHOICE_ROLES, Columns, Layout, layouts
-from trainer.corpus.conversations import checked, joined_parts, parsed, turns_of, with_system
+from trainer.corpus.conversations import (
+    checked,
+    joined_parts,
+    parsed,
+    refuse_open_thought,
+    turns_of,
+    with_system,
+)
 from trainer.corpus.examples import (
     LONGEST_LINE,
     Completion,
@@ -147,6 +154,7 @@ def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | 
     prompt, completion = found.get("prompt"), found.get("completion")
     has_system = "system" in found.layout.names
     if not has_system and not isinstance(prompt, list) and not isinstance(completion, list):
+        refuse_open_thought(found.text("completion"), found.name("completion"))
         return Completion(found.text("prompt"), found.text("completion"))
     turns = _turns(found, "prompt", "user", unused)
     given = [replace(turn, trained=turn.role != "assistant") for turn in turns]

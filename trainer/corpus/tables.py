@@ -3,13 +3,15 @@
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from trainer.corpus import shapes
-from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type
+from trainer.corpus.columns import quoted
+from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type, printable
 from trainer.corpus.shapes import Fits
 
 TableRow = tuple[str, Any] | SkippedRecord | Notice
@@ -30,10 +32,11 @@ def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
         and not (len(head) > 1 and _is_json(head[0][1]))
     ):
         raise Unusable("it is one JSON array and not JSON Lines; name it .json")
+    twice = _KeysTwice()
     for number, line in chain(head, found):
         where = f"line {number}"
         try:
-            record = _parsed(line)
+            record = _parsed(line, twice.at(where))
         except Unusable as refused:
             yield SkippedRecord(where, str(refused))
             continue
@@ -41,6 +44,7 @@ def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
             yield where, record
         else:
             yield SkippedRecord(where, f"the line is {json_type(record)}, not an object")
+    yield from twice.notices()
 
 
 def holds_json_lines(text: str) -> bool:
@@ -52,8 +56,9 @@ def holds_json_lines(text: str) -> bool:
 def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
     """A list of records, one record, or another of `shapes.table`; or JSON lines."""
     text = "".join(chunks)
+    twice = _KeysTwice()
     try:
-        data = _parsed(text)
+        data = _parsed(text, twice)
     except Unusable as refused:
         if "Extra data" in str(refused):
             yield from json_lines([text])
@@ -64,6 +69,7 @@ def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
         raise Unusable(f"it is {json_type(data)}, not a list of records")
     for number, record in enumerate(data, start=1):
         yield from ((f"record {number}", part) for part in shapes.squad(record))
+    yield from twice.notices()
 
 
 def parquet(path: Path) -> Iterator[TableRow]:
@@ -106,9 +112,36 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _parsed(text: str) -> Any:
+class _KeysTwice:
+    """Keys that an object names more than once: the last is used, as everywhere."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self._first = self._where = ""
+
+    def at(self, where: str) -> "_KeysTwice":
+        """The same, for what stands there."""
+        self._where = where
+        return self
+
+    def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            self._first = self._first or self._where
+            counts = Counter(name for name, _ in pairs)
+            self._names |= {name: None for name, times in counts.items() if times > 1}
+        return found
+
+    def notices(self) -> Iterator[Notice]:
+        if self._names:
+            where = f", first {self._first}" if self._first else ""
+            names = quoted(printable(name[:40]) for name in self._names)
+            yield Notice(f"keys that stand in an object twice, the last is used: {names}{where}")
+
+
+def _parsed(text: str, twice: _KeysTwice | None = None) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=twice.object if twice is not None else None)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise Unusable(f"broken JSON ({error.msg} at {where}character {error.colno})") from None

@@ -49,6 +49,7 @@ def count(train: Selection) -> dict[str, Any]:
         "trained_tokens": int(rows["trained"].sum(dtype=np.int64)),
         "trained_ends": int(rows["ends"].sum(dtype=np.int64)),
         "framed_otherwise": int(rows["framed"].sum()),
+        "system_turns": int(rows["system"].sum()),
         "thoughts": int(rows["thought"].sum()),
         "truncated": int(rows["truncated"].sum()),
         "fully_masked": int((is_record & (rows["sequences"] == 0)).sum()),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trainer.reporting.run_record import DataCounts
+from trainer.runtime.wording import counted
 from trainer.settings import RECIPES, Settings, options
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def idle_settings(settings: Settings, base: "Base", data: DataCounts) -> list[str]:
     """A sentence for each, with the reason."""
-    return [
+    without = [
         f"QLORA_{name.upper()} has no effect: {reason}"
         for name, reason in (
             *_about_columns(settings, data),
@@ -20,16 +21,30 @@ def idle_settings(settings: Settings, base: "Base", data: DataCounts) -> list[st
             *_about_places(settings, base),
         )
     ]
+    own = data.system_turns
+    if settings.system_prompt and 0 < own < data.records:
+        which = counted(own, "record, which has", "records, which have")
+        without.append(f"QLORA_SYSTEM_PROMPT has no effect on {which} a system turn already")
+    return without
 
 
 def _about_columns(settings: Settings, data: DataCounts) -> Iterator[tuple[str, str]]:
     for role in ("question", "answer"):
         if getattr(settings, f"{role}_column") and not data.conversation:
             yield f"{role}_column", "no record has questions and answers"
-    if settings.system_prompt and not data.conversation:
-        yield "system_prompt", "no record is a conversation"
+    if settings.system_prompt:
+        yield from _about_system_prompt(data)
     if settings.text_column and not data.text:
         yield "text_column", "no record is text"
+
+
+def _about_system_prompt(data: DataCounts) -> Iterator[tuple[str, str]]:
+    """What is asked of the adapter later has it all the same."""
+    later = "; only questions that are asked later have it"
+    if not data.conversation:
+        yield "system_prompt", f"no record is a conversation{later}"
+    elif data.system_turns and data.system_turns >= data.records:
+        yield "system_prompt", f"every record has a system turn already{later}"
 
 
 def _about_schedule(settings: Settings, data: DataCounts) -> Iterator[tuple[str, str]]:

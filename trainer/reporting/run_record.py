@@ -106,6 +106,8 @@ class DataCounts(_FromJson):
     misplaced_answer: Sequence[str] = ()
     """a question and its answer, where answers stand in wrong rows"""
     turns: int = 0
+    system_turns: int = 0
+    """conversations that are trained and have a system turn of their own"""
     framed_otherwise: int = 0
     """records in the frame of another chat template"""
     by_file_type: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

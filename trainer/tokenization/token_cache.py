@@ -44,6 +44,7 @@ EXAMPLE_ROW = np.dtype(
         ("truncated", "?"),
         ("framed", "?"),  # by a template that is not the base's, or in a turn: text
         ("thought", "?"),  # an answer begins with one
+        ("system", "?"),  # a system turn of its own
         ("whole", "<u4"),  # tokens of a record that was cut, before that
         ("prompt", "<u4"),
         ("sequences", "<u4"),

@@ -259,6 +259,7 @@ def _encoded(batch: Batch, records: RecordTokenizer, max_length: int) -> _Encode
     rows["turns"] = [len(e.messages) if isinstance(e, Conversation) else 0 for e in examples]
     rows["truncated"] = [example.truncated for example in encoded]
     rows["framed"] = [bool(frame_in(example)) for example in examples]
+    rows["system"] = [_has_system(example) for example in examples]
     rows["thought"] = [isinstance(e, Conversation) and has_thoughts(e) for e in examples]
     rows["whole"] = [example.whole_tokens for example in encoded]
     rows["prompt"] = [example.prompt_tokens for example in encoded]
@@ -312,3 +313,7 @@ def _extremes(found: list[_Kept]) -> list[_Kept]:
     by_question = sorted(found, key=lambda kept: (kept[1], kept[2]))
     several = by_answer + by_question[:KEPT_BY_QUESTION] + by_question[-KEPT_LAST:]
     return sorted({kept[2]: kept for kept in several}.values(), key=lambda kept: kept[2])
+
+
+def _has_system(example: Example) -> bool:
+    return isinstance(example, Conversation) and example.messages[0].role == "system"
