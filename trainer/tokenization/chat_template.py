@@ -8,7 +8,7 @@ used only where it is the first one but for the marks.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from trainer.corpus.examples import Conversation, Message, Unusable
@@ -17,6 +17,7 @@ from trainer.tokenization.marks import Marks, Region
 from trainer.tokenization.special_tokens import SpecialTokens
 from trainer.tokenization.style_probe import style_of
 from trainer.tokenization.template_defaults import thinks_by_default
+from trainer.tokenization.template_limits import check_template, within_limits
 from trainer.tokenization.turns import (
     HIDDEN_CLOSING,
     Turn,
@@ -85,6 +86,7 @@ class ChatTemplate:
         self._special = special
         own = self._tokenizer.chat_template and self._tokenizer.get_chat_template()
         self._template: str = FIXED_DATE + (own or FALLBACK_TEMPLATE)
+        check_template(self._template)
         self.thinks: bool = thinks_by_default(self._template)
         """whether an answer that is asked for begins with a thought"""
         self._openings: dict[bool, tuple[str, str]] = {}
@@ -95,7 +97,7 @@ class ChatTemplate:
 
     @cached_property
     def _is_plain(self) -> Callable[[str], bool]:
-        return watched_words.is_plain(self._template)
+        return within_limits(partial(watched_words.is_plain, self._template))
 
     def is_plain(self, conversation: Conversation) -> bool:
         """Whether nothing that this conversation says changes what is written around it."""
@@ -112,17 +114,21 @@ class ChatTemplate:
         thinking: bool = False,
         generation: bool = False,
     ) -> str:
-        """What the template makes of `turns`. Raises Unusable for what it refuses."""
+        """What the template makes of `turns`. Raises Unusable for what it refuses, and as
+        `within_limits`."""
         from jinja2 import TemplateError
 
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                turns,
-                tools,
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=generation,
-                enable_thinking=thinking,
+            text: str = within_limits(
+                partial(
+                    self._tokenizer.apply_chat_template,
+                    turns,
+                    tools,
+                    chat_template=self._template,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                    enable_thinking=thinking,
+                )
             )
         except (TemplateError, *_TEMPLATE_ERRORS) as error:
             raise Unusable(f"the chat template refuses it ({_one_line(error)})") from error
