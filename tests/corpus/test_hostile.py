@@ -16,7 +16,8 @@ from support.jobs import run_command, run_here
 from trainer.corpus.reader import Source
 from trainer.corpus.sandbox import SandboxLimits
 from trainer.errors import DataError
-from trainer.storage import fetch, keys
+from trainer.runtime import keys
+from trainer.storage import fetch
 
 Maker = Callable[[Path], object]
 LIMITS = SandboxLimits(memory_bytes=1 << 30, seconds=120)
@@ -145,7 +146,7 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "a short row": (
         file("a.csv", b"question,answer\nq,a\nq\n"),
         10,
-        r"a\.csv line 3: has 1 fields and the header has 2",
+        r"a\.csv line 3: has 1 field and the header has 2",
     ),
     "a long row": (file("a.tsv", b"text\nq\ta\n"), 10, "line 2: has 2 fields and the header has 1"),
     "an open quote": (

@@ -1,5 +1,6 @@
 """Whatever JSON a stranger puts where a record of ours is read: a sentence, and nothing else."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,21 +10,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from support.small_adapters import TINY
 
+from trainer.commands.prepare import ReplyCache
 from trainer.errors import JobError
+from trainer.inference.known_replies import KnownReplies
 from trainer.models.adapter_config import CONFIG, LARGEST_RANK, WEIGHTS, read_adapter_config
+from trainer.models.base_model import Base
 from trainer.models.locate import local_base
 from trainer.models.safetensors_files import UnsoundError, in_order, parse_header
+from trainer.models.weight_files import fetch_weights
 from trainer.reporting.model_card import base_card
+from trainer.reporting.outcome import log_outcome
 from trainer.runs.fingerprint import claim_run_id
 from trainer.runs.layout import LATEST, finished_at, newest_run
+from trainer.runtime.naming import digest
 from trainer.setting_checks import RUN_ID
 from trainer.settings import Settings
 from trainer.storage import FolderStore, read_manifest
 from trainer.storage.lease import owner_of
+from trainer.tokenization.token_cache import WriteProgress
+from trainer.training.checkpoint_state import PLAN, STATE, TENSORS, read_plan, read_state
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -54,6 +65,9 @@ BYTES = st.one_of(
 )
 
 
+RUN = Settings.read({}, {"QLORA_DATA_URI": "d", "QLORA_OUTPUT_URI": "o", "QLORA_RUN_ID": "mine"})
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as made:
@@ -75,8 +89,7 @@ def test_what_a_store_holds(data: bytes) -> None:
         assert len(owner_of(at)) == 32
         with suppress(JobError):
             read_manifest(store, "run")
-        variables = {"QLORA_DATA_URI": "d", "QLORA_OUTPUT_URI": "o", "QLORA_RUN_ID": "mine"}
-        assert claim_run_id(store, Settings.read({}, variables), "{}").startswith("mine")
+        assert claim_run_id(store, RUN, "{}").startswith("mine")
 
 
 @fuzzed
@@ -123,3 +136,35 @@ def test_the_header_of_a_safetensors_file(data: bytes, entries: dict[str, Any]) 
         with suppress(UnsoundError):
             for entry in in_order(parse_header(content)):
                 assert entry.size >= 0
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=3))
+def test_what_an_earlier_run_left(data: bytes, changes: dict[str, Any]) -> None:
+    for content in (data, json.dumps(changes).encode()):
+        with folder() as at:
+            (at / f"{digest('base')}.json").write_bytes(content)
+            assert KnownReplies(at, "base").of("none") is None
+            for name in (STATE, PLAN):
+                (at / name).write_bytes(content)
+            save_file({}, at / TENSORS)
+            with suppress(ValueError):
+                read_state(at)
+            with suppress(ValueError):
+                read_plan(at)
+            text = content.decode(errors="replace")
+            with suppress(ValueError):
+                WriteProgress.parse(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+            (at / "cache").write_bytes(b"\n".join([content, content]) + b"\n")
+            ReplyCache(at / "cache", lambda: pytest.fail("nothing is asked"))
+            log_outcome(content, "run")
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=3))
+def test_the_index_of_a_base(data: bytes, changes: dict[str, Any]) -> None:
+    for content in (data, json.dumps({"weight_map": changes}).encode()):
+        with folder() as at:
+            (at / "model.safetensors.index.json").write_bytes(content)
+            with suppress(JobError):
+                fetch_weights(Base(at, "mine", "abc"), RUN)

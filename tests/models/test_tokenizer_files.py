@@ -73,5 +73,5 @@ def test_what_is_no_name_of_a_file_is_read_as_before(tmp_path: Path) -> None:
 def test_a_config_that_is_none_is_an_error(tmp_path: Path, broken: str) -> None:
     folder = shutil.copytree(TINY, tmp_path / "base")
     (folder / "tokenizer_config.json").write_text(broken)
-    with pytest.raises(ValueError, match=r"config is no JSON object|Expecting"):
+    with pytest.raises(ValueError, match=r"config.json is no JSON object|Expecting"):
         load_tokenizer(folder)

@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from trainer.models import base_model, load
 from trainer.models.locate import locate_base
 from trainer.monitoring.counting import Add, counting
 from trainer.runtime.device import choose_precision, find_device
+from trainer.runtime.json_records import parse_json, well_formed
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
@@ -128,8 +130,10 @@ class ReplyCache:
         self._known: dict[str, Reply] = {}
         whole = b"".join(path.read_bytes().rpartition(b"\n")[:2]) if path.exists() else b""
         for line in whole.splitlines():
-            key, text, stopped = json.loads(line)
-            self._known[key] = Reply(text, stopped)
+            with suppress(ValueError), well_formed("a line"):  # a broken one is asked about again
+                key, text, stopped = parse_json(line)
+                if isinstance(key, str) and isinstance(text, str):
+                    self._known[key] = Reply(text, stopped is True)
         path.write_bytes(whole)  # without a line that a kill cut off
         if self._known:
             log.info("%d passages were asked about by an earlier start", len(self._known))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from trainer.corpus.examples import printable
@@ -131,7 +132,13 @@ class Layout:
     form: tuple[str, ...]
     names: Mapping[str, str]
 
-    @property
+    @cached_property
+    def is_quiz(self) -> bool:
+        """Whether it has a column that only sets of questions have: choices, or whether there is
+        an answer."""
+        return not self.names.keys().isdisjoint(("choices", "unanswerable", *CHOICE_ROLES))
+
+    @cached_property
     def kind(self) -> str:
         """messages, completion, answer or text."""
         return next(role for role in _KINDS if role in self.form)

@@ -42,7 +42,7 @@ def checked(messages: Sequence[Message], what: str, tools: object = None) -> Con
     if not any(m.role == "assistant" and m.trained for m in messages):
         raise Unusable(f"{what} holds no assistant turn that is to be trained")
     for message in messages:
-        if message.role == "assistant":
+        if "<think>" in message.content and message.role == "assistant":
             refuse_open_thought(message.content, what)
     if any(m.role == "tool" for m in messages):
         messages = list(_with_tool_names(messages))

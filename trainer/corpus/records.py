@@ -174,9 +174,11 @@ def _turns(found: _Fields, role: str, speaker: str, unused: dict[str, None]) -> 
 
 
 def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
-    if found.says_no("unanswerable") or _has_no_answer(found.get("answer"), found):
+    given = found.get("answer")
+    is_empty = isinstance(given, list | dict) and _has_no_answer(given, found)
+    if is_empty or (found.layout.is_quiz and found.says_no("unanswerable")):
         raise NotTrained("questions that it says have no answer")
-    choices = _choices(found)
+    choices = _choices(found) if found.layout.is_quiz else None
     line = _right(choices, found) if choices is not None else ""
     question, answer = found.text("question"), line or _answer(found)
     if choices is not None and line:

@@ -139,9 +139,19 @@ class _KeysTwice:
             yield Notice(f"keys that stand in an object twice, the last is used: {names}{where}")
 
 
+def _keys(value: Any) -> int:
+    """How many keys all its objects have."""
+    if type(value) is dict:
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if type(value) is list else 0
+
+
 def _parsed(text: str, twice: _KeysTwice | None = None) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=twice.object if twice is not None else None)
+        found = json.loads(text)
+        if twice is not None and text.count('":') + text.count('" :') > _keys(found):
+            json.loads(text, object_pairs_hook=twice.object)  # a key twice, or it is in a text
+        return found
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise Unusable(f"broken JSON ({error.msg} at {where}character {error.colno})") from None

@@ -17,6 +17,8 @@ from trainer.distributed import failures
 from trainer.distributed.failures import FAILURE, POLL_S
 from trainer.distributed.peer_watchdog import PeerWatchdog
 from trainer.distributed.shared_store import SharedStore
+from trainer.runtime import keys
+from trainer.runtime.json_records import json_object
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +114,8 @@ class ProcessGroup:
             return folder
         files = sorted(folder.iterdir()) if folder is not None and self.is_main else []
         sizes = {path.name: path.stat().st_size for path in files}
-        sizes = json.loads(self.broadcast_bytes(json.dumps(sizes).encode()))
+        sizes = json_object(self.broadcast_bytes(json.dumps(sizes).encode()))
+        keys.refuse_unsafe(sizes, "what the first worker sends")
         content = self.broadcast_bytes(b"".join(path.read_bytes() for path in files))
         if self.is_main or not sizes:
             return folder if self.is_main else None

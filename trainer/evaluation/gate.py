@@ -4,7 +4,6 @@ What is judged is the folder that would be uploaded, not what is in memory: a fi
 tensor of another type or a config that names another base is found here or by a user.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from trainer.evaluation.verdict import (
 )
 from trainer.models.adapter_config import CONFIG, WEIGHTS
 from trainer.models.adapter_files import with_twins
+from trainer.runtime.json_records import read_object, well_formed
 from trainer.runtime.log import one_line
 from trainer.settings import Settings
 
@@ -66,9 +66,10 @@ def rejection_reasons(
 
 def _config_faults(folder: Path, base: "Base") -> Iterator[str]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        named = config["base_model_name_or_path"], config["revision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with well_formed("an adapter's config"):
+            config = read_object(folder / CONFIG)
+            named = config["base_model_name_or_path"], config["revision"]
+    except (OSError, ValueError) as error:
         yield f"{CONFIG} cannot be read ({type(error).__name__}); look at the disk and start again"
         return
     if named != (base.name, base.revision):

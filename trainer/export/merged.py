@@ -8,6 +8,7 @@ that the adapter makes (docs/measurements/0009-leaving.md has the figures).
 import json
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainer.models.adapters import Adapter
 from trainer.models.load import MERGED
 from trainer.models.safetensors_files import read_header
 from trainer.models.weight_files import fetch_weights
+from trainer.runtime.json_records import read_object
 from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import stop_ids
 
@@ -61,10 +63,12 @@ def _write_config(start: Start, folder: Path) -> None:
     """The base's config with where it comes from, the adapter's tokenizer, and how an answer is
     generated: greedily, as it was tested, until one of the tokens that end it."""
     base = start.adapter.base.folder
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = read_object(base / "config.json")
     _write_json(folder / "config.json", config | {MERGED: start.to_json()})
     generation = base / "generation_config.json"
-    record = json.loads(generation.read_text(encoding="utf-8")) if generation.exists() else {}
+    record: dict[str, Any] = {}
+    with suppress(OSError, ValueError):  # without one, as with a broken one, a base is loaded too
+        record = read_object(generation)
     tokenizer = start.adapter.tokenizer()
     tokenizer.save_pretrained(folder)
     kept = {name: value for name, value in record.items() if name not in SAMPLING}

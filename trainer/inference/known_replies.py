@@ -5,8 +5,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from trainer.inference.reply import Reply
+from trainer.runtime.json_records import read_object, well_formed
 from trainer.runtime.naming import digest
 from trainer.storage.files import staged
 
@@ -21,10 +23,9 @@ class KnownReplies:
         self._path = folder / f"{digest(base)}.json"
         self._known: dict[str, Reply] = {}
         try:
-            for key, (text, stopped, prompt_ids, ids) in json.loads(
-                self._path.read_text(encoding="utf-8")
-            ).items():
-                self._known[key] = Reply(text, stopped, tuple(prompt_ids), tuple(ids))
+            with well_formed("kept answers"):
+                for key, kept in read_object(self._path).items():
+                    self._known[key] = _reply(*kept)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -39,6 +40,16 @@ class KnownReplies:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with staged(self._path, synced=False) as file:
             file.write(json.dumps({k: astuple(reply) for k, reply in self._known.items()}).encode())
+
+
+def _reply(text: Any, stopped: Any, prompt_ids: Any, ids: Any) -> Reply:
+    """Raises ValueError for what is none."""
+    tokens = [*prompt_ids, *ids]
+    if not (isinstance(text, str) and isinstance(stopped, bool)):
+        raise ValueError("a kept answer is no text")
+    if not all(type(token) is int and token >= 0 for token in tokens):
+        raise ValueError("a kept answer holds what is no token")
+    return Reply(text, stopped, tuple(prompt_ids), tuple(ids))
 
 
 def key_of(prompt: Sequence[int], ends: Sequence[int], most: int) -> str:

@@ -5,7 +5,6 @@ any rank, or ask the hub for another adapter. What is used here are figures; whi
 are is read from the names of the weights.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
 from trainer.models.safetensors_files import read_header
+from trainer.runtime.json_records import read_object
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -53,12 +53,10 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             "as safetensors"
         )
     try:
-        with (folder / CONFIG).open("rb") as file:
-            config = json.loads(file.read(_LARGEST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise DataError(f"{folder / CONFIG} is no JSON object; bring the adapter there again")
+        config = read_object(folder / CONFIG)
+    except (OSError, ValueError):
+        fact = f"{folder / CONFIG} is no JSON object"
+        raise DataError(f"{fact}; bring the adapter there again") from None
     if faults := list(_faults(config)):
         raise DataError(f"{folder / CONFIG}: {'; '.join(faults)}; use another adapter")
     return config

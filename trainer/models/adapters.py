@@ -1,6 +1,5 @@
 """A finished adapter and the base model that it belongs to, wherever they are."""
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from trainer.models.adapter_files import QUANTISATION, without_twins
 from trainer.models.locate import locate_base, noted_folder
 from trainer.models.tokenizer_files import load_tokenizer
 from trainer.runs.layout import RECORD, REJECTED, newest_run
+from trainer.runtime.json_records import read_object, well_formed
 from trainer.runtime.log import one_line
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
@@ -38,9 +38,10 @@ class Adapter:
     def remembers(self) -> bool:
         """Whether its run says that it was trained on questions that follow others."""
         try:
-            record = json.loads((self.folder.parent / RECORD).read_bytes())
-            return record["data"]["several_turns"] is True
-        except (OSError, ValueError, KeyError, TypeError):  # another tool's, or an older one
+            with well_formed("a record of a run"):
+                record = read_object(self.folder.parent / RECORD)
+                return record["data"]["several_turns"] is True
+        except (OSError, ValueError):  # another tool's, or an older one
             return False
 
     @property
@@ -62,8 +63,8 @@ class Adapter:
             log.info("the adapter does not say in which precision it was trained; taking %s", name)
             return cast("torch.dtype", getattr(torch, name))
         try:
-            name = json.loads(file.read_text(encoding="utf-8"))["bnb_4bit_compute_dtype"]
-        except (ValueError, KeyError, TypeError):
+            name = read_object(file).get("bnb_4bit_compute_dtype", "")
+        except ValueError:
             name = ""
         if name not in known:
             raise DataError(f"{QUANTISATION} is damaged; bring the adapter there again")

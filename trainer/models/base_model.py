@@ -1,6 +1,5 @@
 """A base model: its config, its tokenizer, its shape, and how many parameters are trained on it."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from trainer.planner.model_shape import (
     key_value_heads,
     widest,
 )
+from trainer.runtime.json_records import read_object
 from trainer.runtime.log import one_line
 from trainer.setting_checks import ALL_LINEAR
 from trainer.settings import RECIPES, Settings
@@ -63,7 +63,7 @@ class Base:
         )
 
     def _why_unknown(self, error: ValueError) -> str:
-        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        config = read_object(self.folder / "config.json")
         if "auto_map" in config:
             fact = "needs code of its own, which is never run"
         else:

@@ -1,7 +1,6 @@
 """Where a base model is: on the hub, in a bucket, in a folder or built in; and that it is whole."""
 
 import hashlib
-import json
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from trainer.errors import SettingsError
 from trainer.models import hub
 from trainer.models.base_model import Base
 from trainer.models.config_sizes import size_faults
+from trainer.runtime.json_records import read_object
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import fetch, objects_at
@@ -113,10 +113,8 @@ def _check_config(folder: Path, name: str) -> None:
     if not config.is_file():
         raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{name}: its config.json is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise SettingsError(f"{name}: its config.json is not an object")
+        found = read_object(config)
+    except ValueError as error:
+        raise SettingsError(f"{name}: its config.json is not JSON of an object ({error})") from None
     if faults := "; ".join(size_faults(found)):
         raise SettingsError(f"{name}: its config.json describes no model: {faults}")

@@ -4,7 +4,6 @@ Eight bytes give the header's length (little endian); it is JSON, with dtype, sh
 each tensor by its name (https://github.com/huggingface/safetensors#format).
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
+from trainer.runtime.json_records import json_object, well_formed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,10 +125,11 @@ def header_length(prefix: bytes, left: int) -> int:
 def parse_header(text: bytes) -> list[TensorEntry]:
     """What is in the file, in the order of the header. Raises UnsoundError."""
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        return [_entry(name, given) for name, given in header.items()]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        with well_formed("a header"):
+            header = json_object(text)
+            header.pop("__metadata__", None)
+            return [_entry(name, given) for name, given in header.items()]
+    except ValueError:
         raise UnsoundError("its header is no list of tensors") from None
 
 

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.runtime.json_records import read_object
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -44,7 +46,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     there = [folder / name for name in CONFIGS if (folder / name).is_file()]
-    read = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in there}
+    read = {path.name: read_object(path) for path in there}
     harmless = {name: _harmless(config) for name, config in read.items()}
     if harmless == read:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -59,10 +61,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def _harmless(config: Any) -> dict[str, Any]:
-    """`config` without what could name a file. Raises ValueError for what is no config."""
-    if not isinstance(config, dict):
-        raise ValueError("its config is no JSON object")
+def _harmless(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` without what could name a file."""
     return {key: value for key, value in config.items() if _is_harmless(key, value)}
 
 

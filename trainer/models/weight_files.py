@@ -1,6 +1,5 @@
 """The files of a base's 16-bit weights: their names, brought to this disk or read as streams."""
 
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from trainer.errors import DataError, SettingsError
 from trainer.models import hub
 from trainer.models.base_model import Base
 from trainer.models.safetensors_stream import Shard
+from trainer.runtime.json_records import read_object, well_formed
 from trainer.settings import Settings
 from trainer.storage import fetch, objects_at
 from trainer.storage.files import chunks_of
@@ -56,9 +56,10 @@ def _names(base: Base) -> list[str]:
     if not index.is_file():
         return [WEIGHTS]
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        sound = bool(names) and all(re.fullmatch(r"[\w.-]+\.safetensors", n) for n in names)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        with well_formed("an index"):
+            names = sorted(set(read_object(index)["weight_map"].values()))
+            sound = bool(names) and all(re.fullmatch(r"[\w.-]+\.safetensors", n) for n in names)
+    except ValueError:
         sound = False
     if not sound:
         raise DataError(f"{base.name}: its {INDEX} is broken; bring the model there again")

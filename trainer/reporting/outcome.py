@@ -1,12 +1,12 @@
 """The last words of a run: what it reached, where that is, and what to do next. Two lines."""
 
-import json
 import logging
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from trainer.evaluation.verdict import is_verdict
+from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.log import figures
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,11 @@ def log_outcome(record: bytes | None, run_uri: str) -> None:
 def _reached(record: bytes | None) -> str:
     """The verdict, with the step that it advises; the losses of a run that asked no question."""
     try:
-        known = json.loads(record or b"{}")
-        said = [str(sentence) for sentence in known["warnings"] if is_verdict(str(sentence))]
-        return said[0] if said else _losses(known["evaluation"])
-    except (ValueError, KeyError, TypeError):  # an older one, or damaged: it is published anyhow
+        with well_formed("a record of a run"):
+            known = json_object(record or b"{}")
+            said = [str(sentence) for sentence in known["warnings"] if is_verdict(str(sentence))]
+            return said[0] if said else _losses(known["evaluation"])
+    except ValueError:  # an older one, or damaged: it is published anyhow
         return ""
 
 

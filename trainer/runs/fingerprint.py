@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.errors import JobError, SettingsError
 from trainer.runs.layout import FINGERPRINT
+from trainer.runtime.json_records import json_object
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
 from trainer.storage import Store
@@ -96,15 +97,14 @@ def _recorded(output: Store, run_id: str, text: str) -> str | None:
 def _parsed(text: str) -> dict[str, Any]:
     """A stored fingerprint; a damaged one differs in everything."""
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        return json_object(text)
+    except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The dotted names under which two nested dictionaries differ."""
-    names = []
+    names: list[str] = []
     for name in sorted({*one, *other}):
         a, b = one.get(name), other.get(name)
         if isinstance(a, dict) and isinstance(b, dict):

@@ -1,10 +1,10 @@
 """Where a run's objects lie in its output, and what `latest.json` says."""
 
-import json
 import re
 import time
 from typing import Any
 
+from trainer.runtime.json_records import json_object
 from trainer.setting_checks import RUN_ID
 from trainer.storage import Store
 
@@ -46,6 +46,6 @@ def finished_at(record: bytes | None) -> float:
 def _field(record: bytes | None, name: str) -> Any:
     """None where `record` is broken."""
     try:
-        return json.loads(record or b"{}")[name]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return json_object(record or b"{}").get(name)
+    except ValueError:
         return None

@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainer.errors import DataError
-from trainer.storage import files, keys
-from trainer.storage.store import Content, OvertakenError, Stored, WrongContentError
+from trainer.runtime import keys
+from trainer.runtime.json_records import LARGEST_BYTES
+from trainer.storage import files
+from trainer.storage.store import Content, OvertakenError, Stored, WrongContentError, small
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ class FolderStore:
         path = self.path(name)
         with files.disk_errors(path):
             try:
-                return path.read_bytes()
+                with path.open("rb") as file:
+                    return small(file.read(LARGEST_BYTES + 1), str(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 

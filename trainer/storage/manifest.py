@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainer.errors import DataError
-from trainer.storage import keys
+from trainer.runtime import keys
+from trainer.runtime.json_records import json_object, well_formed
 from trainer.storage.files import sync_folder
 from trainer.storage.local import FolderStore
 from trainer.storage.store import Content, Store
@@ -39,13 +40,11 @@ def encode(objects: Mapping[str, Content]) -> bytes:
 
 def decode(data: bytes) -> dict[str, Content]:
     """The inverse of `encode`. Raises ValueError when `data` is no manifest."""
-    try:
-        listed = json.loads(data)["objects"].items()
+    with well_formed("a manifest"):
+        listed = json_object(data, MANIFEST)["objects"].items()
         if not all(_is_content(entry) for _, entry in listed):
             raise ValueError("an entry has no size or no SHA-256")
         return {name: Content(entry["size"], entry["sha256"]) for name, entry in listed}
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("not the form of a manifest") from error
 
 
 def read_manifest(store: Store, under: str) -> dict[str, Content] | None:
@@ -106,6 +105,7 @@ def seal(folder: Path) -> None:
 def _is_content(entry: object) -> bool:
     return (
         isinstance(entry, dict)
-        and isinstance(entry["size"], int)
+        and type(entry["size"]) is int
+        and entry["size"] >= 0
         and isinstance(entry["sha256"], str)
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from trainer.errors import DataError, JobError
+from trainer.runtime.json_records import LARGEST_BYTES
 from trainer.storage.buffers import Bytes
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,15 @@ class DamagedError(WrongContentError):
     """The bytes that arrived are not those that were stored; another try may bring them."""
 
 
+def small(data: bytes, name: str) -> bytes:
+    """`data` of the object `name`. Raises DataError where there is more than any record has."""
+    if len(data) > LARGEST_BYTES:
+        raise DataError(
+            f"{name}: has more than {LARGEST_BYTES >> 20} MiB, so no run has written it; remove it"
+        )
+    return data
+
+
 def retry_if_damaged(read: Callable[[], Result]) -> Result:
     """What `read` returns; when its bytes arrived damaged, it is called once more."""
     try:
@@ -75,7 +85,7 @@ class Store(Protocol):
         """Every object whose name starts with `prefix`, sorted by name; no placeholders."""
 
     def read(self, name: str) -> bytes | None:
-        """The whole of a small object; None when it is absent."""
+        """The whole of a small object; None when it is absent. Raises DataError as `small`."""
 
     def download(self, stored: Stored, path: Path) -> str:
         """Put the object at `path`, complete or not at all; its SHA-256.

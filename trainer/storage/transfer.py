@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from trainer.errors import DataError, DoesNotFitError
-from trainer.storage import files, keys
+from trainer.runtime import keys
+from trainer.runtime.json_records import parse_json, well_formed
+from trainer.storage import files
 from trainer.storage.local import FolderStore
 from trainer.storage.manifest import MANIFEST, Published, read_manifest, write_manifest
 from trainer.storage.parallel import in_parallel
@@ -267,8 +269,8 @@ class _DownloadIndex:
                 else []
             )
         for line in lines:
-            with suppress(ValueError, TypeError):  # the last one may be cut
-                name, version, sha256 = json.loads(line)
+            with suppress(ValueError), well_formed("a line"):  # the last one may be cut
+                name, version, sha256 = parse_json(line)
                 self._known[name] = (version, sha256)
 
     def sha256(self, stored: Stored) -> str:

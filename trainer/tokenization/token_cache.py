@@ -21,6 +21,7 @@ import numpy.typing as npt
 from trainer.corpus.dedup import PERMUTATIONS, Signatures
 from trainer.corpus.examples import Completion, Conversation, Message, Text
 from trainer.corpus.reader import Tally
+from trainer.runtime.json_records import well_formed
 
 log = logging.getLogger(__name__)
 
@@ -85,16 +86,18 @@ class WriteProgress:
 
     @classmethod
     def parse(cls, text: str) -> "WriteProgress":
-        """Raises ValueError, KeyError or TypeError for what `as_text` did not write."""
+        """Raises ValueError for what `as_text` did not write."""
         checksum, _, body = text.partition("\n")
         if hashlib.sha256(body.encode()).hexdigest() != checksum:
             raise ValueError("damaged")
-        found = json.loads(body)
-        kept = [
-            (answer, question, number, Conversation(tuple(map(Message.of_json, turns))))
-            for answer, question, number, turns in found["conversations"]
-        ]
-        return cls(found["source"], Tally(**found["tally"]), found["sizes"], found["sums"], kept)
+        with well_formed("what is kept of a corpus"):
+            found = json.loads(body)
+            kept = [
+                (answer, question, number, Conversation(tuple(map(Message.of_json, turns))))
+                for answer, question, number, turns in found["conversations"]
+            ]
+            tally = Tally(**found["tally"])
+            return cls(found["source"], tally, found["sizes"], found["sums"], kept)
 
 
 def checksums_of(folder: Path, sizes: Mapping[str, int]) -> dict[str, "hashlib._Hash"]:

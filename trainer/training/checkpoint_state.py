@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import MemoryPlan
+from trainer.runtime.json_records import read_object, well_formed
 
 PLAN = "plan.json"  # another one ends in other last bits
 STATE, TENSORS, ADAPTER = "state.json", "state.safetensors", "adapter.safetensors"
@@ -23,9 +24,11 @@ def trainable(model: Any) -> dict[str, torch.Tensor]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    content = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    state: dict[str, Any] = restore_tensors(content, load_file(checkpoint / TENSORS))
-    return state
+    """Raises ValueError for what `extract_tensors` did not write."""
+    with well_formed("the state of a checkpoint"):
+        content = read_object(checkpoint / STATE)
+        state: dict[str, Any] = restore_tensors(content, load_file(checkpoint / TENSORS))
+        return dict(state)
 
 
 def write_plan(execution: Execution, folder: Path) -> None:
@@ -36,12 +39,14 @@ def write_plan(execution: Execution, folder: Path) -> None:
 
 
 def read_plan(checkpoint: Path) -> Execution | None:
-    """How memory was spent up to this checkpoint; None for one from before that was recorded."""
+    """How memory was spent up to this checkpoint; None for one from before that was recorded.
+    Raises ValueError for what `write_plan` did not write."""
     if not (checkpoint / PLAN).exists():
         return None
-    content = json.loads((checkpoint / PLAN).read_text(encoding="utf-8"))
-    plan = content["plan"] and MemoryPlan.from_json(content["plan"])
-    return Execution(content["blocks"], plan, "as the run began")
+    with well_formed("the plan of a checkpoint"):
+        content = read_object(checkpoint / PLAN)
+        plan = content["plan"] and MemoryPlan.from_json(content["plan"])
+        return Execution(content["blocks"], plan, "as the run began")
 
 
 def extract_tensors(value: Any, tensors: dict[str, Any], path: str = "") -> Any:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from trainer.errors import DataError, JobError, SettingsError
-from trainer.storage import keys
+from trainer.runtime import keys
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.parallel import THREADS
 from trainer.storage.retry import Failure, retry

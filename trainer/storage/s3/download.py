@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from trainer.runtime.json_records import LARGEST_BYTES
 from trainer.storage import files
 from trainer.storage.buffers import Buffers, Bytes
 from trainer.storage.parallel import in_order
@@ -35,12 +36,17 @@ def download(connection: Connection, stored: Stored, path: Path) -> str:
 
 
 def read(connection: Connection, name: str) -> tuple[bytes | None, str]:
-    """A small object and its ETag; (None, "") when it is absent. Asks once."""
+    """A small object, of which no more is read than shows that it is not, and its ETag; (None, "")
+    when it is absent. Asks once."""
     from botocore.exceptions import ClientError
 
     try:
         answer = connection.client.get_object(**connection.at(name))
-        return bytes(answer["Body"].read()), str(answer.get("ETag", "*"))
+        body = answer["Body"]
+        data = bytes(body.read(LARGEST_BYTES + 1))
+        if len(data) <= LARGEST_BYTES:
+            body.read(1)  # at its end botocore looks whether all has come
+        return data, str(answer.get("ETag", "*"))
     except ClientError as error:
         if code_of(error.response) != "NoSuchKey":
             raise

@@ -10,7 +10,7 @@ from trainer.storage.buffers import Bytes
 from trainer.storage.parallel import in_parallel
 from trainer.storage.s3 import download, upload
 from trainer.storage.s3.connection import Connection
-from trainer.storage.store import Content, Stored
+from trainer.storage.store import Content, Stored, small
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ class BucketStore:
                     yield Stored(name, size, found["ETag"].strip('"'))
 
     def _read(self, name: str) -> tuple[bytes | None, str]:
-        return self._connection.retried(name, lambda: download.read(self._connection, name))
+        data, etag = self._connection.retried(name, lambda: download.read(self._connection, name))
+        return data and small(data, self.uri + name), etag
 
     def _delete(self, name: str) -> None:
         at = self._connection.at(name)

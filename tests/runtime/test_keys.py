@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainer.errors import DataError
-from trainer.storage import FolderStore, keys
+from trainer.runtime import keys
+from trainer.storage import FolderStore
 
 LINKS = {"up": "..", "root": "/", "loop": "loop", "inside": "folder", "deep": "folder/../../.."}
 ODD = [
