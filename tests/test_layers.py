@@ -32,6 +32,7 @@ WINGS = [
     "engine",
     "inference",
     "evaluation",
+    "preparation",
     "export",
     "training",
     "reporting",

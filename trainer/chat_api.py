@@ -30,18 +30,21 @@ REFUSED = (400, 422)
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote; `whole` unless the server cut it off."""
+    """What the model wrote; `whole` unless the server cut it off. Tokens are as the server counts
+    them, 0 where it does not say."""
 
     text: str
     whole: bool
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class _BadAnswer(Exception):
     """A status that is none of success, or a body that is none of this API."""
 
-    def __init__(self, status: int, said: str) -> None:
+    def __init__(self, status: int, said: str, wait_s: float = 0) -> None:
         super().__init__(said)
-        self.status, self.said = status, said
+        self.status, self.said, self.wait_s = status, said, wait_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +84,10 @@ class ChatApi:
 
         Raises NotAllowedError, SettingsError or UnreachableError where asking on is in vain.
         """
-        return in_order(self._reply, conversations, ahead=len(conversations))
+        return in_order(self.reply, conversations, ahead=len(conversations))
 
-    def _reply(self, messages: Sequence[Message]) -> Completion | DataError:
+    def reply(self, messages: Sequence[Message]) -> Completion | DataError:
+        """The answer to one conversation, as `replies` gives it. Threads may call it at once."""
         try:
             return retry(lambda: self._ask(messages), self._failure, self.name, self.minutes)
         except DataError as error:
@@ -114,15 +118,22 @@ class ChatApi:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         answer = httpx2.post(address, json=body, headers=headers, timeout=TIMEOUT_S)
         if answer.status_code != 200:
-            raise _BadAnswer(answer.status_code, one_line(answer.text, most=200))
+            wait_s = _seconds(answer.headers.get("Retry-After", ""))
+            raise _BadAnswer(answer.status_code, one_line(answer.text, most=200), wait_s)
         try:
+            usage = answer.json().get("usage")
             choice = answer.json()["choices"][0]
             text, reason = choice["message"]["content"], choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             text, reason = None, None
         if not isinstance(text, str):
             raise _BadAnswer(200, "what it sends is no chat completion")
-        return Completion(text.strip(), whole=reason in ("stop", None))
+        return Completion(
+            text.strip(),
+            whole=reason in ("stop", None),
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            completion_tokens=_count(usage, "completion_tokens"),
+        )
 
     def _failure(self, error: Exception) -> Failure | None:
         """What an exception means; None for one that is not the server's."""
@@ -141,7 +152,7 @@ class ChatApi:
         if status in NOT_ALLOWED:
             return Failure(NotAllowedError, fact, f"set {KEY} to a key that may use it")
         if status in (200, MANY_REQUESTS, TIMED_OUT) or status >= 500:
-            return Failure(UnreachableError, fact, self._step, passing=True)
+            return Failure(UnreachableError, fact, self._step, passing=True, wait_s=error.wait_s)
         if status in REFUSED:
             return Failure(DataError, fact, self._step)
         return Failure(SettingsError, fact, self._step)
@@ -149,3 +160,13 @@ class ChatApi:
     @property
     def _step(self) -> str:
         return f"see whether {self.variable} and the model's name are right"
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def _seconds(retry_after: str) -> float:
+    """What a server asks to be left alone for; 0 for a date, which few send."""
+    return float(retry_after) if retry_after.isdecimal() else 0.0

@@ -69,5 +69,6 @@ def endpoint_with_model(option: Option, url: str, others: Values) -> Iterator[st
         yield f"{option.env} needs the form http://host/v1 or https://host/v1"
     if "@" in url or parts.query:
         yield f"{option.env} holds a user or a query; keys belong into OPENAI_API_KEY"
-    if not others.get("judge_model"):
-        yield f"{ENV_PREFIX}JUDGE_MODEL is required beside {option.env}: the model that judges"
+    model = option.name.replace("_url", "_model")
+    if not others.get(model):
+        yield f"{ENV_PREFIX}{model.upper()} is required beside {option.env}: the model's name there"

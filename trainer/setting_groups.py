@@ -79,6 +79,14 @@ class PreparationSettings:
         least=0,
         most=0.5,
     )
+    teacher_url: str = neutral(
+        "",
+        "OpenAI-compatible endpoint whose model words the questions of `prepare`, "
+        "`http://host/v1`: passages are sent there; its key is `OPENAI_API_KEY`",
+        shown="the base model",
+        check=endpoint_with_model,
+    )
+    teacher_model: str = neutral("", "the teacher's name at `QLORA_TEACHER_URL`")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,11 @@ def fact_keys(example: Example) -> tuple[int, int]:
     return _key(before), _key([example.messages[last].content])
 
 
+def question_key(question: str) -> int:
+    """Of a question as text: equal where the words are."""
+    return _key([question])
+
+
 def _last_answer(example: Conversation) -> int:
     return max(at for at, turn in enumerate(example.messages) if turn.role == "assistant")
 

@@ -14,6 +14,7 @@ from trainer.tokenization.chunking import text_boundary
 
 PASSAGE_CHARS = 1500
 LEAST_PASSAGE_CHARS = 80
+SECTIONS = " > "  # between the headings above a passage, outermost first
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ def passages_of(settings: Settings, files: list[Fetched]) -> list[Passage]:
 def _passages(document: Text, source: str) -> Iterator[Passage]:
     text, start = document.text, 0
     outline = Outline(document.headings)
+    sections = [heading.at for heading in document.headings]
     while start < len(text):
         end = len(text)
         if end - start > PASSAGE_CHARS:
             end = text_boundary(text, start, start + PASSAGE_CHARS, near_share=1 / 2)
-        begins = end - len(text[start:end].lstrip())
+        # A passage is of one section, but for those that are too short to be asked about.
+        end = next((at for at in sections if start + LEAST_PASSAGE_CHARS <= at < end), end)
         if len(words := text[start:end].strip()) >= LEAST_PASSAGE_CHARS:
-            yield Passage(words, source, " > ".join(outline.path(begins)))
+            yield Passage(words, source, SECTIONS.join(outline.path(end - 1)))
         start = end

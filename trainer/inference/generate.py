@@ -99,9 +99,11 @@ class Answerer:
         *,
         engine: bool = True,
         base_replies: KnownReplies | None = None,
+        ends: Sequence[int] = (),
     ) -> None:
+        """`ends` are the tokens that end an answer, where not the chat template's."""
         self._tokenizer, self._base_replies = tokenizer, base_replies
-        self._ends = stop_ids(tokenizer)
+        self._ends = list(ends) or stop_ids(tokenizer)
         self._decoder = choose_decoder(model, self._ends, tokenizer.pad_token_id, engine=engine)
 
     def __enter__(self) -> "Answerer":
@@ -142,6 +144,17 @@ class Answerer:
         prompts = [question_ids(self._tokenizer, question) for question in questions]
         with counting("answering", len(prompts)) as add:
             return self._replies(prompts, max_new_tokens, add, tuned=tuned)
+
+    def continuations(
+        self, prompts: list[list[int]], max_new_tokens: int, *, tuned: bool = True
+    ) -> list[list[int]]:
+        """What follows the tokens of each prompt, which is no chat, with the token that ended it.
+
+        Raises RuntimeError (out of memory) where not even one fits.
+        """
+        with counting("continuing", len(prompts)) as add:
+            made = self._made(prompts, max_new_tokens, add, tuned=tuned)
+        return [list(reply.ids) for reply in made]
 
     def _replies(
         self, prompts: list[list[int]], max_new_tokens: int, add: Add, *, tuned: bool

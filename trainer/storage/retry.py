@@ -28,6 +28,8 @@ class Failure:
     fact: str
     next_step: str
     passing: bool = False
+    wait_s: float = 0
+    """for which the other side asked to be left alone"""
 
     def error(self, where: str, tried_minutes: float = 0) -> JobError:
         lasting = f", tried for {tried_minutes:.3g} minutes" if self.passing else ""
@@ -58,7 +60,8 @@ def retry(
         now = time.monotonic()
         failed_at = failed_at or now
         left_s = failed_at + minutes * 60 - now
-        pause_s = min(left_s, random.uniform(0, min(LONGEST_PAUSE_S, 2.0**attempt)))
+        pause_s = random.uniform(0, min(LONGEST_PAUSE_S, 2.0**attempt))
+        pause_s = min(left_s, max(pause_s, failure.wait_s))
         if not failure.passing or left_s <= 0 or given_up.is_set() or out_of_time():
             # Outside of the except block: the original text, which may hold a password, is gone.
             raise failure.error(where, (now - failed_at) / 60)

@@ -1,0 +1,51 @@
+"""What is kept of drafts: few wordings, each clear, with what was left out and why."""
+
+from trainer.dataset.passages import Passage
+from trainer.preparation.drafts import Draft
+from trainer.preparation.kept import AMBIGUOUS, ENOUGH, WORDINGS, Kept
+
+ONE, OTHER = Passage("Text one.", "a.md", "A"), Passage("Text two.", "b.md", "B")
+
+
+def drafts(*questions: str, answer: str = "It costs 3 euros.", number: int = 0) -> list[Draft]:
+    return [Draft(number, question, answer) for question in questions]
+
+
+def test_the_first_wordings_are_kept_and_copies_and_the_rest_are_counted() -> None:
+    kept = Kept("model")
+    asked = [
+        f"What is the {word} of A?" for word in ("price", "cost", "sum", "fee", "rate", "total")
+    ]
+    kept.add(ONE, ["It costs 3 euros."], drafts(asked[0], "What is a price of A?", *asked[1:]))
+    records = kept.records()
+    assert [r["question"] for r in records] == asked[:WORDINGS]
+    assert records[0] | {"passage": ""} == {
+        "question": asked[0],
+        "answer": "It costs 3 euros.",
+        "source": "a.md",
+        "section": "A",
+        "passage": "",
+        "made_by": "model",
+    }
+    assert kept.left_out == {"says the same as another": 1, ENOUGH: 1}
+
+
+def test_a_question_that_passages_answer_differently_is_left_out() -> None:
+    kept = Kept("model")
+    kept.add(ONE, ["3."], drafts("What is it?", "What is A?", answer="3."))
+    kept.add(OTHER, ["4.", "5."], drafts("what is it", answer="4."))
+    assert [r["question"] for r in kept.records()] == ["What is A?"]
+    assert kept.left_out[AMBIGUOUS] == 2 and kept.covered == 1
+    assert {text for text, _ in kept.uncovered} == {"4.", "5."}
+
+
+def test_the_summary_says_coverage_and_shows_examples_of_each_reason() -> None:
+    kept = Kept("model")
+    bad = [Draft(1, f"Bad {n}?", "b.", "no question") for n in range(9)]
+    kept.add(ONE, ["a.", "b."], [*drafts("What is A?", answer="a."), *bad])
+    summary = kept.summary(len(kept.records()))
+    assert summary["coverage"] == 1 / 2 and summary["questions"] == 1
+    (left_out,) = summary["left_out"]
+    assert left_out["drafts"] == 9 and left_out["examples"][0]["question"] == "Bad 0?"
+    assert len(left_out["examples"]) == 5
+    assert summary["without_a_question"] == [{"statement": "b.", "source": "a.md"}]

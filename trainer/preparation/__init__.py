@@ -1,0 +1,1 @@
+"""Documents become questions and answers, checked one by one."""

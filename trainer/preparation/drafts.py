@@ -1,0 +1,27 @@
+"""A question with its answer as a model made it, before anything of it is kept."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.runtime.json_records import well_formed
+
+
+@dataclass(frozen=True)
+class Draft:
+    """`statement` is its number in the passage; `reason` says why it is left out."""
+
+    statement: int
+    question: str
+    answer: str
+    reason: str | None = None
+
+
+def read_drafts(value: Any) -> list[Draft]:
+    """What `astuple` made of drafts, back from JSON. Raises ValueError for anything else."""
+    with well_formed("drafts"):
+        found = [Draft(*values) for values in value]
+    for draft in found:
+        words = (draft.question, draft.answer, draft.reason or "")
+        if not isinstance(draft.statement, int) or not all(isinstance(w, str) for w in words):
+            raise ValueError("not the form of drafts")
+    return found

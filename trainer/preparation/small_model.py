@@ -1,0 +1,185 @@
+"""Questions from a model that only has to continue text: it is given beginnings and topics, and its
+likelihoods decide which question goes with which sentence.
+
+A model of 135M parameters does not follow a request for questions; it does continue a list of
+sentences and questions, and finds the question of a sentence more likely behind that sentence than
+behind the others of its passage (query likelihood, as Ponte and Croft 1998 rank documents).
+"""
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.dataset.passages import Passage
+from trainer.inference.generate import Answerer
+from trainer.preparation import checks, english
+from trainer.preparation.drafts import Draft
+from trainer.preparation.fit import Scored, why_not
+from trainer.preparation.likelihood import log_likelihoods
+from trainer.preparation.statements import Statement, statements_of
+from trainer.runtime.log import figures
+
+log = logging.getLogger(__name__)
+
+QUESTION_TOKENS, TOPIC_TOKENS = 18, 5
+_TOPIC_END = re.compile(
+    r"[.,;:!?()\"]| (?:is|are|was|were|has|have|can|will|that|in|of|for|by|from|with|and|at)\b"
+)
+
+
+class SmallModel:
+    """`model` writes the drafts; it may be any causal language model of transformers."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, engine: bool = True) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._answerer = Answerer(model, tokenizer, engine=engine, ends=_ends(tokenizer))
+        self._tokens_made, self._began = 0, time.monotonic()
+
+    def drafts(self, passages: Sequence[Passage]) -> list[list[Draft]]:
+        """Of each passage its drafts, good and bad; of one statement the best come first."""
+        told = [statements_of(passage) for passage in passages]
+        groups = iter(self._groups([one for some in told for one in some]))
+        return [
+            self._judged(passage, some, [next(groups) for _ in some])
+            for passage, some in zip(passages, told, strict=True)
+        ]
+
+    def report(self) -> None:
+        """Say what was generated, and how fast."""
+        seconds = time.monotonic() - self._began
+        log.info(
+            "%d tokens generated in %.0f s, %.0f a second with what was judged meanwhile",
+            self._tokens_made,
+            seconds,
+            self._tokens_made / max(seconds, 1e-9),
+            extra=figures(generated_tokens=self._tokens_made, seconds=seconds),
+        )
+
+    # -- candidates -----------------------------------------------------------------------
+
+    def _groups(self, statements: Sequence[Statement]) -> list[list[list[str]]]:
+        """For each statement the questions that it might answer; those of a group stand or fall
+        with the first."""
+        somebody = [checks.names_somebody(s.text, s.subject) for s in statements]
+        begun = [
+            english.beginnings(s.text, named) for s, named in zip(statements, somebody, strict=True)
+        ]
+        prompts = [
+            english.EXAMPLES + _asked(statement) + beginning
+            for statement, some in zip(statements, begun, strict=True)
+            for beginning in some
+        ]
+        ends = iter(self._continue(prompts, QUESTION_TOKENS))
+        topics = self._topics(statements)
+        found = []
+        for s, some, chosen, named in zip(statements, begun, topics, somebody, strict=True):
+            own = dict.fromkeys(_question(start + next(ends), s.subject) for start in some)
+            groups = [[question] for question in own]
+            if s.subject:
+                groups += english.about_quantities(s.text, s.subject)
+                groups += [english.about_topic(t, s.text, s.subject, named) for t in chosen]
+            found.append(groups)
+        return found
+
+    def _topics(self, statements: Sequence[Statement]) -> list[list[str]]:
+        """What each statement tells of its subject, as the model says it and as the sentence does
+        by its form."""
+        prompts = [
+            english.TOPIC.format(
+                subject=s.subject, statement=s.text, name=s.subject.removeprefix("the ")
+            )
+            for s in statements
+        ]
+        found: list[list[str]] = []
+        written = self._continue(prompts, TOPIC_TOKENS)
+        for statement, text in zip(statements, written, strict=True):
+            own = _TOPIC_END.split(text.strip())[0].strip()
+            both = dict.fromkeys([own, english.said_of(statement.text)])
+            found.append([topic for topic in both if checks.is_topic(topic, statement.subject)])
+        return found
+
+    def _continue(self, texts: Sequence[str], most: int) -> list[str]:
+        if not texts:
+            return []
+        prompts = [self._ids(text) for text in texts]
+        made = self._answerer.continuations(prompts, most)
+        self._tokens_made += sum(map(len, made))
+        written = self._tokenizer.batch_decode(made, skip_special_tokens=True)
+        return [text.split("\n")[0] for text in written]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text).input_ids)
+
+    def _tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The tokens of a text behind another one, and where each lies in it, a space in front."""
+        encoded = self._tokenizer(f" {text}", add_special_tokens=False, return_offsets_mapping=True)
+        return list(encoded.input_ids), list(encoded.offset_mapping)
+
+    # -- which of them go with their statement -----------------------------------------------
+
+    def _judged(
+        self, passage: Passage, told: Sequence[Statement], groups: Sequence[Sequence[list[str]]]
+    ) -> list[Draft]:
+        """All candidates of a passage; heads of groups first, the likeliest of them in front."""
+        texts = [statement.text for statement in told]
+        asked = [(number, group) for number, some in enumerate(groups) for group in some]
+        verdicts = self._verdicts(told, [(number, group[0]) for number, group in asked])
+        order = sorted(range(len(asked)), key=lambda at: -verdicts[at][0])
+        heads: list[Draft] = []
+        rest: list[Draft] = []
+        for at in order:
+            number, (head, *variants) = asked[at]
+            fits = verdicts[at][1] if variants else verdicts[at][2]
+            others = [*texts[:number], *texts[number + 1 :], passage.section]
+            for question in (head, *variants):
+                reason = checks.why_unusable(question, texts[number], told[number].subject, others)
+                draft = Draft(number, question, texts[number], reason or fits)
+                (heads if question is head else rest).append(draft)
+        return [*heads, *rest]
+
+    def _verdicts(
+        self, told: Sequence[Statement], asked: Sequence[tuple[int, str]]
+    ) -> list[tuple[float, str | None, str | None]]:
+        """Of each question: mean log-likelihood behind its statement, and why it does not go with
+        that, if it was made for it and if the model wrote it freely."""
+        if not asked:
+            return []
+        subject = told[0].subject
+        nothing = Statement(english.NOTHING.format(subject=subject or "it"), subject)
+        encoded = [self._tokens(question) for _, question in asked]
+        ids = [tokens for tokens, _ in encoded]
+        found = [
+            log_likelihoods(self._model, self._ids(english.EXAMPLES + _asked(s)), ids)
+            for s in (*told, nothing)
+        ]
+        verdicts = []
+        for at, (number, question) in enumerate(asked):
+            scored = Scored(question, [row[at] for row in found], encoded[at][1])
+            mean = sum(scored.rows[number]) / max(1, len(scored.rows[number]))
+            reasons = (
+                why_not(scored, number, told[number], is_free=free) for free in (False, True)
+            )
+            verdicts.append((mean, *reasons))
+        return verdicts  # type: ignore[return-value]
+
+
+def _asked(statement: Statement) -> str:
+    about = statement.subject or "it"
+    return english.ASKED.format(subject=about, statement=statement.text)
+
+
+def _question(text: str, subject: str) -> str:
+    """One question, which names its subject at its end where it named none."""
+    question = " ".join(text.split()).partition("?")[0].strip().strip("\"'*")
+    if subject and not checks.is_named(question, "", subject):
+        question = f"{question} of {subject}"
+    return f"{question}?"
+
+
+def _ends(tokenizer: Any) -> list[int]:
+    """Tokens that end a line or a question."""
+    texts = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
+    found = {number for number, text in enumerate(texts) if "\n" in text or "?" in text}
+    return sorted(found | ({tokenizer.eos_token_id} - {None}))

@@ -1,0 +1,97 @@
+"""What a passage states: its sentences, and what they are about."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trainer.dataset.passages import SECTIONS, Passage
+
+LEAST_WORDS, MOST_CHARS = 4, 320  # of a statement
+_MOST_SUBJECT_WORDS = 6
+
+_CODE = re.compile(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[ \t]*$|\Z)")
+_ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t])")
+_BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+")
+_ABBREVIATIONS = r"(?<!\b[A-Z])" + "".join(
+    rf"(?<!\b{re.escape(a)})" for a in ("e.g", "i.e", "etc", "vs", "Dr", "Mr", "Mrs", "No", "z.B")
+)
+_SENTENCE_END = re.compile(
+    rf"""{_ABBREVIATIONS}[.!?]["')\]\u201d*]*(?=\s+["'(`*\[\u201c]?[A-ZÀ-Þ0-9])"""
+)
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+# Sentences that say nothing without the one before.
+_LEANS = re.compile(
+    r"(?:this|that|these|those|however|but|so|otherwise|instead|then|also|thus|therefore|here|"
+    r"for (?:example|instance)|in (?:this|that) case|such|similarly|dies|diese[rs]?|daher|"
+    r"deshalb|jedoch|aber|sonst)\b(?! means of)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence that says something, as it stands in its passage; `subject` is what it is about,
+    as a question has to name it ("the HG-200"), empty where no heading says it."""
+
+    text: str
+    subject: str
+
+
+def statements_of(passage: Passage) -> list[Statement]:
+    """In the order of the passage."""
+    subject = _subject(passage)
+    return [Statement(text, subject) for text in _statements(passage.text)]
+
+
+def _subject(passage: Passage) -> str:
+    """The innermost heading that the text uses as a name, with its article, else the innermost."""
+    titles = [t for t in passage.section.split(SECTIONS) if len(t.split()) <= _MOST_SUBJECT_WORDS]
+    for title in reversed(titles):
+        if any(c.isupper() for c in title):
+            used = re.search(rf"\b(?:(the|The)|[A-Za-z]\w+) {re.escape(title)}(?!\w)", passage.text)
+            if used:
+                return f"the {title}" if used[1] else title
+    return titles[-1] if titles else ""
+
+
+def _statements(text: str) -> Iterator[str]:
+    last = ""
+    for sentence in _sentences(text):
+        if last and _LEANS.match(sentence) and len(last) + len(sentence) < MOST_CHARS:
+            last = f"{last} {sentence}"
+            continue
+        if last:
+            yield last
+        last = "" if _LEANS.match(sentence) else sentence
+    if last:
+        yield last
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Sentences and items of lists that say something; no code, no headings, no rows of tables."""
+    for paragraph in re.split(r"\n\s*\n", _CODE.sub("\n\n", text)):
+        for block in _ITEM.split(paragraph):
+            lines = [
+                line
+                for line in block.split("\n")
+                if not re.match(r"\s*(#{1,6} |[|>=~+-]{2})", line)
+            ]
+            words = _LINK.sub(r"\1", _BULLET.sub("", " ".join(" ".join(lines).split())))
+            start = 0
+            for end in [m.end() for m in _SENTENCE_END.finditer(words)] + [len(words)]:
+                sentence = words[start:end].strip()
+                start = end
+                if _says_something(sentence):
+                    yield sentence
+
+
+def _says_something(sentence: str) -> bool:
+    words = sentence.split()
+    letters = sum(c.isalpha() or c.isspace() for c in sentence)
+    return (
+        len(words) >= LEAST_WORDS
+        and len(sentence) <= MOST_CHARS
+        and sentence.rstrip("\"')]\u201d*`")[-1:] in (".", "!")
+        and not sentence.endswith("..")
+        and letters >= 0.75 * len(sentence)
+    )
