@@ -8,14 +8,7 @@ from support.safetensors import entry, file_of
 
 from trainer.models.checkpoint_names import Place
 from trainer.models.experts import ExpertLayout
-from trainer.models.nf4_stream import (
-    SLICE_VALUES,
-    UnknownLayoutError,
-    WeightLayout,
-    quantise,
-    to_nf4,
-    to_nf4_in_slices,
-)
+from trainer.models.nf4_stream import UnknownLayoutError, WeightLayout, quantise
 from trainer.models.safetensors_stream import Shard
 
 CPU = torch.device("cpu")
@@ -26,19 +19,6 @@ LAYOUT = WeightLayout(
     ignored=(r"inv_freq$",),
 )
 LAYER, NORM = entry(0, 512, [64, 2]), entry(512, 520, [2])
-
-
-@pytest.mark.parametrize("shape", [(1024, 1024), (1031, 1000), (3, 5), (1, SLICE_VALUES + 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_matrix_in_slices_is_quantised_to_the_same_bits(
-    shape: tuple[int, int], dtype: torch.dtype
-) -> None:
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    (packed, state), (wanted, plain) = to_nf4_in_slices(values, dtype), to_nf4(values, dtype)
-    assert torch.equal(packed, wanted)
-    ours, theirs = state.as_dict(packed=True), plain.as_dict(packed=True)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def quantised(header: dict[str, Any], keep: Any = lambda tensors: tensors) -> dict[str, Any]:

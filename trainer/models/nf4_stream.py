@@ -15,7 +15,7 @@ from trainer.models.experts import ExpertLayout
 from trainer.models.nf4_layout import STATE, NF4Layout
 from trainer.models.safetensors_files import DTYPES, TensorEntry
 from trainer.models.safetensors_stream import Shard, stream_tensors
-from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
+from trainer.runtime.nf4 import BLOCK_VALUES
 from trainer.storage import retry_if_damaged
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # What this worker keeps of some tensors, called as soon as they are there.
 KeepShard = Callable[[dict[str, "torch.Tensor"]], dict[str, "torch.Tensor"]]
-
-SLICE_VALUES = 1 << 19  # whole blocks, 2 MiB of float32
 
 
 class UnknownLayoutError(Exception):
@@ -210,7 +208,11 @@ def _converted(
 
 def nf4_of(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
     """Values in NF4 and bitsandbytes' state of it, on their device."""
-    return (to_nf4_in_slices if values.device.type == "cpu" else to_nf4)(values, dtype)
+    if values.device.type != "cpu":
+        return to_nf4(values, dtype)
+    from trainer.models.nf4_cpu import to_nf4_in_slices
+
+    return to_nf4_in_slices(values, dtype)
 
 
 def to_nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
@@ -225,28 +227,3 @@ def to_nf4(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor"
         quant_storage=torch.uint8,
     )
     return made
-
-
-def to_nf4_in_slices(values: "torch.Tensor", dtype: "torch.dtype") -> tuple["torch.Tensor", Any]:
-    """The same bits as `to_nf4`: on a CPU, where bitsandbytes makes several float32 copies of a
-    whole matrix, a slice at a time stays in the processor's cache."""
-    import torch
-    from bitsandbytes import functional
-
-    quantise = torch.ops.bitsandbytes.quantize_4bit.default
-    slices = values.reshape(-1).split(SLICE_VALUES)
-    made = [quantise(part.to(dtype), BLOCK_VALUES, "nf4", torch.uint8) for part in slices]
-    absmax = torch.cat([maxima for _, maxima in made])
-    offset = absmax.mean()
-    absmax, second = functional.quantize_blockwise(absmax - offset, blocksize=BLOCK_SCALES)
-    state = functional.QuantState(
-        absmax=absmax,
-        shape=values.shape,
-        dtype=dtype,
-        blocksize=BLOCK_VALUES,
-        code=functional.get_4bit_type("nf4", device=values.device),
-        quant_type="nf4",
-        offset=offset,
-        state2=second,
-    )
-    return torch.cat([packed for packed, _ in made]), state

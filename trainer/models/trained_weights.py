@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import SettingsError
 from trainer.models.load import weight_layout
-from trainer.models.nf4_stream import UnknownLayoutError, to_nf4_in_slices
+from trainer.models.nf4_stream import UnknownLayoutError
 from trainer.runtime.nf4 import BLOCK_VALUES
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class NF4Matrix:
     def of(cls, weight_OI: "torch.Tensor", dtype: "torch.dtype") -> "NF4Matrix":
         """`weight_OI` quantised as for a run that computes in `dtype`."""
         from bitsandbytes.functional import dequantize_blockwise
+
+        from trainer.models.nf4_cpu import to_nf4_in_slices
 
         packed, state = to_nf4_in_slices(weight_OI, dtype)
         scales = dequantize_blockwise(state.absmax, state.state2) + state.offset
