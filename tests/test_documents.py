@@ -94,7 +94,7 @@ def test_documents_alone_become_questions_that_are_trained_as_facts_and_judged(
     names = [file["name"] for file in record["inputs"]]
     assert "0.md" in names and "questions.jsonl" in names
     refusals = record["evaluation"]["refusals"]
-    assert refusals["unanswerable"] == documents.UNANSWERABLE
+    assert 0 < refusals["unanswerable"] <= documents.UNANSWERABLE
     assert refusals["answerable"] == record["evaluation"]["questions"]
     assert record["evaluation"]["with_passages"]["questions"] == record["evaluation"]["questions"]
     lines = (run / "prepared" / "questions.jsonl").read_text().splitlines()

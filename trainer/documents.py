@@ -21,7 +21,7 @@ from trainer.dataset.passages import Passage, passages_of
 from trainer.dataset.unanswerable import Vocabulary, unanswerable
 from trainer.distributed.workers import Workers
 from trainer.errors import NothingKeptError, SettingsError
-from trainer.evaluation.asking import asking_of_a_run
+from trainer.evaluation.asking import ask_trained, asking_of_a_run
 from trainer.evaluation.compare import Evaluation
 from trainer.evaluation.refusals import count_refusals
 from trainer.evaluation.retrieval import PassageIndex, compare_with_passages
@@ -133,8 +133,9 @@ def judge_by_documents(
     how = asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds)
     unseen = _unanswerable(job, passages)
     with Answerer(model, tokenizer, engine=how.engine) as answerer:
-        replies = [reply.text for reply in answerer.answers(unseen)]
-    asked, answers = [*found.questions, *unseen], [*found.tuned.answers, *replies]
+        replies = ask_trained(answerer, unseen, model.device.type, how)
+    asked = [*found.questions, *unseen[: len(replies)]]
+    answers = [*found.tuned.answers, *(reply.text for reply in replies)]
     refusals = count_refusals(asked, answers, job.settings.refusal)
     found = replace(found, refusals=refusals)
     if refusals is not None:

@@ -106,8 +106,8 @@ def decide_asking(settings: Settings, base: base_model.Base, inputs: Inputs) -> 
         return AsksFirst(
             False,
             f"the data holds documents alone, and {why}: they are trained as they stand, which "
-            "teaches how they are written; a QLORA_BASE_MODEL that follows instructions makes "
-            "questions of them first, and those are trained",
+            "teaches how they are written; a QLORA_BASE_MODEL that follows instructions, or "
+            "QLORA_TEACHER_URL, makes questions of them first, and those are trained",
         )
     return AsksFirst(
         True,
@@ -117,7 +117,10 @@ def decide_asking(settings: Settings, base: base_model.Base, inputs: Inputs) -> 
 
 
 def _why_not_asked(settings: Settings, base: base_model.Base) -> str | None:
-    """Why a base cannot be asked to make questions; None for one that may follow instructions."""
+    """Why questions cannot be asked for; None where a teacher is named, or the base may follow
+    instructions."""
+    if settings.teacher_url:
+        return None
     if settings.base_model.startswith("builtin:"):  # it has a template, to be tried out with
         return f"{base.name} is too small to follow instructions"
     if not base.tokenizer().chat_template:

@@ -100,9 +100,11 @@ class Settings(  # the last base's options come first
         return {o.name: record[o.name] for o in options() if o.changes_result}
 
     def preparing(self) -> dict[str, Any]:
-        """The settings that decide what is made of documents, JSON-ready."""
+        """The settings that decide what is made of documents, JSON-ready; where a model is served
+        does not."""
         record = self.to_dict()
-        return {name: record[name] for name in PreparationSettings.__annotations__}
+        names = PreparationSettings.__annotations__
+        return {name: record[name] for name in names if not name.endswith("_url")}
 
 
 def options() -> list[Option]:

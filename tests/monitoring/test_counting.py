@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from trainer.monitoring import counting as module
-from trainer.monitoring.counting import counting
+from trainer.monitoring.counting import counting, uncounted
 from trainer.runtime import log
 from trainer.runtime.log import FIELDS
 
@@ -41,6 +41,15 @@ def test_one_inside_of_another_counts_for_that(caplog: pytest.LogCaptureFixture)
             assert inner is outer
     with counting("another", 1) as add:
         assert add is not outer
+
+
+def test_pieces_of_another_kind_count_for_nothing() -> None:
+    with counting("passages", 2, line_every_s=1e9) as outer:
+        with uncounted(), counting("answers", 9) as inner:
+            assert inner is not outer
+            inner(9)
+        with counting("a part", 2) as inner:
+            assert inner is outer
 
 
 def test_on_a_terminal_a_bar_moves_while_a_piece_takes_long(

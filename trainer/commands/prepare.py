@@ -19,7 +19,7 @@ from trainer.dataset.unanswerable import Vocabulary, refusals
 from trainer.errors import DataError, NothingKeptError
 from trainer.models import load
 from trainer.models.locate import locate_base
-from trainer.monitoring.counting import Add, counting
+from trainer.monitoring.counting import Add, counting, uncounted
 from trainer.preparation import english, page
 from trainer.preparation.drafts import Draft, read_drafts
 from trainer.preparation.journal import Journal
@@ -110,7 +110,8 @@ class _BaseModel:
         add(len(batch) - len(new))
         if new:
             self._model = self._model or self._loaded()
-            made = dict(zip((p.key for p in new), self._model.drafts(new), strict=True))
+            with uncounted():  # its answers are no passages
+                made = dict(zip((p.key for p in new), self._model.drafts(new), strict=True))
             self._journal.keep({key: [astuple(d) for d in some] for key, some in made.items()})
             known |= made
             add(len(new))

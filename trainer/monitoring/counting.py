@@ -42,6 +42,16 @@ def counting(what: str, total: int, *, line_every_s: float = LINE_EVERY_S) -> It
 
 
 @contextlib.contextmanager
+def uncounted() -> Iterator[None]:
+    """What is counted inside are no pieces of the one outside."""
+    token = _outer.set(lambda _: None)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
+
+
+@contextlib.contextmanager
 def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
     """`act` is called so often from a thread of its own, until the end of the block."""
     over = threading.Event()
