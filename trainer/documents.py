@@ -29,6 +29,7 @@ from trainer.inference.generate import Answerer
 from trainer.models import base_model
 from trainer.preflight import QUESTIONS_RECIPE, Job
 from trainer.runs.layout import PREPARED
+from trainer.runtime.json_records import read_object
 from trainer.setting_checks import ALL_LINEAR
 from trainer.settings import Settings
 from trainer.storage import fetch, fetch_verified, read_manifest
@@ -94,7 +95,7 @@ def _free_memory() -> None:
 
 
 def _with_questions(job: Job, folder: Path) -> Job:
-    why = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))["why"]
+    why = read_object(folder / OUTCOME).get("why", "")
     if why:
         note = (
             "no questions could be made of the documents, so that they were trained as they stand, "

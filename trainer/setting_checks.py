@@ -1,5 +1,6 @@
 """Faults of a setting that its limits cannot say: of its form, or beside other settings."""
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -45,6 +46,13 @@ def some_time(option: Option, interval: Interval, _others: Values) -> Iterator[s
 def some_words(option: Option, text: str, _others: Values) -> Iterator[str]:
     if not any(map(str.isalnum, text)):
         yield f"{option.env}={text!r} holds no word"
+
+
+def ip_address(option: Option, address: str, _others: Values) -> Iterator[str]:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        yield f"{option.env}={address!r} is no IP address, such as 127.0.0.1 or ::"
 
 
 def owner_and_name(option: Option, repo: str, _others: Values) -> Iterator[str]:

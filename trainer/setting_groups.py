@@ -22,6 +22,7 @@ from trainer.options import (
 from trainer.setting_checks import (
     ALL_LINEAR,
     endpoint_with_model,
+    ip_address,
     known_base,
     known_trackers,
     name_of_a_run,
@@ -307,4 +308,9 @@ class LoggingSettings:
         least=1,
         most=65535,
         shown="off",
+    )
+    metrics_address: str = neutral(
+        "0.0.0.0",
+        "IP address of this machine on which they are served; 127.0.0.1 for itself alone",
+        check=ip_address,
     )

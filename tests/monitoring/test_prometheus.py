@@ -61,6 +61,21 @@ def test_what_is_not_known_yet_is_absent_and_nothing_is_served_afterwards(tmp_pa
         scrape(port)
 
 
+def test_figures_are_served_on_the_address_that_is_named(tmp_path: Path) -> None:
+    port = unused_port()
+    here = variables(tmp_path, METRICS_PORT=str(port), METRICS_ADDRESS="127.0.0.2")
+    with Metrics(Settings.read({}, here)), pytest.raises(OSError):
+        scrape(port)
+    with pytest.raises(SettingsError, match="QLORA_METRICS_ADDRESS='here' is no IP address"):
+        Settings.read({}, here | {"QLORA_METRICS_ADDRESS": "here"})
+    elsewhere = Settings.read({}, here | {"QLORA_METRICS_ADDRESS": "192.0.2.1"})
+    with (
+        pytest.raises(SettingsError, match=r"QLORA_METRICS_ADDRESS=192\.0\.2\.1"),
+        Metrics(elsewhere),
+    ):
+        pass
+
+
 def test_a_port_in_use_ends_the_run_at_its_start_with_a_sentence(tmp_path: Path) -> None:
     port = unused_port()
     settings = Settings.read({}, variables(tmp_path, METRICS_PORT=str(port)))

@@ -18,7 +18,7 @@ class Metrics:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._port = settings.metrics_port
+        self._port, self._address = settings.metrics_port, settings.metrics_address
         self._registry = CollectorRegistry()  # not the global one: a process may run several jobs
         self._gauges: dict[str, Gauge] = {}
         self._saved = 0.0
@@ -31,10 +31,14 @@ class Metrics:
         self._server = None
         if self._port is not None:
             try:
-                self._server, _ = start_http_server(self._port, registry=self._registry)
+                self._server, _ = start_http_server(
+                    self._port, self._address, registry=self._registry
+                )
             except OSError as error:
                 raise SettingsError(
-                    f"QLORA_METRICS_PORT={self._port}: {error.strerror}; choose a free port"
+                    f"QLORA_METRICS_PORT={self._port}: {error.strerror} "
+                    f"(QLORA_METRICS_ADDRESS={self._address}); choose a free port, and an address "
+                    "of this machine"
                 ) from error
         return self
 
