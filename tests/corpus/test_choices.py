@@ -33,8 +33,9 @@ def test_the_right_choice_is_the_answer(tmp_path, more):
     ]
 
 
-def test_an_answer_in_other_words_is_no_choice(tmp_path):
-    record = QUESTION | {"options": [SWIFT, PLOVER], "answer": "Those with long legs."}
+@pytest.mark.parametrize("options", [[SWIFT, PLOVER], {"t": 1}, [{"index": 0}], "as text"])
+def test_an_answer_in_other_words_is_no_choice(tmp_path, options):
+    record = QUESTION | {"options": options, "answer": "Those with long legs."}
     corpus = read_files(tmp_path, {"a.jsonl": jsonl(record)})
     assert [m.content for m in corpus.examples[0].messages] == [
         QUESTION["question"],

@@ -26,6 +26,11 @@ class Choices:
     def _line(self, label: str) -> str:
         return f"{label}. {self.by_label[label]}"
 
+    @staticmethod
+    def is_name(answer: object) -> bool:
+        """Whether this names a choice by its letter or its number."""
+        return _KEY.fullmatch(str(answer).strip()) is not None
+
     def right(self, answer: object) -> tuple[str, bool]:
         """(the line of the choice that `answer` names by its label, its words or its number from 0;
         whether by its number), ("", False) where it is other words. Raises Unusable for a name

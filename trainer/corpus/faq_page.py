@@ -7,9 +7,7 @@ from typing import Any
 
 from trainer.corpus.examples import Notice, Unusable
 
-_SCRIPT = re.compile(
-    r"<script\b[^>]{0,500}\bapplication/ld\+json\b[^>]{0,500}>(.*?)</script", re.DOTALL | re.I
-)
+_SCRIPT, _END = re.compile("<script", re.I), re.compile("</script", re.I)
 _KINDS = ("FAQPage", "QAPage")
 _MOST_LEVELS = 4
 _TAG = re.compile(r"<[a-z/!]|&#?\w+;", re.IGNORECASE)
@@ -17,13 +15,26 @@ _TAG = re.compile(r"<[a-z/!]|&#?\w+;", re.IGNORECASE)
 
 def faq_in_page(page: str) -> Iterator[dict[str, str] | Notice]:
     """{"question": …, "answer": …} of all that the text of a web page holds."""
-    for found in _SCRIPT.finditer(page):
-        if not any(kind in found[1] for kind in _KINDS):
+    for script in _linked_data(page):
+        if not any(kind in script for kind in _KINDS):
             continue
         try:
-            yield from faq_records(json.loads(found[1], strict=False))
+            yield from faq_records(json.loads(script, strict=False))
         except (ValueError, RecursionError):
             yield Notice("its FAQPage is broken JSON and is not used")
+
+
+def _linked_data(page: str) -> Iterator[str]:
+    """What stands in its scripts of JSON-LD."""
+    at = 0
+    while begin := _SCRIPT.search(page, at):
+        start = page.find(">", begin.end()) + 1
+        end = _END.search(page, start) if start else None
+        if end is None:
+            return
+        if "application/ld+json" in page[begin.end() : start].lower():
+            yield page[start : end.start()]
+        at = end.end()
 
 
 def faq_records(data: Any, level: int = 0) -> Iterator[dict[str, str]]:

@@ -196,11 +196,20 @@ def _choices(found: _Fields) -> Choices | None:
     roles = [role for role in CHOICE_ROLES if role in found.layout.names]
     if "choices" not in found.layout.names and roles[:2] != list(CHOICE_ROLES[:2]):
         return None
+    said = parsed(found.peek("choices"))
+    what = "the record"
     if "choices" in found.layout.names:
-        value = parsed(found.peek("choices"))
-        return choices_of(value, found.name("choices")) if isinstance(value, list | dict) else None
-    said = [found.peek(role) for role in roles]
-    return choices_of([value for value in said if _says_something(value)], "the record")
+        what = found.name("choices")
+    else:
+        said = [value for role in roles if _says_something(value := found.peek(role))]
+    if not _says_something(said):
+        return None
+    try:
+        return choices_of(said, what)
+    except Unusable:  # they are something else where the answer names none of them
+        if Choices.is_name(found.get("answer")):
+            raise
+        return None
 
 
 def _right(choices: Choices, found: _Fields) -> str:

@@ -161,10 +161,11 @@ def _asks(cell: Any) -> bool:
 
 
 def _refuse_without_header(row: Sequence[Any]) -> None:
-    """Raises Unusable where the first row holds sentences or figures, which name no column."""
+    """Raises Unusable where the first row holds sentences, or figures alone: they name nothing."""
     cells = [str(cell).strip() for cell in row if _holds_something(cell)]
     ends = (*_QUESTION_MARKS, ".", "!", "\N{IDEOGRAPHIC FULL STOP}")
-    if any(len(c) > _LONGEST_NAME or c.endswith(ends) or _FIGURE.fullmatch(c) for c in cells):
+    says_something = any(len(c) > _LONGEST_NAME or c.endswith(ends) for c in cells)
+    if says_something or all(map(_FIGURE.fullmatch, cells)):
         raise Unusable(
             f'it has no header: its first row begins with "{printable(cells[0][:40])}"; put a row '
             "above it that names the columns, as question,answer or text"

@@ -81,8 +81,10 @@ def held_out_in_words(
         "other words",
         HeldOutBy.FACTS: f"{counted(records_held, 'record')} whole, with their questions and "
         "answers, which are not trained",
-        HeldOutBy.NOTHING: f"no question; all {counted(records, 'record is', 'records are')} "
-        "trained, and those that are asked are among them",
+        HeldOutBy.NOTHING: "no question; the only record is trained, and asked"
+        if records == 1
+        else f"no question; all {records:,} records are trained, and those that are asked are "
+        "among them",
     }
     if by == HeldOutBy.EVALUATION_DATA:
         return "the evaluation data, " + counted(
