@@ -14,7 +14,7 @@ from trainer.distributed.workers import Workers
 from trainer.documents import ask_first, judge_by_documents
 from trainer.evaluation import compare, gate
 from trainer.evaluation.asking import asking_of_a_run
-from trainer.evaluation.judge import judge
+from trainer.evaluation.judge import check_judge, judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
 from trainer.monitoring import trackers
@@ -120,6 +120,7 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
 def _train_and_publish(start: Start) -> None:
     """The steps of a run; the first worker alone goes on after the training."""
     start = replace(start, job=ask_first(start.job, start.run_id, start.scratch, start.workers))
+    _check_judge(start)
     _import_training()
     tokenizer = open_tokenizer(start.job.base, start.job.settings)
     data = _prepare_data(start, tokenizer)
@@ -141,6 +142,15 @@ def _train_and_publish(start: Start) -> None:
     kept = replace(kept, evaluation=judge(kept.evaluation, start.job.settings))
     _describe(start, tokenizer, folder, data, schedule, execution, trained, kept, faults)
     _publish(start, folder, faults)
+
+
+def _check_judge(start: Start) -> None:
+    """Of a run that begins: one that goes on has work behind it that its judge must not end."""
+    job = start.job
+    if not (start.workers.is_main and job.settings.judge_url):
+        return
+    if not any(job.output.list(f"{start.run_id}/checkpoints/")):
+        check_judge(job.settings)
 
 
 def _import_training() -> None:

@@ -43,6 +43,15 @@ def test_lines_of_a_pipe_are_answered_in_their_order(
     assert capsys.readouterr().out == expected
 
 
+def test_a_command_in_a_pipe_is_obeyed_and_never_asked(
+    model: ChatModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_all(model, ["/help\n", QUESTIONS[0], "/hepl", "/quit", QUESTIONS[1]], compare=False)
+    shown = capsys.readouterr()
+    assert shown.out == said(model, QUESTIONS[0]) + "\n"
+    assert "/remember" in shown.err and "/hepl is no command" in shown.err
+
+
 def test_compare_shows_the_base_s_answer_first(
     model: ChatModel, capsys: pytest.CaptureFixture[str]
 ) -> None:

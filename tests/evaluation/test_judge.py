@@ -129,14 +129,22 @@ def test_the_run_names_its_judge_in_record_report_and_card_and_never_the_key(
     assert key not in done.stdout + done.stderr and key.encode() not in published
 
 
-def test_a_judge_that_is_not_there_does_not_fail_a_run(tmp_path: Path) -> None:
+def test_a_judge_that_is_not_there_ends_a_run_before_it_trains(tmp_path: Path) -> None:
     with chat_server() as server:
         pass
-    done = run_command(
-        tmp_path, JUDGE_URL=server.url, JUDGE_MODEL="grader", STORAGE_RETRY_MINUTES="0"
-    )
+    done = run_command(tmp_path, JUDGE_URL=server.url, JUDGE_MODEL="grader")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "see whether QLORA_JUDGE_URL is right" in done.stderr
+    assert '"step"' not in done.stdout
+
+
+def test_a_judge_that_fails_afterwards_does_not_fail_a_run(tmp_path: Path) -> None:
+    def refuses(body: dict[str, Any]) -> str | None:
+        return "filtered" if "<answer>" in body["messages"][-1]["content"] else None
+
+    with chat_server(refuses=refuses) as server:
+        done = run_command(tmp_path, JUDGE_URL=server.url, JUDGE_MODEL="grader")
     assert done.returncode == 0, done.stderr
+    assert "questions were judged: " in done.stdout
     (run,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
-    (said,) = (w for w in json.loads((run / "run.json").read_text())["warnings"] if "judged" in w)
-    assert "questions were judged: grader at 127.0.0.1:" in said
-    assert "did not answer (ConnectError)" in said
+    assert json.loads((run / "run.json").read_text())["evaluation"]["judge"]["questions"] == 0

@@ -4,6 +4,7 @@ The client is the real one; the hub is a stand-in, for tests reach no network.
 """
 
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from support import stand_in_hub
 from support.bases import load_small, settings_for
 
+import trainer.models.hub as hub_client
 from trainer.errors import (
     DataError,
     JobError,
@@ -130,3 +132,15 @@ def test_a_model_without_a_config_is_refused(hub: stand_in_hub.Hub, tmp_path: Pa
     del hub.files["config.json"]
     with pytest.raises(SettingsError, match=r"owner/name: no config\.json there"):
         load(tmp_path)
+
+
+def test_a_hub_that_takes_the_connection_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(hub_client, "SILENCE_S", 0.2)
+        with pytest.raises(UnreachableError, match=r"the hub did not answer \(ReadTimeout\)"):
+            hub_client.snapshot(NAME, "main", ["*.json"], retry_minutes=0)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from trainer.monitoring import counting as module
-from trainer.monitoring.counting import counting, uncounted
+from trainer.monitoring.counting import counting, uncounted, waiting
 from trainer.runtime import log
 from trainer.runtime.log import FIELDS
 
@@ -69,3 +69,38 @@ def test_on_a_terminal_a_bar_moves_while_a_piece_takes_long(
                 seen += os.read(main, 4096).decode()
     os.close(main)
     assert "1/4 [00:00 < " in seen
+
+
+def test_what_nobody_counts_says_for_how_long_and_is_silent_inside_of_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, _record: logging.LogRecord) -> None:
+            said.set()
+
+    heard = Heard()
+    logging.getLogger(module.__name__).addHandler(heard)
+    with caplog.at_level("INFO"), waiting("loading", line_every_s=0.01):
+        assert said.wait(60)
+        with waiting("fetching", line_every_s=0.01):
+            said.clear()
+            assert said.wait(60)
+    logging.getLogger(module.__name__).removeHandler(heard)
+    assert {record.getMessage() for record in caplog.records} == {"loading: for 0 s"}
+
+
+def test_on_a_terminal_waiting_shows_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHOWN_AFTER_S", 0)
+    monkeypatch.setattr(module, "DRAW_EVERY_S", 0.01)
+    main, end = pty.openpty()
+    with os.fdopen(end, "w") as screen:
+        handler = logging.StreamHandler(screen)
+        handler.setFormatter(log._TextFormatter())
+        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+        with waiting("loading"):
+            seen = ""
+            while seen.count("\rloading … 00:0") < 3:
+                seen += os.read(main, 4096).decode()
+    os.close(main)

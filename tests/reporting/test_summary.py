@@ -34,7 +34,7 @@ def warned(known: float, new: float | None) -> list[str]:
             "It answers what it was trained on; the same",
             "Write each question",
         ),
-        (1.0, None, "It answers what it was trained on; nobody", "No question was"),
+        (1.0, None, "It answers what it was trained on; nobody", "Write each question"),
         (0.2, 0.1, "It has not learned its data yet", "Set QLORA_RECIPE=facts"),
         (0.2, None, "It has not learned its data yet", "Set QLORA_RECIPE=facts"),
     ],
@@ -47,6 +47,16 @@ def test_each_verdict_is_said_in_words_with_how_sure_and_what_next(
     assert found.step.startswith(step)
     asked = known if new is None else new
     assert f"{asked:.0%}" in found.sure and "95 % sure" in found.sure and "40" in found.sure
+
+
+def test_long_answers_are_summed_up_by_their_words() -> None:
+    long = (Question("Why?", "because " * 40),) * 9
+    found = Evaluation(Scores(), Scores(f1=0.6), long, Scores(f1=0.7), 32)
+    warnings = list(verdict(found, Settings.read({}, {}, trains=False), SOUND))
+    said = summary(record(warnings=warnings)).sure
+    assert said == (
+        "70% and 60% of their words (token F1) were right (32 trained questions, 9 held-out ones)"
+    )
 
 
 def test_of_few_questions_the_verdict_says_how_little_is_sure() -> None:

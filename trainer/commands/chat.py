@@ -54,10 +54,17 @@ class CtrlC:
 
 
 def answer_all(model: ChatModel, questions: Iterable[str], *, compare: bool) -> None:
-    """One answer after the other, in the order of the questions that are not empty."""
-    for question in map(str.strip, questions):
-        if question:
-            answer(model, question, compare=compare)
+    """One answer after the other, in the order of the questions that are not empty; a line that is
+    a command does here what it does in a conversation, and what it says is no answer."""
+    dialogue = Dialogue(remembers=False, compares=compare)
+    for line in map(str.strip, questions):
+        if (sentence := dialogue.obey(line)) is not None:
+            click.echo(sentence, err=True)
+        elif line:
+            said = answer(model, dialogue.asked(line), compare=dialogue.compares)
+            dialogue.answered(line, said)
+        if dialogue.is_over:
+            return
 
 
 def answer(model: ChatModel, asked: Asked, *, compare: bool, ctrl_c: CtrlC | None = None) -> str:

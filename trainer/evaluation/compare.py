@@ -243,10 +243,12 @@ def compare(
             asked = questions[: len(replies.tuned)]
             trained = ask_trained(answerer, trained_questions, model.device.type, rest)
             trained_questions = trained_questions[: len(trained)]
-    if base is None:
-        with model.disable_adapter():
-            base = score(_losses(model, blocks, ends, general), asked, replies.base)
-    tuned = score(_losses(model, blocks, ends, general), asked, replies.tuned)
+    measured = len(blocks) + len(general.text) + len(general.answers)
+    with counting("held-out loss", sides * measured):
+        if base is None:
+            with model.disable_adapter():
+                base = score(_losses(model, blocks, ends, general), asked, replies.base)
+        tuned = score(_losses(model, blocks, ends, general), asked, replies.tuned)
     looked_at = [*replies.tuned[:MOST_MERGED], *trained[:MOST_MERGED]]
     merged = None
     if stored is not None and looked_at:

@@ -1,6 +1,7 @@
 """Another model as judge of the answers, where `QLORA_JUDGE_URL` names one: scores from 0 to 1.
 
-What a judge does never fails a run: a sentence says what was not judged, and why.
+It is asked for a word before the training, which it can end. What it does afterwards never fails
+a run: a sentence says what was not judged, and why.
 """
 
 import logging
@@ -11,14 +12,16 @@ from dataclasses import replace
 from trainer.chat_api import ChatApi, Completion
 from trainer.corpus.examples import Message
 from trainer.dataset.eval_questions import Question
-from trainer.errors import DataError, JobError
+from trainer.errors import DataError, JobError, SettingsError, UnreachableError
 from trainer.evaluation.compare import Evaluation, Judgement, Scores
+from trainer.monitoring.counting import waiting
 from trainer.runtime.log import figures
 from trainer.runtime.redaction import redact
 from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
 
+MOST_SECONDS = 5.0  # for which one that does not answer is tried before the training
 MOST_MINUTES = 3.0  # a judge that is down does not keep a GPU waiting for longer
 INSTRUCTION = (
     "You grade answers. Compare the answer with the reference: do they say the same, whatever the "
@@ -33,6 +36,26 @@ _THOUGHTS = re.compile(r"(?s)<think>.*?</think>")
 _SCORE = re.compile(r"(?<![\d.])(?:1(?:\.0+)?|0(?:\.\d+)?|\.\d+)(?![\d.]*\d)")
 
 
+def check_judge(settings: Settings) -> None:
+    """Ask the judge, where there is one, for a word: one that is not there is told before anything
+    is trained. Raises SettingsError or NotAllowedError."""
+    if not settings.judge_url:
+        return
+    api = _api(settings, MOST_SECONDS / 60)
+    try:
+        with waiting("asking the judge"):
+            (reply,) = api.replies([(Message("user", "Reply with 1"),)])
+    except UnreachableError as error:
+        raise SettingsError(f"the judge {error}") from None
+    if isinstance(reply, DataError):
+        raise SettingsError(f"the judge {reply}")
+
+
+def _api(settings: Settings, minutes: float) -> ChatApi:
+    minutes = min(settings.storage_retry_minutes, minutes)
+    return ChatApi.read("QLORA_JUDGE_URL", settings.judge_url, settings.judge_model, minutes)
+
+
 def judge(evaluation: Evaluation, settings: Settings) -> Evaluation:
     """`evaluation` with the judge's scores, where the settings name one and questions were asked.
 
@@ -43,9 +66,9 @@ def judge(evaluation: Evaluation, settings: Settings) -> Evaluation:
     pairs: list[tuple[float, float]] = []
     failure = None
     try:
-        minutes = min(settings.storage_retry_minutes, MOST_MINUTES)
-        api = ChatApi.read("QLORA_JUDGE_URL", settings.judge_url, settings.judge_model, minutes)
-        pairs, failure = _judged(evaluation, api)
+        api = _api(settings, MOST_MINUTES)
+        with waiting("asking the judge"):
+            pairs, failure = _judged(evaluation, api)
         name = api.name
     except JobError as error:
         name, failure = settings.judge_model, str(error)

@@ -12,6 +12,7 @@ from trainer.engine.support import why_not
 from trainer.inference.precision import compute_precision
 from trainer.labels import IGNORED
 from trainer.models.probe import mixes_documents
+from trainer.monitoring.counting import counting
 
 STACKED_TOKENS = 1024  # at once; what trains a block of half of them has the memory for it
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
@@ -27,12 +28,17 @@ def held_out_loss(
     import torch
 
     losses, targets = [], []
-    with torch.no_grad(), compute_precision(model):
+    with (
+        torch.no_grad(),
+        compute_precision(model),
+        counting("held-out loss", len(blocks)) as add,
+    ):
         for some in _stacked(blocks):
             batch = collate([vars(block) for block in some])
             places = (batch["labels"][:, 1:] != IGNORED).nonzero()
             targets.append(batch["labels"][:, 1:][tuple(places.T)].numpy())
             losses.append(_token_losses(model, batch, places).cpu().numpy())
+            add(len(some))
     loss, target = np.concatenate(losses), np.concatenate(targets)
     is_end = np.isin(target, list(ends))
     return (

@@ -18,6 +18,7 @@ from trainer.inference.as_merged import as_merged
 from trainer.inference.precision import compute_precision
 from trainer.inference.reply import Reply
 from trainer.labels import IGNORED
+from trainer.monitoring.counting import Add, counting
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +34,10 @@ def same_when_merged(model: Any, replies: Sequence[Reply], stored: "torch.dtype"
     kernel or from a repetition penalty is in both.
     """
     blocks = _blocks(replies)
-    adapter = [_chosen(model, block) for block in blocks]
-    with as_merged(model, stored):
-        merged = [_chosen(model, block) for block in blocks]
+    with counting("merged answers", 2 * len(blocks)) as add:
+        adapter = [_chosen(model, block, add) for block in blocks]
+        with as_merged(model, stored):
+            merged = [_chosen(model, block, add) for block in blocks]
     return sum(
         int(np.logical_and.reduceat(before == after, _starts(block)).sum())
         for block, before, after in zip(blocks, adapter, merged, strict=True)
@@ -68,7 +70,7 @@ def _starts(block: Block) -> Any:
     return np.flatnonzero(begins[answered])
 
 
-def _chosen(model: Any, block: Block) -> Any:
+def _chosen(model: Any, block: Block, add: Add) -> Any:
     """The likeliest token at each of the answers' places, int64 [N]."""
     import torch
 
@@ -78,4 +80,5 @@ def _chosen(model: Any, block: Block) -> Any:
         chosen = torch.empty(len(places), dtype=torch.int64, device=model.device)
         for at, logits in trained_logits(model, batch, places):
             chosen[at] = logits.argmax(-1)
+    add(1)
     return chosen.cpu().numpy()

@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import NotAllowedError, SettingsError, UnreachableError
+from trainer.monitoring.counting import waiting
 from trainer.runtime.log import figures
 from trainer.settings import Settings
 from trainer.storage import DamagedError, Store, fetch_verified, retry_if_damaged
@@ -19,6 +21,10 @@ from trainer.uris import publishable_uri
 log = logging.getLogger(__name__)
 
 
+SILENCE_S = 10.0  # of a hub that took the connection; its client would wait without end
+PUSH_SILENCE_S = 120.0  # while it takes in a commit
+
+
 def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes: float) -> Path:
     """The local folder of a model, with the files that match `patterns`; named by its commit.
 
@@ -28,15 +34,18 @@ def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes
 
     refuse_link_local("HF_ENDPOINT", constants.ENDPOINT)
 
+    _give_up_after(SILENCE_S)
+
     def download() -> Path:
         return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
 
-    return retry(
-        download,
-        lambda error: _failure(error, model_id, revision),
-        where=model_id,
-        minutes=retry_minutes,
-    )
+    with waiting(f"fetching {model_id}"):
+        return retry(
+            download,
+            lambda error: _failure(error, model_id, revision),
+            where=model_id,
+            minutes=retry_minutes,
+        )
 
 
 def read(folder: Path, name: str, model_id: str, *, retry_minutes: float) -> Iterator[bytes]:
@@ -98,6 +107,8 @@ def push(folder: Path, repo: str, title: str, *, retry_minutes: float) -> str:
 
     refuse_link_local("HF_ENDPOINT", constants.ENDPOINT)
 
+    _give_up_after(PUSH_SILENCE_S)
+
     def send() -> str:
         api = HfApi()
         api.create_repo(repo, private=True, exist_ok=True)
@@ -118,6 +129,22 @@ def push_published(store: Store, run_id: str, folder: Path, settings: Settings) 
         retry_minutes=settings.storage_retry_minutes,
     )
     log.info("pushed to %s", address, extra=figures(hub=address))
+
+
+def _give_up_after(silence_s: float) -> None:
+    """From now on, in every request to the hub whose caller names no other limit: the client asks
+    what a model holds without any."""
+    from huggingface_hub import get_session
+
+    def limit(request: Any) -> None:
+        limits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            name: silence_s if seconds is None else seconds for name, seconds in limits.items()
+        }
+
+    session = get_session()
+    others = [hook for hook in session.event_hooks["request"] if hook.__module__ != __name__]
+    session.event_hooks = session.event_hooks | {"request": [*others, limit]}
 
 
 def _push_failure(error: Exception, repo: str) -> Failure | None:

@@ -20,6 +20,7 @@ from trainer.models.nf4_stream import (
     quantise_matrix,
 )
 from trainer.models.weight_files import fetch_weights, open_shards
+from trainer.monitoring.counting import waiting
 from trainer.planner.decoding_plan import hosted_to_answer
 from trainer.settings import Settings
 
@@ -51,7 +52,6 @@ def load_base(
     Raises SettingsError, DataError, DoesNotFitError, NotAllowedError or UnreachableError.
     """
     import torch
-    from transformers import GenerationConfig
 
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     frozen = frozen or _to_answer(base, device)
@@ -61,8 +61,21 @@ def load_base(
             "name that base, and use the adapter itself",
             base.name,
         )
+    with waiting(f"loading {base.name}"):
+        return _loaded(base, settings, precision.dtype, on, frozen)
+
+
+def _loaded(
+    base: Base,
+    settings: Settings,
+    dtype: "torch.dtype",
+    on: "torch.device",
+    frozen: "WholeBase",
+) -> Any:
+    from transformers import GenerationConfig
+
     try:
-        model = _load_streamed(base, settings, precision.dtype, on, frozen)
+        model = _load_streamed(base, settings, dtype, on, frozen)
     except UnknownLayoutError as error:
         if frozen.unloadable:
             instead = "QLORA_SHARDING=ddp" if frozen.is_sharded else "a smaller model"
@@ -71,11 +84,11 @@ def load_base(
             ) from error
         log.info("%s is read by transformers' own loader: %s", base.name, error)
         fetch_weights(base, settings)
-        model = _load_unknown_layout(base, precision.dtype, on, why=error)
+        model = _load_unknown_layout(base, dtype, on, why=error)
         if base.is_quantised:
-            _compute_in(model, precision.dtype)
+            _compute_in(model, dtype)
         else:
-            _quantise_experts(model, precision.dtype)
+            _quantise_experts(model, dtype)
     model.config.use_cache = False
     # A base's own, with penalties or sampling, would show in every answer.
     model.generation_config = GenerationConfig()

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 LINE_EVERY_S, DRAW_EVERY_S = 30.0, 1.0
 SHOWN_AFTER_S = 2.0  # what is over before needs no bar
 Add = Callable[[int], None]
+COUNTED = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"
+WAITING = "{desc} … {elapsed}"
+_waits: ContextVar[bool] = ContextVar("_waits", default=False)
 _outer: ContextVar[Add | None] = ContextVar("_outer", default=None)
 
 
@@ -52,6 +55,32 @@ def uncounted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def waiting(what: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[None]:
+    """While something is done whose pieces nobody counts: for how long already. Inside of another
+    phase that has its bar or lines, nothing."""
+    if _outer.get() is not None or _waits.get():
+        yield
+        return
+    with contextlib.ExitStack() as open_:
+        if (stream := terminal()) is None:
+            began = time.monotonic()
+            open_.enter_context(every(line_every_s, lambda: _say_waiting(what, began)))
+        else:
+            bar = open_.enter_context(
+                bar_on(stream, what, None, delay=SHOWN_AFTER_S, leave=False, form=WAITING)
+            )
+            open_.enter_context(every(DRAW_EVERY_S, bar.refresh))
+        token = _waits.set(True)
+        open_.callback(_waits.reset, token)
+        yield
+
+
+def _say_waiting(what: str, began: float) -> None:
+    seconds = time.monotonic() - began
+    log.info("%s: for %.0f s", what, seconds, extra=figures(phase=what, seconds=seconds))
+
+
+@contextlib.contextmanager
 def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
     """`act` is called so often from a thread of its own, until the end of the block."""
     over = threading.Event()
@@ -71,7 +100,14 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bar_on(
-    stream: TextIO, what: str, total: int, *, done: int = 0, delay: float = 0, leave: bool = True
+    stream: TextIO,
+    what: str,
+    total: int | None,
+    *,
+    done: int = 0,
+    delay: float = 0,
+    leave: bool = True,
+    form: str = COUNTED,
 ) -> Iterator[Any]:
     """tqdm's bar, with lines of the log above it and not into it."""
     from tqdm import tqdm
@@ -86,8 +122,7 @@ def bar_on(
         leave=leave,
         # Some terminals have no size: there tqdm would draw nothing.
         dynamic_ncols=os.get_terminal_size(stream.fileno()).columns > 0,
-        bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} "
-        "[{elapsed} < {remaining}{postfix}]",
+        bar_format=form,
     )
     with bar, logging_redirect_tqdm():
         yield bar

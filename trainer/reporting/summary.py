@@ -15,12 +15,13 @@ from trainer.evaluation.verdict import (
 )
 from trainer.reporting.run_record import RunRecord
 
-_VERDICT = re.compile(r"[^:]*: (?P<figures>[^(]*)\((?P<asked>[^)]*)\)(?:; (?P<step>.*))?")
+_VERDICT = re.compile(r"[^:]*: (?P<figures>.*?) \((?P<asked>\d[^)]*)\)(?:; (?P<step>.*))?")
 IN_WORDS = {
     KNOWS: "It knows its data, and answers questions that it was not trained on",
     BY_HEART: "It answers what it was trained on; the same in other words it often misses",
     NOT_LEARNED: "It has not learned its data yet",
 }
+NOTHING_TO_MEND = "ask it in your users' words: `ask --adapter` this run"
 UNASKED = "It answers what it was trained on; nobody has asked it in other words yet"
 
 
@@ -39,11 +40,11 @@ def summary(record: RunRecord) -> Summary:
     found = _VERDICT.fullmatch(verdict)
     if found is None:
         return _by_loss(record)
-    unkept = next((w for w in record.warnings if w.startswith(NOT_KEPT_BACK)), None)
+    unkept = next((w for w in record.warnings if w.startswith(NOT_KEPT_BACK)), "")
     kind = next(kind for kind in IN_WORDS if verdict.startswith(kind))
     knows = UNASKED if unkept and kind == BY_HEART else IN_WORDS[kind]
-    sure = f"Right were {found['figures'].strip()}, of {found['asked']}"
-    step = found["step"] or unkept or "ask it in your users' words: `ask --adapter` this run"
+    sure = f"{found['figures']} were right ({found['asked']})"
+    step = found["step"] or unkept.rpartition("; ")[2] or NOTHING_TO_MEND
     return Summary(knows, sure, step[:1].upper() + step[1:])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from trainer.errors import DataError, DoesNotFitError
+from trainer.monitoring.counting import counting
 from trainer.runtime import keys
 from trainer.runtime.json_records import parse_json, well_formed
 from trainer.storage import files
@@ -86,7 +87,10 @@ def fetch(
     index.remove_all_but(names)
     files.refuse_without_room(into, _bytes_missing(listed, into), uri)
     fetched = _at_once(
-        lambda stored: _fetch_one(store, stored, into, index), listed, store.small_object_bytes
+        "fetching",
+        lambda stored: _fetch_one(store, stored, into, index),
+        listed,
+        store.small_object_bytes,
     )
     fetched.sort(key=lambda file: file.name)
     log.info("fetched files=%d bytes=%d from %s", len(fetched), sum(f.size for f in fetched), uri)
@@ -126,7 +130,7 @@ def publish(
         with around():
             return file.name, store.upload(local.path(file.name), name, over=there.get(name, ""))
 
-    objects = dict(_at_once(upload, found, store.small_object_bytes))
+    objects = dict(_at_once("publishing", upload, found, store.small_object_bytes))
     uploaded()
     return write_manifest(store, under, objects)
 
@@ -158,6 +162,7 @@ def fetch_verified(
         raise
     _remove_all_but(contents, into, only_prefix)
     _at_once(
+        "fetching",
         lambda stored: _fetch_exactly(store, f"{under}/{stored.name}", into, stored),
         wanted,
         store.small_object_bytes,
@@ -229,12 +234,20 @@ def _bytes_missing(listed: list[Stored], into: Path) -> int:
 
 
 def _at_once(
-    action: Callable[[Stored], Result], wanted: list[Stored], small_bytes: int
+    what: str, action: Callable[[Stored], Result], wanted: list[Stored], small_bytes: int
 ) -> list[Result]:
-    """`action` of many small objects at once, then of the others, of which each fills the way."""
-    small = [stored for stored in wanted if stored.size <= small_bytes]
-    big = [stored for stored in wanted if stored.size > small_bytes]
-    return in_parallel(action, small) + [action(stored) for stored in big]
+    """`action` of many small objects at once, then of the others, of which each fills the way;
+    counted as `what`."""
+    with counting(what, len(wanted)) as add:
+
+        def counted(stored: Stored) -> Result:
+            done = action(stored)
+            add(1)
+            return done
+
+        small = [stored for stored in wanted if stored.size <= small_bytes]
+        big = [stored for stored in wanted if stored.size > small_bytes]
+        return in_parallel(counted, small) + [counted(stored) for stored in big]
 
 
 def _fetch_exactly(store: Store, name: str, into: Path, content: Stored) -> None:
