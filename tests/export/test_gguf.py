@@ -25,21 +25,31 @@ from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 QUESTIONS = ["What does the Plover cost?", "How heavy is the Curlew?", "Who founded Hollin & Gale?"]
-FAMILIES = {name: CONFIGS[name] for name in ("mistral", "qwen2", "qwen3")}
+SAME = "mistral", "qwen2", "qwen3", "granite", "phi3", "olmo2", "seed_oss", "ministral3"
+FAMILIES = {name: CONFIGS[name] for name in SAME}
 FAMILIES["llama"] = {"num_key_value_heads": 2}
 FAMILIES["llama-3"] = {"num_key_value_heads": 2, "rope_parameters": LLAMA_3}
+FAMILIES["smollm3"] = CONFIGS["smollm3"] | {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}
+GLOBAL = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6}
+FAMILIES["gemma3_text"] = CONFIGS["gemma3_text"] | {
+    "query_pre_attn_scalar": 32,
+    "rope_parameters": {
+        "full_attention": GLOBAL,
+        "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+    },
+}
 
 
 def family(name: str, folder: Path) -> Path:
     """A small random model of another family, with every vector away from its start value."""
     torch.manual_seed(0)
     tokenizer = make_tokenizer("bytes")
-    config = AutoConfig.for_model(
-        name.removesuffix("-3"), vocab_size=len(tokenizer) + 8, hidden_size=128,
-        intermediate_size=320, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=2,
-        **FAMILIES[name],
-    )  # fmt: skip
+    sizes = {
+        "vocab_size": len(tokenizer) + 8, "hidden_size": 128, "intermediate_size": 320,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 512,
+        "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    }  # fmt: skip
+    config = AutoConfig.for_model(name.removesuffix("-3"), **(sizes | FAMILIES[name]))
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
     for parameter_name, parameter in made.named_parameters():
         if "bias" in parameter_name or "norm" in parameter_name:

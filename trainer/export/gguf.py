@@ -52,6 +52,7 @@ def export(
     words = vocabulary_of(tokenizer, architecture.config.vocab_size)
     stored = [t for file in fetch_weights(adapter.base, settings) for t in read_header(file)[1]]
     deltas = deltas_of(adapter, stored)
+    stored = architecture.of_text(stored)
     start = Start(adapter, base_weights)
     trained = start.trained_weights()
     size = len({*parts} - {"adapter"}) * sum(tensor.size for tensor in stored)
@@ -93,7 +94,7 @@ def _write_tensors(
     if factors is not None:
         writer.write_tensor_data(factors.numpy())
     for tensor in stored:
-        rows = architecture.permuted(tensor.name, reader.read(tensor))
+        rows = architecture.arranged(tensor.name, reader.read(tensor))
         writer.write_tensor_data(_array(rows, tensor.name))
     writer.close()
 
@@ -111,7 +112,7 @@ def _write_adapter(
     for weight, delta in deltas.items():
         name = architecture.tensor(weight)
         writer.add_tensor(f"{name}.lora_a", delta.a_RI.numpy())
-        rows = architecture.permuted(weight, delta.b_OR).contiguous()
+        rows = architecture.arranged(weight, delta.b_OR).contiguous()
         writer.add_tensor(f"{name}.lora_b", rows.numpy())
     _write_header(writer)
     writer.write_tensors_to_file()

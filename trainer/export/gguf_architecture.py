@@ -1,25 +1,24 @@
 """What llama.cpp calls a model and its tensors, and how it wants them arranged."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gguf
 
 from trainer.errors import SettingsError
+from trainer.export.gguf_families import FAMILIES, Family
 from trainer.models.base_model import Base
+from trainer.models.safetensors_files import StoredTensor
 from trainer.planner.model_shape import head_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ARCHITECTURES = {
-    "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
-    "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
-    "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
-    "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
-}
-ROPES = ("default", "llama3")
+IMAGES = r"^(model\.)?(vision_tower|multi_modal_projector)\."
+TEXT = r"^(language_model\.model|model\.language_model)\."
 
 
 @dataclass(frozen=True)
@@ -27,24 +26,41 @@ class Architecture:
     """A base model seen from llama.cpp; `config` is that of its language model."""
 
     name: str
-    arch: gguf.MODEL_ARCH
+    family: Family
     config: Any
+
+    @property
+    def arch(self) -> gguf.MODEL_ARCH:
+        return self.family.arch
+
+    @property
+    def rope(self) -> Any:
+        """Of the layers that see all: some families have another one for those with a window."""
+        return self.config.rope_parameters.get("full_attention", self.config.rope_parameters)
+
+    def of_text(self, stored: Sequence[StoredTensor]) -> list[StoredTensor]:
+        """What belongs in the file: an image tower has one of its own."""
+        return [tensor for tensor in stored if not re.match(IMAGES, tensor.name)]
 
     def tensor(self, name: str) -> str:
         """llama.cpp's name for a tensor. Raises SettingsError when it has none."""
         names = gguf.get_tensor_name_map(self.arch, self.config.num_hidden_layers)
-        found: str | None = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        plain = re.sub(TEXT, "model.", name).removeprefix("language_model.")
+        found: str | None = names.get_name(plain, try_suffixes=(".weight", ".bias"))
         if found is None:
             raise SettingsError(refusal(self.name, f"tensor {name}"))
         return found
 
-    def permuted(self, name: str, rows: "Tensor") -> "Tensor":
-        """Query and key of the Llama family rotate neighbours there, halves in transformers."""
+    def arranged(self, name: str, rows: "Tensor") -> "Tensor":
+        """As llama.cpp wants it: query and key may rotate neighbours there, halves in transformers,
+        and a norm multiplies by its weight alone."""
+        if self.family.norm_offset and name.endswith("norm.weight"):
+            return rows.float() + self.family.norm_offset
         heads = {
             "q_proj": self.config.num_attention_heads,
             "k_proj": self.config.num_key_value_heads,
         }.get(name.split(".")[-2])
-        if heads is None or self.arch != gguf.MODEL_ARCH.LLAMA:
+        if heads is None or not self.family.neighbours:
             return rows
         halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
         return halves.swapaxes(1, 2).reshape(rows.shape)
@@ -56,7 +72,7 @@ class Architecture:
         """
         import torch
 
-        rope = self.config.rope_parameters
+        rope = self.rope
         if rope["rope_type"] != "llama3":
             return None
         size = head_size(self.config)
@@ -84,22 +100,40 @@ class Architecture:
         writer.add_key_length(head_size(self.config))
         writer.add_value_length(head_size(self.config))
         writer.add_rope_dimension_count(head_size(self.config))
-        writer.add_rope_freq_base(text.rope_parameters["rope_theta"])
+        writer.add_rope_freq_base(self.rope["rope_theta"])
         writer.add_layer_norm_rms_eps(text.rms_norm_eps)
+        self._describe_scaling(writer)
+        self.family.describe(writer, text)
+
+    def _describe_scaling(self, writer: gguf.GGUFWriter) -> None:
+        """Of positions, to more of them than there were in the beginning."""
+        rope = self.rope
+        if rope["rope_type"] not in ("linear", "yarn"):
+            return
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+        if rope["rope_type"] == "yarn":
+            writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+            writer.add_rope_scaling_yarn_beta_fast(rope.get("beta_fast") or 32.0)
+            writer.add_rope_scaling_yarn_beta_slow(rope.get("beta_slow") or 1.0)
 
 
 def architecture_of(base: Base) -> Architecture:
     """Raises SettingsError for an architecture or a rotary embedding that is not written here."""
     text = base.config.get_text_config()
     known = (base.config.architectures or ["no architecture"])[0]
-    if known not in ARCHITECTURES:
+    if known not in FAMILIES:
         raise SettingsError(refusal(base.name, known))
-    if text.hidden_act != "silu":
-        raise SettingsError(refusal(base.name, f"activation {text.hidden_act}"))
-    rope = text.rope_parameters["rope_type"]
-    if rope not in ROPES:
-        raise SettingsError(refusal(base.name, f"rotary embedding {rope}"))
-    return Architecture(base.name, ARCHITECTURES[known], text)
+    found = Architecture(base.name, FAMILIES[known], text)
+    activation = getattr(text, "hidden_activation", None) or text.hidden_act
+    faults = [f"activation {activation}"] if activation != found.family.activation else []
+    kind = found.rope["rope_type"]
+    if kind not in found.family.ropes:
+        faults.append(f"rotary embedding {kind}")
+    faults += found.family.faults(text)
+    if faults:
+        raise SettingsError(refusal(base.name, " and ".join(faults)))
+    return found
 
 
 def refusal(name: str, what: str) -> str:

@@ -13,12 +13,20 @@ if TYPE_CHECKING:
 # tokenizer.json says is the key: ByteLevel alone is "words" where it splits by GPT-2's pattern.
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
 _WORDS += r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SEED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}"
+_SEED += r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TEKKEN = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
+_TEKKEN += r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PRE_TOKENIZERS = {
     ("words",): "gpt-2",
     ("digits", "words"): "smollm",
-    (_WORDS % r"\p{N}{1,3}", "bytes"): "llama-bpe",
+    (_WORDS % r"\p{N}{1,3}", "bytes"): "dbrx",  # of cl100k: Phi-4, OLMo 2
     (_WORDS % r"\p{N}", "bytes"): "qwen2",
+    (_SEED, "bytes"): "seed-coder",
+    (_TEKKEN, "bytes"): "tekken",
 }
+WHOLE_WORDS = {"dbrx": "llama-bpe"}  # the same, but a word of the vocabulary is not put together
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,12 @@ def _scores(tokens: list[str], merges: list[str]) -> list[float]:
 
 
 def _starts_with_space(tokenizer: Any) -> bool:
-    """Older conversions of SentencePiece do it behind each special token, newer ones do not."""
+    """Older conversions of SentencePiece do it behind each special token, newer ones do not, and
+    Gemma's nowhere."""
     alone = tokenizer("a", add_special_tokens=False)["input_ids"]
     behind = tokenizer(tokenizer.eos_token + "a", add_special_tokens=False)["input_ids"]
-    return bool(behind[1:] == alone)
+    starts = tokenizer.convert_ids_to_tokens(alone)[0].startswith("▁")
+    return bool(starts and behind[1:] == alone)
 
 
 def _pre_tokenizer(record: dict[str, Any]) -> str:
@@ -101,7 +111,8 @@ def _pre_tokenizer(record: dict[str, Any]) -> str:
     steps = tuple(_step(s) for s in step.get("pretokenizers", [step]))
     if steps not in PRE_TOKENIZERS:
         raise SettingsError(_refusal(" + ".join(steps)))
-    return PRE_TOKENIZERS[steps]
+    name = PRE_TOKENIZERS[steps]
+    return WHOLE_WORDS.get(name, name) if record["model"].get("ignore_merges") else name
 
 
 def _step(step: dict[str, Any]) -> str:
@@ -111,7 +122,8 @@ def _step(step: dict[str, Any]) -> str:
     if kind == "ByteLevel" and not step["add_prefix_space"]:
         return "words" if step["use_regex"] else "bytes"
     if kind == "Split" and step["behavior"] == "Isolated" and not step["invert"]:
-        return str(step["pattern"].get("Regex"))
+        pattern = str(step["pattern"].get("Regex"))
+        return pattern.replace("\r", r"\r").replace("\n", r"\n")  # some files have the signs
     return str(kind)
 
 

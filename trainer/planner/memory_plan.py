@@ -5,7 +5,7 @@ the two, so that whoever changes what a layer saves is told to change it here.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.planner.gpus import Speed
@@ -167,29 +167,29 @@ def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
 
 def stock_tokens_per_s(shape: ModelShape, blocks: int, block_tokens: int, speed: Speed) -> float:
     """The same mathematics by trl and bitsandbytes, every layer recomputed: STOCK_SHARE of the
-    engine's rate, with the experts that a token is sent to."""
-    linear = shape.linear_parameters + shape.active_parameters
-    whole = replace(shape, linear_parameters=linear)
-    return STOCK_SHARE * tokens_per_s(whole, MemoryPlan(0), blocks, block_tokens, speed)
+    engine's rate."""
+    return STOCK_SHARE * tokens_per_s(shape, MemoryPlan(0), blocks, block_tokens, speed)
 
 
 def tokens_per_s(
     shape: ModelShape, plan: MemoryPlan, blocks: int, block_tokens: int, speed: Speed
 ) -> float:
     """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
-    draining the GPU for each kernel. Beside that, layers that come from host memory."""
+    draining the GPU for each kernel. Beside that, layers that come from host memory. A token is
+    multiplied with its experts; all of them are dequantised, for some token of a micro-batch."""
     tokens, layers = blocks * block_tokens, shape.layers
     recomputed = (layers - plan.stored_layers) / layers
     down = layers * shape.intermediate * shape.hidden  # a recomputed layer leaves this product out
     down = 0 if shape.normed_outputs else down  # unless a norm follows
-    flops: float = tokens * 4 * (shape.linear_parameters + shape.vocabulary * shape.hidden)
-    flops += recomputed * tokens * 2 * (shape.linear_parameters - down)
+    linear = shape.linear_parameters + shape.active_parameters
+    flops: float = tokens * 4 * (linear + shape.vocabulary * shape.hidden)
+    flops += recomputed * tokens * 2 * (linear - down)
     # Causal attention looks at half of a block: 2 products forward, 5 backward, 2 again.
     again = 0 if plan.keep_attention else 2 * recomputed
     flops += (7 + again) * 2 * tokens * block_tokens / 2 * layers * shape.q
     passes = 2 + recomputed
     packed = 1 - plan.unpacked_layers / layers
-    unpacked = passes * packed * shape.linear_parameters * (NF4_BYTES + HALF)
+    unpacked = passes * packed * shape.quantised_parameters * (NF4_BYTES + HALF)
     moved = passes * tokens * layers * HALF * (14 * shape.hidden + 3 * shape.intermediate)
     kernels = passes * layers * KERNELS * KERNEL_S
     seconds = flops / speed.flops + (unpacked + moved) / speed.bytes_per_s + kernels
