@@ -87,7 +87,7 @@ def test_a_plan_with_an_unknown_key_is_refused() -> None:
 # -- what a layer saves, in the engine and in the accounting ----------------------------------
 
 ADAPTED, RANK = "q_proj,v_proj", 4
-NORMED_HEADS = ("qwen3", "olmo2", "gemma3_text")
+NORMED_HEADS = ("qwen3", "olmo2", "olmo3", "gemma3_text")
 SAVING = {
     "stored": MemoryPlan(3),
     "one stored": MemoryPlan(1),

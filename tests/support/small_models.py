@@ -47,6 +47,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "phi3": {"num_key_value_heads": 2, **UNDROPPED, **SPECIAL},
     "olmo2": {"num_key_value_heads": 2, **SPECIAL},
+    "olmo3": {
+        "num_key_value_heads": 2,
+        "sliding_window": 64,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+            "full_attention": {
+                "rope_type": "yarn",
+                "rope_theta": 5e3,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        **SPECIAL,
+    },
     "gemma": {"num_key_value_heads": 1, "head_dim": 32},
     "gemma3_text": {
         "num_key_value_heads": 2,

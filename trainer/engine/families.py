@@ -52,6 +52,7 @@ FAMILIES = {
     "GraniteForCausalLM": replace(LLAMA, divides_logits=True),
     "Phi3ForCausalLM": replace(LLAMA, fused=True),
     "Olmo2ForCausalLM": OLMO_2,
+    "Olmo3ForCausalLM": OLMO_2,
     "GemmaForCausalLM": GEMMA,
     "Gemma3ForCausalLM": GEMMA_3,
     "Gemma3ForConditionalGeneration": GEMMA_3,

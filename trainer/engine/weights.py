@@ -208,7 +208,9 @@ def _rope(attention: Any, rotary: Any) -> str | None:
     """By the layer's type, where there is a table for each of them."""
     if not getattr(attention, "use_rope", True):
         return None
-    return str(attention.layer_type) if hasattr(rotary, "layer_types") else ""
+    if not hasattr(rotary, "layer_types"):
+        return ""
+    return str(getattr(attention, "layer_type", None) or attention.attention_type)
 
 
 def _norm_weight(norm: Any, family: Family) -> torch.Tensor:
