@@ -28,7 +28,7 @@ PROMPTS = [
 
 
 # A window, scores that are scaled far out, an embedding of a class of its own.
-BY_TRANSFORMERS = ("gemma", "gemma3_text", "ministral3", "olmo3")
+BY_TRANSFORMERS = ("gemma", "gemma3_text", "glm4", "ministral3", "olmo3")
 
 
 def answers(decoder: Any, **more: Any) -> list[list[int]]:

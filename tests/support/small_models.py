@@ -62,6 +62,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         **SPECIAL,
     },
+    "glm4": {"num_key_value_heads": 2, "head_dim": 32, "attention_bias": True, **SPECIAL},
     "gemma": {"num_key_value_heads": 1, "head_dim": 32},
     "gemma3_text": {
         "num_key_value_heads": 2,

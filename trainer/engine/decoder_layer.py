@@ -74,7 +74,8 @@ class LayerPass(ResidualBranch):
         if layer.q_norm is not None and layer.k_norm is not None:
             saved.unnormed = q, k
             q, k = (self._head_norm(n, w, layer) for n, w in ((q, layer.q_norm), (k, layer.k_norm)))
-        saved.q_MHD, saved.k_MKD, saved.v_MKD = self._rotated(layer, q, k, batch, back=False), k, v
+        q, k = self._rotated(layer, q, k, batch, back=False)
+        saved.q_MHD, saved.k_MKD, saved.v_MKD = q, k, v
         if saved.attended is None:
             saved.attended = self.attention.forward(q, k, v, batch.where)
         attended = saved.attended.out_MHD.reshape(len(x), -1)
@@ -85,15 +86,21 @@ class LayerPass(ResidualBranch):
 
     def _rotated(
         self, layer: Layer, q_MHD: torch.Tensor, k_MKD: torch.Tensor, batch: Batch, *, back: bool
-    ) -> torch.Tensor:
-        """Both in place, q scaled; `back` is the gradient."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both in place where their order stays, q scaled; `back` is the gradient."""
         if layer.query_scale != 1:
             q_MHD.mul_(layer.query_scale)
-        if layer.rope is not None:
-            cos, sin = batch.rotations[layer.rope]
-            self.kernels.rope(q_MHD, cos, sin, back=back)
-            self.kernels.rope(k_MKD, cos, sin, back=back)
-        return q_MHD
+        if layer.rope is None:
+            return q_MHD, k_MKD
+        order, (cos, sin) = layer.head_order, batch.rotations[layer.rope]
+        if order is not None and not back:
+            q_MHD, k_MKD = q_MHD[..., order], k_MKD[..., order]
+        self.kernels.rope(q_MHD, cos, sin, back=back)
+        self.kernels.rope(k_MKD, cos, sin, back=back)
+        if order is not None and back:
+            order = order.argsort()
+            q_MHD, k_MKD = q_MHD[..., order], k_MKD[..., order]
+        return q_MHD, k_MKD
 
     def _attention_backward(
         self, layer: Layer, grad: torch.Tensor, saved: LayerActivations, batch: Batch
@@ -115,7 +122,7 @@ class LayerPass(ResidualBranch):
         grad_q, grad_k, grad_v = grads
         del grads
         grad_q, grad_k = grad_q.contiguous(), grad_k.contiguous()
-        self._rotated(layer, grad_q, grad_k, batch, back=True)
+        grad_q, grad_k = self._rotated(layer, grad_q, grad_k, batch, back=True)
         if saved.unnormed is not None:
             assert layer.q_norm is not None and layer.k_norm is not None
             q, k = saved.unnormed

@@ -19,8 +19,12 @@ class Family:
     norm_offset: float = 0.0
     """a norm multiplies by its weight and this"""
     activation: str = "silu"
-    fused: bool = False
-    """one linear layer gives q, k and v, another one gate and up"""
+    fused_attention: bool = False
+    """one linear layer gives q, k and v"""
+    fused_mlp: bool = False
+    """one linear layer gives gate and up"""
+    neighbours: bool = False
+    """what is rotated of a head are pairs of neighbours, not its two halves"""
     divides_logits: bool = False
     """by the config's `logits_scaling`"""
 
@@ -31,6 +35,10 @@ OLMO_2 = Family(
     attention_post_norm="post_attention_layernorm",
     mlp_norm=None,
     mlp_post_norm="post_feedforward_layernorm",
+)
+GLM = Family(fused_mlp=True, neighbours=True)
+GLM_4 = replace(
+    GLM, attention_post_norm="post_self_attn_layernorm", mlp_post_norm="post_mlp_layernorm"
 )
 GEMMA = Family(norm_offset=1.0, activation="gelu_pytorch_tanh")
 GEMMA_3 = replace(
@@ -50,9 +58,11 @@ FAMILIES = {
     "SeedOssForCausalLM": LLAMA,
     "Ministral3ForCausalLM": LLAMA,
     "GraniteForCausalLM": replace(LLAMA, divides_logits=True),
-    "Phi3ForCausalLM": replace(LLAMA, fused=True),
+    "Phi3ForCausalLM": replace(LLAMA, fused_attention=True, fused_mlp=True),
     "Olmo2ForCausalLM": OLMO_2,
     "Olmo3ForCausalLM": OLMO_2,
+    "GlmForCausalLM": GLM,
+    "Glm4ForCausalLM": GLM_4,
     "GemmaForCausalLM": GEMMA,
     "Gemma3ForCausalLM": GEMMA_3,
     "Gemma3ForConditionalGeneration": GEMMA_3,

@@ -13,13 +13,15 @@ from trainer.engine import support
 from trainer.engine.adapter_parameters import AdapterParameters, copies_of, tensors_of
 from trainer.engine.decode_rows import DecodeModel, DecodeRows
 from trainer.engine.decoder_passes import Backend, DecoderPasses
+from trainer.engine.families import FAMILIES
 from trainer.engine.prompt import Prompt
 from trainer.engine.running_answers import RunningAnswers
-from trainer.engine.weights import DecoderWeights
+from trainer.engine.weights import DecoderWeights, rotated_values
 from trainer.kernels import Kernels, choose, choose_packed_attention
 from trainer.models.frozen_base import WholeBase
 from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
+from trainer.planner.model_shape import head_size
 from trainer.runtime import selftest
 
 LOOK_STEPS = 8  # of a GPU, which then waits for the CPU to see who has ended
@@ -35,6 +37,10 @@ def why_not(model: Any) -> str | None:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if (reason := support.why_not(base.config, longest=sys.maxsize)) is not None:
         return reason
+    rotated = set(rotated_values(base.get_decoder().rotary_emb).values())
+    size = head_size(base.config.get_text_config())
+    if rotated != {size} or FAMILIES[type(base).__name__].neighbours:
+        return "it rotates a part of each head, or neighbours in it"
     if base.device.type == "cuda" and base.dtype == torch.float32:
         return "a GPU's attention kernels take 16 bits"
     if any(layer._forward_pre_hooks for layer in base.get_decoder().layers):

@@ -49,8 +49,6 @@ def _why_not_positions(text: Any, longest: int) -> str | None:
         kind = rope.get("rope_type", "default")
         if kind not in ROPE_TYPES:
             return f"its position embedding is of type {kind}"
-        if rope.get("partial_rotary_factor", 1) != 1:
-            return "its position embedding rotates a part of each head"
         if rope.get("llama_4_scaling_beta") and longest > rope["original_max_position_embeddings"]:
             return f"it scales attention beyond {rope['original_max_position_embeddings']} tokens"
     window = getattr(text, "sliding_window", None)

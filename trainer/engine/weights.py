@@ -87,6 +87,7 @@ class Layer:
     qkv_widths: tuple[int, int, int]
     activation: str
     rope: str | None  # which of the rotations of `Batch`; None where it rotates nothing
+    head_order: torch.Tensor | None  # of q and k, in which halves of a head are rotated
     query_scale: float  # beside the usual one, of the root of the head's size
     residual_scale: float  # of what attention and feed-forward network add
 
@@ -115,6 +116,7 @@ class DecoderWeights:
     head: torch.nn.Parameter
     logit_scale: float
     rotary: Any  # transformers' module: cos and sin of positions
+    head_size: int
 
     @classmethod
     def of(cls, model: Any) -> "DecoderWeights":
@@ -132,6 +134,7 @@ class DecoderWeights:
             head=base.get_output_embeddings().weight,
             logit_scale=1 / text.logits_scaling if family.divides_logits else 1.0,
             rotary=decoder.rotary_emb,
+            head_size=head_size(text),
         )
 
     def without_adapter(self) -> "DecoderWeights":
@@ -141,19 +144,26 @@ class DecoderWeights:
         return [linear for layer in self.layers for linear in layer.linears()]
 
     def rotations(self, like: torch.Tensor, positions_BT: torch.Tensor) -> dict[str, Rotation]:
-        """cos and sin [M, D] for each kind of layer that rotates, in the dtype of `like`."""
+        """cos and sin [M, D] for each kind of layer that rotates, in the dtype of `like`. What of a
+        head is not rotated has an angle of 0."""
         row = positions_BT.reshape(1, -1)
         found = {}
         for kind in {layer.rope for layer in self.layers} - {None}:
             assert kind is not None
             cos, sin = self.rotary(like, row, *([kind] if kind else []))
-            found[kind] = cos[0], sin[0]
+            found[kind] = self._of_heads(cos[0], 1.0), self._of_heads(sin[0], 0.0)
         return found
 
+    def _of_heads(self, values_MR: torch.Tensor, rest: float) -> torch.Tensor:
+        half_MR, size = values_MR.chunk(2, dim=-1)[0], self.head_size // 2
+        if half_MR.shape[-1] == size:
+            return values_MR
+        padded = torch.nn.functional.pad(half_MR, (0, size - half_MR.shape[-1]), value=rest)
+        return torch.cat((padded, padded), dim=-1)
 
-Names = tuple[str, ...]
-APART: tuple[Names, Names] = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-FUSED: tuple[Names, Names] = (("qkv_proj",), ("gate_up_proj",))
+
+QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))  # apart, fused
+GATE_UP = (("gate_proj", "up_proj"), ("gate_up_proj",))
 
 
 def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
@@ -161,7 +171,7 @@ def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
     q, kv = attention_heads(text) * head, key_value_heads(text) * head
     for number, module in enumerate(decoder.layers):
         attention, mlp = module.self_attn, module.mlp
-        into, middle = FUSED if family.fused else APART
+        into, middle = QKV[family.fused_attention], GATE_UP[family.fused_mlp]
         modules = [getattr(attention, n) for n in (*into, "o_proj")]
         modules += [getattr(mlp, n) for n in (*middle, "down_proj")]
         linears = [Linear.of(m, number * len(modules) + i) for i, m in enumerate(modules)]
@@ -193,7 +203,8 @@ def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
             head_size=head,
             qkv_widths=(q, kv, kv),
             activation=family.activation,
-            rope=_rope(attention, decoder.rotary_emb),
+            rope=(rope := _rope(attention, decoder.rotary_emb)),
+            head_order=_head_order(rope, decoder.rotary_emb, head, family),
             query_scale=_exact(attention.scaling * head**0.5),
             residual_scale=getattr(module, "residual_multiplier", 1.0),
         )
@@ -211,6 +222,26 @@ def _rope(attention: Any, rotary: Any) -> str | None:
     if not hasattr(rotary, "layer_types"):
         return ""
     return str(getattr(attention, "layer_type", None) or attention.attention_type)
+
+
+def rotated_values(rotary: Any) -> dict[str, int]:
+    """Of a head, by the kind of layer: transformers' module has a frequency for two of them."""
+    tables = {n: b for n, b in rotary.named_buffers() if n.endswith("inv_freq")}
+    kinds = {n.removesuffix("inv_freq").removesuffix("_"): 2 * len(b) for n, b in tables.items()}
+    return {kind: size for kind, size in kinds.items() if not kind.endswith("original")}
+
+
+def _head_order(kind: str | None, rotary: Any, size: int, family: Family) -> torch.Tensor | None:
+    """The order of a head's values in which its halves are what is rotated, with those behind them
+    that are not; None where that is theirs. Attention gives the same for any order of q and k."""
+    rotated = size if kind is None else rotated_values(rotary)[kind]
+    if rotated == size and not family.neighbours:
+        return None
+    pairs, rest = torch.arange(rotated), torch.arange(rotated, size)
+    first, second = (pairs[0::2], pairs[1::2]) if family.neighbours else pairs.chunk(2)
+    (before, behind) = rest.chunk(2) if len(rest) else (rest, rest)
+    on = next(rotary.buffers()).device
+    return torch.cat((first, before, second, behind)).to(on)
 
 
 def _norm_weight(norm: Any, family: Family) -> torch.Tensor:

@@ -152,7 +152,8 @@ def expert_parameters(model: Any) -> tuple[int, int]:
 
 def normed_outputs(model: Any) -> int:
     """How many outputs of a layer a norm follows, before they join the residual stream."""
-    return 2 * any(n.endswith(".post_feedforward_layernorm") for n, _ in model.named_modules())
+    behind = (".post_feedforward_layernorm", ".post_mlp_layernorm")
+    return 2 * any(name.endswith(behind) for name, _ in model.named_modules())
 
 
 def decoder_name(model: Any) -> str:
