@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.architectures import write_checkpoint
 
-from trainer.models.checkpoint_names import CheckpointNames
+from trainer.models.checkpoint_names import CheckpointNames, NameMapping, Place
 from trainer.models.locate import BUILTIN, local_base
 from trainer.models.safetensors_files import read_header
 
@@ -33,4 +33,9 @@ def test_experts_that_are_joined_have_no_name_of_their_own(tmp_path: Path) -> No
     base = local_base(write_checkpoint("qwen3_moe", tmp_path, BUILTIN / "tiny"), "moe")
     stored = {tensor.name for tensor in read_header(tmp_path / "model.safetensors")[1]}
     assert any(".experts.0." in name for name in stored)
-    assert "model.layers.0.mlp.experts.gate_up_proj" not in CheckpointNames(base).in_files(stored)
+    fused = "model.layers.0.mlp.experts.gate_up_proj"
+    assert fused not in CheckpointNames(base).in_files(stored)
+    place = NameMapping(base.skeleton).place
+    assert place("model.layers.0.mlp.experts.1.gate_proj.weight") == Place(fused, 2)
+    assert place("model.layers.0.mlp.experts.1.up_proj.weight") == Place(fused, 3)
+    assert place("model.layers.9.mlp.experts.1.up_proj.weight") is None

@@ -11,7 +11,7 @@ from support.bases import load_small, settings_for
 from support.sweep import plain_nf4
 
 from trainer.models import load as loader
-from trainer.models.load import load_base
+from trainer.models.load import attach_adapter, load_base
 from trainer.models.locate import BUILTIN, local_base, locate_base
 from trainer.models.nf4_experts import NF4Experts
 from trainer.models.safetensors_files import read_header
@@ -72,6 +72,16 @@ def test_a_quarter_is_held_and_nothing_of_it_in_16_bits(checkpoint: Path, tmp_pa
     assert values == locate_base(settings_for(checkpoint, tmp_path)).shape().expert_parameters
     assert held == pytest.approx(values * NF4_BYTES, rel=0.05)  # small ones have few scales
     assert not [n for n, p in model.named_parameters() if p.dim() == 3]
+
+
+def test_an_adapter_with_dropout_trains_beside_them(checkpoint: Path, tmp_path: Path) -> None:
+    given = {"TARGET_MODULES": "all-linear", "LORA_DROPOUT": "0.1"}
+    settings = settings_for(checkpoint, tmp_path, **given)
+    model = attach_adapter(load_small(settings), settings).train()
+    model(input_ids=torch.arange(24)[None]).logits.sum().backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and not any(".experts." in name for name in trained)
+    assert all(gradient is not None for gradient in trained.values())
 
 
 def test_they_are_kept_with_the_base_and_come_back_the_same(
