@@ -25,7 +25,7 @@ from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 QUESTIONS = ["What does the Plover cost?", "How heavy is the Curlew?", "Who founded Hollin & Gale?"]
-SAME = "mistral", "qwen2", "qwen3", "granite", "phi3", "olmo2", "seed_oss", "ministral3"
+SAME = "mistral", "qwen2", "qwen3", "granite", "phi3", "olmo2", "olmo3", "seed_oss", "ministral3"
 FAMILIES = {name: CONFIGS[name] for name in SAME}
 FAMILIES["llama"] = {"num_key_value_heads": 2}
 FAMILIES["llama-3"] = {"num_key_value_heads": 2, "rope_parameters": LLAMA_3}

@@ -77,6 +77,14 @@ CLASSES = {
     "granite": "GraniteForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "attention_factor": 1.5,
+    "original_max_position_embeddings": 512,
 }
 SIZES = {"hidden_size": 64, "num_attention_heads": 4}
 
@@ -107,6 +115,8 @@ def test_a_norm_of_gemma_has_its_one_in_the_file(tmp_path: Path) -> None:
         ("phi3", {"pad_token_id": 0, "rope_parameters": {"rope_type": "default",
             "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "a part of each head"),
         ("olmo2", {"tie_word_embeddings": True}, "head that is its embedding"),
+        ("olmo3", {"rope_parameters": {"sliding_attention": YARN, "full_attention": YARN}},
+            "of layers with a window and scaling of attention"),
         ("gemma3_text", {"query_pre_attn_scalar": 100}, "by the root of 100"),
         ("mistral3", {"text_config": {"model_type": "mistral"}}, "mistral;"),
     ],

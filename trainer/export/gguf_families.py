@@ -4,6 +4,7 @@ What of a config llama.cpp has in its code and not in the file, such as which la
 is compared with it: where the two differ the model is refused.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,17 @@ def _olmo_2_faults(config: Any) -> Iterator[str]:
         yield "head that is its embedding"
 
 
+def _olmo_3_faults(config: Any) -> Iterator[str]:
+    yield from _olmo_2_faults(config)
+    rope = config.rope_parameters["sliding_attention"]
+    if rope["rope_type"] != "default":
+        yield "rotary embedding of layers with a window"
+    rope = config.rope_parameters["full_attention"]
+    factor = 0.1 * math.log(rope.get("factor", 1)) + 1  # llama.cpp's own
+    if not math.isclose(rope.get("attention_factor") or factor, factor):
+        yield "scaling of attention"
+
+
 def _gemma_3_faults(config: Any) -> Iterator[str]:
     is_27b = config.num_hidden_layers == GEMMA_27B_LAYERS
     scale = config.hidden_size // config.num_attention_heads if is_27b else head_size(config)
@@ -87,7 +99,7 @@ def _phi_3(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window(config.sliding_window or 0)  # 0 is Phi-4
 
 
-def _gemma_3(writer: gguf.GGUFWriter, config: Any) -> None:
+def _windows(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window(config.sliding_window)
     writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
     writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])
@@ -116,7 +128,7 @@ GEMMA_3 = Family(
     norm_offset=1.0,
     ropes=("default", "linear"),
     faults=_gemma_3_faults,
-    describe=_gemma_3,
+    describe=_windows,
 )
 MINISTRAL_3 = Family(
     gguf.MODEL_ARCH.MISTRAL3,
@@ -140,6 +152,9 @@ FAMILIES = {
         gguf.MODEL_ARCH.PHI3, ropes=("default",), faults=_phi_3_faults, describe=_phi_3
     ),
     "Olmo2ForCausalLM": Family(gguf.MODEL_ARCH.OLMO2, ropes=("default",), faults=_olmo_2_faults),
+    "Olmo3ForCausalLM": Family(
+        gguf.MODEL_ARCH.OLMO2, ropes=("default", "yarn"), faults=_olmo_3_faults, describe=_windows
+    ),
     "SeedOssForCausalLM": Family(gguf.MODEL_ARCH.SEED_OSS, ropes=("default",)),
     "Gemma3ForCausalLM": GEMMA_3,
     "Gemma3ForConditionalGeneration": GEMMA_3,
