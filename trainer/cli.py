@@ -15,12 +15,11 @@ from trainer.flags import CommandWithSettings, EnvFileOption, versions, with_set
 from trainer.options import ENV_PREFIX
 from trainer.runtime import last_words, lean_imports, log, malloc, signals
 from trainer.runtime.env_file import load_env_file
-from trainer.settings import Settings
+from trainer.settings import PATIENCE_MINUTES, Settings
 from trainer.storage.s3 import request_options
 from trainer.storage.scratch import take_scratch
 
 ENV_FILE = ".env"
-PATIENCE_MINUTES = "0.05"
 ADAPTER = "A run, or an output for the newest run in it; local or s3://."
 ADAPTERS = f"{ADAPTER} With --serve more than once, also as NAME=WHERE."
 

@@ -32,6 +32,8 @@ RECIPES: dict[str, dict[str, str]] = {
     "facts": {"target_modules": "gate_proj,up_proj,down_proj", "effective_batch_size": "4"},
     "style": {"epochs": "2"},
 }
+# With a store or hub out of reach, where somebody waits for an answer and nothing is trained.
+PATIENCE_MINUTES = "0.05"
 OTHER_TOOLS = ("AWS_", "HF_", "WANDB_", "MLFLOW_")  # whose variables a run reads too
 
 

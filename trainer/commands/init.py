@@ -14,12 +14,13 @@ import click
 
 from trainer.commands.chat import is_terminal
 from trainer.commands.inspect import Inspection, inspect_data
+from trainer.commands.plan import training_time
 from trainer.errors import DataError, Interrupted, JobError, SettingsError
 from trainer.preflight import refuse_output_among_data
 from trainer.runtime import log
 from trainer.runtime.device import GIB, Device, find_device
 from trainer.runtime.env_file import write_env_file
-from trainer.settings import Settings
+from trainer.settings import PATIENCE_MINUTES, Settings
 from trainer.uris import is_bucket_uri
 
 WELCOME = """\
@@ -91,6 +92,8 @@ def _ask_for_settings(file: Path) -> Path | None:
     chosen["base_model"] = _ask_base(device)
     found = _look(chosen)
     chosen["recipe"] = _ask_recipe(found)
+    if found is not None:
+        click.secho(f"It will train for {training_time(_settings_of(chosen))}.", bold=True)
     chosen["output_uri"] = _ask_output(chosen)
     file = _ask_file(file)
     ways = list(_ways(chosen, file, device))
@@ -132,7 +135,7 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
     while True:
         click.secho("looking at it …", dim=True)
         try:
-            found = inspect_data(Settings.read(chosen, {}, trains=False), examples=1)
+            found = inspect_data(_settings_of(chosen), examples=1)
         except DataError as error:
             click.echo(f"error: {error}", err=True)
             chosen["data_uri"] = _ask_data()
@@ -143,6 +146,11 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
         width = shutil.get_terminal_size().columns
         click.echo(f"\n{found.as_text(width, is_coloured=log.wants_colour())}")
         return found
+
+
+def _settings_of(chosen: dict[str, str]) -> Settings:
+    asked = {"storage_retry_minutes": PATIENCE_MINUTES} | chosen
+    return Settings.read(asked, {}, trains=False)
 
 
 def _ask_recipe(found: Inspection | None) -> str:

@@ -80,6 +80,12 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
+def training_time(settings: Settings) -> str:
+    """How long a run would train on this machine, in words. Raises JobError."""
+    request = PlanRequest()
+    return dict(_time(_look_ahead(settings, request), request))["time"]
+
+
 def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     look = look_at(settings) if settings.data_uri and request.tokens is None else None
     base = look.base if look else locate_base(settings)

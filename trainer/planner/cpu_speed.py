@@ -13,7 +13,7 @@ TRIED_S = 1.0  # of products, and of element-wise work
 MOST_ROWS = 1024  # tokens: enough for a product's full speed
 MOST_WIDE = 4096  # of a layer: as fast as wider ones
 
-SHARE = 0.9  # of what products and element-wise work alone would reach
+SHARE = 0.8  # of what products and element-wise work alone would reach
 
 
 def predicted_on_this_cpu(execution: Execution, shape: ModelShape, block_tokens: int) -> Execution:
