@@ -175,3 +175,10 @@ def test_answers_improved_when_more_of_them_are_right_than_by_chance(
     known = None if trained is None else Scores(exact=trained)
     found = Evaluation(Scores(exact=before), Scores(exact=tuned), SHORT * 40, known, 32)
     assert answers_improved(found) == improved
+
+
+def test_answers_worded_otherwise_than_their_references_have_improved_where_they_tell_more() -> (
+    None
+):
+    found = Evaluation(Scores(exact=0.0, told=0.1), Scores(exact=0.0, told=0.8), SHORT * 40)
+    assert answers_improved(found)

@@ -180,7 +180,7 @@ def answers_improved(evaluation: Evaluation) -> bool:
         _rose(getattr(base, name), asked, getattr(scores, name), count)
         for scores, count in sides
         if scores is not None and count
-        for name in ("exact", "normalised", "contained", "number", "f1")
+        for name in ("exact", "normalised", "contained", "told", "number", "f1")
     )
 
 
