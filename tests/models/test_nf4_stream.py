@@ -61,14 +61,17 @@ def test_what_a_model_ignores_is_left_in_its_file() -> None:
     assert not [name for name in quantised(header) if "inv_freq" in name]
 
 
-def test_a_matrix_of_the_experts_that_no_file_has_is_named() -> None:
+def test_a_matrix_of_the_experts_too_few_or_too_many_is_named() -> None:
     experts = {"experts.up": ExpertLayout(2, 1, 64, 2)}
-    places = {"e.0": Place("experts.up", 0), "e.1": Place("experts.up", 1)}
+    places = {f"e.{n}": Place("experts.up", n) for n in range(3)}
     layout = WeightLayout({}, frozenset(), frozenset(), (), experts, torch.float32, places.get)
     whole = {"e.0": entry(0, 512, [64, 2]), "e.1": entry(512, 1024, [64, 2])}
     content = file_of(whole, torch.randn(256).numpy().tobytes())
     made = quantise([Shard("a", len(content), lambda: iter([content]))], layout, CPU, dict)
     assert made["experts.up.packed"].shape == (2, 64)
+    more = file_of({"e.2": entry(0, 512, [64, 2])}, bytes(512))
+    with pytest.raises(UnknownLayoutError, match=r"the model has no e\.2"):
+        quantise([Shard("a", len(more), lambda: iter([more]))], layout, CPU, dict)
     half = file_of({"e.1": entry(0, 512, [64, 2])}, bytes(512))
     with pytest.raises(UnknownLayoutError, match=r"no matrix 0 of experts\.up"):
         quantise([Shard("a", len(half), lambda: iter([half]))], layout, CPU, dict)

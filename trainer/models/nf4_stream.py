@@ -52,7 +52,9 @@ class WeightLayout:
             known = self.expected.get(place.name) if place else None
             return known and known[1]
         layout = self.experts[place.name]
-        return layout.shape if place.matrix is None else layout.matrix_shape
+        if place.matrix is None:
+            return layout.shape
+        return layout.matrix_shape if place.matrix < layout.matrices else None
 
     def expert_tensors(self) -> list[str]:
         """The names of what NF4 makes of the experts."""
