@@ -11,7 +11,7 @@ from support.bases import settings_for
 from support.small_adapters import TINY
 
 from trainer.errors import SettingsError
-from trainer.models.locate import local_base, locate_base
+from trainer.models.locate import LARGEST_FILE_BYTES, local_base, locate_base
 
 
 def test_the_built_in_model_needs_nothing(tmp_path: Path) -> None:
@@ -27,6 +27,14 @@ def test_a_folder_s_name_is_all_of_its_path_that_may_be_published(
     base = locate_base(settings_for(".", tmp_path))
     assert base.name == "mine"
     assert base.folder.resolve() == folder
+
+
+def test_a_tokenizer_of_any_size_is_not_read(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "mine")
+    with (folder / "tokenizer.json").open("r+b") as file:
+        file.truncate(LARGEST_FILE_BYTES + 1)  # without taking the place
+    with pytest.raises(SettingsError, match=r"its tokenizer.json has more than 256 MiB"):
+        local_base(folder, "mine")
 
 
 def test_the_revision_of_a_folder_is_that_of_its_config_and_its_weights(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from trainer.uris import is_bucket_uri, publishable_uri
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 CONFIG_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]  # and tokenizer; small
+LARGEST_FILE_BYTES = 256 << 20  # of them; the largest tokenizers have 35 MiB
 
 
 def locate_base(settings: Settings) -> Base:
@@ -112,6 +113,12 @@ def _check_config(folder: Path, name: str) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
+    small = (path for pattern in CONFIG_FILES for path in folder.glob(pattern) if path.is_file())
+    if large := [path.name for path in small if path.stat().st_size > LARGEST_FILE_BYTES]:
+        raise SettingsError(
+            f"{name}: its {min(large)} has more than {LARGEST_FILE_BYTES >> 20} MiB, which no "
+            "config and no tokenizer has; choose another QLORA_BASE_MODEL"
+        )
     try:
         found = read_object(config)
     except ValueError as error:
