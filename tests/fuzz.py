@@ -4,7 +4,8 @@ Each is a sound file with random damage. Whatever comes of it, the reader gives 
 reason, this process lives, and no reader hangs. A finding is written to the working folder.
 
 `python tests/fuzz.py --atheris SUFFIX [libFuzzer's arguments]` drives one reader by coverage
-instead, in one process, starting from tests/fuzz_corpus: `pip install atheris`.
+instead, in one process, starting from tests/fuzz_corpus: `pip install atheris`. In place of a
+SUFFIX it takes the name of a test of test_hostile_records.py, whose examples it then chooses.
 """
 
 import importlib
@@ -25,7 +26,7 @@ if "--atheris" in sys.argv:
     with atheris.instrument_imports(
         include=["trainer", "openpyxl", "csv", "html", "gzip", "zipfile"]
     ):
-        for module in ("openpyxl", "trainer.corpus.sandbox_child"):
+        for module in ("openpyxl", "trainer.corpus.sandbox_child", "trainer.training.loop"):
             importlib.import_module(module)
 
 from support import makers  # noqa: E402
@@ -199,6 +200,11 @@ def by_coverage(suffix: str, arguments: list[str]) -> None:
     """libFuzzer, with its usual arguments."""
     import atheris
 
+    if suffix.startswith("test_"):
+        sys.path.insert(0, str(ROOT / "tests" / "models"))
+        test = getattr(importlib.import_module("test_hostile_records"), suffix)
+        atheris.Setup([sys.argv[0], *arguments], test.hypothesis.fuzz_one_input)
+        atheris.Fuzz()
     start = Path.cwd() / "fuzz-work" / suffix[1:]  # libFuzzer adds what reaches something new
     start.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate([*sound(suffix), *map(Path.read_bytes, kept(suffix))]):

@@ -26,6 +26,7 @@ from trainer.models.safetensors_files import UnsoundError, in_order, parse_heade
 from trainer.models.weight_files import fetch_weights
 from trainer.reporting.model_card import base_card
 from trainer.reporting.outcome import log_outcome
+from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id
 from trainer.runs.layout import LATEST, finished_at, newest_run
 from trainer.runtime.naming import digest
@@ -34,7 +35,17 @@ from trainer.settings import Settings
 from trainer.storage import FolderStore, read_manifest
 from trainer.storage.lease import owner_of
 from trainer.tokenization.token_cache import WriteProgress
-from trainer.training.checkpoint_state import PLAN, STATE, TENSORS, read_plan, read_state
+from trainer.training.checkpoint_state import (
+    ADAPTER,
+    BEST,
+    PLAN,
+    STATE,
+    TENSORS,
+    read_plan,
+    read_state,
+)
+from trainer.training.checkpoint_state import TRAINER_STATE as POSITION
+from trainer.training.checkpoint_validation import fault
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -127,6 +138,23 @@ def test_the_config_of_a_tokenizer(data: bytes, changes: dict[str, Any]) -> None
             (base / "tokenizer_config.json").write_bytes(content)
             with suppress(JobError):
                 local_base(base, "mine").tokenizer()
+
+
+@fuzzed
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from([PLAN, STATE, POSITION]))
+def test_a_file_of_a_checkpoint(data: bytes, changes: dict[str, Any], name: str) -> None:
+    sound: dict[str, Any] = {"global_step": 1, "log_history": [{"step": 1}], "blocks": 1}
+    for content in (data, json.dumps(sound | changes).encode()):
+        with folder() as at:
+            checkpoint = at / "step-000001"
+            checkpoint.mkdir()
+            for tensors in (ADAPTER, TENSORS, BEST):
+                save_file({}, checkpoint / tensors)
+            (checkpoint / name).write_bytes(content)
+            (checkpoint / "manifest.json").write_bytes(content)
+            assert fault(checkpoint, {}, {"state": {}, "param_groups": []}, keeps_best=True)
+            store = FolderStore(at / "output")
+            assert Checkpoints(at, store, "run/checkpoints", "{}", "0" * 32).newest() is None
 
 
 @fuzzed
