@@ -24,10 +24,11 @@ from trainer.preflight import Job, open_job, open_tokenizer, schedule_for
 from trainer.reporting import run_files, run_record
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.outcome import log_outcome
+from trainer.reporting.stand_in import before_training, stand_in
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id, released_if_refused
 from trainer.runs.layout import PREPARED, RECORD, finished_at
-from trainer.runs.publish import move_latest, publish_run, reject_run
+from trainer.runs.publish import move_latest, publish_run, refuse_secrets, reject_run
 from trainer.runtime import lean_imports
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
@@ -129,6 +130,8 @@ def _train_and_publish(start: Start) -> None:
     _log_decisions(start.job, data, schedule)
     execution = _choose_execution(start, schedule)
     model = _load_model(start, tokenizer, execution)
+    if start.workers.is_main:
+        _rehearse_the_end(start, data, model, schedule, execution)
     trained = _train(start, data, model, schedule, execution)
     if not start.workers.is_main:
         model.frozen_base.serve_gathers()
@@ -137,9 +140,10 @@ def _train_and_publish(start: Start) -> None:
         kept = _keep_best(start, data, model, trained)
         found = judge_by_documents(start.job, model.tuned, tokenizer, kept.evaluation, trained)
         kept = replace(kept, evaluation=found)
-        folder = _save_adapter(start, model)
+        folder = _save_adapter(start, model, start.scratch / "run")
         faults = _gate(start, folder, data, model, kept.evaluation)
     kept = replace(kept, evaluation=judge(kept.evaluation, start.job.settings))
+    start.tracking.finish(kept.evaluation.figures())
     _describe(start, tokenizer, folder, data, schedule, execution, trained, kept, faults)
     _publish(start, folder, faults)
 
@@ -204,12 +208,20 @@ def _load_model(
     return Model(load.attach_adapter(quantised, job.settings), tokenizer, frozen)
 
 
+def _rehearse_the_end(
+    start: Start, data: pipeline.Data, model: Model, schedule: Schedule, execution: ExecutionPlan
+) -> None:
+    """What can fail once there is a result is tried while there is nothing to lose."""
+    trained, kept = stand_in(data.questions, execution.execution)
+    with before_training():
+        folder = _save_adapter(start, model, start.scratch / "rehearsal")
+        _describe(start, model.tokenizer, folder, data, schedule, execution, trained, kept, [])
+        refuse_secrets(folder, start.run_id)
+        shutil.rmtree(folder)
+
+
 def _train(
-    start: Start,
-    data: pipeline.Data,
-    model: Model,
-    schedule: Schedule,
-    execution: ExecutionPlan,
+    start: Start, data: pipeline.Data, model: Model, schedule: Schedule, execution: ExecutionPlan
 ) -> "TrainingResult":
     from trainer.training.loop import train
     from trainer.training.setup import TrainingSetup
@@ -266,9 +278,8 @@ def _keep_best(
     return keep_best(model.tuned, trained.earlier, evaluate, last_step=steps, keep=keep)
 
 
-def _save_adapter(start: Start, model: Model) -> Path:
+def _save_adapter(start: Start, model: Model, folder: Path) -> Path:
     """The folder of all that will be published, with nothing else in it."""
-    folder = start.scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
     adapter_files.save_adapter(model.tuned, model.tokenizer, start.job.base, folder / "adapter")
     if start.job.made is not None:
@@ -305,7 +316,6 @@ def _describe(
     faults: list[str],
 ) -> None:
     """Everything beside the weights: report, model card, `run.json`, metrics, event files."""
-    start.tracking.finish(kept.evaluation.figures())
     if (start.scratch / TENSORBOARD).is_dir():
         shutil.copytree(start.scratch / TENSORBOARD, folder / TENSORBOARD)
     job = start.job

@@ -14,6 +14,7 @@ from trainer.monitoring import trackers
 from trainer.planner.schedule import Schedule, choose_schedule
 from trainer.runs.fingerprint import fingerprint_of
 from trainer.runs.library_versions import library_versions
+from trainer.runs.publish import touch_latest
 from trainer.runtime import selftest
 from trainer.runtime.device import Device, Precision, choose_precision, find_device
 from trainer.runtime.log import figures
@@ -63,6 +64,7 @@ def open_job(settings: Settings) -> Job:
     log.info("fine-tuning %s", settings.base_model, extra=figures(settings=settings.to_dict()))
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
+    touch_latest(output)
     base = locate_base(settings)
     base_model.check_settings(base, settings)
     note_folder(settings, base)
@@ -71,7 +73,7 @@ def open_job(settings: Settings) -> Job:
     precision = choose_precision(settings.precision, found)
     trackers.check(settings)
     if settings.hub_repo:
-        hub.check_token(settings.hub_repo)
+        hub.check_push(settings.hub_repo)
     inputs = fetch_inputs(settings)
     asking = decide_asking(settings, base, inputs)
     if asking.reason:

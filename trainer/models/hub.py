@@ -89,12 +89,35 @@ def _digest(blob: str, size: int) -> "hashlib._Hash":
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
-def check_token(repo: str) -> None:
-    """Raises SettingsError when nothing could be pushed to `repo` for want of a token."""
-    from huggingface_hub import get_token
+def check_push(repo: str) -> None:
+    """Raises SettingsError without a token, and NotAllowedError where the hub says that this one
+    may not write to `repo`. One that does not exist, and a hub that does not answer, may by then.
+    """
+    import httpx2
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if get_token() is None:
         raise SettingsError(f"QLORA_HUB_REPO={repo}: needs HF_TOKEN, with leave to write there")
+    refuse_link_local("HF_ENDPOINT", constants.ENDPOINT)
+    try:
+        HfApi().auth_check(repo, write=True)
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403) and not _is_unknown(error):
+            raise NotAllowedError(
+                f"QLORA_HUB_REPO={repo}: the hub does not let this HF_TOKEN write there "
+                f"({status}); set one that may, or another QLORA_HUB_REPO"
+            ) from None
+    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+        log.warning("whether %s can be pushed to is not known (%s)", repo, type(error).__name__)
+
+
+def _is_unknown(error: Exception) -> bool:
+    """The hub also answers so, with 401, for a repository that does not exist yet."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    return isinstance(error, RepositoryNotFoundError)
 
 
 def push(folder: Path, repo: str, title: str, *, retry_minutes: float) -> str:

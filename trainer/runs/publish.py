@@ -27,7 +27,7 @@ def publish_run(folder: Path, store: Store, run_id: str, *, owner: str, weights:
     other weights under this id: started again, this one would only find the run finished; and
     where a file holds a secret of this machine.
     """
-    _refuse_secrets(folder, run_id)
+    refuse_secrets(folder, run_id)
     published = publish_alone(
         folder,
         store,
@@ -51,7 +51,7 @@ def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -
 
     Always raises RejectedError, with all `faults`.
     """
-    _refuse_secrets(folder, run_id)
+    refuse_secrets(folder, run_id)
     delete_with_manifests(store, f"{run_id}/{REJECTED}")  # of an earlier start, by other limits
     publish(folder, store, f"{run_id}/{REJECTED}")
     raise RejectedError(
@@ -61,7 +61,7 @@ def reject_run(folder: Path, store: Store, run_id: str, faults: Sequence[str]) -
     )
 
 
-def _refuse_secrets(folder: Path, run_id: str) -> None:
+def refuse_secrets(folder: Path, run_id: str) -> None:
     """Raise RejectedError where a text holds what this machine must not show: by whatever way a
     base or a corpus brought it there, it is not sent anywhere."""
     for path in sorted(folder.rglob("*")):
@@ -84,3 +84,8 @@ def move_latest(store: Store, run_id: str, finished: float) -> None:
         return json.dumps({"run_id": run_id, "finished": finished}).encode()
 
     store.update(LATEST, newer)
+
+
+def touch_latest(store: Store) -> None:
+    """Write `latest.json` as it stands, to find out whether a run that finishes may move it."""
+    store.update(LATEST, lambda there: there)

@@ -1,0 +1,60 @@
+"""What would fail after the training fails before it, and what was tried leaves nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import stand_in_hub
+from support.jobs import run_here, write_records
+
+from trainer import job
+from trainer.errors import JobError, NotAllowedError, RejectedError, SettingsError
+from trainer.models import hub
+from trainer.reporting import run_files
+
+
+@pytest.fixture(autouse=True)
+def never_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: Any) -> None:
+        pytest.fail("it trained")
+
+    monkeypatch.setattr(job, "_train", train)
+
+
+def test_a_report_that_cannot_be_written_ends_the_run_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_files, "CURVES", "no\0name")
+    with pytest.raises(SettingsError, match=r"cannot be written \(.*nothing is trained"):
+        run_here(tmp_path)
+
+
+def test_a_secret_in_the_data_ends_the_run_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canaryCanaryCanary")
+    records = [{"question": f"Who is {n}?", "answer": "hf_canaryCanaryCanary"} for n in range(40)]
+    write_records(tmp_path / "data" / "questions.jsonl", records)
+    with pytest.raises(RejectedError, match="holds a secret of this machine"):
+        run_here(tmp_path)
+
+
+def test_a_latest_json_that_cannot_be_moved_ends_the_run_before_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "out" / "latest.json").mkdir(parents=True)
+    with pytest.raises((JobError, OSError), match=r"latest\.json"):
+        run_here(tmp_path)
+
+
+def test_a_token_that_may_not_write_ends_the_run_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stand_in_hub.running() as there:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", there.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret_of_the_test")
+        hub.check_push("owner/name")
+        there.answer = stand_in_hub.UNKNOWN
+        hub.check_push("owner/name")  # is made with the first push
+        there.answer = stand_in_hub.WRONG_TOKEN
+        with pytest.raises(NotAllowedError, match=r"owner/name: the hub does not let this"):
+            hub.check_push("owner/name")
+    hub.check_push("owner/name")  # nobody answers now: that passes
