@@ -12,8 +12,9 @@ from support.corpora import Corpus, read_corpus
 from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Text, Unusable
 from trainer.corpus.formats import format_of
-from trainer.corpus.reader import Source
+from trainer.corpus.reader import MOST_SLOW, Source
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
+from trainer.errors import DataError
 
 
 def read_with(limits: SandboxLimits, folder: Path, **files: bytes) -> Corpus:
@@ -39,6 +40,13 @@ def test_a_reader_that_takes_too_long_costs_its_file_only(tmp_path: Path) -> Non
     corpus = read_with(hasty, tmp_path, a_pdf=makers.pdf("a"), b_txt=b"words")
     assert corpus.examples == [Text("words")]
     assert "a.pdf: reading it took more than 0 s" in corpus.skipped[0]
+
+
+def test_many_files_that_take_too_long_end_the_run(tmp_path: Path) -> None:
+    hasty = SandboxLimits(seconds=0.001, seconds_per_mib=0)
+    pages = {f"page{n}_html": b"<p>words" for n in range(MOST_SLOW + 1)}
+    with pytest.raises(DataError, match=r"11 of 11 files were given up for the time they take: "):
+        read_with(hasty, tmp_path, **pages)
 
 
 def test_a_reader_that_crashes_costs_its_file_only(tmp_path: Path) -> None:

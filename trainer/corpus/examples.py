@@ -134,6 +134,10 @@ class Unusable(Exception):
     """Why a file or a record is left out."""
 
 
+class TooSlow(Unusable):
+    """A file was given up after the time that there is for one."""
+
+
 class NotTrained(Exception):
     """A record says that it is not to be trained: it is left out, and nothing is wrong with it. Its
     words name all such records."""

@@ -14,6 +14,7 @@ from trainer.corpus.examples import (
     Item,
     Notice,
     SkippedRecord,
+    TooSlow,
     Unusable,
     printable,
 )
@@ -25,6 +26,7 @@ from trainer.runtime.wording import counted
 
 KEPT_REASONS = 20  # reasons and notices that are kept
 _QUOTED_REASONS = 3
+MOST_SLOW, MOST_SLOW_SHARE = 10, 0.01  # files: more end the run
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Reader:
         self._sources = sources
         self._columns = columns or Columns()
         self._limits = limits
+        self._slow = 0
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
         for number, examples in self.by_source():
@@ -214,6 +217,17 @@ class Reader:
             for names, length in said:
                 del names[length:]
             self._refuse(source, str(refused))
+            if isinstance(refused, TooSlow):
+                self._refuse_many_slow()
+
+    def _refuse_many_slow(self) -> None:
+        """Each takes a minute or more: a thousand of them, a day."""
+        self._slow += 1
+        if self._slow > max(MOST_SLOW, MOST_SLOW_SHARE * self.tally.files):
+            raise DataError(
+                f"{self._slow} of {self.tally.files} files were given up for the time they take: "
+                f"{_quoted(self.tally.unusable_first, self.tally.unusable)}; remove them"
+            )
 
     def _refuse(self, source: Source, reason: str, where: str = "") -> None:
         self.tally.unusable += 1

@@ -21,7 +21,7 @@ from types import TracebackType
 
 from trainer.corpus.columns import Columns
 from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
-from trainer.corpus.examples import Item, Unusable
+from trainer.corpus.examples import Item, TooSlow, Unusable
 from trainer.corpus.formats import Format
 from trainer.corpus.sandbox_child import send_request
 from trainer.corpus.sandbox_protocol import decode_item
@@ -112,7 +112,7 @@ class Sandbox:
             is_ready, _, _ = select.select([child.stdout], [], [], left)
             left = max(left - (time.monotonic() - before), 0)
             if not is_ready:
-                raise Unusable(f"reading it took more than {timeout:.0f} s; remove or convert it")
+                raise TooSlow(f"reading it took more than {timeout:.0f} s; remove or convert it")
             data = os.read(child.stdout.fileno(), _PIPE_BYTES)
             if not data:
                 raise Unusable(self._why_ended(child, form))
