@@ -10,6 +10,7 @@
     damage        every file of a stopped run: missing, empty, half, a bit flipped
     publishing    SIGKILL while publishing, with a reader polling
     races         two jobs, one run id; three of four pairs disagree
+    phases        SIGTERM in each phase of a run on a larger corpus, of a merge and an export
     freezes       one job is frozen while it publishes and another one takes its place
     disks         scratch and output disks of many sizes, and read-only ones
     server        the S3 server crashes, freezes, answers SlowDown
@@ -32,6 +33,7 @@ from collections.abc import Callable
 
 from soaking.harness import Soak, Tally
 from soaking.killed import kills, operations, publishing, saves
+from soaking.phased import phases
 from soaking.processes import preload
 from soaking.raced import freezes, races
 from soaking.served import faults, server
@@ -44,6 +46,7 @@ SCENARIOS = (
     operations,
     saves,
     signals,
+    phases,
     damage,
     publishing,
     races,
