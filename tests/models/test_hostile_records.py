@@ -10,13 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support.small_adapters import TINY
 
-from trainer.commands.prepare import ReplyCache
 from trainer.errors import JobError
 from trainer.inference.known_replies import KnownReplies
 from trainer.models.adapter_config import CONFIG, LARGEST_RANK, WEIGHTS, read_adapter_config
@@ -24,6 +22,7 @@ from trainer.models.base_model import Base
 from trainer.models.locate import local_base
 from trainer.models.safetensors_files import UnsoundError, in_order, parse_header
 from trainer.models.weight_files import fetch_weights
+from trainer.preparation.journal import Journal
 from trainer.reporting.model_card import base_card
 from trainer.reporting.outcome import log_outcome
 from trainer.runs.checkpoints import Checkpoints
@@ -184,7 +183,7 @@ def test_what_an_earlier_run_left(data: bytes, changes: dict[str, Any]) -> None:
             with suppress(ValueError):
                 WriteProgress.parse(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
             (at / "cache").write_bytes(b"\n".join([content, content]) + b"\n")
-            ReplyCache(at / "cache", lambda: pytest.fail("nothing is asked"))
+            assert Journal(at / "cache").get("none") is None
             log_outcome(content, "run")
 
 
