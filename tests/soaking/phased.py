@@ -21,13 +21,14 @@ CHANGES = {
     **{"EFFECTIVE_BATCH_SIZE": "8", "MAX_LENGTH": "128"},
 }
 # What is in the log, or on the disk, when a phase begins.
-BEGINS: dict[str, str] = {
-    "reading and tokenising": "fine-tuning",
-    "loading": "micro-batch of",
-    "training": "the first step begins",
-    "answering": "checkpoint of step 12",
-    "judging, writing, publishing": "scratch/runs/*/run/adapter",
+BEGINS = {
+    "reading and tokenising": ("fine-tuning",),
+    "loading": ("micro-batch of",),
+    "training": ("the first step begins",),
+    "answering": ("checkpoint of step 12", "checkpoint step-000012"),  # the latter if resumed
+    "judging, writing, publishing": ("scratch/runs/*/run/adapter",),
 }
+CASES = (*BEGINS, "merging", "exporting")
 
 
 def phases(soak: Soak, count: int) -> None:
@@ -38,9 +39,8 @@ def phases(soak: Soak, count: int) -> None:
         begun = undisturbed(place)
         print({name: round(seconds, 1) for name, seconds in begun.items()}, flush=True)
         took: list[tuple[float, str, float, int]] = []
-        names = [*BEGINS, "merging", "exporting"]
         for number in range(count or 100):
-            name = names[number % len(names)]
+            name = CASES[number % len(CASES)]
             at = soak.random.uniform(0.1, begun[name])  # handlers are there by then
             reset(place, name)
             if name in BEGINS:
@@ -57,17 +57,17 @@ def phases(soak: Soak, count: int) -> None:
                 soak.tally.ended["over before the signal"] += 1
                 print(f"  {name} {at:.2f}: over with {code}: {place.said()[:200]}", flush=True)
                 continue
-            limit = MOST_S + (begun["a step"] if name == "training" else 0)
+            limit = MOST_S + (begun["a step"] if name in ("loading", "training") else 0)
             soak.tally.ended[f"exit {code}"] += 1
             finished = name not in BEGINS or bool(place.finished())
             right = code == 33 or (code == 0 and finished)
             soak.tally.must(right and seconds <= limit, f"{name} {at:.2f}: {code} {seconds:.2f} s")
             took.append((seconds, name, at, code))
-        table(took, names)
+        table(took)
 
 
-def table(took: list[tuple[float, str, float, int]], names: list[str]) -> None:
-    for name in names:
+def table(took: list[tuple[float, str, float, int]]) -> None:
+    for name in dict.fromkeys(CASES):
         mine = sorted(seconds for seconds, of, _, _ in took if of == name)
         if mine:
             print(
@@ -137,9 +137,9 @@ def reset(place: Place, name: str) -> None:
 def wait_for(place: Place, child: Child, name: str) -> None:
     """Until the phase begins, or the process is over."""
     while not child.ended():
-        if "/" in BEGINS[name] and any(place.folder.glob(BEGINS[name])):
+        if any("/" in mark and any(place.folder.glob(mark)) for mark in BEGINS[name]):
             return
-        if any(BEGINS[name] in line for line in said(place)):
+        if any(mark in line for line in said(place) for mark in BEGINS[name]):
             return
         time.sleep(0.01)
 
@@ -170,4 +170,7 @@ def command(place: Place, verb: str) -> Child:
         sys.argv += [str(place.folder / "merged")]
         cli.main()
 
-    return fork(work)
+    child = fork(work)
+    while not (place.folder / "log").exists():
+        time.sleep(0.01)
+    return child
