@@ -166,18 +166,9 @@ def _import_training() -> None:
 
 
 def _prepare_data(start: Start, tokenizer: "PreTrainedTokenizerBase") -> pipeline.Data:
-    job = start.job
-    return pipeline.prepare(job.settings, job.inputs, tokenizer, _shards(start))
-
-
-def _shards(start: Start) -> corpus_shards.ShardLocation | None:
-    """Where several workers find what each tokenised; one keeps it on its disk alone."""
-    job = start.job
-    if start.workers.size == 1:
-        return None
-    # Of this run, and the same for all of its workers on this machine.
-    shared = job.settings.scratch_dir / "portions" / digest(job.output.uri + start.run_id)
-    return corpus_shards.ShardLocation(start.workers, job.output, start.run_id, shared)
+    job, scratch = start.job, start.job.settings.scratch_dir
+    shards = corpus_shards.location(start.workers, job.output, start.run_id, scratch)
+    return pipeline.prepare(job.settings, job.inputs, tokenizer, shards)
 
 
 def _log_decisions(job: Job, data: pipeline.Data, schedule: Schedule) -> None:

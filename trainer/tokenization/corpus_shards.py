@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trainer.distributed.workers import Workers
 from trainer.errors import DataError
+from trainer.runtime.naming import digest
 from trainer.storage import Store, fetch_verified, publish, read_manifest
 from trainer.storage.files import only_process
 from trainer.storage.manifest import delete_manifest, delete_with_manifests
@@ -70,6 +71,14 @@ class ShardLocation:
         return CorpusShards(
             self, name, files, [sum(sizes[mine.start : mine.stop]) for mine in files], write
         )
+
+
+def location(workers: Workers, store: Store, run_id: str, scratch: Path) -> ShardLocation | None:
+    """Where several workers find what each tokenised; one keeps it on its disk alone."""
+    if workers.size == 1:
+        return None
+    # Of this run, and the same for all of its workers on this machine.
+    return ShardLocation(workers, store, run_id, scratch / "portions" / digest(store.uri + run_id))
 
 
 @dataclass(frozen=True)
