@@ -12,6 +12,7 @@ import click
 from trainer.distributed.workers import Workers
 from trainer.errors import JobError, SettingsError
 from trainer.flags import CommandWithSettings, EnvFileOption, versions, with_settings
+from trainer.monitoring.counting import import_in_sight
 from trainer.options import ENV_PREFIX
 from trainer.runtime import last_words, lean_imports, log, malloc, signals
 from trainer.runtime.env_file import load_env_file
@@ -115,6 +116,7 @@ def train(**flags: str | None) -> None:
     workers = Workers.from_environment(os.environ)
     settings = workers.settings_for_rank(_settings(flags))
     log.set_up(settings.log_format, settings.log_level)
+    import_in_sight("trainer.job")
     from trainer.job import run
 
     run(settings, workers)
@@ -170,6 +172,7 @@ def plan(
     """
     settings = _settings(flags, trains=False)
     log.set_up("text", "WARNING")
+    import_in_sight("trainer.commands.plan", "transformers")
     from trainer.commands.plan import PlanRequest, plan_run
     from trainer.planner.gpus import GPUS
 
@@ -192,6 +195,7 @@ def inspect_command(examples: int, **flags: str | None) -> None:
     if not settings.data_uri:
         raise SettingsError("nothing to look at: give --data-uri (QLORA_DATA_URI)")
     log.set_up("text", "WARNING", sys.stderr)
+    import_in_sight("trainer.commands.inspect", "transformers")
     from trainer.commands.inspect import inspect_data
 
     found = inspect_data(settings, examples)
@@ -229,6 +233,7 @@ def ask(
         raise SettingsError("several adapters answer with --serve; name one, or add that")
     settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
+    import_in_sight("trainer.inference.chat_model", "transformers", "peft")
     from trainer.inference.chat_model import load_chat_model, load_chat_models
 
     if serve:
@@ -270,6 +275,7 @@ def evaluate(adapter: str, form: str, documents: str, **flags: str | None) -> No
     if not (settings.eval_uri or settings.data_uri):
         raise SettingsError("nothing to judge by: give --eval-uri (QLORA_EVAL_URI)")
     log.set_up("text", "WARNING", sys.stderr)
+    import_in_sight("trainer.commands.evaluate", "transformers", "peft")
     from trainer.commands.evaluate import evaluate_adapter
 
     base_model = flags["base_model"] or os.environ.get("QLORA_BASE_MODEL")

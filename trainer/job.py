@@ -18,6 +18,7 @@ from trainer.evaluation.judge import check_judge, judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
 from trainer.monitoring import trackers
+from trainer.monitoring.counting import waiting
 from trainer.monitoring.prometheus import Metrics
 from trainer.planner.schedule import Schedule, log_schedule
 from trainer.preflight import Job, open_job, open_tokenizer, schedule_for
@@ -157,6 +158,7 @@ def _check_judge(start: Start) -> None:
         check_judge(job.settings)
 
 
+@waiting("getting ready")
 def _import_training() -> None:
     """Here and not where it is used: once it is there, memory is collected as usual."""
     # transformers greets W&B's offline mode on stdout
@@ -165,6 +167,7 @@ def _import_training() -> None:
     lean_imports.collect_as_usual()
 
 
+@waiting("reading the data")
 def _prepare_data(start: Start, tokenizer: "PreTrainedTokenizerBase") -> pipeline.Data:
     job, scratch = start.job, start.job.settings.scratch_dir
     shards = corpus_shards.location(start.workers, job.output, start.run_id, scratch)

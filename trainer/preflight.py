@@ -11,6 +11,7 @@ from trainer.errors import SettingsError
 from trainer.models import base_model, hub
 from trainer.models.locate import locate_base, note_folder
 from trainer.monitoring import trackers
+from trainer.monitoring.counting import waiting
 from trainer.planner.schedule import Schedule, choose_schedule
 from trainer.runs.fingerprint import fingerprint_of
 from trainer.runs.library_versions import library_versions
@@ -57,6 +58,7 @@ class Job:
     """what the report says of that"""
 
 
+@waiting("getting ready")
 def open_job(settings: Settings) -> Job:
     """Whatever can be wrong is found here, before anything is trained."""
     selftest.check_memory()  # before torch, whose import may already be too much

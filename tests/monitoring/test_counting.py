@@ -3,12 +3,13 @@
 import logging
 import os
 import pty
+import sys
 import threading
 
 import pytest
 
 from trainer.monitoring import counting as module
-from trainer.monitoring.counting import counting, uncounted, waiting
+from trainer.monitoring.counting import counting, import_in_sight, uncounted, waiting
 from trainer.runtime import log
 from trainer.runtime.log import FIELDS
 
@@ -104,3 +105,8 @@ def test_on_a_terminal_waiting_shows_what_for(monkeypatch: pytest.MonkeyPatch) -
             while seen.count("\rloading … 00:0") < 3:
                 seen += os.read(main, 4096).decode()
     os.close(main)
+
+
+def test_imports_that_take_long_are_in_sight() -> None:
+    import_in_sight("colorsys", "sched")
+    assert {"colorsys", "sched"} <= sys.modules.keys()

@@ -12,6 +12,7 @@ from trainer.dataset.inputs import Inputs, fetch_inputs
 from trainer.errors import SettingsError
 from trainer.models import base_model
 from trainer.models.locate import locate_base
+from trainer.monitoring.counting import waiting
 from trainer.planner.schedule import Schedule, optimizer_steps
 from trainer.preflight import AsksFirst, decide_asking, open_tokenizer, schedule_for
 from trainer.reporting.run_record import DataCounts
@@ -61,7 +62,7 @@ def look_at(settings: Settings) -> Look:
     base_model.check_settings(base, settings)
     tokenizer = open_tokenizer(base, settings)
     inputs = fetch_inputs(settings)
-    with _counts_unsaid():
+    with _counts_unsaid(), waiting("reading the data"):
         data = pipeline.prepare(settings, inputs, tokenizer)
     schedule = schedule_for(settings, base, data)
     steps = optimizer_steps(settings, schedule, len(data.train))

@@ -9,6 +9,7 @@ from trainer.engine.support import why_stock
 from trainer.models import base_model
 from trainer.models.architecture import unnamed_for_peft
 from trainer.models.locate import locate_base
+from trainer.monitoring.counting import waiting
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.cpu_speed import predicted_on_this_cpu
 from trainer.planner.decoding_plan import (
@@ -62,6 +63,7 @@ class Prospect:
     look: Look | None
 
 
+@waiting("planning")
 def plan_run(settings: Settings, request: PlanRequest) -> str:
     """The plan of one worker and what all need together, as lines of text.
 

@@ -2,6 +2,7 @@
 elsewhere. A thread keeps it moving while one piece takes long."""
 
 import contextlib
+import importlib
 import logging
 import os
 import threading
@@ -73,6 +74,13 @@ def waiting(what: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[None]:
         token = _waits.set(True)
         open_.callback(_waits.reset, token)
         yield
+
+
+def import_in_sight(*modules: str) -> None:
+    """Import what takes seconds on a machine that is busy, and show that."""
+    with waiting("starting"):
+        for name in modules:
+            importlib.import_module(name)
 
 
 def _say_waiting(what: str, began: float) -> None:
