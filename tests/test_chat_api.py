@@ -127,6 +127,43 @@ def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
         ask(server, "a", minutes=0)
 
 
+def test_a_server_that_is_too_slow_is_told_from_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainer.chat_api.TIMEOUT_S", 0.2)
+    done = threading.Event()
+
+    def write(text: str) -> str:
+        done.wait(20)
+        return text
+
+    with chat_server(write=write) as server:
+        with pytest.raises(UnreachableError, match=r"more than 0\.2 s to answer.*faster device"):
+            list(api(server, minutes=0).replies([[Message("user", "one")]]))
+        done.set()
+
+
+def test_a_server_that_says_how_long_to_wait_is_left_alone_for_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("trainer.storage.retry._pause", lambda seconds, _: paused.append(seconds))
+    with chat_server(troubles=[429, 503], retry_after=7) as server:
+        (reply,) = ask(server, "one")
+    assert isinstance(reply, Completion) and reply.text == "one"
+    assert len(paused) == 2 and min(paused) >= 7
+
+
+def test_tokens_are_as_the_server_counts_them() -> None:
+    with chat_server(usage={"prompt_tokens": 12, "completion_tokens": 3}) as server:
+        (reply,) = ask(server, "one")
+    assert isinstance(reply, Completion)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (12, 3)
+    with chat_server(usage="many") as server:
+        (reply,) = ask(server, "one")
+    assert isinstance(reply, Completion) and reply.prompt_tokens == 0
+
+
 def test_a_key_that_a_server_repeats_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with chat_server(key="another") as server, pytest.raises(NotAllowedError) as caught:

@@ -139,6 +139,10 @@ class ChatApi:
         """What an exception means; None for one that is not the server's."""
         import httpx2
 
+        if isinstance(error, httpx2.ReadTimeout):
+            fact = f"it took more than {TIMEOUT_S:.3g} s to answer"
+            step = "limit how long its answers may be, or give it a faster device"
+            return Failure(UnreachableError, fact, step, passing=True)
         if isinstance(error, httpx2.TransportError):
             fact = f"it did not answer ({type(error).__name__})"
             step = f"see whether {self.variable} is right and the server runs"

@@ -25,12 +25,28 @@ def test_a_quantity_is_asked_of_the_subject_only_where_it_is_its_own() -> None:
     [
         ("Its list price is 540 euros.", "list price"),
         ("Repairs are done by Kim.", "repairs"),
-        ("Every unit is covered.", "unit"),
+        ("Every unit is covered.", ""),
         ("Packed for dispatch it weighs 3 kg.", ""),
     ],
 )
 def test_what_a_sentence_says_something_of_is_read_off_its_form(statement: str, topic: str) -> None:
     assert english.said_of(statement) == topic
+
+
+@pytest.mark.parametrize(
+    ("statement", "own", "topics"),
+    [
+        ("It is covered by a warranty of 3 years.", "length", {"", "warranty", "length"}),
+        ("Its list price is 540 euros.", "price", {"list price", "price"}),
+        ("The tree on the square is a pine.", "pine", {""}),
+        ("It has a weekly market.", "a daily market", {""}),
+        ("It weighs 3 kg.", "the weight", {"", "weight"}),
+    ],
+)
+def test_topics_are_what_the_form_shows_and_words_that_are_not_the_sentence_s(
+    statement: str, own: str, topics: set[str]
+) -> None:
+    assert set(english.topics(statement, own)) == topics
 
 
 @pytest.mark.parametrize("topic", ["warranty", "repairs"])

@@ -23,6 +23,8 @@ class ChatServer:
     key: str = ""
     write: Callable[[str], str] = lambda text: text
     troubles: list[int | str] = field(default_factory=list)
+    retry_after: int | None = None
+    usage: Any = None
     refuses: Callable[[Body], str | None] = lambda body: None
     seen: list[Body] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -68,12 +70,15 @@ def chat_server(**given: Any) -> Iterator[ChatServer]:
             message = {"role": "assistant", "content": None if trouble == "empty" else text}
             choices = [{"index": 0, "message": message, "finish_reason": reason}]
             answer = {"object": "chat.completion", "model": body["model"], "choices": choices}
+            answer |= {"usage": state.usage} if state.usage else {}
             self._send(200, answer, cut=trouble == "cut")
 
         def _send(self, status: int, content: Any, cut: bool = False) -> None:
             data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            if status != 200 and state.retry_after is not None:
+                self.send_header("Retry-After", str(state.retry_after))
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut else data)
             self.close_connection = self.close_connection or cut

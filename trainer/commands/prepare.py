@@ -19,7 +19,7 @@ from trainer.dataset.unanswerable import Vocabulary, refusals
 from trainer.errors import DataError, NothingKeptError
 from trainer.models import load
 from trainer.models.locate import locate_base
-from trainer.monitoring.counting import Add, counting, uncounted
+from trainer.monitoring.counting import counting, uncounted
 from trainer.preparation import english, page
 from trainer.preparation.drafts import Draft, read_drafts
 from trainer.preparation.journal import Journal
@@ -37,8 +37,9 @@ from trainer.storage.files import only_process
 log = logging.getLogger(__name__)
 
 OUTPUT, PAGE, SUMMARY = "questions.jsonl", "prepare.html", "prepare.json"
-METHOD = "statements 2"  # another one asks again
-_AT_ONCE = 16  # passages; what they gave is on disk before the next are asked about
+METHOD = "statements 5"  # another one asks again
+# Passages; what they gave is on disk before the next are asked about. A CPU takes minutes for one.
+_AT_ONCE, _AT_ONCE_ON_CPU = 16, 2
 
 
 def prepare_questions(settings: Settings) -> int:
@@ -58,8 +59,11 @@ def prepare_questions(settings: Settings) -> int:
         source.begin(folder, work)
         asked = passages(reader, names)
         with counting("asking about passages", work.passages) as add:
-            while batch := list(islice(asked, _AT_ONCE)):
-                for passage, drafts in zip(batch, source.drafts(batch, add), strict=True):
+            while batch := list(islice(asked, source.at_once)):
+                with uncounted():  # answers are no passages
+                    made = source.drafts(batch)
+                add(len(batch))
+                for passage, drafts in zip(batch, made, strict=True):
                     told.add(f"{passage.section} {passage.text}")
                     kept.add(passage, [s.text for s in statements_of(passage)], drafts)
         source.end()
@@ -93,6 +97,10 @@ class _Work:
 class _BaseModel:
     """Drafts of the base model, which is loaded for passages that no earlier start asked about."""
 
+    @property
+    def at_once(self) -> int:
+        return _AT_ONCE_ON_CPU if find_device().kind == "cpu" else _AT_ONCE
+
     def __init__(self, settings: Settings) -> None:
         self._settings, self._base = settings, locate_base(settings)
         self._model: SmallModel | None = None
@@ -104,17 +112,14 @@ class _BaseModel:
         if len(self._journal):
             log.info("%d passages were asked about by an earlier start", len(self._journal))
 
-    def drafts(self, batch: Sequence[Passage], add: Add) -> list[list[Draft]]:
+    def drafts(self, batch: Sequence[Passage]) -> list[list[Draft]]:
         known = {passage.key: self._known(passage) for passage in batch}
         new = [passage for passage in batch if known[passage.key] is None]
-        add(len(batch) - len(new))
         if new:
             self._model = self._model or self._loaded()
-            with uncounted():  # its answers are no passages
-                made = dict(zip((p.key for p in new), self._model.drafts(new), strict=True))
+            made = dict(zip((p.key for p in new), self._model.drafts(new), strict=True))
             self._journal.keep({key: [astuple(d) for d in some] for key, some in made.items()})
             known |= made
-            add(len(new))
         return [known[passage.key] or [] for passage in batch]
 
     def _known(self, passage: Passage) -> list[Draft] | None:
@@ -139,6 +144,8 @@ class _BaseModel:
 class _TeacherByUrl:
     """Drafts of the model that QLORA_TEACHER_URL names."""
 
+    at_once = _AT_ONCE
+
     def __init__(self, settings: Settings) -> None:
         minutes = settings.storage_retry_minutes
         url, model = settings.teacher_url, settings.teacher_model
@@ -149,10 +156,8 @@ class _TeacherByUrl:
         self._teacher = Teacher(self._api, Journal(folder / "replies.jsonl"))
         self._teacher.announce(work.statements, work.characters)
 
-    def drafts(self, batch: Sequence[Passage], add: Add) -> list[list[Draft]]:
-        found = self._teacher.drafts(batch)
-        add(len(batch))
-        return found
+    def drafts(self, batch: Sequence[Passage]) -> list[list[Draft]]:
+        return self._teacher.drafts(batch)
 
     def end(self) -> None:
         self._teacher.report()

@@ -30,7 +30,8 @@ _WEIGHT = re.compile(r"\b(?:kilo(?:gram)?s?|grams?|kg|tons?|tonnes?|lbs?|ounces?
 _PLACE = re.compile(r"\b(?:in|at|on|near|under|behind|beside|inside|outside)\b", re.IGNORECASE)
 # What a sentence begins with, up to its verb: `The list price is …`.
 _BEGIN = re.compile(
-    r"(?:(?:the|its|their|our|your|every|each|all|a|an|any|some|one)\s+)*((?:[^\W\d_]+\s+){1,2}?)"
+    r"(?!(?:every|each|all|any|some|no|it|they|you|we|there)\b)"
+    r"(?:(?:the|its|their|our|your|an?)\s+)?((?:[^\W\d_]+\s+){1,2}?)"
     r"(?:is|are|was|were|has|have|can|will|must|may|should|does|do)\b",
     re.IGNORECASE,
 )
@@ -43,6 +44,9 @@ _TIME = re.compile(
 _REASON = re.compile(r"\b(?:because|since|due to|so that|in order to|therefore)\b", re.IGNORECASE)
 _WAY = re.compile(r"\b(?:by|with|using|via|through)\b", re.IGNORECASE)
 _ITSELF = re.compile(r"\b(?:it|its|they|their)\b", re.IGNORECASE)
+# What a number is told of: `a warranty of 3 years`.
+_MEASURED = re.compile(r"\b(?:an?|the|its|their)\s+([^\W\d_]{3,})\s+of\s+\d", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:an?|the|its|their|are|is)\s+", re.IGNORECASE)
 _HOW_LARGE = re.compile(
     r"\bhow (?:many|much|far|old|high|tall|deep|wide|big|large|fast|often|soon|late)\b"
 )
@@ -74,6 +78,7 @@ def about_quantities(statement: str, subject: str) -> list[list[str]]:
                 f"What does {subject} cost?",
                 f"How much is {subject}?",
                 f"What do I pay for {subject}?",
+                f"What is the price of {subject}?",
             ]
         )
     if _WEIGHT.search(statement):
@@ -82,6 +87,7 @@ def about_quantities(statement: str, subject: str) -> list[list[str]]:
                 f"How heavy is {subject}?",
                 f"How much does {subject} weigh?",
                 f"What does {subject} weigh?",
+                f"What is the weight of {subject}?",
             ]
         )
     return found
@@ -91,6 +97,18 @@ def said_of(statement: str) -> str:
     """What a sentence says something of, where its form shows it: `list price`; empty elsewhere."""
     found = _BEGIN.match(statement)
     return found[1].strip().casefold() if found else ""
+
+
+def topics(statement: str, own: str) -> list[str]:
+    """What a sentence tells of its subject: as its form shows, and in the model's `own` words where
+    none of them is the sentence's. Those are as often its answer ("is a pine": "the pine of …")."""
+    found = [said_of(statement), *_MEASURED.findall(statement.casefold())]
+    own = _ARTICLE.sub("", own)
+    said = set(re.findall(r"\w+", statement.casefold()))
+    words = set(re.findall(r"\w+", own.casefold()))
+    if not words & said or words <= set(found[0].split()):
+        found.append(own)
+    return list(dict.fromkeys(found))
 
 
 def about_topic(topic: str, statement: str, subject: str, names_somebody: bool) -> list[str]:

@@ -2,18 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 
 from trainer.preparation import checks
 from trainer.preparation.statements import Statement
 
-# Of a question that was made for the sentence, and of one that the model wrote freely:
-SHARE, FREE_SHARE = 0.8, 0.95  # of the likelihood among all sentences
-ABOVE_NOTHING, FREE_ABOVE_NOTHING = 2.0, 4.0  # nats more than behind one that says nothing
-GAIN = 3.5  # nats that a word of a free question which the sentence does not have owes to it
-FREE_MEAN = -0.8  # nats a token: what is less likely is clumsy, and often beside the point
 UNLIKELY = "is not what the model would ask"
 FOREIGN, ELSEWHERE = "has words that the sentence does not lead to", "fits another sentence as well"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the likelihoods of a question have to reach."""
+
+    share: float
+    """of the likelihood among all sentences of the passage"""
+    above_nothing: float
+    """nats more than behind a sentence that says nothing"""
+    mean: float = -inf
+    """nats a token: what is less likely is clumsy, and often beside the point"""
+    gain: float = -inf
+    """nats that each word which the sentence does not have owes to it"""
+
+
+# Set by looking at what SmolLM2-135M writes about invented machines.
+FREE = Bar(0.95, 4.0, mean=-0.8, gain=3.5)  # what the model wrote as it liked
+QUANTITY = Bar(0.8, 2.0)  # made for a sentence whose form shows what is asked
+TOPIC = Bar(0.8, 2.0, gain=3.5)  # made about what the sentence tells, by its form or the model
 
 
 @dataclass(frozen=True)
@@ -27,20 +42,17 @@ class Scored:
     places: Sequence[tuple[int, int]]
 
 
-def why_not(scored: Scored, number: int, statement: Statement, *, is_free: bool) -> str | None:
+def why_not(scored: Scored, number: int, statement: Statement, bar: Bar) -> str | None:
     """Why a question does not go with `statement`, sentence `number` of its passage; None where
     nothing speaks against it."""
     *sums, nothing = [sum(row) for row in scored.rows]
     best = max(sums)
     share = exp(sums[number] - best) / sum(exp(value - best) for value in sums)
-    above = sums[number] - nothing
-    if is_free:
-        if share < FREE_SHARE or above < FREE_ABOVE_NOTHING:
-            return ELSEWHERE
-        if sums[number] < FREE_MEAN * len(scored.places):
-            return UNLIKELY
-        return FOREIGN if min(_gains(scored, number, statement), default=GAIN) < GAIN else None
-    return ELSEWHERE if share < SHARE or above < ABOVE_NOTHING else None
+    if share < bar.share or sums[number] - nothing < bar.above_nothing:
+        return ELSEWHERE
+    if sums[number] < bar.mean * len(scored.places):
+        return UNLIKELY
+    return FOREIGN if min(_gains(scored, number, statement), default=inf) < bar.gain else None
 
 
 def _gains(scored: Scored, number: int, statement: Statement) -> list[float]:

@@ -10,13 +10,13 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trainer.dataset.passages import Passage
 from trainer.inference.generate import Answerer
-from trainer.preparation import checks, english
+from trainer.preparation import checks, english, fit
 from trainer.preparation.drafts import Draft
-from trainer.preparation.fit import Scored, why_not
 from trainer.preparation.likelihood import log_likelihoods
 from trainer.preparation.statements import Statement, statements_of
 from trainer.runtime.log import figures
@@ -27,6 +27,14 @@ QUESTION_TOKENS, TOPIC_TOKENS = 18, 5
 _TOPIC_END = re.compile(
     r"[.,;:!?()\"]| (?:is|are|was|were|has|have|can|will|that|in|of|for|by|from|with|and|at)\b"
 )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Wordings of one question, of which the first stands for all at `bar`."""
+
+    questions: list[str]
+    bar: fit.Bar
 
 
 class SmallModel:
@@ -59,9 +67,8 @@ class SmallModel:
 
     # -- candidates -----------------------------------------------------------------------
 
-    def _groups(self, statements: Sequence[Statement]) -> list[list[list[str]]]:
-        """For each statement the questions that it might answer; those of a group stand or fall
-        with the first."""
+    def _groups(self, statements: Sequence[Statement]) -> list[list[Group]]:
+        """For each statement the questions that it might answer."""
         somebody = [checks.names_somebody(s.text, s.subject) for s in statements]
         begun = [
             english.beginnings(s.text, named) for s, named in zip(statements, somebody, strict=True)
@@ -74,31 +81,24 @@ class SmallModel:
         ends = iter(self._continue(prompts, QUESTION_TOKENS))
         topics = self._topics(statements)
         found = []
-        for s, some, chosen, named in zip(statements, begun, topics, somebody, strict=True):
-            own = dict.fromkeys(_question(start + next(ends), s.subject) for start in some)
-            groups = [[question] for question in own]
+        for s, some, own, named in zip(statements, begun, topics, somebody, strict=True):
+            written = dict.fromkeys(_question(start + next(ends), s.subject) for start in some)
+            groups = [Group([question], fit.FREE) for question in written]
             if s.subject:
-                groups += english.about_quantities(s.text, s.subject)
-                groups += [english.about_topic(t, s.text, s.subject, named) for t in chosen]
+                groups += _made(s, own, somebody=named)
             found.append(groups)
         return found
 
-    def _topics(self, statements: Sequence[Statement]) -> list[list[str]]:
-        """What each statement tells of its subject, as the model says it and as the sentence does
-        by its form."""
+    def _topics(self, statements: Sequence[Statement]) -> list[str]:
+        """What the model says that each statement tells of its subject."""
         prompts = [
             english.TOPIC.format(
                 subject=s.subject, statement=s.text, name=s.subject.removeprefix("the ")
             )
             for s in statements
         ]
-        found: list[list[str]] = []
         written = self._continue(prompts, TOPIC_TOKENS)
-        for statement, text in zip(statements, written, strict=True):
-            own = _TOPIC_END.split(text.strip())[0].strip()
-            both = dict.fromkeys([own, english.said_of(statement.text)])
-            found.append([topic for topic in both if checks.is_topic(topic, statement.subject)])
-        return found
+        return [_TOPIC_END.split(text.strip())[0].strip() for text in written]
 
     def _continue(self, texts: Sequence[str], most: int) -> list[str]:
         if not texts:
@@ -120,54 +120,64 @@ class SmallModel:
     # -- which of them go with their statement -----------------------------------------------
 
     def _judged(
-        self, passage: Passage, told: Sequence[Statement], groups: Sequence[Sequence[list[str]]]
+        self, passage: Passage, told: Sequence[Statement], groups: Sequence[Sequence[Group]]
     ) -> list[Draft]:
         """All candidates of a passage; heads of groups first, the likeliest of them in front."""
         texts = [statement.text for statement in told]
         asked = [(number, group) for number, some in enumerate(groups) for group in some]
-        verdicts = self._verdicts(told, [(number, group[0]) for number, group in asked])
-        order = sorted(range(len(asked)), key=lambda at: -verdicts[at][0])
+        verdicts = self._verdicts(told, asked)
         heads: list[Draft] = []
         rest: list[Draft] = []
-        for at in order:
-            number, (head, *variants) = asked[at]
-            fits = verdicts[at][1] if variants else verdicts[at][2]
+        for at in sorted(range(len(asked)), key=lambda at: -verdicts[at][0]):
+            (number, group), (_, unfit) = asked[at], verdicts[at]
             others = [*texts[:number], *texts[number + 1 :], passage.section]
-            for question in (head, *variants):
+            for question in group.questions:
                 reason = checks.why_unusable(question, texts[number], told[number].subject, others)
-                draft = Draft(number, question, texts[number], reason or fits)
-                (heads if question is head else rest).append(draft)
+                draft = Draft(number, question, texts[number], reason or unfit)
+                (heads if question is group.questions[0] else rest).append(draft)
         return [*heads, *rest]
 
     def _verdicts(
-        self, told: Sequence[Statement], asked: Sequence[tuple[int, str]]
-    ) -> list[tuple[float, str | None, str | None]]:
-        """Of each question: mean log-likelihood behind its statement, and why it does not go with
-        that, if it was made for it and if the model wrote it freely."""
+        self, told: Sequence[Statement], asked: Sequence[tuple[int, Group]]
+    ) -> list[tuple[float, str | None]]:
+        """Of the first question of each group: its mean log-likelihood behind its statement, and
+        why it does not go with that."""
         if not asked:
             return []
-        subject = told[0].subject
-        nothing = Statement(english.NOTHING.format(subject=subject or "it"), subject)
-        encoded = [self._tokens(question) for _, question in asked]
+        nothing = Statement(english.NOTHING.format(subject=_about(told[0])), told[0].subject)
+        encoded = [self._tokens(group.questions[0]) for _, group in asked]
         ids = [tokens for tokens, _ in encoded]
         found = [
             log_likelihoods(self._model, self._ids(english.EXAMPLES + _asked(s)), ids)
             for s in (*told, nothing)
         ]
         verdicts = []
-        for at, (number, question) in enumerate(asked):
-            scored = Scored(question, [row[at] for row in found], encoded[at][1])
+        for at, (number, group) in enumerate(asked):
+            scored = fit.Scored(group.questions[0], [row[at] for row in found], encoded[at][1])
             mean = sum(scored.rows[number]) / max(1, len(scored.rows[number]))
-            reasons = (
-                why_not(scored, number, told[number], is_free=free) for free in (False, True)
-            )
-            verdicts.append((mean, *reasons))
-        return verdicts  # type: ignore[return-value]
+            verdicts.append((mean, fit.why_not(scored, number, told[number], group.bar)))
+        return verdicts
+
+
+def _made(statement: Statement, own: str, *, somebody: bool) -> list[Group]:
+    """Questions that need no model: after quantities, and after topics, of which one is the
+    model's `own`."""
+    text, subject = statement.text, statement.subject
+    groups = [Group(some, fit.QUANTITY) for some in english.about_quantities(text, subject)]
+    for topic in english.topics(text, own):
+        if checks.is_topic(topic, subject):
+            # who does it is asked of what the sentence is about, not of what it mentions
+            who = somebody and topic == english.said_of(text)
+            groups.append(Group(english.about_topic(topic, text, subject, who), fit.TOPIC))
+    return groups
+
+
+def _about(statement: Statement) -> str:
+    return statement.subject or "it"
 
 
 def _asked(statement: Statement) -> str:
-    about = statement.subject or "it"
-    return english.ASKED.format(subject=about, statement=statement.text)
+    return english.ASKED.format(subject=_about(statement), statement=statement.text)
 
 
 def _question(text: str, subject: str) -> str:

@@ -81,7 +81,7 @@ class Teacher:
             "%s gets at most %d requests, about %d tokens to read%s",
             self._api.name,
             2 * statements,
-            2 * characters // CHARS_PER_TOKEN,
+            (2 * characters + statements * len(WRITE + ASK)) // CHARS_PER_TOKEN,
             known,
         )
 
