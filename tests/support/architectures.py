@@ -114,7 +114,6 @@ CASES: dict[str, Case] = {
     "llama-dynamic-rope": Case("llama", _rope(rope_type="dynamic", factor=2.0)),
     "llama-longrope": Case("llama", _rope(**LONGROPE)),
     "llama-gelu": Case("llama", {"hidden_act": "gelu"}),
-    "llama-dropout": Case("llama", {"attention_dropout": 0.2}),
     "llama-bnb4": Case("llama", stored={}, merge=False),
     "llama-bnb4-dynamic": Case("llama", merge=False,
         stored={"llm_int8_skip_modules": ["lm_head", "model.layers.1.mlp"]}),
