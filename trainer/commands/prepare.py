@@ -20,7 +20,7 @@ from trainer.errors import DataError, NothingKeptError
 from trainer.models import load
 from trainer.models.locate import locate_base
 from trainer.monitoring.counting import counting, uncounted
-from trainer.preparation import english, page
+from trainer.preparation import coverage_page, english
 from trainer.preparation.drafts import Draft, read_drafts
 from trainer.preparation.journal import Journal
 from trainer.preparation.kept import Kept
@@ -196,7 +196,7 @@ def _publish(
     texts = {
         OUTPUT: "".join(json.dumps(record) + "\n" for record in records),
         SUMMARY: json.dumps(summary, indent=1) + "\n",
-        PAGE: page.render_page(summary, records),
+        PAGE: coverage_page.render_page(summary, records),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,9 +1,9 @@
 """The page of a preparation: what is kept, what is not, everything escaped."""
 
 from trainer.dataset.passages import Passage
+from trainer.preparation.coverage_page import render_page
 from trainer.preparation.drafts import Draft
 from trainer.preparation.kept import Kept
-from trainer.preparation.page import render_page
 
 
 def test_it_shows_what_was_kept_and_left_out_and_runs_nothing() -> None:
