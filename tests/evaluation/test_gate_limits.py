@@ -92,6 +92,17 @@ def test_a_worse_loss_and_lost_ends_ask_for_less(
     assert f"; {step}" in loss and f"; {step}" in ends
 
 
+def test_a_worse_loss_is_let_pass_where_more_held_out_answers_are_right(
+    sound: tuple[Path, Any],
+) -> None:
+    """Answers that are right in other words than the references are: of those it is less sure."""
+    base = Scores(loss=1.9, exact=0.0, told=0.1, f1=0.1)
+    assert reasons(sound, base, Scores(loss=3.6, exact=0.0, told=0.6, f1=0.1)) == []
+    for tuned in (Scores(loss=3.6, exact=0.0, told=0.1, f1=0.9), Scores(loss=float("inf"), told=1)):
+        (said,) = reasons(sound, base, tuned)
+        assert said.startswith("its held-out loss is ")
+
+
 def test_ends_of_prose_alone_are_not_judged(sound: tuple[Path, Any]) -> None:
     both = Scores(loss=3.0, end_loss=0.1), Scores(loss=2.0, end_loss=5.0)
     assert reasons(sound, *both, counts={"records": 0}) == []

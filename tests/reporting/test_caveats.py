@@ -49,6 +49,7 @@ ASKED = tuple(Question(str(n), "a") for n in range(40))
             Scores(loss=1, general_text=3.4),
             None,
         ),
+        ({}, held_out(), 40, Scores(loss=2), Scores(loss=3), "rose from 2.00 to 3.00: it is surer"),
         ({}, held_out(), 0, Scores(), Scores(), "nothing could be held out"),
         ({}, held_out(), 0, Scores(loss=2), Scores(loss=1), "no question was held out"),
         ({}, held_out(), 5, Scores(loss=2), Scores(loss=1), "one of them is 20%"),

@@ -15,6 +15,7 @@ from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.verdict import (
     answers_improved,
     forgotten,
+    knows_more,
     what_to_change,
     what_to_soften,
 )
@@ -169,7 +170,7 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float, more: str, softer: st
             )
     elif tuned <= base:
         yield f"{losses}, {limit}; {more}, or raise that"
-    else:
+    elif not knows_more(evaluation):  # who answers right in other words may be surer of his own
         yield f"{losses}, {limit}; {softer}, or add data that is like the held-out part"
 
 

@@ -18,6 +18,7 @@ KNOWN = 0.8  # share of right answers from which questions count as answered
 KNOWN_F1 = 0.6  # the same for long answers, whose words are counted
 FALLS_OFF = 0.75  # what new wordings reach, as a share of the trained ones, if they are known too
 ENOUGH_WORDINGS = 3
+RIGHT = ("exact", "normalised", "contained", "told", "number")  # shares of right answers
 MOVED = 3.0  # standard errors by which a share has to rise to be no chance
 MUCH_CUT = 0.1  # of the records: what the rest teaches is not what was meant
 FORGETS = 1.0  # nats a token that general text has become less likely: e times
@@ -174,13 +175,22 @@ def forgetting(
 def answers_improved(evaluation: Evaluation) -> bool:
     """Whether any share of right answers, held out or trained, is above the base's by more than
     chance; trained questions are new to the base, as those are that it was asked."""
+    trained, names = evaluation.trained, (*RIGHT, "f1")
+    return _improved(evaluation, evaluation.tuned, len(evaluation.questions), names) or (
+        trained is not None and _improved(evaluation, trained, evaluation.trained_count, names)
+    )
+
+
+def knows_more(evaluation: Evaluation) -> bool:
+    """Whether more held-out questions get a right answer than the base gives, by more than
+    chance."""
+    return _improved(evaluation, evaluation.tuned, len(evaluation.questions), RIGHT)
+
+
+def _improved(evaluation: Evaluation, scores: Scores, count: int, names: Sequence[str]) -> bool:
     base, asked = evaluation.base, len(evaluation.questions)
-    sides = [(evaluation.tuned, asked), (evaluation.trained, evaluation.trained_count)]
-    return any(
-        _rose(getattr(base, name), asked, getattr(scores, name), count)
-        for scores, count in sides
-        if scores is not None and count
-        for name in ("exact", "normalised", "contained", "told", "number", "f1")
+    return bool(count) and any(
+        _rose(getattr(base, name), asked, getattr(scores, name), count) for name in names
     )
 
 

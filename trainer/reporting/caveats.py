@@ -111,6 +111,11 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
         asked = len(evaluation.questions)
         of = counted(asked, "question was", "questions were")
         yield f"{judge.questions} of {of} judged: {judge.failure}"
+    if base.loss is not None and tuned.loss is not None and tuned.loss > base.loss:
+        yield (
+            f"its held-out loss rose from {base.loss:.2f} to {tuned.loss:.2f}: it is surer of its "
+            "own words than of those of the held-out answers"
+        )
     if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
         yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"
     if (refusals := evaluation.refusals) is not None and refusals.caveat is not None:
