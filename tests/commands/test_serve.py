@@ -395,7 +395,7 @@ def test_the_end_of_the_server_ends_the_answer() -> None:
         thread = threading.Thread(target=ask, args=(server, "?"))
         thread.start()
         assert slow.started.wait(120)
-    assert slow.closed.is_set()
+    assert slow.closed.wait(120)
     thread.join(120)
     assert not thread.is_alive()
 

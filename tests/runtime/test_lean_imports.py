@@ -14,7 +14,7 @@ def test_a_run_imports_no_compiler_and_no_tracker(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-500:]
     imported = {line.rpartition("|")[2].strip() for line in errors.splitlines()}
-    assert {"bitsandbytes", "trl", "trainer.job"} < imported
+    assert {"bitsandbytes", "trl", "trainer.execution"} < imported
     assert not imported & UNUSED
 
 

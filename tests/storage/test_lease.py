@@ -114,7 +114,7 @@ def test_a_publisher_that_stood_still_changes_nothing_of_what_another_one_publis
             return content
 
     monkeypatch.setattr(
-        "trainer.storage.transfer._at_once", lambda do, files, _: [*map(do, reversed(files))]
+        "trainer.storage.transfer._at_once", lambda _, do, files, __: [*map(do, reversed(files))]
     )
     folder = result(tmp_path / "still", "still")
     store = StandingStill(tmp_path / "store")
