@@ -1,6 +1,8 @@
 """What every request is judged by, on a server that answers with what it was sent."""
 
 import http.client
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -57,3 +59,19 @@ def test_only_this_machine_can_connect_and_by_its_own_names(server: LoopbackServ
     assert server.server_address[0] == "127.0.0.1"
     names = {host.partition(":")[0] for host in server.hosts}
     assert names == {"127.0.0.1", "localhost"}
+
+
+def test_a_connection_that_breaks_off_is_no_news(
+    server: LoopbackServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+    close = server.shutdown_request
+    server.shutdown_request = lambda request: (close(request), ended.set())  # type: ignore
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_port)) as raw:
+            raw.sendall(b"POST / HTTP/1.1\r\nHost: ")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert ended.wait(120)
+    finally:
+        server.shutdown_request = close  # type: ignore[method-assign]
+    assert capfd.readouterr() == ("", "")

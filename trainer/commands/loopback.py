@@ -6,12 +6,18 @@ come in by a name of its own that resolves to 127.0.0.1 (it would need our Host)
 """
 
 import json
+import logging
 import secrets
 import select
 import socket
+import sys
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from trainer.runtime.log import one_line
+
+log = logging.getLogger(__name__)
 
 IDLE_S = 30.0  # how long a connection may say nothing
 
@@ -36,6 +42,11 @@ class LoopbackServer(ThreadingHTTPServer):
         """With a `key` only those who send it are answered."""
         self.key = key
         super().__init__(("127.0.0.1", port), handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that breaks off between two requests is no news."""
+        if not isinstance(error := sys.exception(), ConnectionError | TimeoutError):
+            log.warning("a request failed (%s: %s)", type(error).__name__, one_line(error))
 
     @property
     def hosts(self) -> set[str]:
