@@ -56,6 +56,21 @@ def test_a_file_that_seems_to_count_from_1_is_refused(tmp_path):
         read_files(tmp_path, {"a.jsonl": jsonl(*records)})
 
 
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (["8", "2", "24", "120"], 2, "C. 24"),
+        (["8", "2", "24", "120"], "2", "B. 2"),
+        ([8, 2, 24, 120], 2, "B. 2"),
+        (["8", "2", "24", "120"], 24, "C. 24"),
+    ],
+)
+def test_a_number_among_choices_of_digits_is_what_its_type_says(tmp_path, choices, answer, right):
+    record = QUESTION | {"choices": choices, "answer": answer}
+    (example,) = read_files(tmp_path, {"a.jsonl": jsonl(record)}).examples
+    assert example.messages[-1].content == right
+
+
 def test_a_letter_that_no_choice_has_is_refused():
     with pytest.raises(Unusable, match="its answer C is none of its 2 choices"):
         Choices({"A": SWIFT, "B": PLOVER}).right("C")

@@ -31,6 +31,16 @@ def test_what_excel_adds_to_a_csv_refuses_nothing(tmp_path, content):
     assert read_files(tmp_path, {"a.csv": content.encode()}).examples == [qa("A?", "B")]
 
 
+def test_a_header_that_comes_again_is_no_record(tmp_path):
+    joined = b"question,answer\nA?,B\n" * 2
+    corpus = read_files(tmp_path, {"a.csv": joined, "b.csv": b"question,answer\nC?,D\n" * 20})
+    assert corpus.examples == [qa("A?", "B"), qa("C?", "D")]
+    assert corpus.notices == [
+        "a.csv: 1 row repeats the header and is not used, first line 3",
+        "b.csv: 19 rows repeat the header and are not used, first line 3",
+    ]
+
+
 def test_what_stands_above_the_header_is_told(tmp_path):
     content = b"Our FAQ,,\nmade by us,,\nquestion,answer,id\nA?,B,7\n"
     corpus = read_files(tmp_path, {"a.csv": content})

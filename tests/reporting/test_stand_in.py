@@ -1,5 +1,6 @@
 """What would fail after the training fails before it, and what was tried leaves nothing."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from trainer import job
 from trainer.errors import JobError, NotAllowedError, RejectedError, SettingsError
 from trainer.models import hub
 from trainer.reporting import run_files
+from trainer.reporting.stand_in import before_training
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,18 @@ def test_a_token_that_may_not_write_ends_the_run_before_it_trains(
         with pytest.raises(NotAllowedError, match=r"owner/name: the hub does not let this"):
             hub.check_push("owner/name")
     hub.check_push("owner/name")  # nobody answers now: that passes
+
+
+def test_a_full_disk_is_no_fault_of_the_base_models_files(tmp_path: Path) -> None:
+    """safetensors says it in a type of its own; the command tells both alike."""
+    import torch
+    from safetensors.torch import save_file
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(Exception, match="I/O error") as found, before_training():
+            save_file({"a": torch.ones(200)}, tmp_path / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not isinstance(found.value, SettingsError)

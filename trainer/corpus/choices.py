@@ -17,6 +17,8 @@ class Choices:
     """What may be answered: each label with its words."""
 
     by_label: Mapping[str, str]
+    are_numbers: bool = False
+    """whether the data has numbers and no text for them: then a number is one of them"""
 
     def worded(self, question: str) -> str:
         """The question, and below it one line for each choice."""
@@ -38,6 +40,8 @@ class Choices:
         text = str(answer).strip()
         if text in self.by_label:
             return self._line(text), False
+        if type(answer) is int and not self.are_numbers and 0 <= answer < len(self.by_label):
+            return self._line(list(self.by_label)[answer]), True
         for label, words in self.by_label.items():
             if words.strip() == text:
                 return self._line(label), False
@@ -71,4 +75,7 @@ def choices_of(value: object, what: str) -> Choices:
     marked = [_LABELLED.match(text) for text in texts]
     if all(m and m[1].upper() == str(labels[at]) for at, m in enumerate(marked)):
         texts = [text[m.end() :] for text, m in zip(texts, marked, strict=True) if m]
-    return Choices({str(label): text for label, text in zip(labels, texts, strict=False)})
+    return Choices(
+        {str(label): text for label, text in zip(labels, texts, strict=False)},
+        are_numbers=any(isinstance(word, int | float) for word in words),
+    )

@@ -121,10 +121,12 @@ def _records(rows: Iterator[Row], fits: Fits, *, is_ragged: bool) -> Iterator[Ta
     at = max(at, 0)
     if at:
         yield Notice(f"what stands above the header on {head[at][0]} is not used")
-    header = _header(head[at][1])
+    header, again = _header(head[at][1]), []
     for where, row in chain(head[at + 1 :], rows):
         extra, missing = row[len(header) :], len(header) - len(row)
-        if is_ragged:
+        if list(row) == list(head[at][1]):
+            again.append(where)  # as where files were joined
+        elif is_ragged:
             names = (f"column {n}" for n in range(len(header) + 1, len(row) + 1))
             yield where, dict(zip_longest((*header, *names), row))
         elif missing > 0 or any(map(_holds_something, extra)):
@@ -133,6 +135,11 @@ def _records(rows: Iterator[Row], fits: Fits, *, is_ragged: bool) -> Iterator[Ta
             )
         else:
             yield where, dict(zip(header, row, strict=False))
+    if again:
+        told = counted(
+            len(again), "row repeats the header and is", "rows repeat the header and are"
+        )
+        yield Notice(f"{told} not used, first {again[0]}")
 
 
 def _header_at(head: Sequence[Row], fits: Fits) -> int:

@@ -47,6 +47,8 @@ def before_training() -> Iterator[None]:
     except (JobError, OSError):
         raise
     except Exception as error:
+        if "I/O error" in str(error):  # safetensors' words for what is an OSError elsewhere
+            raise
         words = one_line(f"{type(error).__name__}: {error}", 200)
         raise SettingsError(
             f"what this run would publish cannot be written ({words}), so nothing is trained; look "
