@@ -114,25 +114,29 @@ def test_who_leaves_or_is_gone_frees_the_row(
 
 
 def test_who_waits_for_another_adapter_has_its_turn_before_who_comes_later(
-    decoder: GreedyDecoder, together: Together
+    decoder: GreedyDecoder, together: Together, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Who overtook would join the rows of the first, and none would be opened for him."""
+    opened: list[bool] = []
+    open_rows = decoder.open
+
+    def noted(*sizes: int, tuned: bool) -> Any:
+        opened.append(tuned)
+        return open_rows(*sizes, tuned=tuned)
+
+    monkeypatch.setattr(decoder, "open", noted)
     first = together.tokens(decoder, Prompt([7], 60), tuned=True)
     next(first)
-    order: list[str] = []
-
-    def ask(name: str, tuned: bool) -> None:
-        next(together.tokens(decoder, Prompt([9], 3), tuned=tuned))
-        order.append(name)
-
     threads = []
-    for name, tuned in (("base", False), ("tuned", True)):
-        threads.append(threading.Thread(target=ask, args=(name, tuned)))
+    for tuned in (False, True):
+        ask = together.tokens(decoder, Prompt([9], 3), tuned=tuned)
+        threads.append(threading.Thread(target=list, args=(ask,)))
         threads[-1].start()
-        wait_for(lambda: len(together._line) == len(threads) or bool(order))
+        wait_for(lambda: len(together._line) == len(threads) or len(opened) > 1)
     list(first)
     for thread in threads:
         thread.join(120)
-    assert order == ["base", "tuned"]
+    assert opened == [True, False, True]
 
 
 def test_where_memory_runs_out_fewer_are_answered_together(
