@@ -17,7 +17,6 @@ from trainer.evaluation.asking import asking_of_a_run
 from trainer.evaluation.judge import check_judge, judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
-from trainer.models.load_ahead import LoadAhead
 from trainer.monitoring import trackers
 from trainer.monitoring.counting import waiting
 from trainer.monitoring.prometheus import Metrics
@@ -51,6 +50,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 TENSORBOARD = "tensorboard"
+SEEN_RECORDS = 3  # in the report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +124,13 @@ def _train_and_publish(start: Start) -> None:
     start = replace(start, job=ask_first(start.job, start.run_id, start.scratch, start.workers))
     _check_judge(start)
     _import_training()
-    base = start.job.load_ahead(start.workers.size)
     tokenizer = open_tokenizer(start.job.base, start.job.settings)
     data = _prepare_data(start, tokenizer)
     record_tokenizer.settle_answers(tokenizer, thinks=data.thinks)
     schedule = schedule_for(start.job.settings, start.job.base, data)
     _log_decisions(start.job, data, schedule)
     execution = _choose_execution(start, schedule)
-    model = _load_model(start, tokenizer, execution, base)
+    model = _load_model(start, tokenizer, execution)
     if start.workers.is_main:
         _rehearse_the_end(start, data, model, schedule, execution)
     trained = _train(start, data, model, schedule, execution)
@@ -196,10 +195,11 @@ def _choose_execution(start: Start, schedule: Schedule) -> ExecutionPlan:
 
 
 def _load_model(
-    start: Start, tokenizer: "PreTrainedTokenizerBase", execution: ExecutionPlan, base: LoadAhead
+    start: Start, tokenizer: "PreTrainedTokenizerBase", execution: ExecutionPlan
 ) -> Model:
-    frozen = execution.frozen_base(start.workers)
-    return Model(load.attach_adapter(base.take(frozen), start.job.settings), tokenizer, frozen)
+    job, frozen = start.job, execution.frozen_base(start.workers)
+    quantised = load.load_base(job.base, job.settings, job.precision, job.device, frozen)
+    return Model(load.attach_adapter(quantised, job.settings), tokenizer, frozen)
 
 
 def _rehearse_the_end(
@@ -320,7 +320,7 @@ def _describe(
             base=job.base,
             inputs=job.inputs.objects(),
             data=data.counts,
-            seen=seen_records(data.trained, tokenizer, most=3),
+            seen=seen_records(data.trained, tokenizer, SEEN_RECORDS),
             device=job.device,
             precision=job.precision,
             schedule=schedule,

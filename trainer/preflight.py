@@ -9,7 +9,6 @@ from trainer.dataset.inputs import Inputs, are_documents, fetch_inputs
 from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.models import base_model, hub
-from trainer.models.load_ahead import LoadAhead
 from trainer.models.locate import locate_base, note_folder
 from trainer.monitoring import trackers
 from trainer.monitoring.counting import waiting
@@ -57,10 +56,6 @@ class Job:
     """the folder of what was made"""
     notes: tuple[str, ...] = ()
     """what the report says of that"""
-
-    def load_ahead(self, workers: int) -> LoadAhead:
-        """The base, from now on."""
-        return LoadAhead(self.base, self.settings, self.precision, self.device, workers)
 
 
 @waiting("getting ready")

@@ -12,7 +12,6 @@ from trainer.monitoring import counting as module
 from trainer.monitoring.counting import (
     counting,
     import_in_sight,
-    in_silence,
     uncounted,
     waiting,
 )
@@ -111,14 +110,6 @@ def test_on_a_terminal_waiting_shows_what_for(monkeypatch: pytest.MonkeyPatch) -
             while seen.count("\rloading … 00:0") < 3:
                 seen += os.read(main, 4096).decode()
     os.close(main)
-
-
-def test_in_silence_nobody_says_what_is_waited_for() -> None:
-    beside = threading.active_count()
-    with in_silence(), waiting("loading"):
-        assert threading.active_count() == beside  # nothing that would say so
-    with waiting("loading"):
-        assert threading.active_count() == beside + 1
 
 
 def test_imports_that_take_long_are_in_sight() -> None:

@@ -76,16 +76,6 @@ def waiting(what: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def in_silence() -> Iterator[None]:
-    """In a thread beside one that says what goes on: two bars would draw over each other."""
-    token = _waits.set(True)
-    try:
-        yield
-    finally:
-        _waits.reset(token)
-
-
 def import_in_sight(*modules: str) -> None:
     """Import what takes seconds on a machine that is busy, and show that."""
     with waiting("starting"):
