@@ -5,6 +5,7 @@ import os
 import pty
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,20 +20,42 @@ from trainer.runtime import log
 from trainer.runtime.log import FIELDS
 
 
-def test_off_a_terminal_a_line_says_how_much_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    said = threading.Event()
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Where all can be read that a terminal is sent, which is drawn on a hundred times a second."""
+    monkeypatch.setattr(module, "SHOWN_AFTER_S", 0)
+    monkeypatch.setattr(module, "DRAW_EVERY_S", 0.01)
+    main, end = pty.openpty()
+    with os.fdopen(end, "w") as screen:
+        handler = logging.StreamHandler(screen)
+        handler.setFormatter(log._TextFormatter())
+        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+        yield main
+    os.close(main)
+
+
+@pytest.fixture
+def said() -> Iterator[threading.Event]:
+    """Set with each line of the log."""
+    event = threading.Event()
 
     class Heard(logging.Handler):
         def emit(self, _record: logging.LogRecord) -> None:
-            said.set()
+            event.set()
 
     heard = Heard()
     logging.getLogger(module.__name__).addHandler(heard)
+    yield event
+    logging.getLogger(module.__name__).removeHandler(heard)
+
+
+def test_off_a_terminal_a_line_says_how_much_is_left(
+    caplog: pytest.LogCaptureFixture, said: threading.Event
+) -> None:
     with caplog.at_level("INFO"), counting("answering", 4, line_every_s=0.01) as add:
         add(3)
         said.clear()
         assert said.wait(60)
-    logging.getLogger(module.__name__).removeHandler(heard)
     last = caplog.records[-1]
     assert last.getMessage() == "answering: 3 of 4, 0 s left"
     fields = getattr(last, FIELDS)
@@ -59,57 +82,32 @@ def test_pieces_of_another_kind_count_for_nothing() -> None:
 
 
 def test_on_a_terminal_a_bar_moves_while_a_piece_takes_long(
-    monkeypatch: pytest.MonkeyPatch,
+    terminal: int,
 ) -> None:
-    monkeypatch.setattr(module, "SHOWN_AFTER_S", 0)
-    monkeypatch.setattr(module, "DRAW_EVERY_S", 0.01)
-    main, end = pty.openpty()
-    with os.fdopen(end, "w") as screen:
-        handler = logging.StreamHandler(screen)
-        handler.setFormatter(log._TextFormatter())
-        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
-        with counting("answering", 4) as add:
-            add(1)
-            seen = ""
-            while seen.count("\ranswering  25% |") < 3:
-                seen += os.read(main, 4096).decode()
-    os.close(main)
+    with counting("answering", 4) as add:
+        add(1)
+        seen = ""
+        while seen.count("\ranswering  25% |") < 3:
+            seen += os.read(terminal, 4096).decode()
     assert "1/4 [00:00 < " in seen
 
 
 def test_what_nobody_counts_says_for_how_long_and_is_silent_inside_of_another(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, said: threading.Event
 ) -> None:
-    said = threading.Event()
-
-    class Heard(logging.Handler):
-        def emit(self, _record: logging.LogRecord) -> None:
-            said.set()
-
-    heard = Heard()
-    logging.getLogger(module.__name__).addHandler(heard)
     with caplog.at_level("INFO"), waiting("loading", line_every_s=0.01):
         assert said.wait(60)
         with waiting("fetching", line_every_s=0.01):
             said.clear()
             assert said.wait(60)
-    logging.getLogger(module.__name__).removeHandler(heard)
     assert {record.getMessage() for record in caplog.records} == {"loading: for 0 s"}
 
 
-def test_on_a_terminal_waiting_shows_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHOWN_AFTER_S", 0)
-    monkeypatch.setattr(module, "DRAW_EVERY_S", 0.01)
-    main, end = pty.openpty()
-    with os.fdopen(end, "w") as screen:
-        handler = logging.StreamHandler(screen)
-        handler.setFormatter(log._TextFormatter())
-        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
-        with waiting("loading"):
-            seen = ""
-            while seen.count("\rloading … 00:0") < 3:
-                seen += os.read(main, 4096).decode()
-    os.close(main)
+def test_on_a_terminal_waiting_shows_what_for(terminal: int) -> None:
+    with waiting("loading"):
+        seen = ""
+        while seen.count("\rloading … 00:0") < 3:
+            seen += os.read(terminal, 4096).decode()
 
 
 def test_imports_that_take_long_are_in_sight() -> None:

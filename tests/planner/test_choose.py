@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.devices import A10, CPU, LLAMA_2_7B, T4, TRAINABLE
+from support.devices import A10, CPU, LLAMA_2_7B, LLAMA_3_70B, T4, TRAINABLE
 
 from trainer.errors import DoesNotFitError
 from trainer.planner.choose import (
@@ -17,7 +17,6 @@ from trainer.planner.choose import (
     replan_on_resume,
 )
 from trainer.planner.memory_plan import SLOTS, MemoryPlan, peak_bytes
-from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
 
 OFFLOADED = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, offload_embeddings=True)
@@ -108,21 +107,6 @@ def test_a_model_that_does_not_fit_is_refused_with_the_size_it_needs() -> None:
     tiny = replace(small, free_bytes=GIB // 4)
     with pytest.raises(DoesNotFitError, match=r"0\.2 GiB free.*; lower QLORA_MAX_LENGTH or use"):
         chosen(tiny, host_bytes=64 * GIB)
-
-
-LLAMA_3_70B = ModelShape(
-    layers=80,
-    hidden=8192,
-    intermediate=28672,
-    vocabulary=128256,
-    heads=64,
-    q=8192,
-    kv=1024,
-    largest_matrix=28672 * 8192,
-    linear_parameters=68_451_041_280,
-    embedding_parameters=2_101_346_304,
-    other_parameters=2_102_665_216,
-)
 
 
 def test_of_a_base_larger_than_the_gpu_as_much_as_has_to_lies_in_host_memory() -> None:

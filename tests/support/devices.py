@@ -27,4 +27,19 @@ LLAMA_2_7B = ModelShape(
 )
 
 
+LLAMA_3_70B = ModelShape(
+    layers=80,
+    hidden=8192,
+    intermediate=28672,
+    vocabulary=128256,
+    heads=64,
+    q=8192,
+    kv=1024,
+    largest_matrix=28672 * 8192,
+    linear_parameters=68_451_041_280,
+    embedding_parameters=2_101_346_304,
+    other_parameters=2_102_665_216,
+)
+
+
 TRAINABLE = 4_194_304  # r=8 on q and v

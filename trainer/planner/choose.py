@@ -96,17 +96,16 @@ def choose_for(workers: int, sharding: str, workload: Workload) -> Execution:
     shared = replace(workload, base_shards=workers)
     if sharding == "fsdp":
         return choose(shared)
-    ways = [replace(workload, hosted_layers=0)]
-    if sharding != "ddp":
-        ways.append(shared)
+    resident = replace(workload, hosted_layers=0)
     # Each has the base in host memory of its own, which workers on one machine share.
-    ways.append(replace(workload, host_bytes=workload.host_bytes // workers))
-    for way in ways[:-1]:
-        with suppress(DoesNotFitError):
+    hosting = replace(workload, host_bytes=workload.host_bytes // workers)
+    faults = []
+    for way in [resident, hosting] if sharding == "ddp" else [resident, shared, hosting]:
+        try:
             return choose(way)
-    with suppress(DoesNotFitError):
-        return choose(ways[-1])
-    return choose(ways[-2])
+        except DoesNotFitError as fault:
+            faults.append(fault)
+    raise faults[-2]  # of the GPUs' own memory, which is the one to have more of
 
 
 def choose(workload: Workload) -> Execution:
@@ -206,15 +205,9 @@ def _on_a_cpu(workload: Workload) -> Execution:
     sizes = _sizes(workload)
     blocks = max(b for b in sizes if workload.micro_batch is not None or b <= CPU_MICRO_BATCH)
     shape, shards = workload.shape, workload.base_shards
-    hosted = workload.hosted_layers or 0
-    is_whole = shards == 1 and not hosted
-    unpack = is_whole and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
-    plan = MemoryPlan(
-        shape.layers,
-        unpacked_layers=unpack * shape.layers,
-        base_shards=shards,
-        hosted_layers=hosted,
-    )
+    plan = MemoryPlan(shape.layers, base_shards=shards, hosted_layers=workload.hosted_layers or 0)
+    if plan.base_is_resident and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES:
+        plan = replace(plan, unpacked_layers=shape.layers)
     reason = "as set" if workload.micro_batch else "a CPU gains nothing from more"
     return Execution(blocks, plan if workload.engine else None, reason + _in_shards(shards))
 
@@ -262,7 +255,7 @@ def _still_fits(begun: Execution, workload: Workload) -> bool:
 
 def _is_possible(plan: MemoryPlan, blocks: int, workload: Workload) -> bool:
     """Whether this device and these workers can do it at all, memory of the device aside."""
-    if max(plan.base_shards - 1, plan.hosted_layers) and (plan.graph or plan.unpacked_layers):
+    if not plan.base_is_resident and (plan.graph or plan.unpacked_layers):
         return False
     if workload.device.kind == "cpu":
         return not (plan.graph or plan.offload or plan.offload_embeddings)
@@ -277,8 +270,10 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
         return
     layers, shards = workload.shape.layers, workload.base_shards
     everything = MemoryPlan(layers, base_shards=shards, hosted_layers=workload.hosted_layers or 0)
-    lies_elsewhere = shards > 1 or everything.hosted_layers
-    yield everything if lies_elsewhere else _with_spare_memory(everything, blocks, workload)
+    if everything.base_is_resident:
+        yield _with_spare_memory(everything, blocks, workload)
+    else:
+        yield everything
     yield from (replace(everything, stored_layers=stored) for stored in range(layers - 1, -1, -1))
     is_long = workload.block_tokens > LONG
     offloaded = replace(

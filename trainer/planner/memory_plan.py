@@ -52,6 +52,11 @@ class MemoryPlan:
     base_shards: int = 1
     hosted_layers: int = 0
 
+    @property
+    def base_is_resident(self) -> bool:
+        """Whether this worker's GPU holds all of the base, all the time."""
+        return self.base_shards == 1 and not self.hosted_layers
+
     def to_json(self) -> dict[str, Any]:
         return {KEYS.get(name, name): value for name, value in asdict(self).items()}
 
