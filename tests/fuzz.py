@@ -6,9 +6,13 @@ reason, this process lives, and no reader hangs. A finding is written to the wor
 `python tests/fuzz.py --atheris SUFFIX [libFuzzer's arguments]` drives one reader by coverage
 instead, in one process, starting from tests/fuzz_corpus: `pip install atheris`. In place of a
 SUFFIX it takes the name of a test of test_hostile_records.py, whose examples it then chooses.
+
+`python tests/fuzz.py --records TEST SECONDS [SEED]` gives such a test examples by hypothesis, which
+needs nothing else, until the time is up.
 """
 
 import importlib
+import os
 import random
 import sys
 import tempfile
@@ -16,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -201,8 +206,7 @@ def by_coverage(suffix: str, arguments: list[str]) -> None:
     import atheris
 
     if suffix.startswith("test_"):
-        sys.path.insert(0, str(ROOT / "tests" / "models"))
-        test = getattr(importlib.import_module("test_hostile_records"), suffix)
+        test = test_of_records(suffix)
         atheris.Setup([sys.argv[0], *arguments], test.hypothesis.fuzz_one_input)
         atheris.Fuzz()
     start = Path.cwd() / "fuzz-work" / suffix[1:]  # libFuzzer adds what reaches something new
@@ -219,6 +223,32 @@ def by_coverage(suffix: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
+def by_time(name: str, seconds: float, seed: int) -> None:
+    """Examples by hypothesis for one test of records, with seeds that go up."""
+    from hypothesis import seed as seeded
+
+    os.environ["FUZZ_EXAMPLES"] = "200"  # of each seed
+    test, given, end = test_of_records(name), 0, time.monotonic() + seconds
+    inner = test.hypothesis.inner_test
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        nonlocal given
+        given += 1
+        inner(*arguments, **named)
+
+    test.hypothesis.inner_test = counted
+    first = seed
+    while time.monotonic() < end:
+        seeded(seed)(test)()
+        seed += 1
+    print(f"{name}: {given} examples, seeds {first} to {seed - 1}")
+
+
+def test_of_records(name: str) -> Any:
+    sys.path.insert(0, str(ROOT / "tests" / "models"))
+    return getattr(importlib.import_module("test_hostile_records"), name)
+
+
 def kept(suffix: str) -> list[Path]:
     """The corpus of one format."""
     return sorted((ROOT / "tests" / "fuzz_corpus").glob(f"{suffix[1:]}-*"))
@@ -227,6 +257,9 @@ def kept(suffix: str) -> list[Path]:
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--atheris"]:
         by_coverage(arguments[1], arguments[2:])
+        return 0
+    if arguments[:1] == ["--records"]:
+        by_time(arguments[1], float(arguments[2]), int((arguments[3:] or ["0"])[0]))
         return 0
     seconds, seed = float(arguments[0]), int((arguments[1:] or ["0"])[0])
     with tempfile.TemporaryDirectory() as folder:
