@@ -128,6 +128,21 @@ def test_a_name_that_no_model_can_have_is_refused(
         locate_base(settings_for(name, tmp_path))
 
 
+def test_a_config_or_tokenizer_of_any_size_is_not_downloaded(
+    hub: stand_in_hub.Hub, tmp_path: Path
+) -> None:
+    hub.sizes["tokenizer.json"] = 300 << 20
+    with pytest.raises(SettingsError, match=r"^owner/name: .* 300 MiB, tokenizer\.json the most"):
+        load(tmp_path)
+    assert hub.sent == []
+
+
+def test_of_a_model_s_folders_nothing_is_downloaded(hub: stand_in_hub.Hub, tmp_path: Path) -> None:
+    hub.files["logs/rows.json"] = b"{}"
+    load(tmp_path)
+    assert "config.json" in hub.sent and "rows.json" not in hub.sent
+
+
 def test_a_model_without_a_config_is_refused(hub: stand_in_hub.Hub, tmp_path: Path) -> None:
     del hub.files["config.json"]
     with pytest.raises(SettingsError, match=r"owner/name: no config\.json there"):

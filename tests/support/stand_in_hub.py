@@ -25,13 +25,15 @@ class Hub:
     """What was pushed, by repository, and what can be pulled as `owner/name` from any.
 
     `refuses` is a status for every POST, `answer` one with its headers for every GET. The next
-    `spoils` downloads of a file arrive with one bit flipped.
+    `spoils` downloads of a file arrive with one bit flipped. `sizes` are those that it claims of
+    files, where they are not those of their bytes.
     """
 
     url: str = ""
     refuses: int = 0
     answer: tuple[int, dict[str, str]] | None = None
     spoils: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     private: dict[str, bool] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -88,7 +90,11 @@ def running() -> Iterator[Hub]:
             elif "/resolve/" in self.path:
                 self._send(self.path.rpartition("/")[2])
             else:  # of the model itself
-                self._answer({"id": "owner/name", "sha": OID, "siblings": []})
+                siblings = [
+                    {"rfilename": name, "size": hub.sizes.get(name, len(data))}
+                    for name, data in hub.files.items()
+                ]
+                self._answer({"id": "owner/name", "sha": OID, "siblings": siblings})
 
         do_HEAD = do_GET
 

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ SILENCE_S = 10.0  # of a hub that took the connection; its client would wait wit
 PUSH_SILENCE_S = 120.0  # while it takes in a commit
 
 
-def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes: float) -> Path:
+def snapshot(
+    model_id: str, revision: str, patterns: list[str], *, retry_minutes: float, most_bytes: int = 0
+) -> Path:
     """The local folder of a model, with the files that match `patterns`; named by its commit.
 
-    Raises SettingsError, NotAllowedError or UnreachableError.
+    With `most_bytes` those of its top folder alone, which must not have more together. Raises
+    SettingsError, NotAllowedError or UnreachableError.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -37,7 +41,15 @@ def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes
     _give_up_after(SILENCE_S)
 
     def download() -> Path:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+        if most_bytes:
+            _refuse_large(model_id, revision, patterns, most_bytes)
+        folder = snapshot_download(
+            model_id,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=["*/*"] if most_bytes else None,
+        )
+        return Path(folder)
 
     with waiting(f"fetching {model_id}"):
         return retry(
@@ -45,6 +57,29 @@ def snapshot(model_id: str, revision: str, patterns: list[str], *, retry_minutes
             lambda error: _failure(error, model_id, revision),
             where=model_id,
             minutes=retry_minutes,
+        )
+
+
+def _refuse_large(model_id: str, revision: str, patterns: list[str], most_bytes: int) -> None:
+    """Before anything is downloaded; a hub that does not answer says nothing of what is cached."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        found = HfApi().model_info(model_id, revision=revision, files_metadata=True)
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.TransportError):
+        return  # the download that follows says why
+    sizes = {
+        one.rfilename: one.size or 0
+        for one in found.siblings or ()
+        if "/" not in one.rfilename and any(fnmatch(one.rfilename, like) for like in patterns)
+    }
+    if sum(sizes.values()) > most_bytes:
+        raise SettingsError(
+            f"{model_id}: its configs and tokenizer files have {sum(sizes.values()) >> 20:,} MiB, "
+            f"{max(sizes, key=lambda name: sizes[name])} the most, and {most_bytes >> 20} are "
+            "more than any model needs; choose another QLORA_BASE_MODEL"
         )
 
 

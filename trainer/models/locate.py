@@ -65,7 +65,13 @@ def _note(settings: Settings, name: str, revision: str) -> Path:
 
 def _on_hub(name: str, settings: Settings) -> Base:
     minutes = settings.storage_retry_minutes
-    folder = hub.snapshot(name, settings.base_revision, CONFIG_FILES, retry_minutes=minutes)
+    folder = hub.snapshot(
+        name,
+        settings.base_revision,
+        CONFIG_FILES,
+        retry_minutes=minutes,
+        most_bytes=LARGEST_FILE_BYTES,
+    )
     configs = [path.name for path in folder.glob("*") if _is_config(path.name)]
     hub.check(folder, configs, name, retry_minutes=minutes)
     _check_config(folder, name)
