@@ -46,6 +46,7 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
         "trained_ends", "truncated", "fully_masked", "length_for_most", "length_for_all",
         "held_out", "held_out_by", "held_out_documents", "held_out_first", "evaluation_copies",
         "padding_share", "blocks", "several_turns", "wordings", "misplaced_answer",
+        "told_by_documents", "told_of", "told_documents", "told_first",
         "turns", "system_turns", "framed_otherwise", "by_file_type",
     ]  # fmt: skip
     assert list(written["micro_batch"]) == [

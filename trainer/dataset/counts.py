@@ -14,6 +14,7 @@ from trainer.dataset.contradictions import contradictions, contradictions_senten
 from trainer.dataset.eval_questions import Question
 from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.selection import TEXT, Selection
+from trainer.dataset.told_by_documents import told_sentence
 from trainer.errors import DataError
 from trainer.runtime.log import figures, one_line
 from trainer.runtime.wording import counted
@@ -162,6 +163,8 @@ def cautions(counts: Mapping[str, Any], max_length: int) -> list[str]:
         said.append(misplaced_sentence(*counts["misplaced_answer"]))
     if contradicted := counts.get("contradicted", 0):
         said.append(contradictions_sentence(contradicted, counts["contradicted_first"]))
+    if counts.get("told_by_documents", 0):
+        said.append(told_sentence(counts))
     if framed := counts["framed_otherwise"]:
         said.append(
             f"{counted(framed, 'record holds', 'records hold')} the frame of a chat template that "

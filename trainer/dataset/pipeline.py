@@ -28,6 +28,7 @@ from trainer.dataset.selection import (
     warn_of_copies,
 )
 from trainer.dataset.tokenise import Tokenisation, tokenise_files, tokenise_halves
+from trainer.dataset.told_by_documents import told_by_documents
 from trainer.errors import DataError
 from trainer.settings import Settings
 from trainer.storage import Fetched
@@ -105,11 +106,14 @@ def prepare(
         )
     counts |= {"padding_share": blocks.padding_share, "blocks": len(blocks)}
     counts |= match(_questions(split.train, MOST_MATCHED))
+    asked = _questions(split.asked, MOST_QUESTIONS)
+    if split.asked is not split.train:
+        counts |= told_by_documents(split.train, asked, tokenizer)
     log_counts(split.train.corpus.cache.tally, counts, settings.max_length)
     return Data(
         blocks,
         _pack(split.judged, how),
-        _questions(split.asked, MOST_QUESTIONS),
+        asked,
         _questions(split.train, MOST_TRAINED) if split.asked is not split.train else [],
         counts,
         split.train,

@@ -105,6 +105,11 @@ class DataCounts(_FromJson):
     """trained questions for each answer, on average"""
     misplaced_answer: Sequence[str] = ()
     """a question and its answer, where answers stand in wrong rows"""
+    told_by_documents: int = 0
+    """held-out questions that trained documents answer, of `told_of`; see `told_by_documents`"""
+    told_of: int = 0
+    told_documents: int = 0
+    told_first: Sequence[str] = ()
     turns: int = 0
     system_turns: int = 0
     """conversations that are trained and have a system turn of their own"""
