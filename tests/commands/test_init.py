@@ -88,7 +88,7 @@ def test_buckets_are_for_compose_and_kubernetes_too() -> None:
     chosen = {"data_uri": "s3://bucket/a/", "output_uri": "s3://bucket/b/"}
     ways = "".join(init._ways(chosen, Path("x.env"), Device("cuda", "T4", (7, 5), 1)))
     assert "k8s/submit NAME --env-file x.env" in ways and "compose" in ways
-    assert "--gpus all" in ways
+    assert "--gpus all --read-only --cap-drop ALL --security-opt no-new-privileges" in ways
 
 
 def test_without_a_terminal_it_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,13 @@ def test_every_action_is_pinned_by_commit_beside_its_release(workflow: Path) -> 
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
 
 
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_what_a_workflow_installs_has_a_version(workflow: Path) -> None:
+    for command in re.findall(r"(?:pip|pipx) install (.*)", workflow.read_text()):
+        words = [word for word in command.split() if not word.startswith(("-", "requirements"))]
+        assert [word for word in words if "==" not in word] == []
+
+
 def test_hadolint_has_nothing_to_say() -> None:
     hadolint = shutil.which("hadolint") or shutil.which("hadolint", path=ROOT / ".venv/bin")
     if hadolint is None:

@@ -21,6 +21,8 @@ import pytest
 from support.jobs import ROOT, variables, write_records
 from support.readme import PAGES, blocks, page, section
 
+from trainer.commands.init import HARDENED
+
 RUN = "RUN_ID"  # as the README calls it; a run may be called so
 PROGRAMS = ("docker", "vllm", "ollama", "llama-server")
 over_http = pytest.mark.parametrize("bucket", ["http"], indirect=True)
@@ -207,7 +209,8 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
 def test_what_a_runtime_would_refuse_is_refused_here(checkout: Checkout) -> None:
     for command in (
         "docker build --build-arg VARIANTE=cpu .",
-        "docker run -e QLORA_DATA_URL=x qlora-job",
+        f"docker run {HARDENED} -e QLORA_DATA_URL=x qlora-job",
+        "docker run -e QLORA_DATA_URI=x qlora-job",
         "docker compose -f docker/compose.yaml --profile tpu up",
         "llama-server -m questions.txt",
         "vllm serve x --lora-modules a=results/RUN_ID/adapter",

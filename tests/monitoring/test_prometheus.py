@@ -1,6 +1,7 @@
 """The figures that Prometheus reads, asked of a run while it trains."""
 
 import math
+import socket
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from support.jobs import run_here, start, variables, wait_for_step
 from support.network import unused_port
 
 from trainer.errors import SettingsError
+from trainer.monitoring import prometheus
 from trainer.monitoring.prometheus import Metrics
 from trainer.settings import Settings
 
@@ -74,6 +76,20 @@ def test_figures_are_served_on_the_address_that_is_named(tmp_path: Path) -> None
         Metrics(elsewhere),
     ):
         pass
+
+
+def test_who_connects_and_asks_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prometheus, "SILENCE_S", 0.2)
+    port = unused_port()
+    with (
+        Metrics(Settings.read({}, variables(tmp_path, METRICS_PORT=str(port)))),
+        socket.create_connection(("127.0.0.1", port), timeout=60) as silent,
+    ):
+        assert silent.recv(1) == b""  # its end
+        assert "qlora_run_info" in scrape(port)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_in_use_ends_the_run_at_its_start_with_a_sentence(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def docker(arguments: list[str]) -> None:
         names = {given.partition("=")[0]: "x" for given in after("-e", arguments)}
         need(not unknown_variables(names), f"{unknown_variables(names)}")
         need(arguments[-1] == "qlora-job", "not the image that was built")
+        for flag, value in (("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges")):
+            need(after(flag, arguments) == [value], f"no {flag} {value}")
+        need("--read-only" in arguments, "its root can be written")
     else:
         import yaml
 

@@ -39,6 +39,7 @@ RECIPES = {
     "style": "how you write, in few passes: for prose and long answers",
     "none": "the defaults: q_proj and v_proj, as QLoRA is known",
 }
+HARDENED = "--read-only --cap-drop ALL --security-opt no-new-privileges"  # as in compose
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _ways(chosen: dict[str, str], file: Path, device: Device) -> Iterator[str]:
     mounts = [f"-v {shlex.quote(f'{p}:{p}')}" for p in places if not is_bucket_uri(p)]
     where = " ".join([*mounts, "-v hub:/tmp/hf -v scratch:/tmp/qlora --tmpfs /tmp:exec"])
     gpus, image = ("--gpus all ", "qlora-job") if device.kind == "cuda" else ("", "qlora-job:cpu")
-    yield f"docker run --rm {gpus}--env-file {name} {where} {image}"
+    yield f"docker run --rm {gpus}{HARDENED} --env-file {name} {where} {image}"
     if not mounts:
         compose = "docker compose -f docker/compose.yaml up train-own"
         yield f"ENV_FILE={shlex.quote(str(file.resolve()))} {compose}"

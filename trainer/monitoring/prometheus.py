@@ -1,6 +1,7 @@
 """What Prometheus can ask a run: `QLORA_METRICS_PORT` serves its figures while it lasts."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Info, start_http_server
@@ -8,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge, Info, start_http_server
 from trainer.errors import SettingsError
 from trainer.settings import Settings
 
+SILENCE_S = 10.0  # of whoever connects and asks nothing: each holds a thread
 LABELS = ("base_model", "data_uri", "output_uri", "run_id")
 
 
@@ -34,6 +36,8 @@ class Metrics:
                 self._server, _ = start_http_server(
                     self._port, self._address, registry=self._registry
                 )
+                handler = self._server.RequestHandlerClass
+                self._server.RequestHandlerClass = _given_up_in_silence(handler)
             except OSError as error:
                 raise SettingsError(
                     f"QLORA_METRICS_PORT={self._port}: {error.strerror} "
@@ -75,3 +79,14 @@ class Metrics:
         if name not in self._gauges:
             self._gauges[name] = Gauge(name, meaning, registry=self._registry)
         return self._gauges[name]
+
+
+def _given_up_in_silence(handler: Any) -> Any:
+    class Handler(handler):  # type: ignore[misc]
+        timeout = SILENCE_S
+
+        def handle(self) -> None:
+            with suppress(TimeoutError):
+                super().handle()
+
+    return Handler
