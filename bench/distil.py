@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from trainer.dataset.eval_questions import Question  # noqa: E402
 from trainer.dataset.passages import Passage  # noqa: E402
 from trainer.evaluation.compare import Scores, compare  # noqa: E402
 from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, prompt  # noqa: E402
+from trainer.inference.precision import compute_precision  # noqa: E402
 from trainer.models import load  # noqa: E402
 from trainer.models.locate import locate_base  # noqa: E402
 from trainer.runtime.device import choose_precision, find_device  # noqa: E402
@@ -39,7 +40,7 @@ from trainer.settings import Settings  # noqa: E402
 from trainer.tokenization.encode import encode, ids_of, trained  # noqa: E402
 from trainer.tokenization.record_tokenizer import RecordTokenizer, question_ids  # noqa: E402
 
-PAIRS = 4  # in a step
+PAIRS = 32  # in a step, as four full blocks have
 PLACES = {start + end for start in STARTS for end in ENDS}
 COLUMNS = ("told", "exact", "contains", "F1", "general text", "seconds")
 
@@ -82,13 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", help="what QLORA_BASE_MODEL is set to")
     parser.add_argument("--places", type=int, default=60)
-    parser.add_argument("--passes", type=int, default=10)
+    parser.add_argument("--passes", type=int, default=20)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=1, help="the first")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     arguments = parser.parse_args()
     print(f"| row | seed | {' | '.join(COLUMNS)} |\n{'|---' * (len(COLUMNS) + 2)}|")
-    for seed in range(1, arguments.seeds + 1):
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:
             run_seed(Path(folder), seed, arguments)
 
@@ -98,7 +100,7 @@ def run_seed(folder: Path, seed: int, arguments: argparse.Namespace) -> None:
     train, held = (read(data / part / "facts.jsonl") for part in ("train", "held"))
     passages = passages_of(train)
     model, tokenizer = model_of(arguments.base, folder, seed)
-    pairs = [with_teacher(model, pair_of(q, passages, tokenizer)) for q in train]
+    pairs = with_teacher(model, [pair_of(q, passages, tokenizer) for q in train])
     fresh = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     began = time.monotonic()
     base = compare(model, tokenizer, [], held)
@@ -156,18 +158,32 @@ def pair_of(question: Question, passages: dict[str, Passage], tokenizer: Any) ->
     return Pair(ids[:first], question_ids(tokenizer, shown), answer)
 
 
-def logits_of(model: Any, prompt_ids: list[int], answer: list[int]) -> torch.Tensor:
-    """[A, V]: of the tokens of the answer, each behind what is before it; float32."""
-    ids_BT = torch.tensor([[*prompt_ids, *answer]], device=model.device)
-    logits_BTV = model(input_ids=ids_BT).logits
-    return logits_BTV[0, len(prompt_ids) - 1 : -1].float()  # type: ignore[no-any-return]
+def logits_of(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> list[torch.Tensor]:
+    """[A, V] of each: of the tokens of its answer, each behind what is before it; float32."""
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    longest = max(map(len, rows))
+    # What pads a row is behind its end, where nothing that counts looks at it.
+    ids_BT = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    with compute_precision(model):
+        logits_BTV = model(input_ids=ids_BT.to(model.device)).logits
+    return [
+        logits_TV[len(prompt) - 1 : len(row) - 1].float()
+        for logits_TV, prompt, row in zip(logits_BTV, prompts, rows, strict=True)
+    ]
 
 
-def with_teacher(model: Any, pair: Pair) -> Pair:
+def with_teacher(model: Any, pairs: Sequence[Pair]) -> list[Pair]:
     model.eval()
-    with torch.no_grad(), model.disable_adapter():
-        teacher_AV = logits_of(model, pair.shown, pair.answer).log_softmax(-1)
-    return Pair(pair.given, pair.shown, pair.answer, teacher_AV.half().cpu())
+    found = []
+    for first in range(0, len(pairs), PAIRS):
+        some = pairs[first : first + PAIRS]
+        with torch.no_grad(), model.disable_adapter():
+            each = logits_of(model, [p.shown for p in some], [p.answer for p in some])
+        found += [
+            replace(pair, teacher_AV=logits_AV.log_softmax(-1).half().cpu())
+            for pair, logits_AV in zip(some, each, strict=True)
+        ]
+    return found
 
 
 def fit(
@@ -187,9 +203,9 @@ def fit(
         order = shuffled.sample(pairs, len(pairs))
         for first in range(0, len(order), PAIRS):
             step = order[first : first + PAIRS]
-            for pair in step:
-                loss = loss_of(logits_of(model, pair.given, pair.answer), pair)
-                (loss / len(step)).backward()
+            each = logits_of(model, [p.given for p in step], [p.answer for p in step])
+            losses = [loss_of(logits, pair) for logits, pair in zip(each, step, strict=True)]
+            torch.stack(losses).mean().backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()

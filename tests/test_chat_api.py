@@ -54,6 +54,17 @@ def test_the_request_is_what_every_such_server_takes() -> None:
     ]
 
 
+def test_most_tokens_are_told_by_the_name_that_the_server_knows() -> None:
+    def refuses(body: dict[str, Any]) -> str | None:
+        return "Unsupported parameter: 'max_tokens'" if "max_tokens" in body else None
+
+    with chat_server() as old, chat_server(refuses=refuses) as new:
+        for server in (old, new):
+            api(server).reply([Message("user", "a")], 77)
+    assert [body.get("max_tokens") for body in old.seen] == [77]
+    assert [body.get("max_completion_tokens") for body in new.seen] == [None, 77]
+
+
 @pytest.mark.parametrize("ending", ["", "/", "/chat/completions"])
 def test_the_address_may_be_written_with_and_without_its_end(ending: str) -> None:
     with chat_server() as server:

@@ -11,6 +11,7 @@ from support.jobs import ROOT, run_here, stop_here, variables, write_records
 
 from trainer import documents
 from trainer.commands.inspect import inspect_data
+from trainer.commands.prepare import Prepared as Made
 from trainer.errors import NothingKeptError
 from trainer.preflight import open_job
 from trainer.settings import Settings
@@ -56,13 +57,13 @@ class Prepared:
     def __init__(self, records: list[dict[str, str]]) -> None:
         self.records, self.asked = records, 0
 
-    def __call__(self, settings: Settings) -> int:
+    def __call__(self, settings: Settings) -> Made:
         self.asked += 1
         if not self.records:
             raise NothingKeptError("it gave no usable question and answer; take another one")
         write_records(Path(settings.output_uri) / "questions.jsonl", self.records)
         (Path(settings.output_uri) / "prepare.html").write_text("<p>what came of it</p>")
-        return len(self.records)
+        return Made(len(self.records), len(NAMES))
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """Any server that speaks OpenAI's chat completions: many requests at once, tried again where that
 helps, half an answer told from a whole one.
 
-It gets the model's name and the messages, and temperature 0 as long as it accepts that: every
-server takes these. The key is `OPENAI_API_KEY`, as all such tools have it; a server of one's own
-needs none.
+It gets the model's name and the messages, temperature 0 and the most tokens that it may write, the
+last two as long as it accepts them: every server takes the rest. The key is `OPENAI_API_KEY`, as
+all such tools have it; a server of one's own needs none.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -86,30 +87,42 @@ class ChatApi:
         """
         return in_order(self.reply, conversations, ahead=len(conversations))
 
-    def reply(self, messages: Sequence[Message]) -> Completion | DataError:
-        """The answer to one conversation, as `replies` gives it. Threads may call it at once."""
+    def reply(
+        self, messages: Sequence[Message], most_tokens: int | None = None
+    ) -> Completion | DataError:
+        """The answer to one conversation, as `replies` gives it, not whole where it needs more
+        than `most_tokens`. Threads may call it at once."""
         try:
-            return retry(lambda: self._ask(messages), self._failure, self.name, self.minutes)
+            return retry(
+                lambda: self._ask(messages, most_tokens), self._failure, self.name, self.minutes
+            )
         except DataError as error:
             return error
 
-    def _ask(self, messages: Sequence[Message]) -> Completion:
+    def _ask(self, messages: Sequence[Message], most_tokens: int | None) -> Completion:
         """Raises _BadAnswer, and what the client raises."""
         body: dict[str, Any] = {"model": self.model}
         body["messages"] = [{"role": turn.role, "content": turn.content} for turn in messages]
-        if not self._without_temperature:
+        told: dict[str, Any] = {"temperature": 0}
+        if most_tokens is not None:
+            told["max_tokens"] = most_tokens
+        while True:
+            accepted = {name: told[name] for name in told if name not in self._refused}
+            if "max_tokens" in self._refused and most_tokens is not None:
+                accepted["max_completion_tokens"] = most_tokens  # its newer name
             try:
-                return self._post(body | {"temperature": 0})
+                return self._post(body | accepted)
             except _BadAnswer as error:
-                if error.status not in REFUSED or "temperature" not in error.said:
+                sent = told.keys() & accepted.keys()
+                named = {name for name in sent if re.search(rf"\b{name}\b", error.said)}
+                if error.status not in REFUSED or not named:
                     raise
-                self._without_temperature.append(True)
-        return self._post(body)
+                self._refused.update(named)
 
     @cached_property
-    def _without_temperature(self) -> list[bool]:
-        """Filled once the server has refused to be told one."""
-        return []
+    def _refused(self) -> set[str]:
+        """What the server has refused to be told."""
+        return set()
 
     def _post(self, body: Mapping[str, Any]) -> Completion:
         import httpx2
@@ -126,6 +139,8 @@ class ChatApi:
             text, reason = choice["message"]["content"], choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             text, reason = None, None
+        if text is None and reason == "length":  # of a thought, which is sent elsewhere
+            text = ""
         if not isinstance(text, str):
             raise _BadAnswer(200, "what it sends is no chat completion")
         return Completion(

@@ -71,13 +71,12 @@ def _make(job: Job, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     why = ""
     try:
-        records = prepare_questions(replace(job.settings, output_uri=str(folder)))
+        made = prepare_questions(replace(job.settings, output_uri=str(folder)))
     except NothingKeptError as error:
         why = str(error)
     else:
-        total = len(passages_of(job.settings, job.inputs.data))
-        if records < FEW * total:
-            why = f"{records} questions for {total} passages are too few"
+        if made.records < FEW * made.passages:
+            why = f"{made.records} questions for {made.passages} passages are too few"
     _free_memory()
     folder.mkdir(parents=True, exist_ok=True)
     outcome = json.dumps({"trained": not why, "why": why})

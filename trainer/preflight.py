@@ -13,6 +13,7 @@ from trainer.models.locate import locate_base, note_folder
 from trainer.monitoring import trackers
 from trainer.monitoring.counting import waiting
 from trainer.planner.schedule import Schedule, choose_schedule
+from trainer.preparation.drafts import METHOD
 from trainer.runs.fingerprint import fingerprint_of
 from trainer.runs.library_versions import library_versions
 from trainer.runs.publish import touch_latest
@@ -94,7 +95,8 @@ def open_job(settings: Settings) -> Job:
 
 def _preparation(settings: Settings) -> dict[str, Any]:
     """What decides which questions are made, and how those are trained."""
-    return settings.preparing() | settings.with_recipe(QUESTIONS_RECIPE).changing_the_result()
+    how = settings.preparing() | {"prepare_method": METHOD}
+    return how | settings.with_recipe(QUESTIONS_RECIPE).changing_the_result()
 
 
 def decide_asking(settings: Settings, base: base_model.Base, inputs: Inputs) -> AsksFirst:

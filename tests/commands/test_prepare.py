@@ -22,7 +22,7 @@ KEY = "sk-not-for-anybody-to-see"
 def make(folder: Path, url: str, **changes: str) -> list[dict[str, Any]]:
     taught = {"TEACHER_URL": url, "TEACHER_MODEL": "big", "STORAGE_RETRY_MINUTES": "0"}
     settings = Settings.read({}, variables(folder, **taught | {"REFUSAL_SHARE": "0"} | changes))
-    number = prepare_questions(settings)
+    number = prepare_questions(settings).records
     lines = (folder / "out" / "questions.jsonl").read_text().splitlines()
     assert number == len(lines)
     return [json.loads(line) for line in lines]
@@ -102,7 +102,7 @@ def test_documents_and_records_may_be_in_a_bucket(bucket: Any, tmp_path: Path) -
         changes = {"TEACHER_URL": server.url, "TEACHER_MODEL": "big", "REFUSAL_SHARE": "0"}
         places = {"DATA_URI": f"{uri}corpus/", "OUTPUT_URI": f"{uri}asked/"}
         settings = Settings.read({}, variables(tmp_path, **changes, **places))
-        assert prepare_questions(settings) == EACH
+        assert prepare_questions(settings).records == EACH
     lines = bucket.Object("asked/questions.jsonl").get()["Body"].read().splitlines()
     assert [json.loads(line)["source"] for line in lines] == ["manual.md"] * EACH
 

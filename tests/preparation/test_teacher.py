@@ -83,6 +83,21 @@ def test_half_an_answer_is_asked_for_again_at_the_next_start(tmp_path: Path) -> 
         assert len(drafts) == PAIRS and len(server.seen) == seen + 2  # written and confirmed
 
 
+def test_a_teacher_that_thinks_is_given_the_room_for_it_and_any_other_is_not(
+    tmp_path: Path,
+) -> None:
+    thoughts = ["<think>Well, what does this say?"]
+    with chat_server(
+        write=lambda r: thoughts.pop() if thoughts else teach(r), troubles=["length"]
+    ) as server:
+        api = ChatApi("QLORA_TEACHER_URL", server.url, "big", 0.0)
+        one = Passage(TEXT.partition(". ")[0] + ".", "a.md", "Nora X1")
+        (drafts,) = Teacher(api, Journal(tmp_path / "replies.jsonl")).drafts([one])
+    most = [body["max_tokens"] for body in server.seen]
+    assert most == [teacher.MOST_TOKENS] + 2 * [teacher.MOST_THOUGHT_TOKENS]
+    assert drafts and not any(draft.reason for draft in drafts)
+
+
 def test_a_server_that_goes_away_costs_nothing_that_it_gave(tmp_path: Path) -> None:
     replies = tmp_path / "replies.jsonl"
 

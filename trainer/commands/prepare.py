@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from trainer.models import load
 from trainer.models.locate import locate_base
 from trainer.monitoring.counting import counting, uncounted
 from trainer.preparation import coverage_page, english
-from trainer.preparation.drafts import Draft, read_drafts
+from trainer.preparation.drafts import METHOD, Draft, read_drafts
 from trainer.preparation.journal import Journal
 from trainer.preparation.kept import Kept
 from trainer.preparation.small_model import SmallModel
@@ -37,29 +36,34 @@ from trainer.storage.files import only_process
 log = logging.getLogger(__name__)
 
 OUTPUT, PAGE, SUMMARY = "questions.jsonl", "prepare.html", "prepare.json"
-METHOD = "statements 5"  # another one asks again
 # Passages; what they gave is on disk before the next are asked about. A CPU takes minutes for one.
 _AT_ONCE, _AT_ONCE_ON_CPU = 16, 2
 
 
-def prepare_questions(settings: Settings) -> int:
-    """Publish OUTPUT to OUTPUT_URI, and beside it what came of the documents, as PAGE and SUMMARY;
-    the number of records. Raises DataError, as NothingKeptError where nothing was kept."""
+@dataclass(frozen=True)
+class Prepared:
+    """What was published."""
+
+    records: int
+    passages: int
+
+
+def prepare_questions(settings: Settings) -> Prepared:
+    """Publish OUTPUT to OUTPUT_URI, and beside it what came of the documents, as PAGE and SUMMARY.
+    Raises DataError, as NothingKeptError where nothing was kept."""
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
     source = _source_of(settings)
-    files = fetch_inputs(settings).data
-    names = [file.name for file in files]
-    work = _Work.of(passages(reader_of(settings, files), names))
+    read = _read(settings)
+    work = _Work.of(read)
     log.info("%d passages, %d statements", work.passages, work.statements, extra=vars(work))
     folder = settings.scratch_dir / "questions" / digest(METHOD + english.EXAMPLES + source.name)
-    reader = reader_of(settings, files)
     with only_process(folder):
         kept, told = Kept(source.name), Vocabulary()
         source.begin(folder, work)
-        asked = passages(reader, names)
         with counting("asking about passages", work.passages) as add:
-            while batch := list(islice(asked, source.at_once)):
+            for first in range(0, len(read), source.at_once):
+                batch = read[first : first + source.at_once]
                 with uncounted():  # answers are no passages
                     made = source.drafts(batch)
                 add(len(batch))
@@ -67,16 +71,24 @@ def prepare_questions(settings: Settings) -> int:
                     told.add(f"{passage.section} {passage.text}")
                     kept.add(passage, [s.text for s in statements_of(passage)], drafts)
         source.end()
-        reader.tally.check(settings.max_skipped_share)
-        for reason in reader.tally.skipped:
-            log.warning("skipped %s", reason)
         records = kept.records()
         _check(kept, records)
         unanswered = refusals(records, told, settings)
         log.info("%d questions that the documents do not answer", len(unanswered))
         published = [*records, *unanswered]
         _publish(output, folder, kept.summary(len(records), len(unanswered)), published)
-    return len(published)
+    return Prepared(len(published), work.passages)
+
+
+def _read(settings: Settings) -> list[Passage]:
+    """All passages of the documents; what was left out is said, and before anybody waits."""
+    files = fetch_inputs(settings).data
+    reader = reader_of(settings, files)
+    found = list(passages(reader, [file.name for file in files]))
+    reader.tally.check(settings.max_skipped_share)
+    for reason in reader.tally.skipped:
+        log.warning("skipped %s", reason)
+    return found
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ from typing import Any
 
 from trainer.runtime.json_records import well_formed
 
+# How drafts are made and chosen. Raised when that changes: what was made by another method is made
+# again, and a run on it is another run.
+METHOD = "statements 6"
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 WORDINGS = 5
 CHARS_PER_TOKEN = 4  # of English, as servers count it; for an outlook only
-AGREE = 0.8  # F1 of two answers that say the same
+MOST_TOKENS = 768  # of a reply: five questions and an answer take 200
+MOST_THOUGHT_TOKENS = 8192  # of one behind a thought
 REFUSED, CUT, NO_PAIR = "the teacher refused", "the teacher's answer was cut off", "no question"
 DISAGREES = "answered otherwise when asked again"
 INVENTED = "the answer has numbers or names that the passage does not have"
@@ -71,6 +72,7 @@ class Teacher:
 
     def __init__(self, api: ChatApi, journal: Journal) -> None:
         self._api, self._journal = api, journal
+        self._most_tokens = MOST_TOKENS
         self.spent = Spent()
         self.failures: list[str] = []
 
@@ -110,9 +112,11 @@ class Teacher:
         with counting("asking the teacher", len(new)) as add:
 
             def ask(text: str) -> Completion | DataError:
-                reply = self._api.reply([Message("user", text)])
-                if isinstance(reply, Completion):
-                    self._note(text, reply)
+                most = self._most_tokens
+                reply = self._asked(text, most)
+                if _is_thought(reply) and most < MOST_THOUGHT_TOKENS:
+                    self._most_tokens = MOST_THOUGHT_TOKENS
+                    reply = self._asked(text, MOST_THOUGHT_TOKENS)
                 add(1)
                 return reply
 
@@ -122,6 +126,12 @@ class Teacher:
             given[text] if text in given else Completion(self._known(text) or "", whole=True)
             for text in requests
         ]
+
+    def _asked(self, text: str, most_tokens: int) -> Completion | DataError:
+        reply = self._api.reply([Message("user", text)], most_tokens)
+        if isinstance(reply, Completion):
+            self._note(text, reply)
+        return reply
 
     def _known(self, text: str) -> str | None:
         reply = self._journal.get(digest(text))
@@ -146,6 +156,16 @@ class Teacher:
             spent.completion_tokens,
             extra=figures(**vars(spent)),
         )
+
+
+def _is_thought(reply: Completion | DataError) -> bool:
+    """Whether it was cut off before anything was said but a thought, which some servers send
+    elsewhere."""
+    return (
+        isinstance(reply, Completion)
+        and not reply.whole
+        and (not reply.text or (reply.text.startswith("<think>") and "</think>" not in reply.text))
+    )
 
 
 def _to_write(passage: Passage, statement: Statement) -> str:
