@@ -171,7 +171,8 @@ class ChatApi:
         if status in NOT_ALLOWED:
             return Failure(NotAllowedError, fact, f"set {KEY} to a key that may use it")
         if status in (200, MANY_REQUESTS, TIMED_OUT) or status >= 500:
-            return Failure(UnreachableError, fact, self._step, passing=True, wait_s=error.wait_s)
+            step = "start again later" if status == MANY_REQUESTS else self._step
+            return Failure(UnreachableError, fact, step, passing=True, wait_s=error.wait_s)
         if status in REFUSED:
             return Failure(DataError, fact, self._step)
         return Failure(SettingsError, fact, self._step)
