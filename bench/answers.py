@@ -60,9 +60,9 @@ def main() -> None:
 
 
 def random_7b(dtype: str) -> Any:
-    from models import llama_2_7b, random_llama, with_adapter
+    from models import llama_2_7b, random_model, with_adapter
 
-    return with_adapter(random_llama(llama_2_7b(), getattr(torch, dtype)), TARGETS)
+    return with_adapter(random_model(llama_2_7b(), getattr(torch, dtype)), TARGETS)
 
 
 def from_folder(folder: str) -> Any:

@@ -4,6 +4,8 @@
     python bench/engine.py --long          one block of 8,192, 32,768 and 65,536 tokens, 14.7 GiB
     python bench/engine.py --long --t4     the same with the attention kernel of a T4 only
     python bench/engine.py --only unsloth  one variant alone
+    python bench/engine.py --all-linear    an adapter r=16 on every linear layer
+    python bench/engine.py --llama-3       Llama-3-8B, whose head has four times the words
 
 Random weights, adapter r=8 on q and v, no dropout, fp16 with loss scaling, 8-bit AdamW, an
 optimizer step after each micro-batch. Each variant runs in a process of its own. Unsloth takes part
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ T4_GIB = 14.7
 GIB = 2**30
 PEER_LONGEST = 32768  # what Unsloth trains in 14.7 GiB with and without flash attention
 TARGETS = ["q_proj", "v_proj"]
+ALL_LINEAR = [*TARGETS, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VARIANTS = {
     "common": "common recipe: float32 norms and ends, every layer recomputed",
     "stock": "stock path, every layer recomputed",
@@ -45,16 +49,40 @@ VARIANTS = {
 }
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is trained: the base, and where its adapter is."""
+
+    llama_3: bool
+    all_linear: bool
+
+    @property
+    def targets(self) -> list[str]:
+        return ALL_LINEAR if self.all_linear else TARGETS
+
+    @property
+    def rank(self) -> int:
+        return 16 if self.all_linear else 8
+
+    def config(self) -> Any:
+        from models import llama_2_7b, llama_3_8b
+
+        return llama_3_8b() if self.llama_3 else llama_2_7b()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--t4", action="store_true")
+    parser.add_argument("--all-linear", action="store_true")
+    parser.add_argument("--llama-3", action="store_true")
     parser.add_argument("--only", choices=VARIANTS, action="append")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     shapes = LONG if arguments.long else SHORT
     if arguments.variant:
-        for row in measure(arguments.variant, shapes, arguments.long, arguments.t4):
+        task = Task(arguments.llama_3, arguments.all_linear)
+        for row in measure(arguments.variant, task, shapes, arguments.long, arguments.t4):
             print(json.dumps(row), flush=True)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +131,7 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 
 def measure(
-    variant: str, shapes: list[tuple[int, int]], capped: bool, t4: bool
+    variant: str, task: Task, shapes: list[tuple[int, int]], capped: bool, t4: bool
 ) -> Iterator[dict[str, Any]]:
     """One row for each shape: the median step of several, after those that warm up."""
     prepare, longest = PREPARE[variant.split("-")[0]], max(t for _, t in shapes)
@@ -114,7 +142,7 @@ def measure(
     if t4:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
-    step_of = prepare(variant, longest)
+    step_of = prepare(variant, longest, task)
     if capped:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(T4_GIB * GIB / total)
@@ -180,16 +208,17 @@ def inputs(blocks: int, tokens: int) -> tuple[Any, Any]:
     return ids, torch.arange(tokens, device="cuda").repeat(blocks, 1)
 
 
-def ours(variant: str, longest: int) -> Any:
+def ours(variant: str, longest: int, task: Task) -> Any:
     import torch
-    from models import llama_2_7b, random_llama, with_adapter
+    from models import random_model, with_adapter
 
     from trainer.engine.decoder import Engine
     from trainer.kernels.attention import Documents
     from trainer.planner.choose import LONG as LONG_BLOCK
     from trainer.planner.memory_plan import MemoryPlan
 
-    model = with_adapter(random_llama(llama_2_7b(), torch.float16), TARGETS)
+    base = random_model(task.config(), torch.float16)
+    model = with_adapter(base, task.targets, rank=task.rank)
     engine: list[Engine] = []
 
     def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
@@ -212,17 +241,17 @@ def ours(variant: str, longest: int) -> Any:
     return step_of
 
 
-def products(variant: str, longest: int) -> Any:
+def products(variant: str, longest: int, task: Task) -> Any:
     """Every product of a forward and a backward pass over frozen weights, with nothing between.
 
     Four sets of weights take turns, so that no product finds its matrix in the cache.
     """
     import torch
-    from models import llama_2_7b
 
-    config = llama_2_7b()
+    config = task.config()
     wide, deep = config.intermediate_size, config.hidden_size
-    shapes = [(deep, deep)] * 4 + [(wide, deep)] * 2 + [(deep, wide)]
+    kv = deep * config.num_key_value_heads // config.num_attention_heads
+    shapes = [(deep, deep)] * 2 + [(kv, deep)] * 2 + [(wide, deep)] * 2 + [(deep, wide)]
 
     def random(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.float16, device="cuda").normal_(0, 0.02)
@@ -231,7 +260,7 @@ def products(variant: str, longest: int) -> Any:
     head = random(config.vocab_size, deep)
 
     def step_of(blocks: int, tokens: int) -> Callable[[], Any]:
-        given = {width: random(blocks * tokens, width) for width in (wide, deep)}
+        given = {width: random(blocks * tokens, width) for width in {wide, deep, kv}}
 
         def step() -> Any:
             for number in range(config.num_hidden_layers):
@@ -249,40 +278,40 @@ def products(variant: str, longest: int) -> Any:
     return step_of
 
 
-def stock(variant: str, longest: int) -> Any:
+def stock(variant: str, longest: int, task: Task) -> Any:
     import torch
-    from models import llama_2_7b, random_llama, with_adapter
+    from models import random_model, with_adapter
     from peft import prepare_model_for_kbit_training
 
-    base = random_llama(llama_2_7b(), torch.float16)
+    base = random_model(task.config(), torch.float16)
     if variant == "common":
         base.is_loaded_in_4bit = base.is_quantized = True
         base = prepare_model_for_kbit_training(
             base, gradient_checkpointing_kwargs={"use_reentrant": False}
         )
-    model = with_adapter(base, TARGETS)
+    model = with_adapter(base, task.targets, rank=task.rank)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.enable_input_require_grads()
     return _through_transformers(model)
 
 
-def unsloth_peer(variant: str, longest: int) -> Any:
+def unsloth_peer(variant: str, longest: int, task: Task) -> Any:
     import torch
-    from models import llama_2_7b, write_checkpoint
+    from models import write_checkpoint
     from unsloth import FastLanguageModel
 
     folder = Path(os.environ["BENCH_CHECKPOINT"])
     if not (folder / "config.json").exists():
-        write_checkpoint(llama_2_7b(), folder, torch.float16)
+        write_checkpoint(task.config(), folder, torch.float16)
     model, _ = FastLanguageModel.from_pretrained(
         str(folder), max_seq_length=longest, dtype=torch.float16, load_in_4bit=True
     )
     model = FastLanguageModel.get_peft_model(
         model,
-        r=8,
-        lora_alpha=16,
+        r=task.rank,
+        lora_alpha=2 * task.rank,
         lora_dropout=0,
-        target_modules=TARGETS,
+        target_modules=task.targets,
         use_gradient_checkpointing="unsloth" if variant == "unsloth" else False,
     )
     return _through_transformers(model.train())

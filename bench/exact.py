@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
-from models import llama_2_7b, random_llama, with_adapter
+from models import llama_2_7b, random_model, with_adapter
 
 from trainer.dataset.collate import collate_for_engine, documents
 from trainer.engine.decoder import Engine
@@ -96,7 +96,7 @@ def batch(seed: int) -> dict[str, Any]:
 
 def model_of(layers: int, dtype: torch.dtype) -> Any:
     """The same NF4 values for every dtype: they are rounded to fp16 before they are quantised."""
-    model = random_llama(llama_2_7b(layers), torch.float16)
+    model = random_model(llama_2_7b(layers), torch.float16)
     for module in model.modules():
         if hasattr(getattr(module, "weight", None), "quant_state"):
             module.weight.quant_state.dtype = dtype

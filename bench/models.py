@@ -1,4 +1,4 @@
-"""A Llama with random weights in NF4, made on a GPU: real sizes, nothing downloaded."""
+"""A model with random weights in NF4, made where it computes: real sizes, nothing downloaded."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import bitsandbytes
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 BUILTIN = Path(__file__).parent.parent / "trainer" / "builtin" / "tiny"
 SPREAD = 0.02  # standard deviation of a fresh Llama's weights
@@ -29,43 +29,59 @@ def llama_2_7b(layers: int = 32) -> LlamaConfig:
     )
 
 
-def random_llama(config: LlamaConfig, dtype: torch.dtype, seed: int = 0) -> Any:
+def llama_3_8b() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131072,
+        tie_word_embeddings=False,
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+
+
+def random_model(config: Any, dtype: torch.dtype, seed: int = 0, device: str = "cuda") -> Any:
     """The model, frozen; its linear layers but the head are `Linear4bit`, doubly quantised."""
     torch.manual_seed(seed)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(dtype)
+        model = AutoModelForCausalLM.from_config(config).to(dtype)
     head = model.get_output_embeddings()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.Linear) and child is not head:
-                setattr(module, name, _quantised(child, dtype))
+                setattr(module, name, _quantised(child, dtype, device))
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:
-                value = torch.empty(parameter.shape, dtype=dtype, device="cuda")
-                value = value.fill_(1) if parameter.dim() == 1 else value.normal_(0, SPREAD)
+                value = torch.empty(parameter.shape, dtype=dtype, device=device)
+                is_norm = name == "weight" and parameter.dim() == 1
+                value = value.fill_(1) if is_norm else value.normal_(0, SPREAD)
                 setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to("cuda")
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
     return model.requires_grad_(False)
 
 
-def _quantised(linear: torch.nn.Linear, dtype: torch.dtype) -> Any:
+def _quantised(linear: torch.nn.Linear, dtype: torch.dtype, device: str) -> Any:
     shape = linear.out_features, linear.in_features
     made = bitsandbytes.nn.Linear4bit(
         linear.in_features,
         linear.out_features,
-        bias=False,
+        bias=linear.bias is not None,
         compute_dtype=dtype,
         compress_statistics=True,
         quant_type="nf4",
         device="meta",
     )
-    values = torch.empty(shape, dtype=dtype, device="cuda").normal_(0, SPREAD)
+    values = torch.empty(shape, dtype=dtype, device=device).normal_(0, SPREAD)
     weight = bitsandbytes.nn.Params4bit(
         values, requires_grad=False, quant_type="nf4", compress_statistics=True
     )
-    weight = weight.to("cuda")
-    made.weight = weight if weight.bnb_quantized else weight._quantize("cuda")
+    weight = weight.to(device)
+    made.weight = weight if weight.bnb_quantized else weight._quantize(device)
     return made
 
 
@@ -81,7 +97,7 @@ def with_adapter(model: Any, targets: list[str], *, dropout: float = 0.0, rank: 
             task_type="CAUSAL_LM",
         ),
     )
-    noise = torch.Generator("cuda").manual_seed(1)
+    noise = torch.Generator(next(model.parameters()).device).manual_seed(1)
     for name, parameter in tuned.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

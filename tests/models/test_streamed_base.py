@@ -5,13 +5,28 @@ On a CPU a slot is filled by a plain copy; which layer is in which slot when is 
 
 import functools
 import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from support.bases import settings_for, write_base
-from support.jobs import adapter_bytes, run_here, stop_here
+from support.jobs import (
+    ROOT,
+    adapter_bytes,
+    only_run,
+    run_here,
+    stop_here,
+    variables,
+    wait_for_step,
+)
 from support.small_models import gradients
 
 from trainer.dataset.collate import collate_for_engine, documents
@@ -26,14 +41,18 @@ from trainer.runtime.device import Precision, find_device
 from trainer.settings import Settings
 
 LAYERS, ROW = 4, 32
+HOSTED_WORKLOAD = functools.partial(Workload, hosted_layers=3)  # as if the rest did not fit
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
-def loaded(scratch: Path, frozen: StreamedBase | None = None, **changes: str) -> Any:
+def loaded(
+    scratch: Path, frozen: StreamedBase | None = None, precision: str = "fp32", **changes: str
+) -> Any:
     """The built-in model with an adapter that changes what it says."""
     given = {"QLORA_BASE_MODEL": "builtin:tiny", "QLORA_SCRATCH_DIR": str(scratch)} | changes
     settings = Settings.read({}, given, trains=False)
     base = load.load_base(
-        locate_base(settings), settings, Precision("fp32", "a test"), find_device(), frozen
+        locate_base(settings), settings, Precision(precision, "a test"), find_device(), frozen
     )
     model = load.attach_adapter(base, settings)
     for name, parameter in model.named_parameters():
@@ -148,9 +167,143 @@ def test_a_run_ends_in_the_same_bytes_killed_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_here(tmp_path / "whole")
-    hosting = functools.partial(Workload, hosted_layers=3)  # as if the rest did not fit
-    monkeypatch.setattr("trainer.planner.choose.Workload", hosting)
+    monkeypatch.setattr("trainer.planner.choose.Workload", HOSTED_WORKLOAD)
     stop_here(tmp_path / "hosted")
     run = run_here(tmp_path / "hosted")
     assert json.loads((run / "run.json").read_text())["micro_batch"]["plan"]["hosted_layers"] == 3
+    assert adapter_bytes(run) == adapter_bytes(expected)
+
+
+# -- on a GPU ---------------------------------------------------------------------------------
+
+ON_A_GPU = {
+    "stored": MemoryPlan(LAYERS),
+    "recomputed": MemoryPlan(0, mlp_rows=40, logit_rows=17),
+    "offloaded": MemoryPlan(
+        0, keep_attention=True, offload=True, mlp_rows=40, offload_embeddings=True
+    ),
+}
+# The command with HOSTED_WORKLOAD.
+HOSTING = """
+import functools, sys
+from trainer.planner import choose
+choose.Workload = functools.partial(choose.Workload, hosted_layers=3)
+from trainer.__main__ import main
+main()
+"""
+
+
+def twenty_steps(
+    scratch: Path, hosted: int, plan: MemoryPlan
+) -> tuple[list[float], list[torch.Tensor]]:
+    """Losses, and the last gradients and what was trained, of steps with dropout and with held-out
+    losses in between."""
+    frozen = StreamedBase(hosted) if hosted else None
+    model = loaded(scratch, frozen, "fp16", QLORA_LORA_DROPOUT="0.1").train()
+    load.adapter_to_float32(model)
+    engine = Engine(model, dtype=torch.float16, plan=plan, row_tokens=ROW, frozen=frozen)
+    optimizer = bitsandbytes.optim.PagedAdamW8bit(engine.parameters, lr=2e-3)
+    rows = []
+    for step in range(20):
+        ids = (torch.arange(ROW) * (step + 3) + 7) % 331
+        rows.append({"input_ids": ids, "labels": ids, "position_ids": torch.arange(ROW)})
+    losses = []
+    for step in range(20):
+        given = collate_for_engine([rows[step], rows[step - 1], rows[step - 2]])
+        given = {n: t.cuda() if isinstance(t, torch.Tensor) else t for n, t in given.items()}
+        named = [given[name] for name in ("input_ids", "labels", "position_ids")]
+        if step % 5 == 0:
+            losses.append(float(engine.held_out_sum(*named, documents(given))))
+        optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(step)
+        loss = engine.loss_sum(*named, documents(given))
+        (loss / 100).backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    ended = [p.grad.cpu() for p in engine.parameters] + [
+        p.detach().cpu() for p in engine.parameters
+    ]
+    engine.close()
+    return losses, ended
+
+
+@pytest.mark.cuda
+@needs_gpu
+@pytest.mark.parametrize("plan", ON_A_GPU)
+def test_twenty_steps_on_a_gpu_are_those_of_a_resident_base(plan: str, tmp_path: Path) -> None:
+    losses, expected = twenty_steps(tmp_path / "whole", 0, ON_A_GPU[plan])
+    assert len(set(losses)) == len(losses) and all(map(math.isfinite, losses))
+    for hosted in (1, 3, LAYERS):
+        made = replace(ON_A_GPU[plan], hosted_layers=hosted)
+        found, ended = twenty_steps(tmp_path / str(hosted), hosted, made)
+        assert found == losses
+        assert all(map(torch.equal, ended, expected))
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_a_layer_that_is_still_on_its_way_is_waited_for(tmp_path: Path) -> None:
+    """And a slot is not filled while it is read: layers of 64 MiB, each of one number."""
+    size, layers = 2**26, 7
+    names = [f"model.layers.{n}.mlp.up_proj.weight" for n in range(layers)]
+    frozen = StreamedBase(layers)
+    frozen.allocate({name: (2 * size // 64, 64) for name in names}, torch.device("cuda"))
+    for number, host in frozen._host.items():
+        host.fill_(number + 1)
+    busy = torch.ones(4096, 4096, device="cuda", dtype=torch.float16)
+    sums = []
+    for order in [range(layers), reversed(range(layers))] * 3:
+        for number in frozen.gather_layers(order):
+            there = frozen._slot_of[number].bytes[:size]
+            first = there.sum(dtype=torch.int64)
+            for _ in range(number % 3 * 4):
+                busy = busy @ busy * 0
+            sums.append((number + 1, first, there.sum(dtype=torch.int64)))
+    for value, *found in sums:
+        assert [int(total) for total in found] == [value * size] * 2
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_it_may_be_called_on_a_gpu_like_any_other(tmp_path: Path) -> None:
+    frozen = StreamedBase(3)
+    whole = loaded(tmp_path / "whole", None, "fp16").eval()
+    model = loaded(tmp_path / "hosted", frozen, "fp16").eval()
+    ids = torch.arange(3, 40, device="cuda")[None]
+    with torch.no_grad():
+        for _ in range(3):
+            assert torch.equal(model(ids).logits, whole(ids).logits)
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_a_run_on_a_gpu_that_was_killed_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"PRECISION": "fp16", "MAX_STEPS": "40"}
+
+    def command() -> subprocess.Popen[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("QLORA_")}
+        return subprocess.Popen(
+            [sys.executable, "-c", HOSTING],
+            cwd=ROOT,
+            env=clean | variables(tmp_path / "killed", **changes),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    killed = command()
+    wait_for_step(killed, 11)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    resumed = command()
+    output, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0 and "resuming from checkpoint" in output
+    run = only_run(tmp_path / "killed")
+    monkeypatch.setattr("trainer.planner.choose.Workload", HOSTED_WORKLOAD)
+    expected = run_here(tmp_path / "whole", **changes)
+    for made in (run, expected):
+        plan = json.loads((made / "run.json").read_text())["micro_batch"]["plan"]
+        assert plan["hosted_layers"] == 3
     assert adapter_bytes(run) == adapter_bytes(expected)

@@ -56,6 +56,8 @@ class StreamedBase(WholeBase):
         self._host = dict(zip(hosted, parts, strict=True))
         widest = max((len(part) for part in parts), default=0)
         slots = [_Slot(torch.empty(widest, dtype=torch.uint8, device=device)) for _ in range(SLOTS)]
+        if self._stream is not None:  # what had a slot's memory before may still be at work there
+            self._stream.wait_stream(torch.cuda.current_stream(device))
         self._slot_of = {layer: slots[n % SLOTS] for n, layer in enumerate(hosted)}
         self._next = dict(zip(hosted, [*hosted[1:], *hosted[:1]], strict=True))
         log.info(

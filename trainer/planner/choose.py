@@ -19,6 +19,7 @@ from trainer.planner.memory_plan import (
     MemoryPlan,
     host_bytes,
     layer_bytes,
+    loading_bytes,
     peak_bytes,
     stock_peak_bytes,
     stock_tokens_per_s,
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 SLACK = 0.03  # what the allocator's fragments take beside what is counted
 SPARE = 0.08  # the same and a reserve, where memory is spent on speed alone
 GRAPHS = 0.15  # the same where CUDA graphs have memory of their own
+HOSTED = 0.05  # the same where it costs nothing but another layer in host memory
 LONG = 2048  # tokens from which attention costs more than moving its output to the host and back
 CPU_MICRO_BATCH = 8  # blocks: enough to share one dequantisation among many tokens
 CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
@@ -134,15 +136,16 @@ def _fitting(found: Iterable[Execution], workload: Workload) -> list[Execution]:
 
 def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Execution]:
     """The same with as many layers in host memory as do not fit; none where that cannot be."""
-    layers, room = workload.shape.layers, workload.device.free_bytes / (1 + SLACK)
+    layers, room = workload.shape.layers, workload.device.free_bytes / (1 + HOSTED)
     for execution in found:
         plan = execution.plan
         if plan is None or plan.base_shards > 1 or workload.hosted_layers is not None:
             return
         lean = _predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
-        too_many = math.ceil((lean.peak_bytes - room) / layer_bytes(workload.shape))
-        hosted = min(max(too_many, 1) + SLOTS, layers)
         assert lean.plan is not None
+        highest = max(lean.peak_bytes, loading_bytes(workload.shape, lean.plan))
+        too_many = math.ceil((highest - room) / layer_bytes(workload.shape))
+        hosted = min(max(too_many, 1) + SLOTS, layers)
         yield _predicted(execution.blocks, replace(lean.plan, hosted_layers=hosted), workload)
 
 

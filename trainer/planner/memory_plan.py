@@ -5,7 +5,7 @@ the two, so that whoever changes what a layer saves is told to change it here.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.planner.gpus import Speed
@@ -109,6 +109,14 @@ def peak_bytes(
         _weight_bytes(shape, plan) + trainable * ADAPTER + shape.largest_matrix * HALF + WORKSPACE
     )
     return int(fixed + max(_activation_peaks(shape, plan, blocks * block_tokens)))
+
+
+def loading_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
+    """Bytes allocated while the base is loaded: embedding and head come to the GPU first, the last
+    of them in two dtypes for a moment."""
+    placed = _weight_bytes(shape, replace(plan, offload_embeddings=False, unpacked_layers=0))
+    arriving = max(shape.largest_matrix, shape.vocabulary * shape.hidden)
+    return int(placed + HALF * arriving)
 
 
 def _weight_bytes(shape: ModelShape, plan: MemoryPlan) -> float:
