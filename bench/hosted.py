@@ -116,6 +116,8 @@ def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
     """Rows of the base resident without the cap, and one under it."""
     import torch
 
+    from trainer.planner.choose import leaner_plan
+
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
     is_gpu = torch.cuda.is_available()
@@ -135,11 +137,16 @@ def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
     for way, micro, plan in ways:
         if way == CAPPED:
             frozen = under_the_cap(base, weights, plan.hosted_layers)
-        try:
-            found, adapter = trained(case, base, frozen, micro, plan)
-        except torch.OutOfMemoryError as error:
-            say(f"{way}: {error}")
+        ran = None
+        while ran is None and plan is not None:
+            try:
+                ran = trained(case, base, frozen, micro, plan)
+            except torch.OutOfMemoryError as error:
+                say(f"{way}, {plan}: {error}")
+                plan = leaner_plan(plan) if way == CAPPED else None
+        if ran is None:
             continue
+        found, adapter = ran
         rate, ended = rate or found["tokens_per_s"], adapter if ended is None else ended
         same = all(torch.equal(a, b) for a, b in zip(adapter, ended, strict=True))
         yield (
