@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from trainer.errors import SettingsError
 from trainer.models import base_model
 from trainer.models.base_model import Base
 from trainer.planner import choose
+from trainer.planner.bus_speed import bus_bytes_per_s
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision
@@ -82,7 +83,7 @@ def choose_execution(
         engine=has_engine,
         host_bytes=host_bytes,
     )
-    execution = choose.choose_for(workers.size, settings.sharding, workload)
+    workload, execution = _chosen(settings, workload, workers)
     log.info("%s: %s (%s)", device.name, precision.name, precision.reason)
     log.info(
         "adapter of %s parameters, %.3f %% of %s",
@@ -115,6 +116,21 @@ def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:
         workers.broadcast_bytes(json.dumps([device.kind, device.name, device.capability]).encode())
     )
     return Device(kind, name, capability and (capability[0], capability[1]), free), host_bytes
+
+
+def _chosen(
+    settings: Settings, workload: choose.Workload, workers: Workers
+) -> tuple[choose.Workload, choose.Execution]:
+    """With the way from host memory measured where layers would come from there: the slowest of any
+    worker's, tried by all at the same time."""
+    execution = choose.choose_for(workers.size, settings.sharding, workload)
+    plan = execution.plan
+    if workload.device.kind == "cpu" or plan is None or not plan.hosted_layers:
+        return workload, execution
+    (slowest,) = workers.all_reduce_min(bus_bytes_per_s())
+    log.info("host memory is read at %.1f GB/s", slowest / 1e9)
+    workload = replace(workload, bus_bytes_per_s=int(slowest))
+    return workload, choose.choose_for(workers.size, settings.sharding, workload)
 
 
 def _has_engine(settings: Settings, base: Base, precision: Precision, device: Device) -> bool:

@@ -31,6 +31,7 @@ from support.small_models import gradients
 
 from trainer.dataset.collate import collate_for_engine, documents
 from trainer.engine.decoder import Engine
+from trainer.engine.greedy_decoder import GreedyDecoder, why_not
 from trainer.errors import DoesNotFitError
 from trainer.models import load
 from trainer.models.locate import locate_base
@@ -76,6 +77,23 @@ def streamed(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[An
 def logits(model: Any) -> torch.Tensor:
     made: torch.Tensor = model(torch.arange(3, 40)[None]).logits
     return made
+
+
+def answered(model: Any) -> list[tuple[int, list[int]]]:
+    """By our own loop: of several lengths, more questions than rows."""
+    assert why_not(model) is None
+    asked = [[(17 * n + at) % 331 for at in range(1 + 7 * n % 20)] for n in range(9)]
+    decoder, found = GreedyDecoder(model, [2]), []
+    for tuned in (True, False):
+        found += sorted(decoder.answers(asked, 12, tuned=tuned, most_rows=4))
+    decoder.close()
+    return found
+
+
+def test_our_own_loop_answers_with_it(whole: Any, streamed: tuple[Any, StreamedBase]) -> None:
+    model, frozen = streamed
+    assert answered(model.eval()) == answered(whole.eval())
+    assert {slot.layer for slot in frozen._slot_of.values()} <= set(frozen._host)
 
 
 def batch() -> dict[str, Any]:
@@ -265,7 +283,7 @@ def test_a_layer_that_is_still_on_its_way_is_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.cuda
 @needs_gpu
-def test_it_may_be_called_on_a_gpu_like_any_other(tmp_path: Path) -> None:
+def test_a_gpu_answers_with_it_as_with_any_other(tmp_path: Path) -> None:
     frozen = StreamedBase(3)
     whole = loaded(tmp_path / "whole", None, "fp16").eval()
     model = loaded(tmp_path / "hosted", frozen, "fp16").eval()
@@ -273,6 +291,7 @@ def test_it_may_be_called_on_a_gpu_like_any_other(tmp_path: Path) -> None:
     with torch.no_grad():
         for _ in range(3):
             assert torch.equal(model(ids).logits, whole(ids).logits)
+    assert answered(model) == answered(whole)
 
 
 @pytest.mark.cuda

@@ -63,6 +63,12 @@ def test_a_plan_fits_and_spends_the_rest_on_speed(
     assert planned(free_gib, capability, questions) == expected
 
 
+def test_layers_from_host_memory_come_once_for_all_rows_there_is_room_for() -> None:
+    free = {"row_tokens": 128, "free_bytes": 40 * GIB, "capability": T4, "resident": False}
+    assert choose_decoding(NEEDS, questions=500, **free) == DecodingPlan(256, 0, 64)
+    assert choose_decoding(NEEDS, questions=3, **free) == DecodingPlan(3, 0, 64)
+
+
 def test_a_cpu_answers_few_together_over_unpacked_weights() -> None:
     assert planned(64, None) == (32, 32)
     assert planned(8, None, questions=3) == (3, 18)

@@ -132,6 +132,9 @@ class DecodeRows:
             self._step(running, longest, tuned=tuned)
             return
         size = min(self.rows, next_power_of_2(running))
+        if not self._model.passes.has_resident_base:  # which takes longer than starting kernels
+            self._step(size, self.length, tuned=tuned)
+            return
         kind = size, tuned, self._draws
         if kind not in self._graphs:
             self._graphs[kind] = self._captured(size, tuned=tuned)

@@ -84,6 +84,10 @@ class DecoderPasses:
             return False
         return True
 
+    @property
+    def has_resident_base(self) -> bool:
+        return self._base.is_resident
+
     def free(self) -> None:
         if self.graphs is not None:
             self.graphs.clear()
@@ -148,8 +152,8 @@ class DecoderPasses:
         """
         batch = self._batch(inputs, drops=False, adapter=adapter)
         x = self._embedded(inputs)
-        for layer_pass, layer in zip(layers, weights.layers, strict=True):
-            x, _ = layer_pass.forward(layer, x, batch, store=False)
+        for number in self._base.gather_layers(range(len(layers))):
+            x, _ = layers[number].forward(weights.layers[number], x, batch, store=False)
         return self._head.logits(x if last is None else x[last])
 
     def _embedded(self, inputs: Inputs) -> torch.Tensor:

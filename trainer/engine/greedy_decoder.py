@@ -18,7 +18,7 @@ from trainer.engine.prompt import Prompt
 from trainer.engine.running_answers import RunningAnswers
 from trainer.engine.weights import DecoderWeights, rotated_values
 from trainer.kernels import Kernels, choose, choose_packed_attention
-from trainer.models.frozen_base import WholeBase
+from trainer.models.frozen_base import WholeBase, streamed_base_of
 from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.planner.model_shape import head_size
@@ -43,7 +43,8 @@ def why_not(model: Any) -> str | None:
         return "it rotates a part of each head, or neighbours in it"
     if base.device.type == "cuda" and base.dtype == torch.float32:
         return "a GPU's attention kernels take 16 bits"
-    if any(layer._forward_pre_hooks for layer in base.get_decoder().layers):
+    hooked = any(layer._forward_pre_hooks for layer in base.get_decoder().layers)
+    if hooked and streamed_base_of(base) is None:
         return "its layers are gathered when they are called"
     if any("forward" in vars(module) for module in base.get_decoder().layers.modules()):
         return "its layers compute in another way"
@@ -76,6 +77,8 @@ class GreedyDecoder:
 
     def __init__(self, model: Any, ends: Sequence[int], kernels: Kernels | None = None) -> None:
         """`model` is one for which `why_not` gives None."""
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._base = streamed_base_of(bare) or WholeBase()
         self._weights = DecoderWeights.of(model)
         self._ends = ends
         self._dtype, self._device = self._weights.head.dtype, self._weights.head.device
@@ -176,6 +179,7 @@ class GreedyDecoder:
             row_tokens=length,
             free_bytes=self._free_bytes(),
             capability=self._capability,
+            resident=self._base.is_resident,
         )
 
     def _free_bytes(self) -> int:
@@ -214,4 +218,4 @@ class GreedyDecoder:
         )
         memory = MemoryPlan(0, mlp_rows=MLP_ROWS, unpacked_layers=plan.unpacked_layers)
         nothing_trained = AdapterParameters(())
-        return DecoderPasses(self._weights, nothing_trained, WholeBase(), backend, memory)
+        return DecoderPasses(self._weights, nothing_trained, self._base, backend, memory)

@@ -17,6 +17,7 @@ import torch
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
 ALIGNED = 16  # bytes, for whatever reads a view of a layer
+STREAMED = "streamed_base"  # attribute of a decoder
 OF_A_LAYER = r"model\.(?:language_model\.)?layers\.(\d+)\."
 
 
@@ -24,6 +25,8 @@ class WholeBase:
     """A base that this worker holds whole: nothing has to be gathered."""
 
     is_sharded = False
+    is_resident = True
+    """whether all of it lies on the device, all the time"""
     unloadable = ""
     """what cannot be done with a base of which not every tensor's place is known; nothing: ''"""
 
@@ -52,6 +55,11 @@ class WholeBase:
 
     def serve_gathers(self) -> None:
         """On the other workers: take part in each gather of the main one's `gather_for_main`."""
+
+
+def streamed_base_of(model: Any) -> WholeBase | None:
+    """Who brings the layers of a bare `model`, where they come one by one to whoever asks."""
+    return getattr(model.get_decoder(), STREAMED, None)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class ShardedBase(WholeBase):
     """A base that all `workers` hold together, each an equal shard of each layer."""
 
     is_sharded = True
+    is_resident = False
     unloadable = "cannot be held in parts"
 
     def __init__(self, workers: Workers) -> None:

@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-from trainer.models.frozen_base import FlatLayers, WholeBase, bytes_of, without_memory
+from trainer.models.frozen_base import (
+    STREAMED,
+    FlatLayers,
+    WholeBase,
+    bytes_of,
+    without_memory,
+)
 from trainer.planner.memory_plan import SLOTS
 from trainer.runtime.device import GIB
 from trainer.runtime.log import figures
@@ -34,6 +40,7 @@ class StreamedBase(WholeBase):
     """A base of which `hosted_layers` lie in host memory, evenly among the others, so that what
     computes between two of them hides the transfer."""
 
+    is_resident = False
     unloadable = "cannot lie in host memory"
 
     def __init__(self, hosted_layers: int) -> None:
@@ -90,7 +97,9 @@ class StreamedBase(WholeBase):
 
     def bind(self, model: Any) -> None:
         """Its layers may be called as ever then: a hosted one is fetched just before."""
-        layers = model.get_decoder().layers
+        decoder = model.get_decoder()
+        setattr(decoder, STREAMED, self)
+        layers = decoder.layers
         for layer, slot in self._slot_of.items():
             self._flat.bind(model, layer, slot.bytes)
             layers[layer].register_forward_pre_hook(lambda *_, n=layer: self._before_call(n))

@@ -49,7 +49,8 @@ class Workload:
     `micro_batch` fixes the blocks of a micro-batch, otherwise any divisor of `step_blocks` may be
     chosen. Without `engine` it trains on the stock path. `host_bytes` of host memory may be used;
     `base_shards` workers hold the base together. `hosted_layers` is where the base lies already,
-    or has to: in host memory with so many; None where that is open.
+    or has to: in host memory with so many; None where that is open. `bus_bytes_per_s` is what was
+    measured of the way from there, 0 where that was not.
     """
 
     device: Device
@@ -62,6 +63,7 @@ class Workload:
     host_bytes: int = 0
     base_shards: int = 1
     hosted_layers: int | None = None
+    bus_bytes_per_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,8 @@ def _has_graphs(device: Device) -> bool:
 
 def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:
     shape, speed = workload.shape, speed_of(workload.device.name)
+    if workload.bus_bytes_per_s:
+        speed = replace(speed, bus_bytes_per_s=workload.bus_bytes_per_s)
     if plan is None:
         tokens = blocks * workload.block_tokens
         peak = stock_peak_bytes(shape, trainable=workload.trainable, tokens=tokens)

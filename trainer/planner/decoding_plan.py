@@ -79,9 +79,11 @@ def choose_decoding(
     row_tokens: int,
     free_bytes: int,
     capability: tuple[int, int] | None,
+    resident: bool = True,
 ) -> DecodingPlan:
     """For so many questions whose rows have `row_tokens`. Rows take at most half of what is free;
     what they leave is for weights, where those are faster unpacked. `capability` is None on a CPU.
+    A base that is not `resident` comes anew for each token, however many rows have one.
     """
     fused = fused_rows(capability)
     spare = max(0, int(free_bytes / (1 + SPARE)) - WORKSPACE - needs.prompts)
@@ -89,9 +91,9 @@ def choose_decoding(
     if capability is None:
         most = max(CPU_TOKENS // row_tokens, min(most, CPU_ROWS))
     # A T4's fused product ends where it would have to unpack everything in each step.
-    most = min(most, fused if capability == (7, 5) else MOST_ROWS, questions)
+    most = min(most, fused if capability == (7, 5) and resident else MOST_ROWS, questions)
     rows = max(1, most)
-    if rows <= fused and capability not in WIDE_MEMORY:
+    if not resident or (rows <= fused and capability not in WIDE_MEMORY):
         return DecodingPlan(rows, 0, fused)
     unpacked = (spare - rows * needs.row) // needs.layer
     return DecodingPlan(rows, min(max(unpacked, 0), needs.layers), fused)

@@ -1,0 +1,15 @@
+"""The bus is measured where it decides."""
+
+import pytest
+import torch
+
+from trainer.planner.bus_speed import bus_bytes_per_s
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_the_bus_is_as_fast_as_any_that_there_is() -> None:
+    """From a PCIe 3.0 x4 slot to NVLink between a CPU and its GPU."""
+    assert 1e9 < bus_bytes_per_s() < 1e12
