@@ -111,7 +111,7 @@ def _log_experts(shape: ModelShape) -> None:
 def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:
     """The first worker's device and free host memory, with the least that any of them has: all
     plan the same, for micro-batches of different sizes would be other blocks."""
-    free, host_bytes = workers.all_reduce_min(device.free_bytes, selftest.free_host_bytes())
+    free, host_bytes = workers.all_reduce_min(device.free_bytes, selftest.pinnable_bytes())
     kind, name, capability = json.loads(
         workers.broadcast_bytes(json.dumps([device.kind, device.name, device.capability]).encode())
     )

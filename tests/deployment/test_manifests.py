@@ -19,10 +19,14 @@ import kubernetes_validate
 import pytest
 import yaml
 from support.cluster import Documents, container, find, load, render
+from support.devices import LLAMA_3_70B
 
 from trainer.errors import JobError
+from trainer.planner.gpus import nodes_with
+from trainer.planner.memory_plan import MemoryPlan, host_bytes
 from trainer.planner.schedule import STEP_BLOCKS
 from trainer.runtime.device import GIB
+from trainer.runtime.selftest import needed_for_pinned
 from trainer.settings import Settings, options
 
 ROOT = Path(__file__).parent.parent.parent
@@ -278,6 +282,19 @@ def test_the_job_fits_a_t4_node_of_four_cores_and_16_gb() -> None:
     assert room <= gib(resources["limits"]["ephemeral-storage"])
     model_bytes = 2 * 6_738_415_616  # Llama-2-7B in 16 bits
     assert gib(resources["requests"]["ephemeral-storage"]) > model_bytes / GIB
+
+
+def test_a_70b_finds_the_memory_that_is_pinned_for_it_on_the_smallest_nodes_of_its_overlay() -> (
+    None
+):
+    spec = find(documents("t4-70b"), "Job")["spec"]["template"]["spec"]
+    resources = container({"spec": {"template": {"spec": spec}}})["resources"]
+    pinned = host_bytes(LLAMA_3_70B, MemoryPlan(0, hosted_layers=LLAMA_3_70B.layers), 512)
+    memory = gib(resources["limits"]["memory"]) * GIB
+    assert memory >= needed_for_pinned(pinned)
+    wanted = json.dumps(spec["affinity"])
+    assert all(f'"{node}"' in wanted for node in nodes_with("Tesla T4", int(memory)))
+    assert gib(resources["requests"]["ephemeral-storage"]) > 2 * LLAMA_3_70B.parameters / GIB
 
 
 def gib(quantity: str) -> float:

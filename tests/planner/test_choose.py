@@ -122,7 +122,7 @@ def test_of_a_base_larger_than_the_gpu_as_much_as_has_to_lies_in_host_memory() -
 
 
 def test_host_memory_that_is_too_small_for_the_base_is_named_with_what_it_takes() -> None:
-    with pytest.raises(DoesNotFitError, match=r"take 2\d\.\d GiB of it and 8\.0 may be used, half"):
+    with pytest.raises(DoesNotFitError, match=r"take 2\d\.\d GiB of it and 8\.0 may be pinned"):
         chosen(T4, shape=LLAMA_3_70B)
 
 

@@ -120,6 +120,19 @@ def test_the_memory_limit_of_the_container_is_read(
     assert selftest.memory_limit((tmp_path / "missing", tmp_path / "memory.max")) == limit
 
 
+def test_what_may_be_pinned_leaves_the_process_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemAvailable: {60 * 2**20} kB\n")
+    for limit, free in ((None, 60), (46 * 2**30, 46), (2**30, 1)):
+        monkeypatch.setattr(selftest, "memory_limit", lambda limit=limit: limit)
+        size = selftest.pinnable_bytes(meminfo)
+        assert size == max(0, (free - 4) * 2**30 * 7 // 8)
+        assert selftest.free_host_bytes(meminfo) == free * 2**29
+        assert size == 0 or abs(selftest.needed_for_pinned(size) - free * 2**30) < 8
+
+
 def test_a_container_with_too_little_memory_is_told_before_the_kernel_kills_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

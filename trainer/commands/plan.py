@@ -18,7 +18,7 @@ from trainer.planner.decoding_plan import (
     answered_tokens_per_s,
     choose_decoding,
 )
-from trainer.planner.gpus import GPUS, speed_of
+from trainer.planner.gpus import GPUS, nodes_with, speed_of
 from trainer.planner.memory_plan import HALF, host_bytes
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
@@ -111,7 +111,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         micro_batch=settings.batch_size,
         engine=reason is None,
         # Another machine's is not known: what it takes is said.
-        host_bytes=selftest.free_host_bytes() if request.gpu is None else 1 << 60,
+        host_bytes=selftest.pinnable_bytes() if request.gpu is None else 1 << 60,
     )
     execution = choose_for(request.workers, settings.sharding, workload)
     if device.kind == "cpu":
@@ -177,7 +177,10 @@ def _host_memory(prospect: Prospect) -> Rows:
         return
     tokens = execution.blocks * prospect.estimate.block_tokens
     if size := host_bytes(shape, execution.plan, tokens):
-        yield "host memory", f"{_size(size)} pinned, of a machine with twice that or more"
+        needed = selftest.needed_for_pinned(size)
+        text = f"{_size(size)} pinned, of a machine with {_size(needed)} free or more"
+        nodes = nodes_with(prospect.device.name, needed)
+        yield "host memory", text + (f": {' or '.join(nodes)}" if nodes else "")
 
 
 def _experts(base: base_model.Base) -> Rows:

@@ -236,9 +236,9 @@ def _does_not_fit(found: list[Execution], workload: Workload) -> DoesNotFitError
         wanted = min(_host_bytes(c, workload) for c in hosting)
         return DoesNotFitError(
             f"{needs}; with layers of the base in host memory it would fit, but they take "
-            f"{wanted / GIB:.1f} GiB of it and {workload.host_bytes / GIB:.1f} may be used, half "
-            "of what is free: give the machine or the container more, lower QLORA_MAX_LENGTH or "
-            "use a smaller model"
+            f"{wanted / GIB:.1f} GiB of it and {workload.host_bytes / GIB:.1f} may be "
+            "pinned: give the machine or the container more, lower QLORA_MAX_LENGTH or use a "
+            "smaller model"
         )
     return DoesNotFitError(f"{needs}; lower QLORA_MAX_LENGTH{smaller} or use a smaller model")
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from trainer.runtime.device import GIB
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -30,9 +32,37 @@ GPUS = {
 }
 
 
+# Nodes with one such GPU and their memory in GiB, the smallest of each cloud first.
+NODES = {
+    "t4": (
+        {"g4dn.xlarge": 16, "g4dn.2xlarge": 32, "g4dn.4xlarge": 64, "g4dn.8xlarge": 128},
+        {"n1-standard-4": 15, "n1-standard-8": 30, "n1-highmem-8": 52, "n1-highmem-16": 104},
+        {"Standard_NC4as_T4_v3": 28, "Standard_NC8as_T4_v3": 56, "Standard_NC16as_T4_v3": 110},
+    ),
+    "l4": (
+        {"g6.xlarge": 16, "g6.2xlarge": 32, "g6.4xlarge": 64, "g6.8xlarge": 128},
+        {"g2-standard-4": 16, "g2-standard-8": 32, "g2-standard-16": 64, "g2-standard-32": 128},
+    ),
+    "a10g": ({"g5.xlarge": 16, "g5.2xlarge": 32, "g5.4xlarge": 64, "g5.8xlarge": 128},),
+    "a100": ({"a2-highgpu-1g": 85},),
+    "h100": ({"p5.4xlarge": 256}, {"a3-highgpu-1g": 234}, {"Standard_NC40ads_H100_v5": 320}),
+}
+NODE_SHARE = 0.9  # of a node's memory, which a kubelet leaves to pods
+
+
 UNKNOWN = Speed("another GPU", 0, (0, 0), 50e12, 0.5e12, 11e9)
 
 
 def speed_of(device_name: str) -> Speed:
     """The entry of `GPUS` whose model is in `device_name`, else a guess."""
     return next((s for s in GPUS.values() if s.name.split()[-1] in device_name), UNKNOWN)
+
+
+def nodes_with(device_name: str, host_bytes: int) -> list[str]:
+    """The smallest node of each cloud with such a GPU and so much memory for a pod."""
+    key = next((k for k, s in GPUS.items() if s.name.split()[-1] in device_name), "")
+    fitting = (
+        next((node for node, gib in cloud.items() if gib * GIB * NODE_SHARE >= host_bytes), None)
+        for cloud in NODES.get(key, ())
+    )
+    return [node for node in fitting if node is not None]

@@ -86,11 +86,18 @@ def recomputed_layer_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> 
 
 
 def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
-    """Pinned host memory of a plan that offloads, or whose base does not lie on the GPU."""
+    """Pinned host memory of a plan that offloads, or whose base does not lie on the GPU. But for
+    the base torch's allocator gives it out, in powers of two."""
+    tables = shape.embedding_parameters // (shape.vocabulary * shape.hidden)
+    table = _power_of_2(HALF * shape.vocabulary * shape.hidden) if plan.offload_embeddings else 0
+    widths = [shape.hidden, *([shape.q] if plan.keep_attention else [])]
+    activations = sum(_power_of_2(tokens * HALF * width) for width in widths)
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
-    embeddings = HALF * shape.embedding_parameters if plan.offload_embeddings else 0
-    base = int(plan.hosted_layers * layer_bytes(shape))
-    return recomputed * recomputed_layer_bytes(shape, plan, tokens) + embeddings + base
+    return recomputed * activations + tables * table + int(plan.hosted_layers * layer_bytes(shape))
+
+
+def _power_of_2(size: int) -> int:
+    return 1 << (size - 1).bit_length()
 
 
 def layer_bytes(shape: ModelShape) -> float:

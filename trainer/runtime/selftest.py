@@ -29,6 +29,8 @@ CGROUP_LIMITS = (  # version 2, version 1
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+MEMINFO = Path("/proc/meminfo")
+BESIDE_PINNED_BYTES = 4 * GIB  # torch, CUDA, and what a loader and a tokenizer take
 NF4_ERROR = 0.15  # relative; NF4 of a normal matrix is off by about 0.09
 FUSED_ERROR = 0.01  # relative; two ways to multiply the same 4-bit weights, in half precision
 CPU_ON_PURPOSE = "or set NVIDIA_VISIBLE_DEVICES=void to train on the CPU"
@@ -92,11 +94,26 @@ def memory_limit(files: tuple[Path, ...] = CGROUP_LIMITS) -> int | None:
     return None
 
 
-def free_host_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes of host memory that pinned buffers may take: half of what is free, or of the limit."""
+def free_host_bytes(meminfo: Path = MEMINFO) -> int:
+    """Bytes of host memory that may be filled for speed: half of what is free, or of the limit."""
+    return _free(meminfo) // 2
+
+
+def pinnable_bytes(meminfo: Path = MEMINFO) -> int:
+    """Bytes of it that may be pinned for a training: all but what the process itself takes, and an
+    eighth."""
+    return max(0, (_free(meminfo) - BESIDE_PINNED_BYTES) * 7 // 8)
+
+
+def needed_for_pinned(size: int) -> int:
+    """Bytes of host memory that are to be free where `size` are pinned."""
+    return size * 8 // 7 + BESIDE_PINNED_BYTES
+
+
+def _free(meminfo: Path) -> int:
     found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"))
     free = int(found[1]) * 1024 if found else 0
-    return min(free, memory_limit() or free) // 2
+    return min(free, memory_limit() or free)
 
 
 def errors_of_4bit(kind: str) -> tuple[float, float]:
