@@ -2,14 +2,23 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import bitsandbytes
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from trainer.models.architecture import adaptable_layers, peft_targets
+from trainer.models.experts import expert_layouts
+from trainer.models.nf4_experts import put_experts
+from trainer.models.nf4_stream import empty_experts, quantise_matrix
 
 BUILTIN = Path(__file__).parent.parent / "trainer" / "builtin" / "tiny"
 SPREAD = 0.02  # standard deviation of a fresh Llama's weights
@@ -45,15 +54,19 @@ def llama_3_8b() -> LlamaConfig:
 
 
 def random_model(config: Any, dtype: torch.dtype, seed: int = 0, device: str = "cuda") -> Any:
-    """The model, frozen; its linear layers but the head are `Linear4bit`, doubly quantised."""
+    """The model, frozen; its linear layers but the head are `Linear4bit`, doubly quantised, and its
+    experts, which are all alike in a layer, NF4 as the job makes them."""
     torch.manual_seed(seed)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config).to(dtype)
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    with init_empty_weights(include_buffers=False):
+        model = kind(config)
     head = model.get_output_embeddings()
+    layouts = expert_layouts(model)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear) and child is not head:
+            if type(child) is torch.nn.Linear and child is not head:
                 setattr(module, name, _quantised(child, dtype, device))
+    put_experts(model, layouts, _random_experts(layouts, dtype, device), dtype)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:
@@ -61,8 +74,23 @@ def random_model(config: Any, dtype: torch.dtype, seed: int = 0, device: str = "
                 is_norm = name == "weight" and parameter.dim() == 1
                 value = value.fill_(1) if is_norm else value.normal_(0, SPREAD)
                 setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))
+    model.tie_weights()
     return model.requires_grad_(False)
+
+
+def _random_experts(layouts: Any, dtype: torch.dtype, device: str) -> dict[str, torch.Tensor]:
+    """What NF4 makes of one random matrix, for all of a weight."""
+    found: dict[str, torch.Tensor] = {}
+    for name, layout in layouts.items():
+        values = torch.empty(layout.matrix_shape, dtype=dtype, device=device).normal_(0, SPREAD)
+        made = empty_experts(layout, torch.device(device))
+        quantise_matrix(values, 0, made, dtype)
+        found |= {
+            f"{name}.{part}": tensor.copy_(tensor[:1].clone()) for part, tensor in made.items()
+        }
+    return found
 
 
 def _quantised(linear: torch.nn.Linear, dtype: torch.dtype, device: str) -> Any:
@@ -82,18 +110,22 @@ def _quantised(linear: torch.nn.Linear, dtype: torch.dtype, device: str) -> Any:
     )
     weight = weight.to(device)
     made.weight = weight if weight.bnb_quantized else weight._quantize(device)
+    made.support_avx512bf16_for_cpu = False
     return made
 
 
-def with_adapter(model: Any, targets: list[str], *, dropout: float = 0.0, rank: int = 8) -> Any:
-    """`model` with a float32 adapter whose B is not zero, so that every gradient counts."""
+def with_adapter(
+    model: Any, targets: list[str] | None, *, dropout: float = 0.0, rank: int = 8
+) -> Any:
+    """`model` with a float32 adapter whose B is not zero, so that every gradient counts; on all
+    linear layers where no targets are given."""
     tuned = get_peft_model(
         model,
         LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
             lora_dropout=dropout,
-            target_modules=targets,
+            target_modules=targets or peft_targets(model, adaptable_layers(model)),
             task_type="CAUSAL_LM",
         ),
     )

@@ -1,0 +1,270 @@
+"""Families at real sizes with random weights, on the GPU that is here: ours beside plain
+transformers, and memory beside what `plan` says.
+
+    python bench/families.py                       all of `MODELS`, each in a process of its own
+    python bench/families.py "Phi-4 14B"           one of them
+    python bench/families.py --seconds 60          each is given up after so many seconds
+
+All linear layers, r=8, no dropout, 8-bit AdamW, an optimizer step after each micro-batch of 4 x 512
+tokens. "ours" is what the job would choose on this GPU in bf16, "recomputed" computes every layer
+again, "stock" is transformers with peft, bitsandbytes and activation checkpointing. "T4" is what
+`plan` chooses for a T4, in fp16, with the attention kernel of a T4 and 14.7 GiB: what was allocated
+at the peak, and what was predicted. "held" is the base alone.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "bench"), str(ROOT / "scripts")]
+
+BLOCKS, TOKENS, STEPS = 4, 512, 5
+T4_GIB, GIB = 14.7, 2**30
+MORE: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "Granite 3.3 8B": ("granite", (4096, 12800, 40, 32, 8, 128, 49159), {
+        "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+        "attention_multiplier": 0.0078125, "logits_scaling": 16.0}),
+    "Ministral 3 3B": ("ministral3", (3072, 9216, 26, 32, 8, 128, 131072),
+        {"tie_word_embeddings": True}),
+    "OLMo 2 7B": ("olmo2", (4096, 11008, 32, 32, 32, 128, 100352), {}),
+    "OLMo 3 7B": ("olmo3", (4096, 11008, 32, 32, 32, 128, 100278), {"sliding_window": 4096}),
+    "GLM-4 9B": ("glm4", (4096, 13696, 40, 32, 2, 128, 151552), {}),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="*")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--only", action="append", choices=WAYS)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.here:
+        for row in measure(arguments.model[0], arguments.only or list(WAYS)):
+            print(json.dumps(row), flush=True)
+        return
+    for name in arguments.model or [*models()]:
+        only = [part for way in arguments.only or () for part in ("--only", way)]
+        command = [sys.executable, __file__, "--here", name, *only]
+        try:
+            subprocess.run(command, timeout=arguments.seconds, check=False)
+        except subprocess.TimeoutExpired:
+            print(json.dumps({"model": name, "error": "took too long"}), flush=True)
+
+
+def models() -> dict[str, tuple[str, tuple[int, ...], dict[str, Any]]]:
+    from plan_table import MODELS
+
+    return MODELS | MORE
+
+
+def measure(name: str, ways: list[str]) -> Iterator[dict[str, Any]]:
+    """A row for what is held, and one for each way to train."""
+    import torch
+    from models import random_model, with_adapter
+
+    model, dtype = None, None
+    for way in ways:
+        wanted = torch.float16 if way == "T4" else torch.bfloat16
+        if wanted is not dtype:
+            model = None
+            free()
+            before = torch.cuda.memory_allocated()
+            model, dtype = random_model(config_of(name), wanted), wanted
+            held = round((torch.cuda.memory_allocated() - before) / GIB, 2)
+            yield {"model": name, "way": "held", "dtype": str(dtype), "gib": held}
+            model = with_adapter(model, None)
+        row = {"model": name, "way": way}
+        try:
+            yield row | WAYS[way](name, model, dtype)
+        except Exception as error:
+            yield row | {"error": f"{type(error).__name__}: {error}"[:300]}
+        free()
+
+
+def config_of(name: str) -> Any:
+    from plan_table import SIZES
+    from transformers import AutoConfig
+
+    kind, sizes, more = models()[name]
+    usual = {"max_position_embeddings": 32768} | dict(zip(SIZES, sizes, strict=True))
+    config = AutoConfig.for_model(kind, **(usual | more))
+    config._attn_implementation = "eager" if kind == "gpt_oss" else "sdpa"  # it has sinks
+    config.use_cache = False
+    return config
+
+
+def planned(name: str, device: Any, precision: str) -> Any:
+    """What the job would choose on `device` for micro-batches of BLOCKS; None where the engine
+    does not train it."""
+    from trainer.engine.support import why_stock
+    from trainer.models import base_model
+    from trainer.models.locate import locate_base
+    from trainer.planner.choose import Workload, choose
+    from trainer.runtime.device import Precision
+    from trainer.settings import Settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        config_of(name).save_pretrained(folder)
+        given = {"base_model": folder, "target_modules": "all-linear"}
+        settings = Settings.read(given, {}, trains=False)
+        base = locate_base(settings)
+        shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
+        if why_stock(settings, base.config, Precision(precision, ""), device) is not None:
+            return None
+        is_t4 = "T4" in device.name
+        return choose(Workload(
+            device, shape, trainable=trainable, step_blocks=4 * BLOCKS, block_tokens=TOKENS,
+            micro_batch=None if is_t4 else BLOCKS, host_bytes=64 * GIB,
+        ))  # fmt: skip
+
+
+def ours(name: str, model: Any, dtype: Any) -> dict[str, Any]:
+    from trainer.runtime.device import find_device
+
+    return through_engine(model, dtype, planned(name, find_device(), "bf16"))
+
+
+def recomputed(name: str, model: Any, dtype: Any) -> dict[str, Any]:
+    from trainer.planner.memory_plan import MemoryPlan
+    from trainer.runtime.device import find_device
+
+    execution = planned(name, find_device(), "bf16")
+    if execution is not None:
+        execution = replace(execution, plan=MemoryPlan(0), peak_bytes=0)
+    return through_engine(model, dtype, execution)
+
+
+def as_on_a_t4(name: str, model: Any, dtype: Any) -> dict[str, Any]:
+    import torch
+
+    from trainer.errors import DoesNotFitError
+    from trainer.planner.gpus import GPUS
+    from trainer.runtime.device import Device
+
+    speed = GPUS["t4"]
+    device = Device("cuda", speed.name, speed.capability, int(speed.memory_gib * GIB))
+    try:
+        execution = planned(name, device, "fp16")
+    except DoesNotFitError as error:
+        return {"note": str(error)}
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(T4_GIB * GIB / total)
+    return through_engine(model, dtype, execution)
+
+
+def through_engine(model: Any, dtype: Any, execution: Any) -> dict[str, Any]:
+    import torch
+
+    from trainer.engine.decoder import Engine
+    from trainer.kernels.attention import Documents
+
+    if execution is None:
+        return {"note": "not one of the engine's families"}
+    engine = Engine(model, dtype=dtype, plan=execution.plan, row_tokens=TOKENS)
+    blocks = execution.blocks
+    ids, positions = inputs(model, blocks)
+    bounds = torch.arange(0, blocks * TOKENS + 1, TOKENS, dtype=torch.int32, device="cuda")
+    where = Documents(bounds, TOKENS)
+    count = blocks * (TOKENS - 1)
+    row = timed(
+        engine.parameters,
+        lambda: engine.loss_sum(ids, ids, positions, where) / count,
+        blocks * TOKENS,
+        scales=dtype == torch.float16,
+    )
+    engine.close()
+    plan = execution.plan
+    row["plan"] = f"{plan.stored_layers} stored, {plan.unpacked_layers} unpacked, {blocks} blocks"
+    if execution.peak_bytes:
+        row["predicted_gib"] = round(execution.peak_bytes / GIB, 2)
+        row["off"] = f"{100 * (row['peak_gib'] / row['predicted_gib'] - 1):+.1f} %"
+        row["predicted_tokens_per_s"] = round(execution.tokens_per_s)
+    return row
+
+
+def stock(name: str, model: Any, dtype: Any) -> dict[str, Any]:
+    import torch
+
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
+    ids, positions = inputs(model, BLOCKS)
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def loss_of() -> Any:
+        with torch.autocast("cuda", dtype=dtype):
+            return model(input_ids=ids, position_ids=positions, labels=ids).loss
+
+    row = timed(trained, loss_of, BLOCKS * TOKENS, scales=False)
+    model.gradient_checkpointing_disable()
+    return row
+
+
+WAYS: dict[str, Callable[[str, Any, Any], dict[str, Any]]] = {
+    "ours": ours,
+    "recomputed": recomputed,
+    "stock": stock,
+    "T4": as_on_a_t4,
+}
+
+
+def inputs(model: Any, blocks: int) -> tuple[Any, Any]:
+    import torch
+
+    torch.manual_seed(0)
+    words = model.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(words, (blocks, TOKENS), device="cuda")
+    return ids, torch.arange(TOKENS, device="cuda").repeat(blocks, 1)
+
+
+def timed(
+    parameters: list[Any], loss_of: Callable[[], Any], tokens: int, *, scales: bool
+) -> dict[str, Any]:
+    """The median of some steps after two that warm up."""
+    import time
+
+    import bitsandbytes
+    import torch
+
+    optimizer = bitsandbytes.optim.PagedAdamW8bit(parameters, lr=1e-5)
+    scaler = torch.amp.GradScaler("cuda", enabled=scales)
+    torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for number in range(STEPS + 2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        loss = loss_of()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+        if number >= 2:
+            seconds.append(time.perf_counter() - began)
+    median = sorted(seconds)[len(seconds) // 2]
+    return {
+        "tokens_per_s": round(tokens / median),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
+        "loss": round(float(loss.detach()), 3),
+    }
+
+
+def free() -> None:
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
