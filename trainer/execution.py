@@ -64,7 +64,7 @@ def choose_execution(
     Raises DoesNotFitError when not even one block fits, SettingsError for a base that cannot be
     sharded as the settings ask.
     """
-    shape = base.shape()
+    shape = base.shape(precision.name)
     trainable = base_model.trainable_parameters(base, settings)
     has_engine = _has_engine(settings, base, precision, device)
     if settings.sharding == "fsdp" and not has_engine:

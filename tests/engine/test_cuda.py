@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from support.architectures import write_checkpoint
 from support.jobs import (
     STEPS,
     adapter_bytes,
@@ -22,7 +24,8 @@ from support.jobs import (
     wait_for_step,
     write_records,
 )
-from support.small_models import packed_batch, trainable, tuned_model
+from support.small_models import CONFIGS, packed_batch, trainable, tuned_model
+from support.sweep import WITHOUT_DROPOUT
 from support.worker_processes import ends, start_workers, steps
 from support.worker_processes import wait_for_step as wait_for_line
 
@@ -36,6 +39,7 @@ from trainer.engine.greedy_decoder import GreedyDecoder
 from trainer.inference.stock_decoder import StockDecoder
 from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
+from trainer.models.locate import BUILTIN
 from trainer.planner.decoding_plan import DecodingPlan
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.validation import HeldOutLoss
@@ -52,6 +56,7 @@ PLANS = {
         0, keep_attention=True, offload=True, mlp_rows=40, offload_embeddings=True
     ),
 }
+OTHERS = sorted(CONFIGS.keys() - {"llama", "qwen3"})
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 OFF = {"fp16": 0.02, "bf16": 0.15}  # of a gradient, against float32: twice what the H200 measured
 
@@ -170,13 +175,14 @@ def uncaptured(rows: DecodeRows, running: int, *, tuned: bool) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     ("family", "plan"),
-    [*product(["llama", "qwen3"], PLANS), ("mistral", "graph"), ("qwen2", "graph")],
+    [*product(["llama", "qwen3"], PLANS), *product(OTHERS, ["graph", "recomputed"])],
 )
 def test_gradients_are_those_of_float32_on_a_cpu(
     family: str, plan: str, precision: str, tmp_path: Path
 ) -> None:
     truth_model = tuned_model(family, tmp_path / "truth", "all-linear")
     truth = packed_batch()
+    truth["input_ids"].clamp_(min=1)  # a pad token's embedding is zero, and its norm without end
     loss = truth_model(**truth, use_cache=False).loss * truth["labels"][:, 1:].ne(-100).sum()
     expected = dict(
         zip(
@@ -365,6 +371,20 @@ def test_the_losses_of_a_run_are_those_of_the_stock_path(precision: str, tmp_pat
         for engine in ("auto", "stock")
     )
     assert ours == pytest.approx(stock, rel=3e-2)
+
+
+@pytest.mark.parametrize("engine", ["auto", "stock"])
+def test_a_base_that_leaves_the_range_of_fp16_trains_in_it(engine: str, tmp_path: Path) -> None:
+    base = write_checkpoint("gemma3_text", tmp_path / "base", BUILTIN / "tiny")
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.0.post_feedforward_layernorm.weight"] += 3e4
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    settings = {"BASE_MODEL": str(base), "ENGINE": engine, **WITHOUT_DROPOUT}
+    losses = [
+        [row["loss"] for row in rows_of(run_here(tmp_path / p, PRECISION=p, **settings))]
+        for p in ("fp16", "fp32")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=3e-2)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

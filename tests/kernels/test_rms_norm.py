@@ -27,6 +27,21 @@ def test_rms_norm(
         assert_near(rms_norm.fused_backward(grad, x, weight, 1e-5, added), truth)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_stream_in_float32_beside_16_bits(half: torch.dtype, noise: Any) -> None:
+    """A norm before a product takes float32 and gives 16 bits; one behind it does the opposite."""
+    stream, made = 1e5 * noise(7, 341), noise(7, 341, dtype=half)
+    weight, grad = noise(341, dtype=torch.float32), noise(7, 341, dtype=half)
+    for x, dtype in ((stream, half), (made, torch.float32)):
+        truth = rms_norm.reference(x, weight, 1e-5, dtype)
+        assert truth.dtype is dtype
+        assert_near(rms_norm.fused(x, weight, 1e-5, dtype), truth)
+    for given, x, residual in ((grad, stream, stream), (stream / 1e5, made, None)):
+        truth = rms_norm.reference_backward(given, x, weight, 1e-5, residual)
+        assert truth.dtype is x.dtype
+        assert_near(rms_norm.fused_backward(given, x, weight, 1e-5, residual), truth)
+
+
 def test_the_reference_gradient_of_rms_norm_is_that_of_autograd(noise: Any) -> None:
     x, weight, grad = noise(5, 96).requires_grad_(), noise(96), noise(5, 96)
     rms_norm.reference(x, weight, 1e-5).backward(grad)

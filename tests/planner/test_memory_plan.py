@@ -104,7 +104,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     adapted = "qkv_proj,o_proj" if request.param == "phi3" else ADAPTED
     model = tuned_model(request.param, folder, adapted, precision="fp16", head_dim=48)
-    return Small(request.param, model, Base(folder, request.param, "none").shape())
+    return Small(request.param, model, Base(folder, request.param, "none").shape("fp16"))
 
 
 @pytest.mark.parametrize("plan", SAVING)

@@ -14,8 +14,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-FP16 = "*fp16"
-# By module and name: the types of what is passed, and constants.
+FP16, FP32 = "*fp16", "*fp32"
+# By module and name, and what else tells it from another: the types of what is passed, and
+# constants.
 KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "decode_attention._attend": (
         {"q": FP16, "k": FP16, "v": FP16, "keys": FP16, "values": FP16, "lengths": "*i64",
@@ -39,6 +40,19 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "rms_norm._backward": (
         {"grad": FP16, "x": FP16, "weight": FP16, "residual": FP16, "out": FP16,
+         "columns": "i32", "epsilon": "fp32"},
+        {"RESIDUAL": True, "BLOCK": 4096},
+    ),
+    "rms_norm._forward to a float32 stream": (
+        {"x": FP16, "weight": FP32, "out": FP32, "columns": "i32", "epsilon": "fp32"},
+        {"BLOCK": 4096},
+    ),
+    "rms_norm._forward of a float32 stream": (
+        {"x": FP32, "weight": FP32, "out": FP16, "columns": "i32", "epsilon": "fp32"},
+        {"BLOCK": 4096},
+    ),
+    "rms_norm._backward of a float32 stream": (
+        {"grad": FP16, "x": FP32, "weight": FP32, "residual": FP32, "out": FP32,
          "columns": "i32", "epsilon": "fp32"},
         {"RESIDUAL": True, "BLOCK": 4096},
     ),
@@ -87,13 +101,13 @@ def ptx_of(kernel: Any, types: dict[str, str], constants: dict[str, Any], capabi
 def main(capability: int) -> None:
     for name, (types, constants) in KERNELS.items():
         module, _, kernel = name.partition(".")
-        found = getattr(import_module(f"trainer.kernels.{module}"), kernel)
+        found = getattr(import_module(f"trainer.kernels.{module}"), kernel.split()[0])
         ptx = ptx_of(found, types, constants, capability)
         if f".target sm_{capability}" not in ptx:
             sys.exit(f"{name}: not compiled for sm_{capability}")
         if capability < 80 and "bf16" in ptx:
             sys.exit(f"{name}: uses bf16, which sm_{capability} does not have")
-        print(capability, name)
+        print(capability, name.split()[0])
 
 
 if __name__ == "__main__":

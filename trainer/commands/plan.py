@@ -9,6 +9,7 @@ from trainer.engine.support import why_stock
 from trainer.models import base_model
 from trainer.models.architecture import unnamed_for_peft
 from trainer.models.locate import locate_base
+from trainer.models.residual_stream import is_wide
 from trainer.monitoring.counting import waiting
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.cpu_speed import predicted_on_this_cpu
@@ -94,7 +95,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     base_model.check_settings(base, settings)
     device = find_device() if request.gpu is None else _named(request.gpu)
     precision = choose_precision(settings.precision, device)
-    shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
+    shape, trainable = base.shape(precision.name), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
     if look is None:
         tokens = request.tokens or TOKENS
@@ -152,12 +153,14 @@ def _notes(prospect: Prospect) -> Iterator[str]:
 
 def _execution(prospect: Prospect) -> Rows:
     """Where and how one worker trains."""
-    device, precision, estimate = prospect.device, prospect.precision, prospect.estimate
+    base, device, estimate = prospect.base, prospect.device, prospect.estimate
+    precision = prospect.precision
     execution, reason = estimate.execution, prospect.stock_reason
     share = 100 * estimate.trainable / estimate.parameters
-    yield "base model", f"{prospect.base.name}, {estimate.parameters:,} parameters"
+    yield "base model", f"{base.name}, {estimate.parameters:,} parameters"
     yield "device", f"{device.name}{_memory(device)}"
-    yield "precision", f"{precision.name} ({precision.reason})"
+    stream = "; its residual stream in float32" if is_wide(base.config, precision.name) else ""
+    yield "precision", f"{precision.name} ({precision.reason}){stream}"
     yield "trainable", f"{estimate.trainable:,} parameters, {share:.3f} %"
     yield "engine", "ours" if reason is None else f"stock: {reason}"
     yield (
@@ -167,12 +170,13 @@ def _execution(prospect: Prospect) -> Rows:
     )
     yield "memory", execution.reason
     yield from _host_memory(prospect)
-    yield from _experts(prospect.base)
+    yield from _experts(base)
 
 
 def _host_memory(prospect: Prospect) -> Rows:
     """What of it is pinned, for layers or activations."""
-    execution, shape = prospect.estimate.execution, prospect.base.shape()
+    execution = prospect.estimate.execution
+    shape = prospect.base.shape(prospect.precision.name)
     if execution.plan is None:
         return
     tokens = execution.blocks * prospect.estimate.block_tokens

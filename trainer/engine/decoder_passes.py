@@ -50,6 +50,8 @@ class DecoderPasses:
         self.plan = plan
         self._weights, self._adapter, self._base = weights, adapter, base
         self._dtype, self._device = backend.dtype, backend.device
+        is_wide = weights.is_wide and backend.dtype == torch.float16
+        self._stream = torch.float32 if is_wide else backend.dtype
         self._k, self._noise_alpha = backend.kernels, backend.noise_alpha
         self._linear = LinearPass(
             weights.linears(), self._k, self._dtype, self._device, backend.fused_rows
@@ -158,7 +160,7 @@ class DecoderPasses:
 
     def _embedded(self, inputs: Inputs) -> torch.Tensor:
         ids, table = inputs.input_ids_BT.flatten(), self._weights.embedding.data
-        x_MH: torch.Tensor = self._k.embedding(ids, table, self._dtype)
+        x_MH: torch.Tensor = self._k.embedding(ids, table, self._stream)
         scale = self._weights.embedding_scale
         return x_MH if scale == 1 else x_MH.mul_(scale)
 

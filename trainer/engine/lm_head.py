@@ -30,12 +30,12 @@ class LmHead:
         if self.device.type == "cpu":  # where it costs nothing to know which rows are trained
             trained = target_M.ne(IGNORED).nonzero().flatten()
             loss, grad = self._rows_loss(x_MH[trained], target_M[trained])
-            return loss, torch.zeros_like(x_MH).index_copy_(0, trained, grad)
+            return loss, grad.new_zeros(x_MH.shape).index_copy_(0, trained, grad)
         return self._rows_loss(x_MH, target_M)
 
     def logits(self, x_MH: torch.Tensor) -> torch.Tensor:
         """Of the token after each, [M, V]."""
-        normed = self.kernels.rms_norm(x_MH, self.norm, self.epsilon)
+        normed = self._normed(x_MH)
         logits: torch.Tensor = normed @ self.weight.to(self.device, non_blocking=True).t()
         return logits if self.scale == 1 else logits.mul_(self.scale)
 
@@ -49,13 +49,21 @@ class LmHead:
         grad: torch.Tensor = self.kernels.rms_norm_backward(grad_MH, x_MH, self.norm, self.epsilon)
         return grad
 
+    def _normed(self, x_MH: torch.Tensor) -> torch.Tensor:
+        """In the head's dtype."""
+        normed: torch.Tensor = self.kernels.rms_norm(
+            x_MH, self.norm, self.epsilon, self.weight.dtype
+        )
+        return normed
+
     def _rows_loss(
         self, x_MH: torch.Tensor, target_M: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        losses, grad_MH = [torch.zeros((), device=self.device)], torch.empty_like(x_MH)
+        losses = [torch.zeros((), device=self.device)]
+        grad_MH = torch.empty_like(x_MH, dtype=self.weight.dtype)
         head = self.weight.to(self.device, non_blocking=True)
         for rows in slices(len(x_MH), self.rows):
-            normed = self.kernels.rms_norm(x_MH[rows], self.norm, self.epsilon)
+            normed = self._normed(x_MH[rows])
             logits = normed @ head.t()
             if self.scale != 1:
                 logits.mul_(self.scale)

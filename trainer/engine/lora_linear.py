@@ -39,7 +39,8 @@ class LinearPass:
         device: torch.device,
         fused_rows: int = 0,
     ) -> None:
-        self._k, self._dtype, self._device = kernels, dtype, device
+        self.dtype = dtype
+        self._k, self._device = kernels, device
         self._fused_rows = fused_rows
         self._widest = max(math.prod(linear.weight.shape) for linear in linears)
         self._buffer: torch.Tensor | None = None
@@ -48,12 +49,12 @@ class LinearPass:
 
     def unpack(self, linear: Linear) -> None:
         """Hold its matrix in the compute dtype from now on. Raises torch.OutOfMemoryError."""
-        like = torch.empty(linear.weight.shape, dtype=self._dtype, device=self._device)
+        like = torch.empty(linear.weight.shape, dtype=self.dtype, device=self._device)
         self._unpacked[linear.number] = self._k.dequantise(linear.weight, like)
 
     def join(self, linears: Sequence[Linear], adapter: Mapping[LoraKey, torch.Tensor]) -> None:
         """As `unpack`, as one matrix with the `adapter`, which may not change then."""
-        made = JoinedLinears.of(linears, adapter, self._dtype, self._device)
+        made = JoinedLinears.of(linears, adapter, self.dtype, self._device)
         for linear, rows in zip(linears, made.rows(), strict=True):
             matrix = self._k.dequantise(linear.weight, rows)
             self._unpacked[linear.number] = rows if matrix is rows else rows.copy_(matrix)
@@ -166,7 +167,7 @@ class LinearPass:
             return unpacked
         rows, columns = linear.weight.shape
         if self._buffer is None:
-            self._buffer = torch.empty(self._widest, dtype=self._dtype, device=self._device)
+            self._buffer = torch.empty(self._widest, dtype=self.dtype, device=self._device)
         out = self._buffer[: rows * columns].view(rows, columns)
         matrix: torch.Tensor = self._k.dequantise(linear.weight, out)
         return matrix

@@ -19,10 +19,10 @@ class ResidualBranch:
     plan: MemoryPlan
 
     def normed(self, weight: torch.Tensor | None, x: torch.Tensor, layer: Layer) -> torch.Tensor:
-        """x where there is no norm."""
+        """In the dtype of products; x where there is no norm."""
         if weight is None:
             return x
-        normed: torch.Tensor = self.kernels.rms_norm(x, weight, layer.epsilon)
+        normed: torch.Tensor = self.kernels.rms_norm(x, weight, layer.epsilon, self.linear.dtype)
         return normed
 
     def norm_backward(
@@ -44,7 +44,9 @@ class ResidualBranch:
     ) -> torch.Tensor:
         """The residual stream `x` with what a branch has `made`, normed by `weight`. Without a
         norm `made` is overwritten."""
-        normed = self.normed(weight, made, layer)
+        normed = made
+        if weight is not None:
+            normed = self.kernels.rms_norm(made, weight, layer.epsilon, x.dtype)
         if layer.residual_scale != 1:
             normed.mul_(layer.residual_scale)
         return normed.add_(x)

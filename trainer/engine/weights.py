@@ -9,6 +9,7 @@ import torch
 
 from trainer.engine.families import FAMILIES, Family
 from trainer.kernels.dequantise import Nf4
+from trainer.models.residual_stream import is_wide
 from trainer.planner.model_shape import attention_heads, head_size, key_value_heads
 
 LoraKey = tuple[int, str]
@@ -117,6 +118,7 @@ class DecoderWeights:
     logit_scale: float
     rotary: Any  # transformers' module: cos and sin of positions
     head_size: int
+    is_wide: bool  # its residual stream leaves the range of fp16
 
     @classmethod
     def of(cls, model: Any) -> "DecoderWeights":
@@ -135,6 +137,7 @@ class DecoderWeights:
             logit_scale=1 / text.logits_scaling if family.divides_logits else 1.0,
             rotary=decoder.rotary_emb,
             head_size=head_size(text),
+            is_wide=is_wide(base.config, "fp16"),
         )
 
     def without_adapter(self) -> "DecoderWeights":

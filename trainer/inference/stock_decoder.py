@@ -12,6 +12,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from trainer.engine.prompt import Prompt
 from trainer.inference.precision import compute_precision
+from trainer.models.residual_stream import is_wide
+from trainer.planner.memory_plan import FULL, HALF
 from trainer.planner.model_shape import head_size, key_value_heads
 
 NEVER_DRAWN: Mapping[str, Any] = {"do_sample": False}
@@ -192,7 +194,9 @@ def _kv_cache_tokens(model: Any) -> int:
     if model.device.type == "cpu":
         return MIN_KV_CACHE_TOKENS
     text = model.config.get_text_config()
-    token_bytes = 2 * 2 * text.num_hidden_layers * key_value_heads(text) * head_size(text)
+    is_fp16 = model.get_input_embeddings().weight.dtype == torch.float16
+    value_bytes = FULL if is_fp16 and is_wide(model.config, "fp16") else HALF
+    token_bytes = 2 * value_bytes * text.num_hidden_layers * key_value_heads(text) * head_size(text)
     device_free, total = torch.cuda.mem_get_info()
     cap = torch.cuda.get_per_process_memory_fraction() * total
     free = float(min(device_free, cap - torch.cuda.memory_reserved()))

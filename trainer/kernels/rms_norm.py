@@ -5,10 +5,17 @@ import torch
 from trainer.kernels._triton import jit, next_power_of_2, tl
 
 
-def reference(x_MH: torch.Tensor, weight_H: torch.Tensor, epsilon: float) -> torch.Tensor:
+def reference(
+    x_MH: torch.Tensor,
+    weight_H: torch.Tensor,
+    epsilon: float,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """In `dtype`, by itself that of x."""
     wide = x_MH.float()
     rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return (weight_H * (wide * rstd).to(x_MH.dtype)).to(x_MH.dtype)
+    dtype = dtype or x_MH.dtype
+    return (weight_H * (wide * rstd).to(dtype)).to(dtype)
 
 
 def reference_backward(
@@ -18,7 +25,7 @@ def reference_backward(
     epsilon: float,
     residual_MH: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Gradient of x, plus `residual_MH` where given. The weight is frozen."""
+    """Gradient of x in its dtype, plus `residual_MH` where given. The weight is frozen."""
     wide = x_MH.float()
     rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
     normed, scaled = wide * rstd, grad_MH.float() * weight_H.float()
@@ -28,9 +35,14 @@ def reference_backward(
     return out.to(x_MH.dtype)
 
 
-def fused(x_MH: torch.Tensor, weight_H: torch.Tensor, epsilon: float) -> torch.Tensor:
+def fused(
+    x_MH: torch.Tensor,
+    weight_H: torch.Tensor,
+    epsilon: float,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     rows, columns = x_MH.shape
-    out = torch.empty_like(x_MH)
+    out = torch.empty_like(x_MH, dtype=dtype)
     block = next_power_of_2(columns)
     _forward[(rows,)](x_MH, weight_H, out, columns, epsilon, BLOCK=block, num_warps=_warps(block))
     return out
@@ -72,7 +84,7 @@ def _forward(x, weight, out, columns, epsilon, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * columns + column
     wide = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     rstd = tl.rsqrt(tl.sum(wide * wide) / columns + epsilon)
-    normed = (wide * rstd).to(x.dtype.element_ty).to(tl.float32)
+    normed = (wide * rstd).to(out.dtype.element_ty).to(tl.float32)
     scaled = normed * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + at, scaled.to(out.dtype.element_ty), mask=inside)
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import SettingsError
 from trainer.models import architecture
 from trainer.models.experts import experts_of_a_token
+from trainer.models.residual_stream import is_wide
 from trainer.models.tokenizer_files import load_tokenizer
+from trainer.planner.memory_plan import FULL, HALF
 from trainer.planner.model_shape import (
     ModelShape,
     attention_heads,
@@ -148,7 +150,8 @@ class Base:
         configs = self.config.get_text_config(), self.config
         return any(getattr(config, "tie_word_embeddings", False) for config in configs)
 
-    def shape(self) -> ModelShape:
+    def shape(self, precision: str = "") -> ModelShape:
+        """Its sizes; with a `precision`, as it is trained in that."""
         text = self.config.get_text_config()
         linear = sum(rows * columns for rows, columns in self.linear_layers.values())
         every = sum(p.numel() for p in self.skeleton.parameters())
@@ -173,6 +176,7 @@ class Base:
             active_parameters=active,
             experts_of_a_token=experts_of_a_token(text) if experts else 0,
             normed_outputs=architecture.normed_outputs(self.skeleton),
+            stream_bytes=FULL if is_wide(self.config, precision) else HALF,
         )
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":

@@ -19,6 +19,7 @@ from trainer.models.nf4_stream import (
     quantise,
     quantise_matrix,
 )
+from trainer.models.residual_stream import is_wide, widen
 from trainer.models.weight_files import fetch_weights, open_shards
 from trainer.monitoring.counting import waiting
 from trainer.planner.decoding_plan import hosted_to_answer
@@ -62,16 +63,17 @@ def load_base(
             base.name,
         )
     with waiting(f"loading {base.name}"):
-        return _loaded(base, settings, precision.dtype, on, frozen)
+        return _loaded(base, settings, precision, on, frozen)
 
 
 def _loaded(
     base: Base,
     settings: Settings,
-    dtype: "torch.dtype",
+    precision: "Precision",
     on: "torch.device",
     frozen: "WholeBase",
 ) -> Any:
+    dtype = precision.dtype
     from transformers import GenerationConfig
 
     try:
@@ -94,6 +96,8 @@ def _loaded(
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     _keep_as_quantised(model)
+    if is_wide(base.config, precision.name):
+        widen(model)
     return model
 
 
@@ -122,6 +126,8 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     model = load_with_transformers(base, precision.dtype, on, quantised=False)
     model.generation_config = GenerationConfig()
+    if is_wide(base.config, precision.name):
+        widen(model)
     return model.requires_grad_(False)
 
 

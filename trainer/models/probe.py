@@ -1,7 +1,7 @@
 """What is found out about a base by computing with it, before it is trained."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,6 +10,8 @@ import torch
 
 from trainer.dataset.packing import Int64
 from trainer.errors import SettingsError
+from trainer.models.architecture import linear_layers
+from trainer.models.residual_stream import is_wide
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Precision
 
@@ -67,7 +69,8 @@ def _mixes(model: Any) -> bool:
 
 @torch.no_grad()
 def check_range(model: Any, input_ids: Int64, name: str) -> float:
-    """The largest value that the layers of `model` hand on when they read `input_ids` [T].
+    """The largest value that the layers of `model` hand on when they read `input_ids` [T]; where
+    that is float32, that its linear layers give.
 
     Raises SettingsError where fp16 does not hold it.
     """
@@ -78,7 +81,8 @@ def check_range(model: Any, input_ids: Int64, name: str) -> float:
         largest = hidden.abs().max().float()
         found.append(float("inf") if largest.isnan() else float(largest))
 
-    with _hooks(model, look):
+    wide = is_wide(model.config, "fp16")
+    with _hooks(linear_layers(model).values() if wide else _layers(model), look):
         _logits(model, [torch.from_numpy(input_ids).to(model.device)])
     largest = max(found)
     if largest * MARGIN > FP16_RANGE:
@@ -113,16 +117,20 @@ def _logits(model: Any, documents: list[torch.Tensor]) -> torch.Tensor:
     return logits
 
 
-@contextmanager
-def _hooks(model: Any, look: Any) -> Iterator[None]:
-    """`look` at what each decoder layer gives."""
-    layers = [
+def _layers(model: Any) -> list[Any]:
+    """Of its decoder."""
+    return [
         layer
         for module in model.get_decoder().modules()
         if isinstance(module, torch.nn.ModuleList)
         for layer in module
     ]
-    handles = [layer.register_forward_hook(look) for layer in layers]
+
+
+@contextmanager
+def _hooks(modules: Iterable[Any], look: Any) -> Iterator[None]:
+    """`look` at what each gives."""
+    handles = [module.register_forward_hook(look) for module in modules]
     try:
         yield
     finally:

@@ -74,15 +74,16 @@ def stored_layer_bytes(shape: ModelShape, tokens: int) -> int:
     up; what a norm behind attention and feed-forward network is given; the log-sum-exp of the
     attention in float32.
     """
-    values = 2 * (shape.hidden + shape.q + shape.kv + shape.intermediate)
-    values += shape.normed_outputs * shape.hidden
-    return tokens * (HALF * values + FULL * shape.heads)
+    values = 2 * (shape.q + shape.kv + shape.intermediate) + shape.normed_outputs * shape.hidden
+    stream = shape.stream_bytes * 2 * shape.hidden
+    return tokens * (stream + HALF * values + FULL * shape.heads)
 
 
 def recomputed_layer_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     """The same of a layer that is computed again: its input and, with `keep_attention`, the
     attention's output. In host memory where the plan offloads."""
-    return tokens * HALF * (shape.hidden + (shape.q if plan.keep_attention else 0))
+    attended = HALF * shape.q if plan.keep_attention else 0
+    return tokens * (shape.stream_bytes * shape.hidden + attended)
 
 
 def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
@@ -146,25 +147,28 @@ def _activation_peaks(shape: ModelShape, plan: MemoryPlan, tokens: int) -> Itera
     saved_below = 0 if plan.offload else recomputed * recomputed_layer_bytes(shape, plan, tokens)
     saved = plan.stored_layers * stored_layer_bytes(shape, tokens) + saved_below
 
-    head = HALF * (tokens * 2 * shape.hidden + min(tokens, plan.logit_rows) * shape.vocabulary)
+    wide = shape.stream_bytes + HALF  # of a value of the stream, and one beside it
+    head = tokens * wide * shape.hidden
+    head += HALF * min(tokens, plan.logit_rows) * shape.vocabulary
     if plan.offload_embeddings:
         head += HALF * shape.vocabulary * shape.hidden
     yield saved + head
     if plan.stored_layers:
-        yield saved + HALF * tokens * (shape.intermediate + 4 * shape.hidden)
+        yield saved + tokens * (HALF * shape.intermediate + 2 * wide * shape.hidden)
     if recomputed:
         yield saved_below + _recomputing_bytes(shape, plan, tokens)
 
 
 def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     """While one layer is computed again, what it and the transfers beside it take."""
-    hidden, q, kv = shape.hidden, shape.q, shape.kv
+    stream, q, kv = shape.stream_bytes * shape.hidden, shape.q, shape.kv
     # On the way to the host or back at one time: three inputs, two outputs of attention.
-    in_flight = 3 * hidden + (2 * q if plan.keep_attention else 0)
-    moving = tokens * HALF * in_flight if plan.offload else 0
-    mlp = HALF * min(tokens, plan.mlp_rows) * (3 * shape.intermediate + 2 * hidden)
-    forward = HALF * tokens * (2 * q + 2 * kv + 4 * hidden) + mlp
-    attention_backward = HALF * tokens * ((3 + FLASH_SUM) * q + 4 * kv + 2 * hidden)
+    in_flight = 3 * stream + (HALF * 2 * q if plan.keep_attention else 0)
+    moving = tokens * in_flight if plan.offload else 0
+    beside = HALF * shape.hidden
+    mlp = min(tokens, plan.mlp_rows) * (HALF * 3 * shape.intermediate + stream + beside)
+    forward = tokens * (HALF * (2 * q + 2 * kv) + 2 * (stream + beside)) + mlp
+    attention_backward = tokens * (HALF * ((3 + FLASH_SUM) * q + 4 * kv) + stream + beside)
     return moving + max(forward, attention_backward)
 
 
@@ -178,8 +182,9 @@ def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
     layer, one layer's working set, float32 logits. In each expert that it is sent to, a token has
     four hidden states, gate, up and their product, and the gradients of all."""
     weights = weight_bytes(shape)
-    saved = shape.layers * shape.hidden * HALF
-    working = HALF * (16 * shape.hidden + 4 * shape.intermediate) + FULL * shape.vocabulary
+    size = shape.stream_bytes  # of all that is no product, gate and up too
+    saved = shape.layers * shape.hidden * size
+    working = size * (16 * shape.hidden + 4 * shape.intermediate) + FULL * shape.vocabulary
     gated = shape.active_parameters // (shape.layers * shape.hidden)
     working += HALF * 2 * (4 * shape.experts_of_a_token * shape.hidden + gated)
     return int(weights + trainable * (2 * FULL + 2) + tokens * (saved + working))

@@ -12,7 +12,7 @@ class ModelShape:
     largest quantised matrix, `embedding_parameters` those of embedding and head. In NF4 too are
     `expert_parameters`; `active_parameters` are those of the `experts_of_a_token`, to which one
     token is sent. `normed_outputs` are what of a layer a norm follows, before it joins the
-    residual stream: two or none.
+    residual stream: two or none. A value of that takes `stream_bytes`.
     """
 
     layers: int
@@ -30,6 +30,7 @@ class ModelShape:
     active_parameters: int = 0
     experts_of_a_token: int = 0
     normed_outputs: int = 0
+    stream_bytes: int = 2
 
     @property
     def parameters(self) -> int:
