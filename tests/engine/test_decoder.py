@@ -39,6 +39,14 @@ def test_loss_and_gradients_are_those_of_the_stock_stack(
     assert_same(ours(model, batch, made), stock(model, batch), 1e-5)
 
 
+@pytest.mark.parametrize("plan", ["stored", "sliced"])
+def test_a_mixture_beside_layers_that_are_none(plan: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"mlp_only_layers": [1], "norm_topk_prob": False}
+    model, batch = tuned_model("qwen3_moe", tmp_path, "all-linear", **changes), packed_batch()
+    made = Engine(model, dtype=torch.float32, plan=PLANS[plan], row_tokens=ROW)
+    assert_same(ours(model, batch, made), stock(model, batch), 1e-5)
+
+
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("targets", ["q_proj,v_proj", "all-linear"])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])

@@ -33,7 +33,7 @@ def experts_of(model: Any) -> dict[str, NF4Experts]:
 
 def dequantised(one: NF4Experts) -> torch.Tensor:
     scales = one.scales()
-    return torch.stack([one.weight(n, scales) for n in range(one.layout.experts)])
+    return one.weights(0, one.layout.experts, scales)
 
 
 def test_they_are_what_bitsandbytes_makes_of_each_matrix(checkpoint: Path, tmp_path: Path) -> None:

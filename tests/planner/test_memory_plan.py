@@ -87,7 +87,7 @@ def test_a_plan_with_an_unknown_key_is_refused() -> None:
 # -- what a layer saves, in the engine and in the accounting ----------------------------------
 
 ADAPTED, RANK = "q_proj,v_proj", 4
-NORMED_HEADS = ("qwen3", "olmo2", "olmo3", "gemma3_text")
+NORMED_HEADS = ("qwen3", "qwen3_moe", "olmo2", "olmo3", "gemma3_text")
 SAVING = {
     "stored": MemoryPlan(3),
     "one stored": MemoryPlan(1),
@@ -130,10 +130,12 @@ def test_what_the_engine_saves_is_what_is_counted(plan: str, small: Small) -> No
 
 def left_out_of_stored(small: Small) -> int:
     """Bytes for each token: A x of each adapter, less than a thousandth of a 7B's layer; q and k
-    before their norms; on a CPU, where nothing is counted, attention's output once more."""
+    before their norms; to which experts a token goes; on a CPU, where nothing is counted,
+    attention's output once more."""
     adapters = RANK * len(ADAPTED.split(","))
     before_norms = small.shape.q + small.shape.kv if small.family in NORMED_HEADS else 0
-    return HALF * (adapters + before_norms + small.shape.q)
+    routed = (3 * 8 + HALF) * small.shape.experts_of_a_token
+    return HALF * (adapters + before_norms + small.shape.q) + routed
 
 
 def left_out_of_recomputed(small: Small, plan: MemoryPlan) -> int:

@@ -35,6 +35,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 2, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 2, "use_sliding_window": False},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 32, "use_sliding_window": False},
+    "qwen3_moe": {
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+    },
     "smollm3": {"num_key_value_heads": 2, "no_rope_layers": [1, 0, 1], **SPECIAL},
     "seed_oss": {"num_key_value_heads": 2, "head_dim": 32, **UNDROPPED},
     "ministral3": {"num_key_value_heads": 2, "head_dim": 32},
@@ -91,7 +98,7 @@ def tuned_model(
     dropout: float = 0.0,
     precision: str = "fp32",
     kind: str = "cpu",
-    **sizes: int,
+    **sizes: Any,
 ) -> Any:
     """A small random model of `family` in NF4 with an adapter that is not zero; `sizes` are changes
     of its config."""

@@ -6,6 +6,7 @@ compares the two.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -59,6 +60,7 @@ class LayerActivations:
     middle_MH: torch.Tensor | None = None
     gate_MI: torch.Tensor | None = None
     up_MI: torch.Tensor | None = None
+    routed: Any = None  # a `mixture.Routed`: which experts a token was sent to
     mlp_out_MH: torch.Tensor | None = None  # what a norm behind the feed-forward network is given
     masks: dict[int, torch.Tensor] = field(default_factory=dict)  # those that torch has drawn
     first_row: int = 0  # of the slice that goes through the feed-forward network

@@ -8,6 +8,7 @@ import torch
 from trainer.engine.activations import Batch, LayerActivations
 from trainer.engine.feed_forward import FeedForward
 from trainer.engine.lora_linear import LinearInput
+from trainer.engine.mixture import MixturePass
 from trainer.engine.residual_branch import ResidualBranch
 from trainer.engine.weights import Layer
 from trainer.kernels.attention import Attention
@@ -20,8 +21,15 @@ class LayerPass(ResidualBranch):
     attention: Attention
 
     @cached_property
-    def mlp(self) -> FeedForward:
+    def _dense(self) -> FeedForward:
         return FeedForward(self.linear, self.kernels, self.plan)
+
+    @cached_property
+    def _mixture(self) -> FeedForward:
+        return MixturePass(self.linear, self.kernels, self.plan)
+
+    def mlp(self, layer: Layer) -> FeedForward:
+        return self._dense if layer.mixture is None else self._mixture
 
     def forward(
         self, layer: Layer, x: torch.Tensor, batch: Batch, *, store: bool
@@ -31,9 +39,9 @@ class LayerPass(ResidualBranch):
         saved = LayerActivations(x)
         self._attend(layer, saved, batch)
         if store:
-            return self.mlp.forward_stored(layer, saved, batch), saved
+            return self.mlp(layer).forward_stored(layer, saved, batch), saved
         saved.q_MHD = saved.k_MKD = saved.v_MKD = saved.unnormed = saved.attention_out_MH = None
-        out = self.mlp.forward_sliced(layer, saved, batch)
+        out = self.mlp(layer).forward_sliced(layer, saved, batch)
         attended = saved.attended if self.plan.keep_attention else None
         return out, LayerActivations(x, attended)
 
@@ -51,7 +59,7 @@ class LayerPass(ResidualBranch):
         assert x is not None
         if saved.middle_MH is None:
             self._attend(layer, saved, batch)
-        grad = self.mlp.backward(layer, grad, saved, batch)
+        grad = self.mlp(layer).backward(layer, grad, saved, batch)
         grads = self._attention_backward(layer, grad, saved, batch)
         given = LinearInput(self.normed(layer.attention_norm, x, layer), saved, batch)
         flat = [grad_y.reshape(len(x), -1) for grad_y in grads]

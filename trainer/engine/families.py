@@ -54,6 +54,7 @@ FAMILIES = {
     "MistralForCausalLM": LLAMA,
     "Qwen2ForCausalLM": LLAMA,
     "Qwen3ForCausalLM": LLAMA,
+    "Qwen3MoeForCausalLM": LLAMA,
     "SmolLM3ForCausalLM": LLAMA,
     "SeedOssForCausalLM": LLAMA,
     "Ministral3ForCausalLM": LLAMA,

@@ -41,6 +41,8 @@ def why_not(model: Any) -> str | None:
     size = head_size(base.config.get_text_config())
     if rotated != {size} or FAMILIES[type(base).__name__].neighbours:
         return "it rotates a part of each head, or neighbours in it"
+    if any(hasattr(layer.mlp, "experts") for layer in base.get_decoder().layers):
+        return "it sends each token to experts of its own"
     if base.device.type == "cuda" and base.dtype == torch.float32:
         return "a GPU's attention kernels take 16 bits"
     hooked = any(layer._forward_pre_hooks for layer in base.get_decoder().layers)
@@ -166,7 +168,7 @@ class GreedyDecoder:
         needs = DecodingNeeds.of(
             layers=len(self._weights.layers),
             hidden=head.shape[1],
-            intermediate=first.down.weight.shape[1],
+            intermediate=first.down.weight.shape[1] if first.down else 0,
             vocabulary=head.shape[0],
             kv=first.qkv_widths[1],
             layer_parameters=sum(math.prod(linear.weight.shape) for linear in first.linears()),

@@ -66,6 +66,8 @@ def _why_not_quantised(config: Any) -> str | None:
     kind = found.get("bnb_4bit_quant_type"), found.get("bnb_4bit_use_double_quant")
     if kind != ("nf4", True):
         return "its weights are not stored as NF4 with double quantisation"
+    if getattr(config, "num_experts", 0):
+        return "its experts are stored in 16 bits"
     if set(found.get("llm_int8_skip_modules") or ()) - {"lm_head"}:
         return "some of its layers are stored in 16 bits"
     return None

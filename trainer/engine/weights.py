@@ -9,6 +9,7 @@ import torch
 
 from trainer.engine.families import FAMILIES, Family
 from trainer.kernels.dequantise import Nf4
+from trainer.models.nf4_experts import NF4Experts
 from trainer.models.residual_stream import is_wide
 from trainer.planner.model_shape import attention_heads, head_size, key_value_heads
 
@@ -70,8 +71,21 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A router [experts, H] and its experts, all of them frozen. A token's weights are normalised
+    to a sum of one, or left as the softmax over all experts gave them."""
+
+    router: torch.Tensor
+    gate_up: NF4Experts
+    down: NF4Experts
+    experts_of_a_token: int
+    normalises: bool
+
+
+@dataclass(frozen=True)
 class Layer:
-    """One decoder layer. A norm that its family does not have is None."""
+    """One decoder layer. A norm that its family does not have is None; with a `mixture` it has no
+    `gate_up` and no `down`."""
 
     attention_norm: torch.Tensor | None
     qkv: tuple[Linear, ...]  # one of them where it gives all three
@@ -79,7 +93,8 @@ class Layer:
     attention_post_norm: torch.Tensor | None
     mlp_norm: torch.Tensor | None
     gate_up: tuple[Linear, ...]  # one of them where it gives both
-    down: Linear
+    down: Linear | None
+    mixture: Mixture | None
     mlp_post_norm: torch.Tensor | None
     q_norm: torch.Tensor | None  # over a head, or over all of them
     k_norm: torch.Tensor | None
@@ -93,7 +108,8 @@ class Layer:
     residual_scale: float  # of what attention and feed-forward network add
 
     def linears(self) -> tuple[Linear, ...]:
-        return *self.qkv, self.o, *self.gate_up, self.down
+        down = () if self.down is None else (self.down,)
+        return *self.qkv, self.o, *self.gate_up, *down
 
     def without_adapter(self) -> "Layer":
         """The same with the frozen layers alone."""
@@ -101,7 +117,7 @@ class Layer:
             tuple(replace(linear, lora=None) for linear in linears)
             for linears in (self.qkv, self.gate_up)
         )
-        o, down = (replace(linear, lora=None) for linear in (self.o, self.down))
+        o, down = replace(self.o, lora=None), self.down and replace(self.down, lora=None)
         return replace(self, qkv=qkv, o=o, gate_up=gate_up, down=down)
 
 
@@ -166,6 +182,7 @@ class DecoderWeights:
 
 
 QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))  # apart, fused
+LINEARS = 7  # of a layer, at most
 GATE_UP = (("gate_proj", "up_proj"), ("gate_up_proj",))
 
 
@@ -176,8 +193,10 @@ def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
         attention, mlp = module.self_attn, module.mlp
         into, middle = QKV[family.fused_attention], GATE_UP[family.fused_mlp]
         modules = [getattr(attention, n) for n in (*into, "o_proj")]
-        modules += [getattr(mlp, n) for n in (*middle, "down_proj")]
-        linears = [Linear.of(m, number * len(modules) + i) for i, m in enumerate(modules)]
+        mixture = _mixture(mlp) if hasattr(mlp, "experts") else None
+        if mixture is None:
+            modules += [getattr(mlp, n) for n in (*middle, "down_proj")]
+        linears = [Linear.of(m, number * LINEARS + i) for i, m in enumerate(modules)]
         norms = [
             None if name is None else _norm_weight(getattr(module, name), family)
             for name in (
@@ -198,7 +217,8 @@ def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
             attention_post_norm=norms[1],
             mlp_norm=norms[2],
             gate_up=tuple(linears[len(into) + 1 : -1]),
-            down=linears[-1],
+            down=linears[-1] if mixture is None else None,
+            mixture=mixture,
             mlp_post_norm=norms[3],
             q_norm=q_norm,
             k_norm=k_norm,
@@ -211,6 +231,15 @@ def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
             query_scale=_exact(attention.scaling * head**0.5),
             residual_scale=getattr(module, "residual_multiplier", 1.0),
         )
+
+
+def _mixture(mlp: Any) -> Mixture:
+    """Raises ValueError for experts that are not in NF4."""
+    experts, router = mlp.experts, mlp.gate
+    gate_up, down = experts.gate_up_proj, experts.down_proj
+    if not isinstance(gate_up, NF4Experts) or not isinstance(down, NF4Experts):
+        raise ValueError("its experts are not in NF4")
+    return Mixture(router.weight, gate_up, down, router.top_k, router.norm_topk_prob)
 
 
 def _exact(scale: float) -> float:

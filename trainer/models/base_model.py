@@ -160,10 +160,11 @@ class Base:
         # Those that somebody else has quantised are taken for 16 bits: how they did is not known.
         counted = not self.is_quantised
         experts, active = architecture.expert_parameters(self.skeleton) if counted else (0, 0)
+        of_a_token = experts_of_a_token(text) if experts else 0
         return ModelShape(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
-            intermediate=widest(text, "intermediate_size") or 4 * text.hidden_size,
+            intermediate=self._intermediate(of_a_token),
             vocabulary=text.vocab_size,
             heads=heads,
             q=heads * head_size(text),
@@ -174,10 +175,18 @@ class Base:
             other_parameters=every - linear - experts,
             expert_parameters=experts,
             active_parameters=active,
-            experts_of_a_token=experts_of_a_token(text) if experts else 0,
+            experts_of_a_token=of_a_token,
             normed_outputs=architecture.normed_outputs(self.skeleton),
             stream_bytes=FULL if is_wide(self.config, precision) else HALF,
         )
+
+    def _intermediate(self, experts: int) -> int:
+        """Values between the two products of a feed-forward network, or of a token's `experts`."""
+        text = self.config.get_text_config()
+        dense = widest(text, "intermediate_size") or 4 * text.hidden_size
+        routed = experts * (widest(text, "moe_intermediate_size") or dense)
+        is_mixed = any(name.endswith(".mlp.down_proj") for name in self.linear_layers)
+        return max(dense, routed) if is_mixed else routed or dense
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The base's tokenizer, with a pad token."""

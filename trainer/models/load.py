@@ -19,7 +19,7 @@ from trainer.models.nf4_stream import (
     quantise,
     quantise_matrix,
 )
-from trainer.models.residual_stream import is_wide, widen
+from trainer.models.residual_stream import widen
 from trainer.models.weight_files import fetch_weights, open_shards
 from trainer.monitoring.counting import waiting
 from trainer.planner.decoding_plan import hosted_to_answer
@@ -96,9 +96,7 @@ def _loaded(
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     _keep_as_quantised(model)
-    if is_wide(base.config, precision.name):
-        widen(model)
-    return model
+    return widen(model, precision.name)
 
 
 def _to_answer(base: Base, device: "Device") -> "WholeBase":
@@ -126,9 +124,7 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
     model = load_with_transformers(base, precision.dtype, on, quantised=False)
     model.generation_config = GenerationConfig()
-    if is_wide(base.config, precision.name):
-        widen(model)
-    return model.requires_grad_(False)
+    return widen(model.requires_grad_(False), precision.name)
 
 
 def load_with_transformers(

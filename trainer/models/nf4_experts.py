@@ -1,15 +1,17 @@
-"""The experts of a mixture in NF4, and their products: one expert is dequantised at a time.
+"""The experts of a mixture in NF4, and their products: a few are dequantised at a time.
 
 transformers asks a registered function for the experts' forward pass; ours is its `grouped_mm` with
 weights that exist in the compute dtype only while they are multiplied with, forward and backward.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 
 from trainer.models.experts import ExpertLayout, is_experts
+from trainer.planner.memory_plan import EXPERT_VALUES
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
 IMPLEMENTATION = "nf4"
@@ -48,23 +50,20 @@ class NF4Experts(torch.nn.Module):
         )
         return scales.view(self.absmax.shape) + self.offset[:, None]
 
-    def weight(self, expert: int, scales: torch.Tensor) -> torch.Tensor:
-        """The weight of one expert [parts * rows, columns] in the compute dtype."""
+    def weights(self, first: int, experts: int, scales: torch.Tensor) -> torch.Tensor:
+        """The weights of so many experts [experts, parts * rows, columns] in the compute dtype."""
         layout = self.layout
-        first = expert * layout.parts
-        values = layout.rows * layout.columns
-        made = [
-            torch.ops.bitsandbytes.dequantize_4bit.default(
-                self.packed[n].view(-1, 1),
-                scales[n, : values // BLOCK_VALUES].contiguous(),
-                BLOCK_VALUES,
-                "nf4",
-                (1, values),  # in one row: see NF4Matrix.rows
-                self.dtype,
-            ).view(layout.matrix_shape)
-            for n in range(first, first + layout.parts)
-        ]
-        return made[0] if len(made) == 1 else torch.cat(made)
+        matrices = slice(first * layout.parts, (first + experts) * layout.parts)
+        blocks = layout.rows * layout.columns // BLOCK_VALUES  # of a matrix
+        made: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit.default(
+            self.packed[matrices].view(-1, 1),
+            scales[matrices, :blocks].reshape(-1),
+            BLOCK_VALUES,
+            "nf4",
+            (1, 2 * self.packed[matrices].numel()),  # in one row: see NF4Matrix.rows
+            self.dtype,
+        )
+        return made.view(experts, *layout.shape[1:])
 
 
 class _Products(torch.autograd.Function):
@@ -76,35 +75,43 @@ class _Products(torch.autograd.Function):
         ctx: Any, x_SI: torch.Tensor, experts: NF4Experts, counts: list[int], is_transposed: bool
     ) -> torch.Tensor:
         ctx.given = experts, counts, is_transposed
-        return _multiplied(x_SI, experts, counts, by_columns=not is_transposed)
+        return multiplied(x_SI, experts, counts, by_columns=not is_transposed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         experts, counts, is_transposed = ctx.given
         (gradient_SO,) = gradients
-        return _multiplied(gradient_SO, experts, counts, is_transposed), None, None, None
+        made = multiplied(gradient_SO, experts, counts, by_columns=is_transposed)
+        return made, None, None, None
 
 
-def _multiplied(
-    x: torch.Tensor, experts: NF4Experts, counts: list[int], by_columns: bool
+def multiplied(
+    x: torch.Tensor, experts: NF4Experts, counts: list[int], *, by_columns: bool
 ) -> torch.Tensor:
-    """x times each expert's weight [R, C]: x @ W.T with `by_columns`, else x @ W."""
+    """Rows of x, so many for each expert, times its weight [R, C]: x @ W.T with `by_columns`, else
+    x @ W."""
     _, rows, columns = experts.layout.shape
     out = x.new_empty(len(x), rows if by_columns else columns)
     scales = experts.scales()
-    for expert, part in _parts(counts):
-        weight = experts.weight(expert, scales)
-        torch.mm(x[part], weight.T if by_columns else weight, out=out[part])
+    for first, parts in _together(counts, experts.layout):
+        weights = experts.weights(first, len(parts), scales)
+        for weight, part in zip(weights, parts, strict=True):
+            if part.stop > part.start:
+                torch.mm(x[part], weight.T if by_columns else weight, out=out[part])
     return out
 
 
-def _parts(counts: list[int]) -> Iterator[tuple[int, slice]]:
-    """Which rows are whose, of experts that have any."""
-    start = 0
-    for expert, count in enumerate(counts):
-        if count:
-            yield expert, slice(start, start + count)
-        start += count
+def _together(counts: list[int], layout: ExpertLayout) -> Iterator[tuple[int, list[slice]]]:
+    """The first of some experts that are dequantised at once, and which rows are whose; of those
+    before and behind that have any."""
+    ends = list(accumulate(counts, initial=0))
+    parts = [slice(*bounds) for bounds in pairwise(ends)]
+    most = max(1, EXPERT_VALUES // (layout.values // layout.experts))
+    for first in range(0, len(parts), most):
+        some = parts[first : first + most]
+        asked = [n for n, part in enumerate(some) if part.stop > part.start]
+        if asked:
+            yield first + asked[0], some[asked[0] : asked[-1] + 1]
 
 
 def experts_forward(

@@ -15,16 +15,19 @@ def is_wide(config: Any, precision: str) -> bool:
     return precision == "fp16" and config.model_type in WIDE
 
 
-def widen(model: Any) -> None:
-    """Let transformers compute so: what is embedded is float32, and so is all that is made of it;
-    bitsandbytes' layers take 16 bits and give what they were given."""
+def widen(model: Any, precision: str) -> Any:
+    """`model`, by which transformers computes so: what is embedded is float32, and so is all that
+    is made of it; bitsandbytes' layers take 16 bits and give what they were given."""
     import torch
 
+    if not is_wide(model.config, precision):
+        return model
     head = model.get_output_embeddings()
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.register_forward_hook(_to_float32)
     head.register_forward_pre_hook(_to_own)
+    return model
 
 
 def _to_float32(_module: Any, _given: Any, made: Any) -> Any:

@@ -143,6 +143,8 @@ def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Executi
         plan = execution.plan
         if plan is None or plan.base_shards > 1 or workload.hosted_layers is not None:
             return
+        if workload.shape.expert_parameters:
+            return
         lean = _predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
         assert lean.plan is not None
         highest = max(lean.peak_bytes, loading_bytes(workload.shape, lean.plan))
@@ -264,7 +266,7 @@ def _is_possible(plan: MemoryPlan, blocks: int, workload: Workload) -> bool:
         return False
     if workload.device.kind == "cpu":
         return not (plan.graph or plan.offload or plan.offload_embeddings)
-    if plan.graph and not _has_graphs(workload.device):
+    if plan.graph and not _has_graphs(workload):
         return False
     return host_bytes(workload.shape, plan, blocks * workload.block_tokens) <= workload.host_bytes
 
@@ -296,7 +298,7 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
 
 def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> MemoryPlan:
     """The same with unpacked weights and graphs in what memory it leaves."""
-    shape, has_graphs = workload.shape, _has_graphs(workload.device)
+    shape, has_graphs = workload.shape, _has_graphs(workload)
     peak = peak_bytes(shape, plan, blocks, workload.block_tokens, workload.trainable)
     spare = int(workload.device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
     unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
@@ -307,8 +309,10 @@ def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> Mem
     )
 
 
-def _has_graphs(device: Device) -> bool:
-    return device.capability is not None and device.capability >= (8, 0)
+def _has_graphs(workload: Workload) -> bool:
+    """Not where the CPU has to know how many tokens an expert is sent."""
+    capability = workload.device.capability
+    return capability is not None and capability >= (8, 0) and not workload.shape.expert_parameters
 
 
 def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:

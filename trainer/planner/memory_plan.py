@@ -18,6 +18,7 @@ ADAPTER = 2 * FULL + HALF + 2 + 8  # value, gradient, 16-bit copy, 8-bit states,
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
+EXPERT_VALUES = 2**25  # of the experts that are dequantised at once: 64 MiB in 16 bits
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
 
@@ -134,6 +135,7 @@ def _weight_bytes(shape: ModelShape, plan: MemoryPlan) -> float:
     if plan.hosted_layers:
         share = 1 - (plan.hosted_layers - SLOTS) / layers
     weights = shape.linear_parameters * NF4_BYTES * share + shape.other_parameters * HALF
+    weights += shape.expert_parameters * NF4_BYTES
     weights += shape.linear_parameters * HALF * plan.unpacked_layers / layers
     if plan.offload_embeddings:
         weights -= shape.embedding_parameters * HALF
@@ -154,7 +156,8 @@ def _activation_peaks(shape: ModelShape, plan: MemoryPlan, tokens: int) -> Itera
         head += HALF * shape.vocabulary * shape.hidden
     yield saved + head
     if plan.stored_layers:
-        yield saved + tokens * (HALF * shape.intermediate + 2 * wide * shape.hidden)
+        working = HALF * shape.intermediate + 2 * wide * shape.hidden
+        yield saved + tokens * working + _routed_bytes(shape, tokens)
     if recomputed:
         yield saved_below + _recomputing_bytes(shape, plan, tokens)
 
@@ -166,10 +169,20 @@ def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     in_flight = 3 * stream + (HALF * 2 * q if plan.keep_attention else 0)
     moving = tokens * in_flight if plan.offload else 0
     beside = HALF * shape.hidden
-    mlp = min(tokens, plan.mlp_rows) * (HALF * 3 * shape.intermediate + stream + beside)
+    rows = min(tokens, plan.mlp_rows)
+    mlp = rows * (HALF * 3 * shape.intermediate + stream + beside) + _routed_bytes(shape, rows)
     forward = tokens * (HALF * (2 * q + 2 * kv) + 2 * (stream + beside)) + mlp
     attention_backward = tokens * (HALF * ((3 + FLASH_SUM) * q + 4 * kv) + stream + beside)
     return moving + max(forward, attention_backward)
+
+
+def _routed_bytes(shape: ModelShape, tokens: int) -> int:
+    """Beside that, in a mixture: what its experts are given, give, and give sorted by token; gate
+    and up once more; the experts that are dequantised at once."""
+    if not shape.expert_parameters:
+        return 0
+    rows = 3 * shape.experts_of_a_token * shape.hidden + 2 * shape.intermediate
+    return HALF * (tokens * rows + EXPERT_VALUES)
 
 
 def weight_bytes(shape: ModelShape) -> float:
