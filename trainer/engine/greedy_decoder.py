@@ -1,7 +1,6 @@
 """Answers of a model that the engine knows: many at once, or one token by token."""
 
 import math
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,15 +12,13 @@ from trainer.engine import support
 from trainer.engine.adapter_parameters import AdapterParameters, copies_of, tensors_of
 from trainer.engine.decode_rows import DecodeModel, DecodeRows
 from trainer.engine.decoder_passes import Backend, DecoderPasses
-from trainer.engine.families import FAMILIES
 from trainer.engine.prompt import Prompt
 from trainer.engine.running_answers import RunningAnswers
-from trainer.engine.weights import DecoderWeights, rotated_values
+from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels, choose, choose_packed_attention
 from trainer.models.frozen_base import WholeBase, streamed_base_of
 from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
-from trainer.planner.model_shape import head_size
 from trainer.runtime import selftest
 
 LOOK_STEPS = 8  # of a GPU, which then waits for the CPU to see who has ended
@@ -29,18 +26,16 @@ ROUNDED = 64  # tokens: questions of about the same length find the same room
 
 
 def why_not(model: Any) -> str | None:
-    """Why this loop cannot answer with `model`, bare or a PeftModel; None where it can."""
+    """Why this loop cannot answer with `model`, bare or a PeftModel; None where it can, up to
+    `support.reach` tokens."""
     from peft import PeftModel
     from peft.tuners.lora.bnb import Linear4bit
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    if (reason := support.why_not(base.config, longest=sys.maxsize)) is not None:
+    if (reason := support.why_not(base.config)) is not None:
         return reason
-    rotated = set(rotated_values(base.get_decoder().rotary_emb).values())
-    size = head_size(base.config.get_text_config())
-    if rotated != {size} or FAMILIES[type(base).__name__].neighbours:
-        return "it rotates a part of each head, or neighbours in it"
     if any(hasattr(layer.mlp, "experts") for layer in base.get_decoder().layers):
         return "it sends each token to experts of its own"
     if base.device.type == "cuda" and base.dtype == torch.float32:
@@ -51,7 +46,7 @@ def why_not(model: Any) -> str | None:
     if any("forward" in vars(module) for module in base.get_decoder().layers.modules()):
         return "its layers compute in another way"
     ends = base.get_input_embeddings(), base.get_output_embeddings()
-    if [type(module) for module in ends] != [torch.nn.Embedding, torch.nn.Linear]:
+    if any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in ends):
         return "its adapter is on more than the layers"
     adapted = {m for m in model.modules() if isinstance(m, BaseTunerLayer)}
     if adapted - set(base.get_decoder().layers.modules()):

@@ -1,5 +1,6 @@
 """Which models the engine can train, and which runs it does."""
 
+import sys
 from typing import Any
 
 from trainer.engine.families import FAMILIES, class_of
@@ -32,6 +33,20 @@ def why_not(config: Any, longest: int = 0) -> str | None:
     return _why_not_positions(text, longest) or _why_not_quantised(config)
 
 
+def reach(config: Any) -> int:
+    """Up to how many tokens in a document the engine sees what a model of this config sees."""
+    text = config.get_text_config()
+    scaled: list[int] = [
+        rope["original_max_position_embeddings"]
+        for rope in _ropes(text)
+        if rope.get("llama_4_scaling_beta")
+    ]
+    window = getattr(text, "sliding_window", None)
+    if window and getattr(text, "use_sliding_window", True):
+        scaled.append(window)
+    return min(scaled, default=sys.maxsize)
+
+
 def why_stock(settings: Settings, config: Any, precision: Precision, device: Device) -> str | None:
     """Why a run takes the stock path; None where the engine trains."""
     if settings.engine == "stock":
@@ -44,17 +59,20 @@ def why_stock(settings: Settings, config: Any, precision: Precision, device: Dev
 
 
 def _why_not_positions(text: Any, longest: int) -> str | None:
+    kinds = {rope.get("rope_type", "default") for rope in _ropes(text)}
+    if odd := kinds - {*ROPE_TYPES}:
+        return f"its position embedding is of type {min(odd)}"
+    if longest <= (most := reach(text)):
+        return None
+    if most == getattr(text, "sliding_window", None):
+        return f"it attends in a window of {most} tokens"
+    return f"it scales attention beyond {most} tokens"
+
+
+def _ropes(text: Any) -> list[dict[str, Any]]:
+    """One for all layers, or for each kind of them."""
     ropes = getattr(text, "rope_parameters", None) or {}
-    for rope in ropes.values() if all(isinstance(r, dict) for r in ropes.values()) else [ropes]:
-        kind = rope.get("rope_type", "default")
-        if kind not in ROPE_TYPES:
-            return f"its position embedding is of type {kind}"
-        if rope.get("llama_4_scaling_beta") and longest > rope["original_max_position_embeddings"]:
-            return f"it scales attention beyond {rope['original_max_position_embeddings']} tokens"
-    window = getattr(text, "sliding_window", None)
-    if window and window < longest and getattr(text, "use_sliding_window", True):
-        return f"it attends in a window of {window} tokens"
-    return None
+    return [*ropes.values()] if all(isinstance(r, dict) for r in ropes.values()) else [ropes]
 
 
 def _why_not_quantised(config: Any) -> str | None:

@@ -206,11 +206,17 @@ class Answerer:
 
 def choose_decoder(model: Any, ends: Sequence[int], pad: int, *, engine: bool) -> Decoder:
     """Our own loop where the engine knows the model, transformers' elsewhere."""
-    from trainer.engine.greedy_decoder import GreedyDecoder, why_not
+    from trainer.engine.greedy_decoder import ROUNDED, GreedyDecoder, why_not
+    from trainer.engine.support import reach
+    from trainer.inference.by_length import ByLength
     from trainer.inference.stock_decoder import StockDecoder
 
     reason = why_not(model) if engine else "the engine was switched off"
     if reason is None:
-        return GreedyDecoder(model, ends)
+        own, longest = GreedyDecoder(model, ends), reach(model.config)
+        if longest >= model.config.get_text_config().max_position_embeddings:
+            return own
+        longest = longest // ROUNDED * ROUNDED  # rows have room for so many
+        return ByLength(own, StockDecoder(model, ends, pad), longest)
     log.info("transformers answers: %s", reason)
     return StockDecoder(model, ends, pad)
