@@ -184,7 +184,7 @@ class Base:
         """Values between the two products of a feed-forward network, or of a token's `experts`."""
         text = self.config.get_text_config()
         dense = widest(text, "intermediate_size") or 4 * text.hidden_size
-        routed = experts * (widest(text, "moe_intermediate_size") or dense)
+        routed = experts * (widest(text, "moe_intermediate_size") or 0)
         is_mixed = any(name.endswith(".mlp.down_proj") for name in self.linear_layers)
         return max(dense, routed) if is_mixed else routed or dense
 

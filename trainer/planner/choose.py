@@ -223,7 +223,8 @@ def _does_not_fit(found: list[Execution], workload: Workload) -> DoesNotFitError
     device, shape = workload.device, workload.shape
     leanest_bytes = min(execution.peak_bytes for execution in found)
     weights = weight_bytes(shape)
-    if not workload.engine and weights > device.free_bytes:
+    stays = not workload.engine or shape.expert_parameters  # the base, all of it on the GPU
+    if stays and weights > device.free_bytes:
         return DoesNotFitError(
             f"{device.name} has {device.free_bytes / GIB:.1f} GiB free and the base's weights "
             f"alone take {weights / GIB:.1f}; use a smaller model"
