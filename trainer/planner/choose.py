@@ -141,9 +141,8 @@ def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Executi
     layers, room = workload.shape.layers, workload.device.free_bytes / (1 + HOSTED)
     for execution in found:
         plan = execution.plan
-        if plan is None or plan.base_shards > 1 or workload.hosted_layers is not None:
-            return
-        if workload.shape.expert_parameters:
+        stays = workload.hosted_layers is not None or workload.shape.expert_parameters
+        if plan is None or plan.base_shards > 1 or stays:
             return
         lean = _predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
         assert lean.plan is not None
