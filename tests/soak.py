@@ -10,7 +10,8 @@
     damage        every file of a stopped run: missing, empty, half, a bit flipped
     publishing    SIGKILL while publishing, with a reader polling
     races         two jobs, one run id; three of four pairs disagree
-    phases        SIGTERM in each phase of a run on a larger corpus, of a merge and an export
+    phases        SIGTERM in each phase of a run on a larger corpus, of a merge and an export; on
+                  the base that SOAK_BASE_MODEL names, if any
     freezes       one job is frozen while it publishes and another one takes its place
     disks         scratch and output disks of many sizes, and read-only ones
     server        the S3 server crashes, freezes, answers SlowDown

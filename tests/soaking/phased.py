@@ -5,6 +5,7 @@ off unless it would outlive the grace period.
 """
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -24,6 +25,7 @@ CORPUS_MB = 32
 CHANGES = {
     **{"LOG_LEVEL": "INFO", "LOG_FORMAT": "json", "MAX_STEPS": "12", "CHECKPOINT_EVERY": "4"},
     **{"EFFECTIVE_BATCH_SIZE": "8", "MAX_LENGTH": "128"},
+    "BASE_MODEL": os.environ.get("SOAK_BASE_MODEL", "builtin:tiny"),
 }
 # What is in the log, or on the disk, when a phase begins.
 BEGINS = {
@@ -192,8 +194,6 @@ def command(place: Place, verb: str) -> Child:
     (run,) = (path for path in (place.folder / "out").iterdir() if path.is_dir())
 
     def work() -> None:
-        import os
-
         from trainer import cli
         from trainer.runtime import signals
 
