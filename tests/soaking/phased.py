@@ -145,7 +145,7 @@ def undisturbed(place: Place) -> dict[str, float]:
     assert child.wait() == 0, place.said()
     ends = [*list(starts.values())[1:], time.monotonic()]
     lasts = {name: end - start for (name, start), end in zip(starts.items(), ends, strict=True)}
-    keep(place, "published", ("out",))
+    keep(place, "published", ("out", "scratch/bases"))  # where a base lies that is a folder
     for name, verb in (("merging", "merge"), ("exporting", "export")):
         reset(place, name)
         started = time.monotonic()
@@ -156,7 +156,8 @@ def undisturbed(place: Place) -> dict[str, float]:
 
 def keep(place: Place, state: str, parts: tuple[str, ...]) -> None:
     for part in parts:
-        shutil.copytree(place.folder / part, place.folder / state / part)
+        if (place.folder / part).is_dir():
+            shutil.copytree(place.folder / part, place.folder / state / part)
     (place.folder / state / "scratch").mkdir(mode=0o700, exist_ok=True)
     (place.folder / state / "scratch").chmod(0o700)
 
