@@ -21,6 +21,7 @@ import json, os, sys, time
 from pathlib import Path
 import torch
 from trainer.distributed.workers import Workers
+from trainer.errors import DataError
 
 workers = Workers.from_environment(os.environ)
 rank, folder = workers.rank, Path(sys.argv[1])
@@ -29,6 +30,12 @@ with workers.session("a run", minutes=2):
     workers.all_reduce_tensors(tensors)
     given = folder / "given" if workers.is_main else None
     broadcast = workers.broadcast_folder(given, folder / f"copy-{rank}")
+    refused = ""
+    try:
+        given = folder / "odd" if workers.is_main else None
+        workers.broadcast_folder(given, folder / f"odd-{rank}")
+    except DataError as error:
+        refused = str(error)
     began = time.monotonic()
     with workers.exit_barrier(60):
         time.sleep(rank)
@@ -42,6 +49,7 @@ with workers.session("a run", minutes=2):
         "no bytes": workers.broadcast_bytes(b"").decode(),
         "folder": {path.name: path.read_text() for path in broadcast.iterdir()},
         "no folder": workers.broadcast_folder(None, folder / "nothing"),
+        "a name that is no path": "control character" in refused,
         "waited": waited >= 1.9,
     }
     if workers.is_main:
@@ -59,6 +67,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     (folder / "given").mkdir()
     for name, text in (("one", "1"), ("empty", ""), ("two", "2" * 1000)):
         (folder / "given" / name).write_text(text)
+    (folder / "odd").mkdir()
+    (folder / "odd" / "a\nb").touch()
     ended = run_program(PROGRAM, 3, str(folder))
     assert [worker.code for worker in ended] == [0, 0, 0], [worker.errors for worker in ended]
     return [json.loads(worker.lines[0]) for worker in ended]
@@ -75,6 +85,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         ("no bytes", ""),
         ("folder", {"one": "1", "empty": "", "two": "2" * 1000}),
         ("no folder", None),
+        ("a name that is no path", True),
         ("waited", True),
     ],
 )
