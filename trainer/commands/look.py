@@ -37,6 +37,7 @@ class Look:
     schedule: Schedule
     steps: int
     """optimizer steps"""
+    block_tokens: int
     asking: AsksFirst
     """whether questions are made of the documents first, which this does not foresee"""
 
@@ -44,9 +45,10 @@ class Look:
     def counts(self) -> DataCounts:
         return DataCounts.from_json(self.data.counts)
 
-    def trained_tokens(self, block_tokens: int) -> int:
+    @property
+    def trained_tokens(self) -> int:
         """In all passes, with what fills the blocks up."""
-        return max(1, round(self.schedule.epochs * len(self.data.train) * block_tokens))
+        return max(1, round(self.schedule.epochs * len(self.data.train) * self.block_tokens))
 
 
 def look_at(settings: Settings) -> Look:
@@ -67,7 +69,7 @@ def look_at(settings: Settings) -> Look:
     schedule = schedule_for(settings, base, data)
     steps = optimizer_steps(settings, schedule, len(data.train))
     asking = decide_asking(settings, base, inputs)
-    return Look(base, tokenizer, inputs, data, schedule, steps, asking)
+    return Look(base, tokenizer, inputs, data, schedule, steps, settings.max_length, asking)
 
 
 def too_little(look: Look, settings: Settings) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """`plan`: what a run would do, before anything is trained."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.commands.look import Look, look_at, too_little
+from trainer.commands.trial import Trial, can_be_tried, try_run
 from trainer.dataset.counts import cautions
 from trainer.engine.support import why_stock
 from trainer.models import base_model
@@ -52,7 +53,8 @@ class PlanRequest:
 @dataclass(frozen=True)
 class Prospect:
     """What is known of a run before it starts. `stock_reason` is None where our engine trains,
-    `look` where no data was looked at; `tokens` are those of all passes."""
+    `look` where no data was looked at; `tokens` are those of all passes. `trial` is how
+    the run's own steps went on this machine, where they were tried."""
 
     base: base_model.Base
     settings: Settings
@@ -62,6 +64,7 @@ class Prospect:
     estimate: ScalingEstimate
     tokens: int
     look: Look | None
+    trial: Trial | None
 
 
 @waiting("planning")
@@ -102,7 +105,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         blocks = tokens // settings.max_length
         schedule = choose_schedule(settings, blocks=blocks, records=1, hidden=shape.hidden)
     else:
-        tokens, schedule = look.trained_tokens(settings.max_length), look.schedule
+        tokens, schedule = look.trained_tokens, look.schedule
     workload = Workload(
         device,
         shape,
@@ -115,8 +118,13 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         host_bytes=selftest.pinnable_bytes() if request.gpu is None else 1 << 60,
     )
     execution = choose_for(request.workers, settings.sharding, workload)
+    trial = None
     if device.kind == "cpu":
-        execution = predicted_on_this_cpu(execution, shape, settings.max_length)
+        if look is not None and request.workers == 1 and can_be_tried(look, execution):
+            trial = try_run(look, settings, precision, execution)
+            execution = replace(execution, tokens_per_s=1 / trial.trained_s)
+        else:
+            execution = predicted_on_this_cpu(execution, shape, settings.max_length)
     estimate = ScalingEstimate(
         execution=execution,
         workers=request.workers,
@@ -126,7 +134,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         linear_parameters=shape.linear_parameters,
         parameters=shape.parameters,
     )
-    return Prospect(base, settings, device, precision, reason, estimate, tokens, look)
+    return Prospect(base, settings, device, precision, reason, estimate, tokens, look, trial)
 
 
 def _data(prospect: Prospect) -> Rows:
@@ -205,18 +213,26 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     measured = speed_of(prospect.device.name).measured
     basis = "from rates measured on this kind" if measured else "not measured on this kind"
     if prospect.device.kind == "cpu":
-        basis = "tried on this machine for two seconds, with what else runs on it"
+        tried = "steps of this data" if prospect.trial else "products of such sizes"
+        basis = f"{tried}, tried on this machine with what else runs on it"
     elif prospect.stock_reason is not None:
         basis = "half of what our engine would reach, not measured with this model"
     yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"
     hours = estimate.hours(prospect.tokens)
+    if prospect.trial and prospect.look:
+        hours = prospect.trial.training_s(prospect.look, prospect.tokens) / 3600
     gpu_hours = hours * request.workers
     text = f"{_duration(hours)} for {prospect.tokens:,} tokens"
     if request.workers > 1:
         text += f" on {request.workers} GPUs without the network, {gpu_hours:,.2f} GPU hours"
     if request.price is not None:
         text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
-    yield "time", f"{text}; on top come loading, and a tenth of it or half a minute for questions"
+    if prospect.trial and prospect.look:
+        whole = _duration(prospect.trial.whole_s(prospect.look, 3600 * hours) / 3600)
+        yield "time", f"{text}; {whole} with its start, questions and checks"
+    else:
+        rest = "loading, and a tenth of it or half a minute for questions"
+        yield "time", f"{text}; on top come {rest}"
 
 
 def _answers(prospect: Prospect) -> Rows:

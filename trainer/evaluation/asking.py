@@ -50,9 +50,14 @@ def asking_of_a_run(
     return Asking(
         engine=settings.engine != "stock",
         base_replies=KnownReplies(settings.scratch_dir / "answers", name),
-        limit_s=max(LEAST_S, SHARE * training_s),
+        limit_s=most_seconds(training_s),
         refusal=settings.refusal,
     )
+
+
+def most_seconds(training_s: float) -> float:
+    """Of asking, behind a training that took so long."""
+    return max(LEAST_S, SHARE * training_s)
 
 
 @dataclass(frozen=True)

@@ -117,12 +117,8 @@ class Answerer:
         self._decoder.close()
 
     def longest(self, questions: Sequence[Question]) -> int:
-        """Tokens that answers may have: twice as many as the longest reference."""
-        references = [len(self._tokenizer(q.answer).input_ids) for q in questions]
-        longest = min(max(references, default=0) * 2 + 8, MAX_REFERENCE_ANSWER_TOKENS)
-        if thought_end(self._tokenizer):
-            longest += MAX_THOUGHT_TOKENS
-        return longest
+        """`longest_answer` to them."""
+        return longest_answer(self._tokenizer, questions)
 
     def answers(self, questions: Sequence[Question], *, tuned: bool = True) -> list[Reply]:
         """Answers to `questions`, at most so long."""
@@ -202,6 +198,13 @@ class Answerer:
         stopped = ids[-1] in self._ends
         text = answer_of(self._tokenizer, ids[:-1] if stopped else ids)
         return Reply(text, stopped, tuple(prompt), tuple(ids))
+
+
+def longest_answer(tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question]) -> int:
+    """Tokens that answers may have: twice as many as the longest reference."""
+    references = [len(tokenizer(q.answer).input_ids) for q in questions]
+    longest = min(max(references, default=0) * 2 + 8, MAX_REFERENCE_ANSWER_TOKENS)
+    return longest + MAX_THOUGHT_TOKENS if thought_end(tokenizer) else longest
 
 
 def choose_decoder(model: Any, ends: Sequence[int], pad: int, *, engine: bool) -> Decoder:

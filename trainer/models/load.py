@@ -74,8 +74,6 @@ def _loaded(
     frozen: "WholeBase",
 ) -> Any:
     dtype = precision.dtype
-    from transformers import GenerationConfig
-
     try:
         model = _load_streamed(base, settings, dtype, on, frozen)
     except UnknownLayoutError as error:
@@ -91,6 +89,13 @@ def _loaded(
             _compute_in(model, dtype)
         else:
             _quantise_experts(model, dtype)
+    return finished(model)
+
+
+def finished(model: Any) -> Any:
+    """Frozen, and without what a checkpoint says of how its model is to be used."""
+    from transformers import GenerationConfig
+
     model.config.use_cache = False
     # A base's own, with penalties or sampling, would show in every answer.
     model.generation_config = GenerationConfig()
@@ -173,12 +178,12 @@ def _load_streamed(
         tensors = quantise(open_shards(base, settings), layout, device, frozen.keep_shard)
         if cache and not frozen.is_sharded:  # no worker has all of it
             cache.store({name: frozen.whole(name, kept) for name, kept in tensors.items()})
-    model = _model_of(base, tensors, layout, dtype, device)
+    model = model_of(base, tensors, layout, dtype, device)
     frozen.bind(model)
     return model
 
 
-def _model_of(
+def model_of(
     base: Base,
     tensors: dict[str, "torch.Tensor"],
     layout: WeightLayout,

@@ -79,7 +79,7 @@ def quantise(
             if place is not None and place.name in layout.experts:
                 experts.quantise(place, tensor)
             elif place is not None and place.name in layout.expected:
-                found |= keep(_converted(place.name, tensor, layout))
+                found |= keep(converted(place.name, tensor, layout))
         return found
 
     tensors = _of_all(shards, of_shard, layout)
@@ -195,9 +195,7 @@ def quantise_matrix(
     made["offset"][n] = state.offset
 
 
-def _converted(
-    name: str, tensor: "torch.Tensor", layout: WeightLayout
-) -> dict[str, "torch.Tensor"]:
+def converted(name: str, tensor: "torch.Tensor", layout: WeightLayout) -> dict[str, "torch.Tensor"]:
     """As transformers does it, in the compute dtype and then NF4; all of it on the device."""
     dtype, _ = layout.expected[name]
     if name not in layout.quantised:
