@@ -42,9 +42,8 @@ check: .venv/ready
 .venv/ready: requirements.txt requirements-dev.txt requirements-tracking.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "this needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "setting up .venv, once: some minutes without a word"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@echo "setting up .venv, once: some minutes"
+	@$(PYTHON) scripts/set_up.py .venv requirements.txt requirements-dev.txt
 	touch $@
 
 clean:

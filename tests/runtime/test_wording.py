@@ -1,6 +1,6 @@
 """Sentences count as people do."""
 
-from trainer.runtime.wording import counted
+from trainer.runtime.wording import counted, lasting
 
 
 def test_one_is_one_and_more_are_several():
@@ -8,3 +8,10 @@ def test_one_is_one_and_more_are_several():
     assert counted(0, "record") == "0 records"
     assert counted(2000, "record") == "2,000 records"
     assert counted(2, "copy", "copies") == "2 copies"
+
+
+def test_times_are_in_units_that_fit():
+    assert lasting(0.42) == "0.4 seconds"
+    assert lasting(18) == "18 seconds"
+    assert lasting(1800) == "30.0 minutes"
+    assert lasting(30 * 3600) == "30.0 hours"

@@ -29,11 +29,12 @@ from trainer.reporting.run_record import RecordedSchedule, RecordedSettings
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.runtime.nf4 import NF4_BYTES
-from trainer.runtime.wording import counted
+from trainer.runtime.wording import counted, lasting
 from trainer.settings import Settings
 
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
 TOKENS = 10**6  # where neither data nor a number is given
+BUSY = 1.5  # times as long as if nothing else ran: worth telling
 SMALL_SHARE = 0.1  # of the computing time, which a network may take
 Rows = Iterator[tuple[str, str]]
 
@@ -222,14 +223,17 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     if prospect.trial and prospect.look:
         hours = prospect.trial.training_s(prospect.look, prospect.tokens) / 3600
     gpu_hours = hours * request.workers
-    text = f"{_duration(hours)} for {prospect.tokens:,} tokens"
+    text = f"{lasting(3600 * hours)} for {prospect.tokens:,} tokens"
     if request.workers > 1:
         text += f" on {request.workers} GPUs without the network, {gpu_hours:,.2f} GPU hours"
     if request.price is not None:
         text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
     if prospect.trial and prospect.look:
-        whole = _duration(prospect.trial.whole_s(prospect.look, 3600 * hours) / 3600)
-        yield "time", f"{text}; {whole} with its start, questions and checks"
+        whole_s = prospect.trial.whole_s(prospect.look, 3600 * hours)
+        text += f"; {lasting(whole_s)} with its start, questions and checks"
+        if prospect.trial.busy > BUSY:
+            text += f". If nothing else ran here, {lasting(whole_s / prospect.trial.busy)}"
+        yield "time", text
     else:
         rest = "loading, and a tenth of it or half a minute for questions"
         yield "time", f"{text}; on top come {rest}"
@@ -276,12 +280,6 @@ def _traffic(estimate: ScalingEstimate) -> Rows:
     if estimate.execution.tokens_per_s:
         rate = estimate.gbit_per_s(SMALL_SHARE)
         yield "network", f"{rate:,.2f} Gbit/s between workers take a tenth of the computing time"
-
-
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} hours"
-    return f"{60 * hours:.1f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"
 
 
 def _size(count: float) -> str:

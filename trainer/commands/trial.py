@@ -32,12 +32,14 @@ FORWARD = 0.5  # of a step: what is frozen has no gradient of its own
 @dataclass(frozen=True)
 class Trial:
     """Seconds, as they were on this machine just now: of a trained token; until a first step would
-    begin; until ASKED questions have been read, and for one more token of each answer."""
+    begin; until ASKED questions have been read, and for one more token of each answer. A token took
+    `busy` times as long as it would if nothing else ran here."""
 
     trained_s: float
     start_s: float
     read_s: float
     answered_s: float
+    busy: float = 1.0
 
     def training_s(self, look: Look, tokens: int) -> float:
         """Of so many tokens, and of the held-out loss that is measured meanwhile."""
@@ -91,17 +93,21 @@ def try_run(look: Look, settings: Settings, precision: Precision, execution: Exe
 
     model = attach_adapter(random_base(look.base, precision), settings)
     start_s = time.monotonic() - STARTED
-    trained_s = _trained_s(look, model, precision, execution)
+    trained_s, busy = _trained_s(look, model, precision, execution)
     if not look.data.questions:
-        return Trial(trained_s, start_s, 0.0, 0.0)
+        return Trial(trained_s, start_s, 0.0, 0.0, busy)
     with Answerer(model, look.tokenizer) as answerer:
         read_s, answered_s = _answered_s(look, answerer)
-    return Trial(trained_s, start_s, read_s, answered_s)
+    return Trial(trained_s, start_s, read_s, answered_s, busy)
 
 
-def _trained_s(look: Look, model: Any, precision: Precision, execution: Execution) -> float:
-    """Seconds of a token: pass after pass over the blocks as a run does it, for TRIED_S; single
-    blocks, where a micro-batch would take longer than that."""
+def _trained_s(
+    look: Look, model: Any, precision: Precision, execution: Execution
+) -> tuple[float, float]:
+    """Seconds of a token, and `Trial.busy`: pass after pass over the blocks as a run does it, for
+    TRIED_S; single blocks, where a micro-batch would take longer than that."""
+    import torch
+
     from trainer.engine.decoder import Engine
 
     assert execution.plan is not None  # as `can_be_tried` says
@@ -109,14 +115,15 @@ def _trained_s(look: Look, model: Any, precision: Precision, execution: Executio
     try:
         first_s = _timed(lambda: _train_on(engine, look.data.train[:1]))  # counted nowhere
         together = execution.blocks if first_s * execution.blocks < TRIED_S else 1
-        begin, trained = time.perf_counter(), 0
+        begin, begin_cpu, trained = time.perf_counter(), time.process_time(), 0
         for start in cycle(range(0, len(look.data.train), together)):
             blocks = look.data.train[start : start + together]
             _train_on(engine, blocks)
             trained += len(blocks)
             if (spent_s := time.perf_counter() - begin) > TRIED_S:
                 break
-        return spent_s / (trained * look.block_tokens)
+        computed_s = (time.process_time() - begin_cpu) / torch.get_num_threads()
+        return spent_s / (trained * look.block_tokens), max(1.0, spent_s / computed_s)
     finally:
         engine.close()
 

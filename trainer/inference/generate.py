@@ -11,6 +11,7 @@ from trainer.inference.known_replies import KnownReplies, key_of
 from trainer.inference.reply import Reply
 from trainer.monitoring.counting import Add, counting
 from trainer.runtime.device import out_of_memory
+from trainer.runtime.wording import counted
 from trainer.tokenization.record_tokenizer import answer_of, question_ids, stop_ids, thought_end
 
 if TYPE_CHECKING:
@@ -104,12 +105,15 @@ class Answerer:
         """`ends` are the tokens that end an answer, where not the chat template's."""
         self._tokenizer, self._base_replies = tokenizer, base_replies
         self._ends = list(ends) or stop_ids(tokenizer)
+        self._known = 0
         self._decoder = choose_decoder(model, self._ends, tokenizer.pad_token_id, engine=engine)
 
     def __enter__(self) -> "Answerer":
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._known:
+            log.info("the base's answers to %s were known", counted(self._known, "question"))
         self.close()
 
     def close(self) -> None:
@@ -165,7 +169,7 @@ class Answerer:
             known.keep(dict(zip(new, made, strict=True)))
         if len(new) < len(keys):
             add(len(keys) - len(new))
-            log.info("the base's answers to %d questions are known", len(keys) - len(new))
+            self._known += len(keys) - len(new)
         return [reply for key in keys if (reply := known.of(key)) is not None]
 
     def _made(

@@ -89,11 +89,11 @@ def _loaded(
             _compute_in(model, dtype)
         else:
             _quantise_experts(model, dtype)
-    return finished(model)
+    return finished(model, precision)
 
 
-def finished(model: Any) -> Any:
-    """Frozen, and without what a checkpoint says of how its model is to be used."""
+def finished(model: Any, precision: "Precision") -> Any:
+    """Frozen, without what a checkpoint says of how its model is to be used, wide enough."""
     from transformers import GenerationConfig
 
     model.config.use_cache = False
@@ -118,7 +118,6 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
     Raises SettingsError for a base of quantised weights, and as `load_base` does.
     """
     import torch
-    from transformers import GenerationConfig
 
     if base.is_quantised:
         raise SettingsError(
@@ -127,9 +126,8 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
         )
     fetch_weights(base, settings)
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
-    model = load_with_transformers(base, precision.dtype, on, quantised=False)
-    model.generation_config = GenerationConfig()
-    return widen(model.requires_grad_(False), precision.name)
+    loaded = load_with_transformers(base, precision.dtype, on, quantised=False)
+    return finished(loaded, precision)
 
 
 def load_with_transformers(

@@ -1,5 +1,6 @@
 """A base with random weights in NF4: what one computes and how fast does not depend on them."""
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from trainer.models.base_model import Base
@@ -25,6 +26,8 @@ def random_base(base: Base, precision: "Precision") -> Any:
     made: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
     tensors: dict[str, torch.Tensor] = {}
     for name, (_, shape) in layout.expected.items():
+        if name in layout.tied:
+            continue
         if name not in layout.quantised:
             tensors |= converted(name, _filled(drawn, shape), layout)
             continue
@@ -32,11 +35,9 @@ def random_base(base: Base, precision: "Precision") -> Any:
             of_shape = converted(name, _filled(drawn, shape), layout)
             made[shape] = {key.removeprefix(name): part for key, part in of_shape.items()}
         tensors |= {name + key: part.clone() for key, part in made[shape].items()}
-    return finished(model_of(base, tensors, layout, dtype, on))
+    return finished(model_of(base, tensors, layout, dtype, on), precision)
 
 
 def _filled(drawn: "torch.Tensor", shape: tuple[int, ...]) -> "torch.Tensor":
-    from math import prod
-
     count = prod(shape)
     return drawn.repeat(-(-count // len(drawn)))[:count].view(shape).clone()

@@ -131,6 +131,7 @@ def bar_on(
         # Some terminals have no size: there tqdm would draw nothing.
         dynamic_ncols=os.get_terminal_size(stream.fileno()).columns > 0,
         bar_format=form,
+        smoothing=0.05,  # steps of a pass may differ in size
     )
     with bar, logging_redirect_tqdm():
         yield bar

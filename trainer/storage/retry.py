@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from trainer.errors import JobError
 from trainer.runtime.signals import out_of_time
+from trainer.runtime.wording import lasting
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -31,9 +32,9 @@ class Failure:
     wait_s: float = 0
     """for which the other side asked to be left alone"""
 
-    def error(self, where: str, tried_minutes: float = 0) -> JobError:
-        lasting = f", tried for {tried_minutes:.3g} minutes" if self.passing else ""
-        return self.kind(f"{where}: {self.fact}{lasting}; {self.next_step}")
+    def error(self, where: str, tried_s: float = 0) -> JobError:
+        tried = f", tried for {lasting(tried_s)}" if self.passing else ""
+        return self.kind(f"{where}: {self.fact}{tried}; {self.next_step}")
 
 
 def retry(
@@ -64,13 +65,12 @@ def retry(
         pause_s = min(left_s, max(pause_s, failure.wait_s))
         if not failure.passing or left_s <= 0 or given_up.is_set() or out_of_time():
             # Outside of the except block: the original text, which may hold a password, is gone.
-            raise failure.error(where, (now - failed_at) / 60)
+            raise failure.error(where, now - failed_at)
         log.warning(
-            "%s: %s; trying again in %.1f s, for %.3g minutes more (QLORA_STORAGE_RETRY_MINUTES)",
+            "%s: %s; trying again, for %s more (QLORA_STORAGE_RETRY_MINUTES)",
             where,
             failure.fact,
-            pause_s,
-            left_s / 60,
+            lasting(left_s),
         )
         _pause(pause_s, given_up)
         attempt += 1

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trainer.evaluation.asking import most_seconds
+from trainer.monitoring.forecast import Forecast
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.prometheus import Metrics
 from trainer.monitoring.step_log import StepRow, best_held_out, recent_rate, rows_of, seconds_of
@@ -69,6 +71,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - seconds_of(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
+        self._forecast = Forecast(self._tokens, most_seconds, state.max_steps)
+        self._forecast.start(state.global_step, self._saved)
         if self._trainer.workers.is_main:
             log.info("%s", first_step_sentence(self._on_gpu))
         self._held_out = HeldOutLoss(
@@ -131,7 +135,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
             held_out_loss=row.get("held_out_loss"),
             learning_rate=logs["learning_rate"],
             tokens_per_s=recent_rate(state.log_history, self._tokens),
-            seconds_left=seconds / state.global_step * (state.max_steps - state.global_step),
+            seconds_left=self._forecast.step(state.global_step, time.monotonic()),
         )
         self._tracking.log(rows_of([row])[0])
         control.should_training_stop |= self._trainer.is_over

@@ -24,8 +24,8 @@ def test_an_endpoint_that_is_away_is_tried_until_the_time_is_over_and_keeps_its_
         pytest.raises(UnreachableError, match=r"http://localhost:1 .*EndpointConnectionError") as e,
     ):
         open_store("s3://data/", retry_minutes=0.02).list()
-    assert "trying again in" in caplog.text
-    assert "tried for 0.0" in str(e.value)
+    assert "trying again, for" in caplog.text
+    assert "tried for 0." in str(e.value)
     assert "pass-word" not in caplog.text + str(e.value)
     assert e.value.__context__ is None
 
@@ -82,7 +82,7 @@ def test_slow_down_is_waited_out(faults: Any, spoiled: BucketStore) -> None:
 def test_slow_down_beyond_the_retry_time_is_unreachable(faults: Any) -> None:
     faults.add(f"GET /{faults.bucket.name}", "slowdown", times=1000)
     store = BucketStore(faults.bucket.name, retry_minutes=0.02)
-    with pytest.raises(UnreachableError, match=r"SlowDown \(503\), tried for 0\.\d+ minutes"):
+    with pytest.raises(UnreachableError, match=r"SlowDown \(503\), tried for [\d.]+ seconds"):
         store.list()
 
 

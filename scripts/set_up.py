@@ -1,0 +1,36 @@
+"""Install the requirements into .venv, with a sign of life: minutes in which pip says nothing.
+
+python scripts/set_up.py FOLDER REQUIREMENTS...
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def set_up(folder: Path, requirements: list[str]) -> int:
+    """pip's exit code."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    files = [part for name in requirements for part in ("-r", name)]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    running = subprocess.Popen([*pip, "install", "--quiet", *files])
+    on_terminal = sys.stdout.isatty()
+    while running.poll() is None:
+        found = len(list(folder.glob("lib/python*/site-packages/*.dist-info"))) - 1
+        doing = f"installing, {found} packages so far" if found > 0 else "downloading"
+        seconds = int(time.monotonic() - begin)
+        if on_terminal:
+            print(f"\rsetting up {folder}: {doing}, {seconds // 60}:{seconds % 60:02} ", end="")
+        elif seconds % 30 == 0:
+            print(f"setting up {folder}: {doing}, {seconds} s")
+        sys.stdout.flush()
+        time.sleep(1)
+    if on_terminal:
+        print()
+    return running.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(set_up(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,56 @@
+"""A run is foretold by its own steps and questions on a base of the same sizes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.jobs import variables
+
+from trainer.commands.look import Look, look_at
+from trainer.commands.trial import Trial, can_be_tried, try_run
+from trainer.planner.choose import Execution
+from trainer.planner.memory_plan import MemoryPlan
+from trainer.runtime.device import Precision
+from trainer.settings import Settings
+
+TRIAL = Trial(trained_s=1e-3, start_s=10.0, read_s=0.8, answered_s=0.08)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings.read({}, variables(tmp_path_factory.mktemp("trial")), trains=False)
+
+
+@pytest.fixture(scope="module")
+def look(settings: Settings) -> Look:
+    return look_at(settings)
+
+
+def execution(look: Look) -> Execution:
+    layers = look.base.shape().layers
+    return Execution(2, MemoryPlan(layers, unpacked_layers=layers), "")
+
+
+def test_steps_and_questions_of_the_run_are_tried(
+    look: Look, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.commands.trial.TRIED_S", 0.2)
+    assert can_be_tried(look, execution(look))
+    found = try_run(look, settings, Precision("fp32", "a CPU"), execution(look))
+    assert 0 < found.trained_s < 1
+    assert found.start_s > 0 and found.read_s > 0 and found.answered_s >= 0
+
+
+def test_the_whole_run_is_start_training_questions_and_losses(look: Look) -> None:
+    training_s = TRIAL.training_s(look, look.trained_tokens)
+    assert training_s >= look.trained_tokens * TRIAL.trained_s
+    whole_s = TRIAL.whole_s(look, training_s)
+    assert whole_s > training_s + TRIAL.start_s
+    slow = replace(TRIAL, answered_s=1e6)  # there is a limit to the time of questions
+    assert slow.whole_s(look, training_s) < whole_s + 30 + 0.1 * training_s
+    asks_none = replace(look, data=replace(look.data, questions=[]))
+    assert TRIAL.whole_s(asks_none, training_s) < whole_s
+
+
+def test_what_trains_for_days_is_not_tried(look: Look, tmp_path: Path) -> None:
+    assert not can_be_tried(look, Execution(2, None, "on the stock path"))
