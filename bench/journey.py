@@ -2,10 +2,10 @@
 
     python bench/journey.py SCRIPT OUTPUT [COLUMNS]
 
-SCRIPT has a line for each thing that is typed in tmux: `seconds to wait at most TAB text that shows
-that it may be typed TAB keys`. OUTPUT gets each new line with the seconds since the start, each
-silence above three seconds with what stood there and how busy the machine was, and per command the
-longest silence. A silence is a screen that does not change for so long while a command runs.
+SCRIPT has a line for each thing that is typed in tmux: `seconds to wait at most TAB what the last
+line shows when it may be typed TAB keys`. OUTPUT gets each new line with the seconds since the
+start, each silence above three seconds with what stood there and how busy the machine was, and for
+each thing that was typed the longest silence: a screen that does not change.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SILENCE_S = 3.0
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S, STANDS_S = 0.1, 0.3
 
 
 class Terminal:
@@ -26,7 +26,7 @@ class Terminal:
     def __init__(self, folder: Path, columns: int) -> None:
         self._tmux = ["tmux", "-S", str(folder / "socket")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("QLORA_", "TMUX"))}
-        environment |= {"PS1": "$ ", "LANG": "C.UTF-8", "QLORA_SCRATCH_DIR": str(folder / "s")}
+        environment |= {"PS1": "$ ", "LANG": "C.UTF-8"}
         size = ["-x", str(columns), "-y", "50"]
         start = [*self._tmux, "new-session", "-d", *size, "bash", "--norc", "--noprofile"]
         subprocess.run(start, env=environment, check=True)
@@ -43,47 +43,69 @@ class Terminal:
         subprocess.run([*self._tmux, "kill-server"], check=False)
 
 
+class Recording:
+    """What was shown since the start, and when nothing moved."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.lines: list[str] = []
+        self.silences: dict[str, float] = {}
+        self._terminal = terminal
+        self._begin = self._changed = time.monotonic()
+        self._text, self._typed, self._seen = "", "", 0
+
+    def wait_for(self, wanted: str, most_s: float) -> None:
+        """Until the screen ends with `wanted` or nearly, and nothing moves there."""
+        until = time.monotonic() + most_s
+        while True:
+            self._look()
+            now = time.monotonic()
+            is_last = wanted in self._text[-len(wanted) - 3 :]
+            if is_last and now - self._changed > STANDS_S:
+                return
+            if now > until:
+                return self._note(f"== never saw {wanted!r}")
+            time.sleep(LOOK_EVERY_S)
+
+    def type(self, keys: str) -> None:
+        self._note(f">> {keys}")
+        self._terminal.type(keys)
+        self._typed, self._changed = keys, time.monotonic()
+
+    def _look(self) -> None:
+        now, text = time.monotonic(), self._terminal.shown()
+        if text == self._text:
+            return
+        still = now - self._changed
+        if self._typed:
+            self.silences[self._typed] = max(self.silences.get(self._typed, 0.0), still)
+        if self._typed and still > SILENCE_S:
+            last = (self._text.splitlines() or [""])[-1]
+            self._note(f"-- {still:.1f} s silent, load {os.getloadavg()[0]:.0f}: {last}")
+        shown = text.splitlines()
+        for line in shown[self._seen : -1]:
+            self._note(f" {line}")
+        self._seen = max(self._seen, len(shown) - 1)
+        self._text, self._changed = text, now
+
+    def _note(self, what: str) -> None:
+        self.lines.append(f"{time.monotonic() - self._begin:7.1f} {what}")
+
+
 def record(script: Path, output: Path, columns: int) -> None:
-    begin = time.monotonic()
-    lines: list[str] = []
-    silences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         terminal = Terminal(Path(folder), columns)
-        said, typed, seen, changed = "", "", 0, begin
+        recording = Recording(terminal)
         try:
             for step in script.read_text(encoding="utf-8").splitlines():
-                most, wanted, keys = step.split("\t")
-                until = time.monotonic() + float(most)
-                from_here = len(terminal.shown())
-                while True:
-                    now, text = time.monotonic(), terminal.shown()
-                    if text != said:
-                        still, spent = now - changed, now - begin
-                        if typed:
-                            silences[typed] = max(silences.get(typed, 0.0), still)
-                            if still > SILENCE_S:
-                                last = (said.splitlines() or [""])[-1]
-                                where = f"load {os.getloadavg()[0]:.0f}: {last}"
-                                lines.append(f"{spent:7.1f}  -- {still:.1f} s silent, {where}")
-                        new = text.splitlines()
-                        lines += [f"{spent:7.1f}  {line}" for line in new[seen : len(new) - 1]]
-                        seen = max(seen, len(new) - 1)
-                        said, changed = text, now
-                    if wanted in text[max(0, from_here - 200) :] and now - changed > 0.3:
-                        break
-                    if now > until:
-                        lines.append(f"{now - begin:7.1f}  == never saw {wanted!r}")
-                        break
-                    time.sleep(LOOK_EVERY_S)
-                lines.append(f"{time.monotonic() - begin:7.1f}  >> {keys}")
-                terminal.type(keys)
-                typed, changed = keys, time.monotonic()
-            time.sleep(2)
-            lines.append(terminal.shown().splitlines()[-1])
+                most_s, wanted, keys = step.split("\t")
+                recording.wait_for(wanted, float(most_s))
+                recording.type(keys)
+                time.sleep(STANDS_S)
+            recording.wait_for("$", 60)
         finally:
             terminal.close()
-    table = [f"{seconds:6.1f} s  {keys}" for keys, seconds in silences.items()]
-    whole = "\n".join([*lines, "", "longest silence after:", *table])
+    table = [f"{seconds:6.1f} s  {keys}" for keys, seconds in recording.silences.items()]
+    whole = "\n".join([*recording.lines, "", "longest silence after:", *table])
     output.write_text(f"{whole}\n", encoding="utf-8")
 
 

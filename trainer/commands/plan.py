@@ -1,5 +1,8 @@
 """`plan`: what a run would do, before anything is trained."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -84,7 +87,16 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
         *_traffic(prospect.estimate),
         *(("note", note) for note in _notes(prospect)),
     ]
-    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+    return "\n".join(line for name, value in rows for line in _wrapped(name, value))
+
+
+def _wrapped(name: str, value: str) -> list[str]:
+    """As wide as the terminal; whole where there is none."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    first, rest = f"{name:<12} ", " " * 13
+    return textwrap.wrap(
+        value, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    )
 
 
 def training_time(settings: Settings) -> str:
@@ -214,8 +226,7 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     measured = speed_of(prospect.device.name).measured
     basis = "from rates measured on this kind" if measured else "not measured on this kind"
     if prospect.device.kind == "cpu":
-        tried = "steps of this data" if prospect.trial else "products of such sizes"
-        basis = f"{tried}, tried on this machine with what else runs on it"
+        basis = f"{'steps of this data' if prospect.trial else 'products'} tried on this machine"
     elif prospect.stock_reason is not None:
         basis = "half of what our engine would reach, not measured with this model"
     yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"

@@ -134,7 +134,11 @@ def bar_on(
         smoothing=0.05,  # steps of a pass may differ in size
     )
     with bar, logging_redirect_tqdm():
-        yield bar
+        try:
+            yield bar
+        finally:
+            if not leave:  # a line of the log draws it early, and what is early it leaves there
+                bar.clear()
 
 
 def _lines(what: str, total: int, seconds: float, open_: contextlib.ExitStack) -> Add:
