@@ -1,7 +1,6 @@
 """`inspect`: what a run would train on, as the model would see it, before anything is trained."""
 
 import json
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -16,6 +15,7 @@ from trainer.dataset.seen import Piece, SeenRecord, seen_records, shortened
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
+from trainer.runtime.wording import hanging
 from trainer.settings import Settings
 
 _GREEN, _CYAN, _BOLD, _PLAIN = "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
@@ -70,7 +70,7 @@ class Inspection:
         yield from schedule_rows(self.schedule)
 
     def _warned(self, style: "_Style", width: int) -> str:
-        said = [_hanging(printed(warning), width, "- ") for warning in self.warnings]
+        said = [hanging(printed(warning), width, "- ") for warning in self.warnings]
         return "\n".join([style.heading("Worth knowing"), *said]) if said else ""
 
     def _shown(self, style: "_Style") -> Iterator[str]:
@@ -154,7 +154,7 @@ def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
     known = [(name, printed(text)) for name, text in rows]
     room = max(len(name) for name, _ in known) + 2
     return "\n".join(
-        _hanging(line, width, f"{name if not at else '':<{room}}")
+        hanging(line, width, f"{name if not at else '':<{room}}")
         for name, text in known
         for at, line in enumerate(text.split("\n"))
     )
@@ -166,16 +166,4 @@ def _grid(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         f"{name:<{first}}" + "".join(f"{c:>{w + 2}}" for c, w in zip(cells, others, strict=True))
         for name, *cells in rows
-    )
-
-
-def _hanging(text: str, width: int, before: str) -> str:
-    """`text` behind `before`, its further lines below its first."""
-    return textwrap.fill(
-        text,
-        max(width, len(before) + 20),
-        initial_indent=before,
-        subsequent_indent=" " * len(before),
-        break_long_words=False,
-        break_on_hyphens=False,
     )

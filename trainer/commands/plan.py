@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -32,7 +31,7 @@ from trainer.reporting.run_record import RecordedSchedule, RecordedSettings
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.runtime.nf4 import NF4_BYTES
-from trainer.runtime.wording import counted, lasting
+from trainer.runtime.wording import counted, hanging, lasting
 from trainer.settings import Settings
 
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
@@ -87,16 +86,9 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
         *_traffic(prospect.estimate),
         *(("note", note) for note in _notes(prospect)),
     ]
-    return "\n".join(line for name, value in rows for line in _wrapped(name, value))
-
-
-def _wrapped(name: str, value: str) -> list[str]:
-    """As wide as the terminal; whole where there is none."""
+    # As wide as the terminal, and whole where there is none.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    first, rest = f"{name:<12} ", " " * 13
-    return textwrap.wrap(
-        value, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
-    )
+    return "\n".join(hanging(value, width, f"{name:<12} ") for name, value in rows)
 
 
 def training_time(settings: Settings) -> str:

@@ -1,4 +1,6 @@
-"""How sentences for people count."""
+"""How sentences for people count, say times and are broken into lines."""
+
+import textwrap
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -14,3 +16,15 @@ def lasting(seconds: float) -> str:
     if seconds >= 60:
         return f"{seconds / 60:.1f} minutes"
     return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.1f} seconds"
+
+
+def hanging(text: str, width: int, before: str) -> str:
+    """`text` behind `before`, its further lines below its first, in `width` columns."""
+    return textwrap.fill(
+        text,
+        max(width, len(before) + 20),
+        initial_indent=before,
+        subsequent_indent=" " * len(before),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
