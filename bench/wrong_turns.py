@@ -44,7 +44,11 @@ TURNS: list[tuple[str, str, dict[str, str]]] = [
     ("an env file that is not there", "plan --env-file none.env", {}),
     ("two wrong values at once", "plan", FAQ | {"QLORA_EPOCHS": "ten", "QLORA_LORA_R": "-1"}),
     ("init without a terminal", "init", {}),
-    ("a judge that is not there", "train", FAQ | {"QLORA_JUDGE_URL": NOWHERE + "/v1"}),
+    (
+        "a judge that is not there",
+        "train",
+        FAQ | {"QLORA_JUDGE_URL": NOWHERE, "QLORA_JUDGE_MODEL": "j"},
+    ),
     ("python -m trainer", "-m trainer", {}),
     ("columns in German", "inspect", FAQ | {"QLORA_DATA_URI": "frage.csv"}),
     ("a Python that is not one", "make PYTHON=python2 .venv/ready", {}),
@@ -66,8 +70,9 @@ TURNS: list[tuple[str, str, dict[str, str]]] = [
     ("a base of pickles", "train", FAQ | {"QLORA_BASE_MODEL": "pickled"}),
     ("a data file as adapter", "ask --adapter faq/faq.csv", {}),
     ("an output of no finished run", "ask --adapter empty", {}),
-    ("a folder that is full, for an export", "export --adapter faq --output faq", {}),
-    ("documents as questions", "evaluate --adapter faq --eval-uri prose", {}),
+    ("a flag of another command", "ask --lora-r 4 --adapter faq", {}),
+    ("a table that is none", "inspect", FAQ | {"QLORA_DATA_URI": "none.xlsx"}),
+    ("the env file first", "--env-file none.env plan", {}),
     ("a flag without its value", "train --epochs", FAQ),
     ("a word too many", "train faq", FAQ),
     ("a recipe that is none", "plan --recipe faq", FAQ),
@@ -91,6 +96,7 @@ def prepare(folder: Path) -> None:
     (folder / "frage.csv").write_text("Frage,Antwort\n" + rows)
     (folder / "broken.jsonl").write_text('{"question": "a", "answer": \n' * 20)
     (folder / "nothing.csv").touch()
+    (folder / "none.xlsx").write_text("question,answer\n" + rows)
     (folder / "unanswered.csv").write_text("question,answer\n" + "How long?,\n" * 40)
     (folder / "old.doc").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(2000))
     (folder / "prose" / "a.txt").write_text("The house is large and old. " * 40)
@@ -143,12 +149,12 @@ def main(chosen: list[str]) -> int:
             except subprocess.TimeoutExpired:
                 code, said, seconds = -1, "", MOST_S
             last = said.splitlines()[-1] if said else ""
-            crashed = "Traceback" in said or "unexpected" in last or code < 0
-            wrong = crashed or not last or len(last) > MOST_CHARACTERS
+            crashed = "Traceback" in said or "error: unexpected" in last or code < 0
+            wrong = crashed or not last or (code > 0 and len(last) > MOST_CHARACTERS)
             bad += wrong
             mark = "!!" if wrong else "  "
             print(
-                f"{mark}{number:3} {what}: exit {code}, {seconds:.1f} s\n      {last[:900]}",
+                f"{mark}{number:3} {what}: exit {code}, {seconds:.1f} s\n      {last[:400]}",
                 flush=True,
             )
     return min(bad, 1)

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from support.jobs import ROOT
 
-from trainer.flags import FIRST, GROUPS, SHOWN_VERSIONS
+from trainer.flags import FIRST, GROUPS, SHOWN_VERSIONS, EnvFileOption
 from trainer.settings import options
 
 
@@ -64,3 +65,10 @@ def test_the_version_says_which_libraries_are_there() -> None:
 def test_a_shell_completes(words: str, number: int, expected: list[str]) -> None:
     found = said(_ENTRYPOINT_PY_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
     assert set(expected) <= set(found.splitlines())
+
+
+def test_an_env_file_may_stand_before_the_command(tmp_path: Path) -> None:
+    (tmp_path / "my.env").write_text("# nothing\n")
+    assert said("--env-file", str(tmp_path / "my.env"), "plan", "--help") == said("plan", "--help")
+    alone = ["--env-file", "my.env", "--lora-r", "4"]  # of `train`
+    assert EnvFileOption.behind_command(alone, ["plan"]) == alone

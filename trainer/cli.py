@@ -35,6 +35,7 @@ def main() -> None:
         # cores with other work on them a 4-bit layer on the CPU was 100 times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         cli.main(standalone_mode=False)
+        lean_imports.collect_no_more()
     except JobError as error:
         last_words.end(error)
     except BrokenPipeError:  # whoever read our output has read enough
@@ -58,6 +59,7 @@ class _TrainByDefault(click.Group):
         super().add_command(cmd, name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = EnvFileOption.behind_command(args, self.commands)
         first = args[0] if args else "" if ctx.resilient_parsing else "-"  # a shell that completes
         if first.startswith("-") and first not in ("--help", "--version"):
             args = ["train", *args]
@@ -234,23 +236,19 @@ def ask(
     settings = _settings({}, trains=False)
     log.set_up("text", "WARNING", sys.stderr)
     import_in_sight("trainer.inference.chat_model", "transformers", "peft")
+    from trainer.commands import chat
+    from trainer.commands import serve as serving
     from trainer.inference.chat_model import load_chat_model, load_chat_models
 
     if serve:
-        from trainer.commands import serve as serving
-
         models = load_chat_models(serving.names_of(adapters), settings, base_model)
         serving.serve(models, port, compare=compare, key=api_key)
         return
-    from trainer.commands import chat
-
-    (adapter,) = adapters
-    model = load_chat_model(adapter, settings, base_model)
+    model = load_chat_model(adapters[0], settings, base_model)
     if not question and chat.is_terminal():
-        chat.converse(model, adapter, compare=compare)
+        chat.converse(model, adapters[0], compare=compare)
     else:
-        asked = [" ".join(question)] if question else sys.stdin
-        chat.answer_all(model, asked, compare=compare)
+        chat.answer_all(model, [" ".join(question)] if question else sys.stdin, compare=compare)
 
 
 @cli.command(cls=CommandWithSettings)
@@ -304,6 +302,7 @@ def merge(adapter: str, output: str, base_model: str | None, base_weights: str) 
     folder = _folder(output)
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
+    import_in_sight("trainer.export.merged")
     from trainer.export.merged import merge
     from trainer.models.adapters import find_adapter
 
@@ -332,6 +331,7 @@ def export(
     folder = _folder(output)
     settings = _settings({}, trains=False)
     log.set_up(settings.log_format, settings.log_level)
+    import_in_sight("torch", "trainer.export.gguf")
     from trainer.export.exporters import exporter
     from trainer.models.adapters import find_adapter
 

@@ -1,7 +1,7 @@
 """A flag for each setting, and their help: the few that people set first, and all in groups."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ class EnvFileOption(click.Option):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="file")]
+
+    @staticmethod
+    def behind_command(args: list[str], commands: Container[str]) -> list[str]:
+        """`args` with a command first, also where `--env-file FILE` was written before it."""
+        if args[:1] == ["--env-file"] and len(args) > 2 and args[2] in commands:
+            return [args[2], *args[:2], *args[3:]]
+        return args
 
 
 def _load_env_file(ctx: click.Context, _option: click.Parameter, file: str | None) -> None:

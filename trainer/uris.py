@@ -53,7 +53,10 @@ def uri_faults(source: str, uri: str) -> Iterator[str]:
         return
     if scheme not in SCHEMES:
         known = " and ".join(f"{scheme}://" for scheme in SCHEMES)
-        yield f"{source}={publishable_uri(uri)}: only folders and {known} are supported"
+        yield (
+            f"{source}={publishable_uri(uri)}: only folders and {known} are supported; bring what "
+            "is there to a folder first"
+        )
     elif not SCHEMES[scheme].fullmatch(rest.split("/")[0]):
         bucket = rest.split("/")[0].rpartition("@")[2]
         yield f"{source}={publishable_uri(uri)}: {bucket!r} is not a bucket name"

@@ -94,7 +94,7 @@ def _ask_for_settings(file: Path) -> Path | None:
     found = _look(chosen)
     chosen["recipe"] = _ask_recipe(found)
     if found is not None:
-        click.secho(f"It will train for {training_time(_settings_of(chosen))}.", bold=True)
+        click.secho(f"Training takes {training_time(_settings_of(chosen))}.", bold=True)
     chosen["output_uri"] = _ask_output(chosen)
     file = _ask_file(file)
     ways = list(_ways(chosen, file, device))

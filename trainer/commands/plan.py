@@ -91,6 +91,7 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
     return "\n".join(hanging(value, width, f"{name:<12} ") for name, value in rows)
 
 
+@waiting("trying its first steps")
 def training_time(settings: Settings) -> str:
     """How long a run would train on this machine, in words. Raises JobError."""
     request = PlanRequest()

@@ -124,7 +124,10 @@ class Tally:
         """Raise DataError when too little is left to train on."""
         if not self.files:
             found = f"only {_quoted(self.skipped, self.foreign)}" if self.foreign else "no files"
-            raise DataError(f"the data holds {found}; it needs {', '.join(SUFFIXES)} files")
+            raise DataError(
+                f"the data holds {found}; it needs {', '.join(SUFFIXES)} files: save others as one "
+                "of those, and unpack archives"
+            )
         total = self.usable + self.unusable
         if self.unusable > max_skipped_share * total or not self.usable:
             raise DataError(

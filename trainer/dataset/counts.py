@@ -192,12 +192,12 @@ def log_counts(tally: Tally, counts: dict[str, Any], max_length: int) -> None:
     names = [kind.__name__.lower() for kind in KINDS]
     kinds = {name: counts[name] for name in names if name in counts}
     log.info(
-        "data: %s from %d files; %s tokens, %s of them trained, in %d blocks; held out: %s",
-        ", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
-        counts["files"],
+        "data: %s from %s; %s tokens, %s of them trained, in %s; held out: %s",
+        ", ".join(counted(number, kind) for kind, number in kinds.items()),
+        counted(counts["files"], "file"),
         f"{counts['tokens']:,}",
         f"{counts['trained_tokens']:,}",
-        counts["blocks"],
+        counted(counts["blocks"], "block"),
         held_out_in_words(
             counts["held_out_by"],
             counts["held_out"],

@@ -21,6 +21,7 @@ from trainer.export.output_folder import complete_or_absent
 from trainer.models.adapters import Adapter
 from trainer.models.safetensors_files import StoredTensor, read_header
 from trainer.models.weight_files import fetch_weights
+from trainer.monitoring.counting import waiting
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.tokenization.record_tokenizer import stop_ids, tokenizer_of_records
@@ -60,19 +61,21 @@ def export(
         for part in parts:
             path = folder / f"{part}.gguf"
             writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture.arch])
-            if part == "adapter":
-                _write_adapter(writer, architecture, adapter, deltas)
-            else:
-                architecture.describe(writer)
-                writer.add_description(start.sentence())
-                describe_tokenizer(writer, tokenizer, words)
-                reader = MergedReader(stored, deltas if part == "merged" else {}, trained)
-                _write_tensors(writer, architecture, stored, reader)
+            with waiting(f"writing {path.name}"):
+                if part == "adapter":
+                    _write_adapter(writer, architecture, adapter, deltas)
+                else:
+                    architecture.describe(writer)
+                    writer.add_description(start.sentence())
+                    describe_tokenizer(writer, tokenizer, words)
+                    reader = MergedReader(stored, deltas if part == "merged" else {}, trained)
+                    _write_tensors(writer, architecture, stored, reader)
             log.info("wrote %s, %.2f GB", path.name, path.stat().st_size / 1e9)
         (folder / "Modelfile").write_text(
             modelfile(tokenizer, parts, adapter.base.name), encoding="utf-8"
         )
     log.info("%s", start.sentence())
+    log.info("Ollama takes it by `ollama create NAME -f %s`", output / "Modelfile")
     return output
 
 

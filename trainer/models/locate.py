@@ -35,6 +35,11 @@ def locate_base(settings: Settings) -> Base:
         return _in_bucket(name, settings)
     if Path(name).is_dir():
         return local_base(Path(name), Path(name).resolve().name)
+    if Path(name).is_file():
+        raise SettingsError(
+            f"QLORA_BASE_MODEL={name} is a file: a base is a folder of config.json, tokenizer and "
+            ".safetensors weights, or owner/name on the hub; a GGUF file cannot be trained"
+        )
     if name.startswith((".", "/", "~")):
         raise SettingsError(f"QLORA_BASE_MODEL={name}: no such folder")
     return _on_hub(name, settings)

@@ -18,6 +18,12 @@ def collect_as_usual() -> None:
     gc.set_threshold(*_USUAL)
 
 
+def collect_no_more() -> None:
+    """At the end of the process: what the libraries have made is not looked through once more,
+    which takes a second and longer on a busy machine."""
+    gc.freeze()
+
+
 def import_bitsandbytes() -> None:
     """Before anything else imports it: without torch's compiler, which is 1.2 s and 60 MB.
 
