@@ -76,7 +76,7 @@ def test_what_was_skipped_and_assumed_is_logged(
         prepare(tmp_path, tokenizer)
     assert "skipped photo.png: unsupported .png" in caplog.text
     assert "latin.txt: byte 3 is not UTF-8; read as cp1252" in caplog.text
-    assert "data: 4 text from 4 files; " in caplog.text
+    assert "data: 4 texts from 4 files; " in caplog.text
     assert "the data is prose only" in caplog.text
 
 

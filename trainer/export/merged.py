@@ -18,6 +18,7 @@ from trainer.models.adapters import Adapter
 from trainer.models.load import MERGED
 from trainer.models.safetensors_files import read_header
 from trainer.models.weight_files import fetch_weights
+from trainer.monitoring.counting import waiting
 from trainer.runtime.json_records import read_object
 from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import stop_ids
@@ -39,7 +40,8 @@ def merge(adapter: Adapter, settings: Settings, output: Path, base_weights: str 
     reader = MergedReader(stored, deltas_of(adapter, stored), start.trained_weights())
     with complete_or_absent(output, sum(file.stat().st_size for file in files)) as folder:
         for done, file in enumerate(files, 1):
-            _merge_file(file, folder / file.name, reader)
+            with waiting(f"merging file {done} of {len(files)}"):
+                _merge_file(file, folder / file.name, reader)
             log.info("merged file %d of %d", done, len(files))
         for index in adapter.base.folder.glob("*.safetensors.index.json"):
             shutil.copy(index, folder)
