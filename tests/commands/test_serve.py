@@ -156,6 +156,13 @@ def test_a_question_is_typed_and_its_answer_streams_in(
         window.click("#ask")
         window.wait_for(lambda: len(answers(window)) == 2 and idle(window))
         assert answers(window)[0].strip().endswith(base.strip())
+
+        window.click("[for=both]")  # both answers below one question
+        window.type("#question", QUESTION + "\ue007")
+        window.wait_for(lambda: "TUNED" in answers(window)[0] and idle(window))
+        assert len(answers(window)) == 3 and answers(window)[0].count(QUESTION) == 1
+        told = [answers(window)[0].find(part) for part in (QUESTION, "BASE", "TUNED")]
+        assert told == sorted(told) and -1 not in told
         assert not window.overflows()
         shoot(window, name)
 
