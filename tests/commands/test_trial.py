@@ -52,5 +52,9 @@ def test_the_whole_run_is_start_training_questions_and_losses(look: Look) -> Non
     assert TRIAL.whole_s(asks_none, training_s) < whole_s
 
 
-def test_what_trains_for_days_is_not_tried(look: Look, tmp_path: Path) -> None:
+def test_what_trains_by_other_code_or_for_days_is_not_tried(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not can_be_tried(look, Execution(2, None, "on the stock path"))
+    monkeypatch.setattr("trainer.commands.trial.CPU_UNPACKED_BYTES", 2**20)
+    assert not can_be_tried(look, execution(look))

@@ -96,7 +96,7 @@ class Adapter:
     def _misfit(self, fact: str) -> DataError:
         return DataError(
             f"the adapter does not fit {self.base.name} ({fact}); it was trained on "
-            f"{self.config['base_model_name_or_path']}"
+            f"{self.config['base_model_name_or_path']}: name that, or leave --base-model out"
         )
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":

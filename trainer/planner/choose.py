@@ -29,6 +29,7 @@ from trainer.planner.memory_plan import (
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
 from trainer.runtime.log import figures
+from trainer.runtime.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +195,8 @@ def leaner_plan(plan: MemoryPlan) -> MemoryPlan | None:
 
 def log_execution(execution: Execution) -> None:
     log.info(
-        "micro-batch of %d blocks (%s)",
-        execution.blocks,
+        "micro-batch of %s (%s)",
+        counted(execution.blocks, "block"),
         execution.reason,
         extra=figures(plan=execution.to_json()),
     )
