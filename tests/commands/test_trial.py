@@ -1,7 +1,6 @@
 """A run is foretold by its own steps and questions on a base of the same sizes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.jobs import variables
