@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 import sys
 import time
 from typing import Any
@@ -11,6 +12,8 @@ from trainer.monitoring.prometheus import Metrics
 from trainer.runtime.log import figures, wants_text
 
 log = logging.getLogger(__name__)
+
+WIDE = 100  # columns from which all figures stand behind the bar, and leave some of it
 
 
 class Progress:
@@ -65,9 +68,9 @@ class Progress:
         if held_out_loss is not None:
             self._held_out = f", held-out {held_out_loss:.4f}"
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {loss:.4f}{self._held_out}, {tokens_per_s:,.0f} tokens/s", refresh=False
-            )
+            is_wide = shutil.get_terminal_size().columns >= WIDE
+            rate = f", {tokens_per_s:,.0f} tokens/s" if is_wide else ""
+            self._bar.set_postfix_str(f"loss {loss:.4f}{self._held_out}{rate}", refresh=False)
             self._bar.update(step - self._bar.n)
         elif self._as_text:
             log.info(
