@@ -85,10 +85,7 @@ def _loaded(
         log.info("%s is read by transformers' own loader: %s", base.name, error)
         fetch_weights(base, settings)
         model = _load_unknown_layout(base, dtype, on, why=error)
-        if base.is_quantised:
-            _compute_in(model, dtype)
-        else:
-            _quantise_experts(model, dtype)
+        (_compute_in if base.is_quantised else _quantise_experts)(model, dtype)
     return finished(model, precision)
 
 
@@ -126,8 +123,7 @@ def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "
         )
     fetch_weights(base, settings)
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
-    loaded = load_with_transformers(base, precision.dtype, on, quantised=False)
-    return finished(loaded, precision)
+    return finished(load_with_transformers(base, precision.dtype, on, quantised=False), precision)
 
 
 def load_with_transformers(

@@ -209,8 +209,7 @@ def _sizes(workload: Workload) -> list[int]:
 
 
 def _on_a_cpu(workload: Workload) -> Execution:
-    sizes = _sizes(workload)
-    blocks = max(b for b in sizes if workload.micro_batch is not None or b <= CPU_MICRO_BATCH)
+    blocks = max(b for b in _sizes(workload) if workload.micro_batch or b <= CPU_MICRO_BATCH)
     shape, shards = workload.shape, workload.base_shards
     plan = MemoryPlan(shape.layers, base_shards=shards, hosted_layers=workload.hosted_layers or 0)
     if plan.base_is_resident and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES:
