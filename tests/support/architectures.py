@@ -177,7 +177,7 @@ CASES: dict[str, Case] = {
     "ministral3-vl": Case("mistral3", text={"model_type": "ministral3", "head_dim": 32},
         vision={"model_type": "pixtral", "head_dim": 16}),
     "mistral4": Case("mistral4", MLA | {"n_routed_experts": 4, "num_experts_per_tok": 2,
-        "moe_intermediate_size": 64, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}),
+        "moe_intermediate_size": 64, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}, no_qv=True),
     "gemma": Case("gemma", {"head_dim": 32}),
     "gemma2": Case("gemma2", {"head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 32}),
     "gemma3_text": Case(

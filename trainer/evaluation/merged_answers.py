@@ -33,7 +33,9 @@ def same_when_merged(model: Any, replies: Sequence[Reply], stored: "torch.dtype"
     would choose behind each part of an answer, by the same passes: what comes from another
     kernel or from a repetition penalty is in both.
     """
-    blocks = _blocks(replies)
+    text = model.config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None) or BLOCK_TOKENS
+    blocks = _blocks(replies, min(BLOCK_TOKENS, longest))  # some have a mask of that size
     with counting("merged answers", 2 * len(blocks)) as add:
         adapter = [_chosen(model, block, add) for block in blocks]
         with as_merged(model, stored):
@@ -44,12 +46,12 @@ def same_when_merged(model: Any, replies: Sequence[Reply], stored: "torch.dtype"
     )
 
 
-def _blocks(replies: Sequence[Reply]) -> list[Block]:
-    """Questions with answers in their order, as many in a block as BLOCK_TOKENS hold."""
+def _blocks(replies: Sequence[Reply], most: int) -> list[Block]:
+    """Questions with answers in their order, as many in a block as `most` tokens hold."""
     blocks, together, size = [], list[Reply](), 0
     for reply in replies:
         length = len(reply.prompt_ids) + len(reply.ids)
-        if together and size + length > BLOCK_TOKENS:
+        if together and size + length > most:
             blocks.append(_block(together))
             together, size = [], 0
         together, size = [*together, reply], size + length
