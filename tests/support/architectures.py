@@ -185,6 +185,7 @@ CASES: dict[str, Case] = {
         {"head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 32,
          "layer_types": ["sliding_attention", "full_attention"]},
     ),
+    "gemma3_text-long-window": Case("gemma3_text", {"head_dim": 32, "query_pre_attn_scalar": 32}),
     "gemma3": Case(
         "gemma3",
         {"mm_tokens_per_image": 4},
@@ -235,6 +236,7 @@ CASES: dict[str, Case] = {
     "olmo": Case("olmo"),
     "olmo2": Case("olmo2"),
     "olmo3": Case("olmo3", {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}),
+    "olmo3-long-window": Case("olmo3"),
     "granite": Case("granite", {"embedding_multiplier": 6.0, "residual_multiplier": 0.5,
         "attention_multiplier": 0.1, "logits_scaling": 4.0}),
     "granitemoe": Case("granitemoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),

@@ -93,12 +93,24 @@ def multiplied(
     _, rows, columns = experts.layout.shape
     out = x.new_empty(len(x), rows if by_columns else columns)
     scales = experts.scales()
+    ends = torch.tensor([*accumulate(counts, initial=0)], dtype=torch.int32, device=x.device)
     for first, parts in _together(counts, experts.layout):
         weights = experts.weights(first, len(parts), scales)
-        for weight, part in zip(weights, parts, strict=True):
+        right = weights.mT if by_columns else weights
+        if _has_grouped(x.device):
+            span = slice(parts[0].start, parts[-1].stop)
+            behind = ends[first + 1 : first + 1 + len(parts)] - ends[first]
+            out[span] = torch.nn.functional.grouped_mm(x[span], right, offs=behind)
+            continue
+        for weight, part in zip(right, parts, strict=True):
             if part.stop > part.start:
-                torch.mm(x[part], weight.T if by_columns else weight, out=out[part])
+                torch.mm(x[part], weight, out=out[part])
     return out
+
+
+def _has_grouped(device: torch.device) -> bool:
+    """One kernel for the products of many experts, from compute capability 8.0 up."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _together(counts: list[int], layout: ExpertLayout) -> Iterator[tuple[int, list[slice]]]:
