@@ -20,7 +20,7 @@ def test_sentences_and_list_items_are_statements_and_what_says_nothing_is_none()
     )
     assert texts(text) == [
         "The fan, e.g. of No. 4, turns 3.5 times.",
-        "It is made of steel.",
+        "The fan, e.g. of No. 4, turns 3.5 times. It is made of steel.",
         "The lid is closed by a spring.",
         "The motor hums at night!",
     ]
@@ -30,6 +30,29 @@ def test_a_sentence_that_leans_on_the_one_before_stands_with_it_or_not_at_all() 
     assert texts(
         "This makes it quite warm. The fan turns at night. However, it rests at noon."
     ) == ["The fan turns at night. However, it rests at noon."]
+
+
+def test_marks_of_quotations_notes_and_emphasis_are_no_words_and_names_in_code_keep_theirs() -> (
+    None
+):
+    text = (
+        '!!! note "Care"\n    The **fan** turns at _night_ by `__turn__` alone.\n\n'
+        "> The lid is *closed* by a spring.\n\nSee the page on lids for more of it.\n"
+    )
+    assert texts(text) == [
+        "The fan turns at night by `__turn__` alone.",
+        "The lid is closed by a spring.",
+    ]
+
+
+def test_a_pronoun_stands_with_what_it_means_unless_the_heading_is_that() -> None:
+    text = "The fan Ada turns at night. It was built in 1993. It has two blades."
+    assert texts(text)[1:] == [
+        "The fan Ada turns at night. It was built in 1993.",
+        "The fan Ada turns at night. It has two blades.",
+    ]
+    named = statements_of(Passage(text, "a.md", "Ada"))
+    assert [s.text for s in named][1:] == ["It was built in 1993.", "It has two blades."]
 
 
 @pytest.mark.parametrize(

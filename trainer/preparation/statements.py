@@ -18,12 +18,24 @@ _ABBREVIATIONS = r"(?<!\b[A-Z])" + "".join(
 _SENTENCE_END = re.compile(
     rf"""{_ABBREVIATIONS}[.!?]["')\]\u201d*]*(?=\s+["'(`*\[\u201c]?[A-ZÀ-Þ0-9])"""
 )
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
+# Marks of a quotation, a note (`!!! note "Title"`) and of emphasis, which are no words.
+_NOTE = re.compile(r"^(?:[ \t]*>)*[ \t]*(?:!!!|\?\?\?\+?)[ \t]+\w+(?:[ \t]+\"[^\"\n]*\")?[ \t]*$")
+_QUOTED = re.compile(r"^[ \t]*(?:>[ \t]?)+")
+_EMPHASIS = re.compile(r"(?<![`\w*])(\*\*|__|[*_])(?![\s*_])([^*_`\n]+?)(?<!\s)\1(?![`\w])")
 # Sentences that say nothing without the one before.
 _LEANS = re.compile(
     r"(?:this|that|these|those|however|but|so|otherwise|instead|then|also|thus|therefore|here|"
     r"for (?:example|instance)|in (?:this|that) case|such|similarly|dies|diese[rs]?|daher|"
     r"deshalb|jedoch|aber|sonst)\b(?! means of)",
+    re.IGNORECASE,
+)
+
+_IT = re.compile(r"(?:it|they|she|he|its|their|her|his)\b", re.IGNORECASE)
+# Sentences that send the reader elsewhere.
+_POINTS_ELSEWHERE = re.compile(
+    r"(?:please )?(?:see|refer to|check out|read|have a look)\b|(?:for|to) [^,]*, (?:please )?"
+    r"(?:see|refer|check|read|have a look)\b|.*\b(?:section|page|chapter)s? (?:below|above|on th)",
     re.IGNORECASE,
 )
 
@@ -39,30 +51,37 @@ class Statement:
 
 def statements_of(passage: Passage) -> list[Statement]:
     """In the order of the passage."""
-    subject = _subject(passage)
-    return [Statement(text, subject) for text in _statements(passage.text)]
+    subject, is_a_name = _subject(passage)
+    return [Statement(text, subject) for text in _statements(passage.text, it_is_known=is_a_name)]
 
 
-def _subject(passage: Passage) -> str:
-    """The innermost heading that the text uses as a name, with its article, else the innermost."""
+def _subject(passage: Passage) -> tuple[str, bool]:
+    """The innermost heading that the text uses as a name, with its article, else the innermost;
+    and whether it is used."""
     titles = [t for t in passage.section.split(SECTIONS) if len(t.split()) <= _MOST_SUBJECT_WORDS]
     for title in reversed(titles):
         if any(c.isupper() for c in title):
             used = re.search(rf"\b(?:(the|The)|[A-Za-z]\w+) {re.escape(title)}(?!\w)", passage.text)
             if used:
-                return f"the {title}" if used[1] else title
-    return titles[-1] if titles else ""
+                return (f"the {title}" if used[1] else title), True
+    return (titles[-1] if titles else ""), False
 
 
-def _statements(text: str) -> Iterator[str]:
-    last = ""
+def _statements(text: str, *, it_is_known: bool) -> Iterator[str]:
+    """Each with the sentence before where it leans on that, and with the one that names what `it`
+    is where the subject is no name that the reader has."""
+    last = named = ""
     for sentence in _sentences(text):
         if last and _LEANS.match(sentence) and len(last) + len(sentence) < MOST_CHARS:
             last = f"{last} {sentence}"
             continue
         if last:
             yield last
-        last = "" if _LEANS.match(sentence) else sentence
+        if not it_is_known and _IT.match(sentence):
+            fits = named and len(named) + len(sentence) < MOST_CHARS
+            last = f"{named} {sentence}" if fits else sentence
+        else:
+            last = named = "" if _LEANS.match(sentence) else sentence
     if last:
         yield last
 
@@ -72,11 +91,12 @@ def _sentences(text: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", _CODE.sub("\n\n", text)):
         for block in _ITEM.split(paragraph):
             lines = [
-                line
+                _QUOTED.sub("", line)
                 for line in block.split("\n")
-                if not re.match(r"\s*(#{1,6} |[|>=~+-]{2})", line)
+                if not re.match(r"\s*(#{1,6} |[|=~+-]{2})", line) and not _NOTE.match(line)
             ]
-            words = _LINK.sub(r"\1", _BULLET.sub("", " ".join(" ".join(lines).split())))
+            words = _BULLET.sub("", " ".join(" ".join(lines).split()))
+            words = _EMPHASIS.sub(r"\2", _LINK.sub(r"\1", words))
             start = 0
             for end in [m.end() for m in _SENTENCE_END.finditer(words)] + [len(words)]:
                 sentence = words[start:end].strip()
@@ -94,4 +114,5 @@ def _says_something(sentence: str) -> bool:
         and sentence.rstrip("\"')]\u201d*`")[-1:] in (".", "!")
         and not sentence.endswith("..")
         and letters >= 0.75 * len(sentence)
+        and not _POINTS_ELSEWHERE.match(sentence)
     )
