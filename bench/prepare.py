@@ -5,7 +5,8 @@
     python bench/prepare.py BASE --folder documents/            of machines as below that lie there already
 
 A kept question is right when it names its document's subject and asks for one fact, and its answer holds the value of
-that fact; a question about a sentence that states none of them counts as wrong. Each row is the command itself.
+that fact; also when it asks what the subject is and the answer is the sentence that says so, which is none of the facts.
+Any other is wrong. Each row is the command itself.
 """
 
 import argparse
@@ -48,6 +49,7 @@ KINDS = {
     "machines": ("one of our machines", MACHINES),
     "places": ("a small town by a river", PLACES),
 }
+WHAT = re.compile(r"what is \S+ \S+\?|what \S+ \S+( \S+)? is\?|what do you know about|describe|explain", re.IGNORECASE)
 COLUMNS = ("facts", "with a right question", f"with {ENOUGH} wordings", "kept", "wrong", "wrong %", "seconds",
            "pairs/s", "tokens/s")  # fmt: skip
 
@@ -146,9 +148,11 @@ def judged(
             n for n, (_, _, words) in enumerate(facts) if re.search(words, question, re.IGNORECASE)
         ]
         said = [n for n, (_, value, _) in enumerate(facts) if re.search(value, record["answer"])]
-        if documents[record["source"]] in question and len(about) == 1 and about == said:
+        name = documents[record["source"]]
+        is_what = not about and not said and WHAT.search(question.replace(f"the {name}", name))
+        if name in question and len(about) == 1 and about == said:
             right[record["source"], about[0]].append(question)
-        else:
+        elif not (name in question and is_what and f"{name} is " in record["answer"]):
             wrong.append(record)
     return right, wrong
 

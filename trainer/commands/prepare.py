@@ -23,6 +23,7 @@ from trainer.preparation import coverage_page, english
 from trainer.preparation.drafts import METHOD, Draft, read_drafts
 from trainer.preparation.journal import Journal
 from trainer.preparation.kept import Kept
+from trainer.preparation.pointing import PassageWords
 from trainer.preparation.small_model import SmallModel
 from trainer.preparation.statements import statements_of
 from trainer.preparation.teacher import Teacher
@@ -59,7 +60,7 @@ def prepare_questions(settings: Settings) -> Prepared:
     log.info("%d passages, %d statements", work.passages, work.statements, extra=vars(work))
     folder = settings.scratch_dir / "questions" / digest(METHOD + english.EXAMPLES + source.name)
     with only_process(folder):
-        kept, told = Kept(source.name), Vocabulary()
+        kept, told = Kept(source.name, PassageWords(read)), Vocabulary()
         source.begin(folder, work)
         with counting("asking about passages", work.passages) as add:
             for first in range(0, len(read), source.at_once):

@@ -77,23 +77,20 @@ def content_words(question: str, subject: str) -> list[str]:
     ]
 
 
-def is_named(question: str, statement: str, subject: str) -> bool:
-    """Whether the question says what it is about, for whoever does not have the passage."""
+def is_named(question: str, subject: str) -> bool:
+    """Whether the question has all words of the subject's name."""
     asked = {stem(word) for word in words_of(question)}
     named = [stem(word) for word in words_of(subject) if word.casefold() not in _NOT_ABOUT]
-    if named and all(word in asked for word in named):
-        return True
-    if any(is_name(word) for word in words_of(subject.removeprefix("the "))[1:]) or any(
-        _NUMBER.search(word) for word in words_of(subject)
-    ):
-        return False
-    return bool({w.casefold() for w in words_of(question)} & names_and_numbers(statement))
+    return bool(named) and all(word in asked for word in named)
 
 
-def why_unusable(question: str, statement: str, subject: str, others: Sequence[str]) -> str | None:
+def why_unusable(
+    question: str, statement: str, subject: str, others: Sequence[str], *, by_form: bool = False
+) -> str | None:
     """Why a question does not go with its sentence; None where nothing speaks against it.
 
-    `others` is what stands beside the sentence: the passage's other sentences and headings.
+    `others` is what stands beside the sentence: the passage's other sentences and headings. What
+    the sentence's form gives as question and answer, `by_form`, is not looked for again.
     """
     words = words_of(question)
     if (
@@ -102,14 +99,16 @@ def why_unusable(question: str, statement: str, subject: str, others: Sequence[s
         or not question.endswith(("?", "\uff1f"))
     ):
         return NO_QUESTION
-    if not is_named(question, statement, subject):
+    if subject and not is_named(question, subject):
         return UNNAMED
+    if not set(map(stem, content_words(statement, subject))) - set(map(stem, words)):
+        return NOTHING_NEW
+    if by_form:
+        return None
     asked = {word.casefold() for word in words}
     told = news(statement, [*others, subject])
     if told & asked or _CLOSED.match(question):
         return HOLDS_ANSWER
-    if not set(map(stem, content_words(statement, subject))) - set(map(stem, words)):
-        return NOTHING_NEW
     if not _gives_what_is_asked(question, statement, subject):
         return OTHER_KIND
     return None

@@ -12,12 +12,14 @@ METHOD = "statements 6"
 
 @dataclass(frozen=True)
 class Draft:
-    """`statement` is its number in the passage; `reason` says why it is left out."""
+    """`statement` is its number in the passage; `reason` says why it is left out; `named` is a
+    question that names what it is about, whatever else the documents say."""
 
     statement: int
     question: str
     answer: str
     reason: str | None = None
+    named: bool = False
 
 
 def read_drafts(value: Any) -> list[Draft]:

@@ -27,6 +27,7 @@ class Bar:
 
 # Set by looking at what SmolLM2-135M writes about invented machines.
 FREE = Bar(0.95, 4.0, mean=-0.8, gain=3.5)  # what the model wrote as it liked
+FORM = Bar(0.8, 2.0)  # given by the form of the sentence
 QUANTITY = Bar(0.8, 2.0)  # made for a sentence whose form shows what is asked
 TOPIC = Bar(0.8, 2.0, gain=3.5)  # made about what the sentence tells, by its form or the model
 

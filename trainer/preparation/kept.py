@@ -7,8 +7,9 @@ from typing import Any
 
 from trainer.corpus.fact_keys import question_key
 from trainer.dataset.passages import Passage
-from trainer.preparation.checks import NEAR_COPY_OF, is_near_copy
+from trainer.preparation.checks import NEAR_COPY_OF, UNNAMED, is_near_copy
 from trainer.preparation.drafts import Draft
+from trainer.preparation.pointing import PassageWords
 
 WORDINGS = 5  # of one question that are kept
 EXAMPLES = 5  # of each reason that are shown
@@ -29,6 +30,8 @@ class Kept:
     """Filled passage by passage; `records` and the rest are read when all are in."""
 
     by: str
+    words: PassageWords | None = None
+    """of all passages, where a question has to point to its own by them"""
     passages: int = 0
     statements: int = 0
     covered: int = 0
@@ -50,6 +53,8 @@ class Kept:
             reason = draft.reason
             if reason is None and is_near_copy(draft.question, [d.question for d in mine]):
                 reason = NEAR_COPY_OF
+            if reason is None and not (draft.named or self._points(draft.question, passage)):
+                reason = UNNAMED
             if reason is None and len(mine) == WORDINGS:
                 reason = ENOUGH
             if reason is not None:
@@ -62,6 +67,9 @@ class Kept:
                 self._chosen.append((passage, number, by_statement[number]))
             else:
                 self._miss(statement, passage)
+
+    def _points(self, question: str, passage: Passage) -> bool:
+        return self.words is None or self.words.point_to(question, passage)
 
     def records(self) -> list[dict[str, str]]:
         """One for each kept question, in the order of the documents; those that several passages

@@ -10,12 +10,12 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.dataset.passages import Passage
 from trainer.inference.generate import Answerer
-from trainer.preparation import checks, english, fit
+from trainer.preparation import checks, english, fit, forms
 from trainer.preparation.drafts import Draft
 from trainer.preparation.likelihood import log_likelihoods
 from trainer.preparation.statements import Statement, statements_of
@@ -35,6 +35,8 @@ class Group:
 
     questions: list[str]
     bar: fit.Bar
+    named: bool = False
+    """whether each names what it is about, whatever else the documents say"""
 
 
 class SmallModel:
@@ -48,7 +50,8 @@ class SmallModel:
     def drafts(self, passages: Sequence[Passage]) -> list[list[Draft]]:
         """Of each passage its drafts, good and bad; of one statement the best come first."""
         told = [statements_of(passage) for passage in passages]
-        groups = iter(self._groups([one for some in told for one in some]))
+        beside = [passage.text for passage, some in zip(passages, told, strict=True) for _ in some]
+        groups = iter(self._groups([one for some in told for one in some], beside))
         return [
             self._judged(passage, some, [next(groups) for _ in some])
             for passage, some in zip(passages, told, strict=True)
@@ -67,8 +70,8 @@ class SmallModel:
 
     # -- candidates -----------------------------------------------------------------------
 
-    def _groups(self, statements: Sequence[Statement]) -> list[list[Group]]:
-        """For each statement the questions that it might answer."""
+    def _groups(self, statements: Sequence[Statement], beside: Sequence[str]) -> list[list[Group]]:
+        """For each statement the questions that it might answer; `beside` is the text around it."""
         somebody = [checks.names_somebody(s.text, s.subject) for s in statements]
         begun = [
             english.beginnings(s.text, named) for s, named in zip(statements, somebody, strict=True)
@@ -81,9 +84,12 @@ class SmallModel:
         ends = iter(self._continue(prompts, QUESTION_TOKENS))
         topics = self._topics(statements)
         found = []
-        for s, some, own, named in zip(statements, begun, topics, somebody, strict=True):
+        for s, some, own, named, text in zip(
+            statements, begun, topics, somebody, beside, strict=True
+        ):
             written = dict.fromkeys(_question(start + next(ends), s.subject) for start in some)
-            groups = [Group([question], fit.FREE) for question in written]
+            groups = [Group([question], fit.FREE, bool(s.subject)) for question in written]
+            groups += _by_form(s, text)
             if s.subject:
                 groups += _made(s, own, somebody=named)
             found.append(groups)
@@ -132,8 +138,14 @@ class SmallModel:
             (number, group), (_, unfit) = asked[at], verdicts[at]
             others = [*texts[:number], *texts[number + 1 :], passage.section]
             for question in group.questions:
-                reason = checks.why_unusable(question, texts[number], told[number].subject, others)
-                draft = Draft(number, question, texts[number], reason or unfit)
+                reason = checks.why_unusable(
+                    question,
+                    texts[number],
+                    told[number].subject,
+                    others,
+                    by_form=group.bar is fit.FORM,
+                )
+                draft = Draft(number, question, texts[number], reason or unfit, group.named)
                 (heads if question is group.questions[0] else rest).append(draft)
         return [*heads, *rest]
 
@@ -144,7 +156,7 @@ class SmallModel:
         why it does not go with that."""
         if not asked:
             return []
-        nothing = Statement(english.NOTHING.format(subject=_about(told[0])), told[0].subject)
+        nothing = replace(told[0], text=english.NOTHING.format(subject=_about(told[0])))
         encoded = [self._tokens(group.questions[0]) for _, group in asked]
         ids = [tokens for tokens, _ in encoded]
         found = [
@@ -163,17 +175,38 @@ def _made(statement: Statement, own: str, *, somebody: bool) -> list[Group]:
     """Questions that need no model: after quantities, and after topics, of which one is the
     model's `own`."""
     text, subject = statement.text, statement.subject
-    groups = [Group(some, fit.QUANTITY) for some in english.about_quantities(text, subject)]
+    groups = [Group(some, fit.QUANTITY, True) for some in english.about_quantities(text, subject)]
     for topic in english.topics(text, own):
         if checks.is_topic(topic, subject):
             # who does it is asked of what the sentence is about, not of what it mentions
             who = somebody and topic == english.said_of(text)
-            groups.append(Group(english.about_topic(topic, text, subject, who), fit.TOPIC))
+            groups.append(Group(english.about_topic(topic, text, subject, who), fit.TOPIC, True))
     return groups
 
 
+def _by_form(statement: Statement, beside: str) -> list[Group]:
+    """Questions that the sentence's form gives; about a subject that they do not name, it is put in
+    front of them."""
+    if statement.begins:  # of the sentence before it
+        return []
+    return [
+        Group(
+            [_naming(question, statement.subject) for question in form.questions],
+            fit.FORM,
+            form.named or bool(statement.subject),
+        )
+        for form in forms.questions(statement.text, beside)
+    ]
+
+
+def _naming(question: str, subject: str) -> str:
+    if not subject or checks.is_named(question, subject):
+        return question
+    return f"{subject[:1].upper()}{subject[1:]}: {question[:1].lower()}{question[1:]}"
+
+
 def _about(statement: Statement) -> str:
-    return statement.subject or "it"
+    return statement.about or "it"
 
 
 def _asked(statement: Statement) -> str:
@@ -183,7 +216,7 @@ def _asked(statement: Statement) -> str:
 def _question(text: str, subject: str) -> str:
     """One question, which names its subject at its end where it named none."""
     question = " ".join(text.split()).partition("?")[0].strip().strip("\"'*")
-    if subject and not checks.is_named(question, "", subject):
+    if subject and not checks.is_named(question, subject):
         question = f"{question} of {subject}"
     return f"{question}?"
 

@@ -43,47 +43,61 @@ _POINTS_ELSEWHERE = re.compile(
 @dataclass(frozen=True)
 class Statement:
     """A sentence that says something, as it stands in its passage; `subject` is what it is about,
-    as a question has to name it ("the HG-200"), empty where no heading says it."""
+    as a question has to name it ("the HG-200"), empty where no heading is its name."""
 
     text: str
     subject: str
+    about: str = ""
+    """what is said above it, where no subject is known by name"""
+    begins: int = 0
+    """where its own words begin, behind those of the sentence that says what `it` is"""
 
 
 def statements_of(passage: Passage) -> list[Statement]:
     """In the order of the passage."""
-    subject, is_a_name = _subject(passage)
-    return [Statement(text, subject) for text in _statements(passage.text, it_is_known=is_a_name)]
+    subject = _subject(passage)
+    about = subject or SECTIONS.join(_short_titles(passage)[-2:])
+    return [
+        Statement(text, subject, about, begins)
+        for text, begins in _statements(passage.text, it_is_known=bool(subject))
+    ]
 
 
-def _subject(passage: Passage) -> tuple[str, bool]:
-    """The innermost heading that the text uses as a name, with its article, else the innermost;
-    and whether it is used."""
-    titles = [t for t in passage.section.split(SECTIONS) if len(t.split()) <= _MOST_SUBJECT_WORDS]
+def _short_titles(passage: Passage) -> list[str]:
+    return [t for t in passage.section.split(SECTIONS) if len(t.split()) <= _MOST_SUBJECT_WORDS]
+
+
+def _subject(passage: Passage) -> str:
+    """The innermost heading that the text uses as a name, with its article, or begins with as
+    `it`; empty where there is none."""
+    titles = _short_titles(passage)
     for title in reversed(titles):
         if any(c.isupper() for c in title):
             used = re.search(rf"\b(?:(the|The)|[A-Za-z]\w+) {re.escape(title)}(?!\w)", passage.text)
             if used:
-                return (f"the {title}" if used[1] else title), True
-    return (titles[-1] if titles else ""), False
+                return f"the {title}" if used[1] else title
+    begins = next(_sentences(passage.text), "")
+    return titles[-1] if titles and titles[-1] and _IT.match(begins) else ""
 
 
-def _statements(text: str, *, it_is_known: bool) -> Iterator[str]:
-    """Each with the sentence before where it leans on that, and with the one that names what `it`
-    is where the subject is no name that the reader has."""
-    last = named = ""
+def _statements(text: str, *, it_is_known: bool) -> Iterator[tuple[str, int]]:
+    """Each with the sentence before where it leans on that, and behind the one that names what `it`
+    is where that is not known; and where its own words begin."""
+    last, begins, named = "", 0, ""
     for sentence in _sentences(text):
         if last and _LEANS.match(sentence) and len(last) + len(sentence) < MOST_CHARS:
             last = f"{last} {sentence}"
             continue
         if last:
-            yield last
-        if not it_is_known and _IT.match(sentence):
-            fits = named and len(named) + len(sentence) < MOST_CHARS
-            last = f"{named} {sentence}" if fits else sentence
+            yield last, begins
+        begins = 0
+        if _IT.match(sentence) and not it_is_known:
+            begins = len(named) + 1 if named and len(named) + len(sentence) < MOST_CHARS else 0
+            last = f"{named} {sentence}" if begins else sentence
         else:
             last = named = "" if _LEANS.match(sentence) else sentence
     if last:
-        yield last
+        yield last, begins
 
 
 def _sentences(text: str) -> Iterator[str]:

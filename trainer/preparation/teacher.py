@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.chat_api import ChatApi, Completion
 from trainer.corpus.examples import Message
@@ -207,6 +207,7 @@ def _drafts(
             else checks.why_unusable(
                 question, statement.text, statement.subject, [*others, passage.section]
             ),
+            named=bool(statement.subject),
         )
         for question in questions
     ]
@@ -239,4 +240,4 @@ def _confirmed(drafts: Sequence[Draft], reply: Completion | DataError) -> Iterat
     for number, draft in enumerate(drafts, start=1):
         agrees = checks.same_answer(again.get(number, ""), draft.answer, draft.question)
         reason = None if agrees else DISAGREES
-        yield Draft(draft.statement, draft.question, draft.answer, reason)
+        yield replace(draft, reason=reason)
