@@ -49,7 +49,10 @@ KINDS = {
     "machines": ("one of our machines", MACHINES),
     "places": ("a small town by a river", PLACES),
 }
-WHAT = re.compile(r"what is \S+ \S+\?|what \S+ \S+( \S+)? is\?|what do you know about|describe|explain", re.IGNORECASE)
+WHAT = re.compile(
+    r"what is \S+ \S+\?|what \S+ \S+( \S+)? is\?|what do you know about|describe|explain",
+    re.IGNORECASE,
+)
 COLUMNS = ("facts", "with a right question", f"with {ENOUGH} wordings", "kept", "wrong", "wrong %", "seconds",
            "pairs/s", "tokens/s")  # fmt: skip
 

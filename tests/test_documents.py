@@ -129,6 +129,17 @@ def test_what_was_made_is_made_once_also_for_a_start_on_a_fresh_machine(
     assert record["settings"]["target_modules"] == ["q_proj", "v_proj"]
 
 
+def test_wordings_are_trained_beside_the_records_that_they_are_of(
+    tmp_path: Path, base: str, prepared: Prepared
+) -> None:
+    write_records(tmp_path / "data" / "faq.jsonl", RECORDS[::3])
+    prepared.records = [r for n, r in enumerate(RECORDS) if n % 3]
+    changes = {"BASE_MODEL": base, "MAX_LOSS_RATIO": "2", "PREPARE": "wordings"}
+    record = record_of(run_here(tmp_path, **changes))
+    assert prepared.asked == 1 and record["data"]["conversation"] == len(RECORDS)
+    assert record["settings"]["recipe"] == "facts"
+
+
 @pytest.mark.parametrize("count", [0, 4])
 def test_where_too_few_questions_are_kept_documents_are_trained_as_they_stand_and_it_is_said(
     tmp_path: Path, base: str, prepared: Prepared, count: int

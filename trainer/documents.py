@@ -1,4 +1,5 @@
-"""A run on documents alone: questions are made of them first, and trained in their place.
+"""A run on documents alone: questions are made of them first, and trained in their place. A run on
+records: more wordings of their questions, trained beside them.
 
 What was made lies beside the run, below `prepared/`, before anything is trained: whoever starts
 the run again, on whatever machine, goes on with the same questions. Until then what the model wrote
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.commands.prepare import OUTPUT, prepare_questions
 from trainer.dataset.eval_questions import Question
+from trainer.dataset.inputs import are_documents
 from trainer.dataset.passages import Passage, passages_of
 from trainer.dataset.unanswerable import Vocabulary, unanswerable
 from trainer.distributed.workers import Workers
@@ -75,7 +77,7 @@ def _make(job: Job, folder: Path) -> Path:
     except NothingKeptError as error:
         why = str(error)
     else:
-        if made.records < FEW * made.passages:
+        if made.records < FEW * made.passages and job.settings.prepare != "wordings":
             why = f"{made.records} questions for {made.passages} passages are too few"
     _free_memory()
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,15 +97,22 @@ def _free_memory() -> None:
 
 def _with_questions(job: Job, folder: Path) -> Job:
     why = read_object(folder / OUTCOME).get("why", "")
+    adds = job.settings.prepare == "wordings"
     if why:
         note = (
-            "no questions could be made of the documents, so that they were trained as they stand, "
-            f"which teaches how they are written more than what they say: {why}"
+            f"no wordings could be added, so that the data were trained as they stand: {why}"
+            if adds
+            else "no questions could be made of the documents, so that they were trained as they "
+            f"stand, which teaches how they are written more than what they say: {why}"
         )
         log.warning("%s", note)
         return replace(job, made=folder, notes=(note,))
     files = fetch(str(folder / OUTPUT), folder, retry_minutes=0)
-    inputs = replace(job.inputs, data=files, documents=job.inputs.data)
+    data = job.inputs.data
+    if adds and not are_documents(data):  # documents beside records stay what they are
+        inputs = replace(job.inputs, data=[*data, *files])
+    else:
+        inputs = replace(job.inputs, data=files, documents=data)
     return replace(job, settings=_for_facts(job), inputs=inputs, made=folder)
 
 

@@ -100,7 +100,9 @@ def _preparation(settings: Settings) -> dict[str, Any]:
 
 
 def decide_asking(settings: Settings, base: base_model.Base, inputs: Inputs) -> AsksFirst:
-    """Whether questions are made of the documents first, and how to have the other."""
+    """Whether questions are made of the data first, and how to have the other."""
+    if settings.prepare == "wordings":
+        return _decide_wordings(settings, base)
     is_prose_meant = (
         settings.prepare == "never"
         or settings.recipe == "style"
@@ -120,6 +122,15 @@ def decide_asking(settings: Settings, base: base_model.Base, inputs: Inputs) -> 
         "the data holds documents alone: questions and answers are made of them first, and trained "
         "in their place; QLORA_PREPARE=never trains the documents as they stand",
     )
+
+
+def _decide_wordings(settings: Settings, base: base_model.Base) -> AsksFirst:
+    if (why := _why_not_asked(settings, base)) is not None:
+        return AsksFirst(
+            False,
+            f"{why}: QLORA_PREPARE=wordings adds none, and the data are trained as they stand",
+        )
+    return AsksFirst(True, "questions are made first, and trained beside the data's own")
 
 
 def _why_not_asked(settings: Settings, base: base_model.Base) -> str | None:

@@ -60,13 +60,14 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationSettings:
-    """What is made of documents that hold no questions."""
+    """What is made of documents that hold no questions, and of records with one wording each."""
 
     prepare: str = neutral(
         "auto",
         "`auto` has a base that follows instructions make questions of documents alone, and trains "
-        "those; `never` trains the documents as they stand",
-        choices=("auto", "never"),
+        "those; `wordings` has it also ask the questions of records in other words, and trains "
+        "those too; `never` trains the data as they stand",
+        choices=("auto", "wordings", "never"),
     )
     refusal: str = neutral(
         "The documents do not say.",

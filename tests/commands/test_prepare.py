@@ -74,6 +74,21 @@ def test_a_share_of_the_records_asks_what_the_documents_do_not_say(tmp_path: Pat
     assert summary["questions"] == summary["questions_refused"] == len(refused)
 
 
+def test_records_get_other_wordings_with_their_own_answers_in_their_own_columns(
+    tmp_path: Path,
+) -> None:
+    said = [f"The Nora X{n} costs {n}0 euros without delivery." for n in (1, 2)]
+    records = [{"frage": f"How much is the Nora X{n + 1}?", "satz": a} for n, a in enumerate(said)]
+    write_records(tmp_path / "data" / "known.jsonl", records)
+    columns = {"QUESTION_COLUMN": "frage", "ANSWER_COLUMN": "satz", "PREPARE": "wordings"}
+    with chat_server(write=teach) as server:
+        found = make(tmp_path, server.url, **columns)
+    assert {r["satz"] for r in found} == set(said)
+    assert {r["frage"] for r in found if "X1" in r["satz"]} == {
+        question.format(name="Nora X1") for question in QUESTIONS["costs"]
+    }
+
+
 def test_the_key_is_sent_and_never_shown(tmp_path: Path) -> None:
     write_machines(tmp_path / "data", 1)
     with chat_server(write=teach, key=KEY) as server:

@@ -49,10 +49,11 @@ def test_a_name_that_stands_beside_it_too_is_no_news() -> None:
     assert checks.news("HTTPX sends HTTP/2 to Kim.", ["HTTPX is a client."]) == {"http/2", "kim"}
 
 
-def test_without_a_heading_that_is_a_name_one_of_the_sentence_does() -> None:
-    said = "By default HTTPX raises after 5 seconds."
-    assert checks.is_named("When does HTTPX raise?", said, "Fine tuning")
-    assert not checks.is_named("When does it raise?", said, "Fine tuning")
+def test_what_the_form_of_a_sentence_gives_may_hold_numbers_and_be_closed() -> None:
+    question, said = "What happens if it has 20 teeth?", "If it has 20 teeth, the wheel stops."
+    assert checks.why_unusable(question, said, "", []) == checks.HOLDS_ANSWER
+    assert checks.why_unusable(question, said, "", [], by_form=True) is None
+    assert checks.why_unusable(question, said, "the HG-2", [], by_form=True) == checks.UNNAMED
 
 
 def test_near_copies_are_told_from_other_wordings() -> None:

@@ -9,7 +9,7 @@ from trainer.preparation.drafts import Draft, read_drafts
 
 
 def test_drafts_come_back_from_json() -> None:
-    drafts = [Draft(0, "What is it?", "It."), Draft(1, "What?", "That.", "no question")]
+    drafts = [Draft(0, "What is it?", "It."), Draft(1, "What?", "That.", "no question", True)]
     assert read_drafts(json.loads(json.dumps([astuple(draft) for draft in drafts]))) == drafts
 
 

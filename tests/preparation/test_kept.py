@@ -1,8 +1,12 @@
 """What is kept of drafts: few wordings, each clear, with what was left out and why."""
 
+import pytest
+
 from trainer.dataset.passages import Passage
+from trainer.preparation.checks import UNNAMED
 from trainer.preparation.drafts import Draft
-from trainer.preparation.kept import AMBIGUOUS, ENOUGH, WORDINGS, Kept
+from trainer.preparation.kept import AMBIGUOUS, ENOUGH, GUESSED, WORDINGS, Kept
+from trainer.preparation.pointing import PassageWords
 
 ONE, OTHER = Passage("Text one.", "a.md", "A"), Passage("Text two.", "b.md", "B")
 
@@ -30,6 +34,16 @@ def test_the_first_wordings_are_kept_and_copies_and_the_rest_are_counted() -> No
     assert kept.left_out == {"says the same as another": 1, ENOUGH: 1}
 
 
+def test_a_question_that_names_nothing_has_to_point_to_its_passage_among_all() -> None:
+    lids = [Passage(f"The lid of {n} is closed.", f"{n}.md", "") for n in ("steel", "brass")]
+    kept = Kept("model", PassageWords(lids))
+    drafts = [Draft(0, q, "Closed.") for q in ("How is the lid?", "How is the steel lid?")]
+    kept.add(lids[0], ["Closed."], [*drafts, Draft(0, "Well, how is it?", "Closed.", named=True)])
+    asked = [record["question"] for record in kept.records()]
+    assert asked == ["How is the steel lid?", "Well, how is it?"]
+    assert kept.left_out == {UNNAMED: 1}
+
+
 def test_a_question_that_passages_answer_differently_is_left_out() -> None:
     kept = Kept("model")
     kept.add(ONE, ["3."], drafts("What is it?", "What is A?", answer="3."))
@@ -37,6 +51,22 @@ def test_a_question_that_passages_answer_differently_is_left_out() -> None:
     assert [r["question"] for r in kept.records()] == ["What is A?"]
     assert kept.left_out[AMBIGUOUS] == 2 and kept.covered == 1
     assert {text for text, _ in kept.uncovered} == {"4.", "5."}
+
+
+@pytest.mark.parametrize("passing", [1, 2])
+def test_what_the_model_asked_in_its_own_words_is_kept_where_enough_of_it_passes(
+    passing: int,
+) -> None:
+    kept = Kept("model")
+    said = [f"Number {n} is red." for n in range(6)]
+    drafts = [
+        Draft(n, f"What is {n}?", said[n], None if n < passing else "no question", guessed=True)
+        for n in range(6)
+    ]
+    kept.add(ONE, said, [*drafts, Draft(5, "Is five red?", said[5])])
+    asked = ["What is 0?", "What is 1?"] if passing == 2 else []
+    assert [r["question"] for r in kept.records()] == [*asked, "Is five red?"]
+    assert kept.left_out[GUESSED] == (1 if passing == 1 else 0)
 
 
 def test_the_summary_says_coverage_and_shows_examples_of_each_reason() -> None:

@@ -6,14 +6,19 @@ them is. What the model gave is kept in the scratch folder: a later start goes o
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.chat_api import ChatApi
 from trainer.dataset.inputs import fetch_inputs, reader_of
-from trainer.dataset.passages import LEAST_PASSAGE_CHARS, Passage, passages
+from trainer.dataset.passages import (
+    LEAST_PASSAGE_CHARS,
+    Passage,
+    passages,
+    passages_of_records,
+)
 from trainer.dataset.unanswerable import Vocabulary, refusals
 from trainer.errors import DataError, NothingKeptError
 from trainer.models import load
@@ -59,6 +64,7 @@ def prepare_questions(settings: Settings) -> Prepared:
     work = _Work.of(read)
     log.info("%d passages, %d statements", work.passages, work.statements, extra=vars(work))
     folder = settings.scratch_dir / "questions" / digest(METHOD + english.EXAMPLES + source.name)
+    answers = {passage.key for passage in read if passage.answers}
     with only_process(folder):
         kept, told = Kept(source.name, PassageWords(read)), Vocabulary()
         source.begin(folder, work)
@@ -74,18 +80,33 @@ def prepare_questions(settings: Settings) -> Prepared:
         source.end()
         records = kept.records()
         _check(kept, records)
-        unanswered = refusals(records, told, settings)
+        of_documents = [record for record in records if record["passage"] not in answers]
+        unanswered = refusals(of_documents, told, settings)
         log.info("%d questions that the documents do not answer", len(unanswered))
         published = [*records, *unanswered]
-        _publish(output, folder, kept.summary(len(records), len(unanswered)), published)
+        lines = [json.dumps(_in_columns(record, settings)) + "\n" for record in published]
+        summary = kept.summary(len(records), len(unanswered))
+        texts = {OUTPUT: "".join(lines), PAGE: coverage_page.render_page(summary, published)}
+        _publish(output, folder, summary, texts)
     return Prepared(len(published), work.passages)
 
 
+def _in_columns(record: dict[str, str], settings: Settings) -> dict[str, str]:
+    """By the names under which the data's own records are read, where those are set."""
+    names = {"question": settings.question_column, "answer": settings.answer_column}
+    return {names.get(name) or name: value for name, value in record.items()}
+
+
 def _read(settings: Settings) -> list[Passage]:
-    """All passages of the documents; what was left out is said, and before anybody waits."""
+    """All passages of the documents, and of records that are to be asked in more wordings; what
+    was left out is said, and before anybody waits."""
     files = fetch_inputs(settings).data
-    reader = reader_of(settings, files)
-    found = list(passages(reader, [file.name for file in files]))
+    reader, names = reader_of(settings, files), [file.name for file in files]
+    if settings.prepare == "wordings":
+        examples = list(reader)
+        found = [*passages(examples, names), *passages_of_records(examples, names)]
+    else:
+        found = list(passages(reader, names))
     reader.tally.check(settings.max_skipped_share)
     for reason in reader.tally.skipped:
         log.warning("skipped %s", reason)
@@ -185,7 +206,8 @@ def _check(kept: Kept, records: Sequence[object]) -> None:
     if not kept.passages:
         raise DataError(
             f"the data holds no document of {LEAST_PASSAGE_CHARS} characters or more to ask "
-            "about; `prepare` needs documents, records can be trained as they are"
+            "about; `prepare` needs documents, records can be trained as they are, or "
+            "QLORA_PREPARE=wordings adds other wordings of their questions"
         )
     why = ", ".join(f"{reason}: {number}" for reason, number in kept.left_out.most_common())
     if not records:
@@ -204,14 +226,10 @@ def _check(kept: Kept, records: Sequence[object]) -> None:
 
 
 def _publish(
-    output: Store, folder: Path, summary: dict[str, Any], records: Sequence[dict[str, str]]
+    output: Store, folder: Path, summary: dict[str, Any], texts: Mapping[str, str]
 ) -> None:
-    texts = {
-        OUTPUT: "".join(json.dumps(record) + "\n" for record in records),
-        SUMMARY: json.dumps(summary, indent=1) + "\n",
-        PAGE: coverage_page.render_page(summary, records),
-    }
-    for name, text in texts.items():
+    """Upload the `texts`, by name, and the summary."""
+    for name, text in {**texts, SUMMARY: json.dumps(summary, indent=1) + "\n"}.items():
         (folder / name).write_text(text, encoding="utf-8")
         output.upload(folder / name, name)
     counts = {key: value for key, value in summary.items() if isinstance(value, int | float)}

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.corpus.examples import Example, Text
+from trainer.corpus.examples import Conversation, Example, Text
 from trainer.corpus.headings import Outline
 from trainer.dataset.inputs import reader_of
+from trainer.dataset.unanswerable import subject
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import Fetched
@@ -14,6 +15,7 @@ from trainer.tokenization.chunking import text_boundary
 
 PASSAGE_CHARS = 1500
 LEAST_PASSAGE_CHARS = 80
+ANSWERS, MOST_ANSWER_CHARS = 12, 320  # of records in a passage
 SECTIONS = " > "  # between the headings above a passage, outermost first
 
 
@@ -24,10 +26,12 @@ class Passage:
     text: str
     source: str
     section: str
+    answers: tuple[str, ...] = ()
+    """of records, of which `text` is made up: each is a statement"""
 
     @property
     def key(self) -> str:
-        return digest(json.dumps([self.section, self.text]))
+        return digest(json.dumps([self.section, self.text, *self.answers]))
 
 
 def passages(examples: Iterable[tuple[int, Example]], names: Sequence[str]) -> Iterator[Passage]:
@@ -45,6 +49,32 @@ def passages(examples: Iterable[tuple[int, Example]], names: Sequence[str]) -> I
 def passages_of(settings: Settings, files: list[Fetched]) -> list[Passage]:
     """All of the documents among `files`."""
     return list(passages(reader_of(settings, files), [file.name for file in files]))
+
+
+def passages_of_records(
+    examples: Iterable[tuple[int, Example]], names: Sequence[str]
+) -> Iterator[Passage]:
+    """The answers to questions about one thing, together, of the records that are one question
+    with its answer; those that name nothing as they come."""
+    found: dict[tuple[int, str], dict[str, None]] = {}
+    for source, example in examples:
+        if isinstance(example, Conversation) and (pair := _question_and_answer(example)):
+            question, answer = pair
+            found.setdefault((source, subject(question)), {})[answer] = None
+    for (source, about), answers in found.items():
+        each = tuple(answers)
+        for first in range(0, len(each), ANSWERS):
+            some = each[first : first + ANSWERS]
+            yield Passage(" ".join(some), names[source], about, some)
+
+
+def _question_and_answer(record: Conversation) -> tuple[str, str] | None:
+    roles = [turn.role for turn in record.messages]
+    if roles != ["user", "assistant"] or record.tools:
+        return None
+    question, answer = (turn.content.strip() for turn in record.messages)
+    is_short = len(answer) <= MOST_ANSWER_CHARS and "\n" not in answer
+    return (question, answer) if is_short else None
 
 
 def _passages(document: Text, source: str) -> Iterator[Passage]:

@@ -5,6 +5,7 @@ finds names and numbers as they are written.
 """
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,6 +37,8 @@ class PassageIndex:
     """Finds the passages that share the rarest words with a question. There is one or more."""
 
     def __init__(self, found: Sequence[Passage]) -> None:
+        # Where jax is installed beside, bm25s starts it: on a GPU it would take most of the memory.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import bm25s
 
         # Its logger is at DEBUG, whatever the job's is.

@@ -78,10 +78,14 @@ def content_words(question: str, subject: str) -> list[str]:
 
 
 def is_named(question: str, subject: str) -> bool:
-    """Whether the question has all words of the subject's name."""
-    asked = {stem(word) for word in words_of(question)}
-    named = [stem(word) for word in words_of(subject) if word.casefold() not in _NOT_ABOUT]
+    """Whether the question has all words of the subject's name, names as they are written."""
+    asked = {_as_named(word) for word in words_of(question)}
+    named = [_as_named(word) for word in words_of(subject) if word.casefold() not in _NOT_ABOUT]
     return bool(named) and all(word in asked for word in named)
+
+
+def _as_named(word: str) -> str:
+    return word.removesuffix("'s") if is_name(word) else stem(word)
 
 
 def why_unusable(

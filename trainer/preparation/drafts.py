@@ -7,19 +7,21 @@ from trainer.runtime.json_records import well_formed
 
 # How drafts are made and chosen. Raised when that changes: what was made by another method is made
 # again, and a run on it is another run.
-METHOD = "statements 6"
+METHOD = "statements 7"
 
 
 @dataclass(frozen=True)
 class Draft:
     """`statement` is its number in the passage; `reason` says why it is left out; `named` is a
-    question that names what it is about, whatever else the documents say."""
+    question that names what it is about, whatever else the documents say; `guessed` one in the
+    model's own words, which likelihoods alone speak for."""
 
     statement: int
     question: str
     answer: str
     reason: str | None = None
     named: bool = False
+    guessed: bool = False
 
 
 def read_drafts(value: Any) -> list[Draft]:
@@ -28,6 +30,9 @@ def read_drafts(value: Any) -> list[Draft]:
         found = [Draft(*values) for values in value]
     for draft in found:
         words = (draft.question, draft.answer, draft.reason or "")
-        if not isinstance(draft.statement, int) or not all(isinstance(w, str) for w in words):
+        numbers = (draft.statement, draft.named, draft.guessed)
+        if not all(isinstance(n, int) for n in numbers) or not all(
+            isinstance(w, str) for w in words
+        ):
             raise ValueError("not the form of drafts")
     return found

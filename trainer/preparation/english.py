@@ -99,6 +99,11 @@ def said_of(statement: str) -> str:
     return found[1].strip().casefold() if found else ""
 
 
+def is_done_by(statement: str) -> bool:
+    """Whether somebody with a name does it: `Repairs are done by Kim`."""
+    return bool(re.search(r"\bby (?:[a-z]+ ){0,3}[A-Z]", statement))
+
+
 def topics(statement: str, own: str) -> list[str]:
     """What a sentence tells of its subject: as its form shows, and in the model's `own` words where
     none of them is the sentence's. Those are as often its answer ("is a pine": "the pine of …")."""

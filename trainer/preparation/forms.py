@@ -51,12 +51,12 @@ class Form:
     named: bool
 
 
-def questions(statement: str, beside: str) -> list[Form]:
-    """Of each form that the statement has; `beside` is the text in which it stands, which shows
-    whether its first word is a name."""
+def questions(statement: str, beside: str, *, about: bool = True) -> list[Form]:
+    """Of each form that the statement has, `about` what it begins with too; `beside` is the text in
+    which it stands, which shows whether its first word is a name."""
     text = _lowered(statement.strip().rstrip(".!"), beside)
     found = []
-    for form, wordings in _FORMS:
+    for form, wordings in [*_FORMS, (_ABOUT, _about)] if about else _FORMS:
         if (match := form.match(text)) and (some := list(_asked(wordings(match)))):
             found.append(Form(some, wordings in (_what, _entry)))
     return found
@@ -71,13 +71,18 @@ def _lowered(text: str, beside: str) -> str:
 
 
 def _asked(texts: list[str]) -> Iterator[str]:
-    """With a capital, in the words of who asks; not what nobody understands without the text."""
+    """With a capital; not what nobody understands without the text."""
     for text in texts:
-        for theirs, mine in _MINE:
-            text = theirs.sub(mine, text)
         text = " ".join(text.split()).replace(" ?", "?")
         if not _LEANS.search(_AS_ASKED.sub("", text)):
             yield text[:1].upper() + text[1:]
+
+
+def _mine(text: str) -> str:
+    """In the words of who asks."""
+    for theirs, mine in _MINE:
+        text = theirs.sub(mine, text)
+    return text.strip()
 
 
 # Words of our own wordings that lean on nothing.
@@ -102,6 +107,7 @@ def _condition(m: re.Match[str]) -> list[str]:
     wanted = re.match(wants, condition)
     if wanted:
         return _way(wanted[1])
+    condition = _mine(condition)
     acts = re.search(r"\b(?:you|we)\b", rest) or re.match(r"(?:use|try|set|pass|call|add)\b", rest)
     does = "should I do" if acts else "happens"
     return [
@@ -114,7 +120,7 @@ def _condition(m: re.Match[str]) -> list[str]:
 
 
 def _way(done: str) -> list[str]:
-    done = _part(done)
+    done = _mine(_part(done))
     if len(done.split()) < 2:
         return []
     return [
@@ -127,7 +133,7 @@ def _way(done: str) -> list[str]:
 
 
 def _means(done: str) -> list[str]:
-    done = _part(done)
+    done = _mine(_part(done))
     if len(done.split()) < 2:
         return []
     return [
@@ -140,7 +146,7 @@ def _means(done: str) -> list[str]:
 
 
 def _may(m: re.Match[str]) -> list[str]:
-    done = _part(m[1])
+    done = _mine(_part(m[1]))
     if len(done.split()) < 3 or re.search(r"\d", done):
         return []
     return [
@@ -152,12 +158,12 @@ def _may(m: re.Match[str]) -> list[str]:
 
 
 def _reason(m: re.Match[str]) -> list[str]:
-    said = m[1]
+    said = _mine(m[1])
     return [f"Why is it that {said}?", f"What is the reason that {said}?", f"How come {said}?"]
 
 
 def _counted(m: re.Match[str]) -> list[str]:
-    named = m[1].strip()
+    named = _mine(m[1])
     return [
         f"How many {named} are there?",
         f"Which {named} are there?",
@@ -167,7 +173,7 @@ def _counted(m: re.Match[str]) -> list[str]:
 
 
 def _what(m: re.Match[str]) -> list[str]:
-    named, verb = m[1].strip(), m[2]
+    named, verb = _mine(m[1]), m[2]
     return [
         f"What {verb} {named}?",
         f"Can you tell me what {named} {verb}?",
@@ -178,7 +184,7 @@ def _what(m: re.Match[str]) -> list[str]:
 
 
 def _entry(m: re.Match[str]) -> list[str]:
-    named = m[1].strip()
+    named = _mine(m[1])
     return [
         f"What is {named}?",
         f"What is {named} for?",
@@ -188,8 +194,24 @@ def _entry(m: re.Match[str]) -> list[str]:
     ]
 
 
+def _about(m: re.Match[str]) -> list[str]:
+    named = _mine(m[1])
+    words = re.sub(r"^(?:the|an?) ", "", named).split()
+    # `the decision` says little to whoever does not have the text
+    is_known = len(words) > 1 or not named.startswith("the ") or "`" in named
+    if not is_known or not any(re.search(r"[^\W\d_]{3}", word) for word in words):
+        return []
+    return [
+        f"What do you know about {named}?",
+        f"Can you tell me about {named}?",
+        f"What about {named}?",
+        f"What is there to know about {named}?",
+        f"What do the documents say about {named}?",
+    ]
+
+
 def _allowed(m: re.Match[str]) -> list[str]:
-    named, done = m[1].strip(), _part(m[3])
+    named, done = _mine(m[1]), _mine(_part(m[3]))
     verb = m[2].split()[0].lower().removesuffix("not")
     if re.search(r"\d", done):
         return []
@@ -204,6 +226,16 @@ def _form(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE)
 
 
+# What a sentence begins with, up to its verb, where that is one that shows.
+_NO_TOPIC = (
+    r"(?!\w+(?:ly|ing)\b|(?:any|all|each|every|some|most|no|often|also|sometimes|usually|please|"
+    r"only|both|(?:the )?(?:first|second|third|last|next|other|latter|former|result|rest))\b)"
+)
+_ABOUT = _form(
+    rf"({_NO_TOPIC}{_NO_NOUN}"
+    rf"(?:(?!(?:you|we|it|they|i|one|that|what|which|who|not|if|when)\b){_NOUN}){{1,5}}?)"
+    r"(?:is|are|was|were|has|have|had|can|cannot|will|must|may|should|does|do)\b .+"
+)
 _NUMBERS = r"(?:two|three|four|five|six|seven|eight|nine|ten|twelve|\d+)"
 _FORMS: list[tuple[re.Pattern[str], Wordings]] = [
     (_form(r"(if|when|whenever|once) (.{8,}?), (?:then |please )?(.{10,})"), _condition),

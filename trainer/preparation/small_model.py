@@ -35,7 +35,7 @@ class Group:
 
     questions: list[str]
     bar: fit.Bar
-    named: bool = False
+    named: bool = True
     """whether each names what it is about, whatever else the documents say"""
 
 
@@ -74,7 +74,8 @@ class SmallModel:
         """For each statement the questions that it might answer; `beside` is the text around it."""
         somebody = [checks.names_somebody(s.text, s.subject) for s in statements]
         begun = [
-            english.beginnings(s.text, named) for s, named in zip(statements, somebody, strict=True)
+            english.beginnings(s.text, named) if s.subject else []
+            for s, named in zip(statements, somebody, strict=True)
         ]
         prompts = [
             english.EXAMPLES + _asked(statement) + beginning
@@ -88,7 +89,7 @@ class SmallModel:
             statements, begun, topics, somebody, beside, strict=True
         ):
             written = dict.fromkeys(_question(start + next(ends), s.subject) for start in some)
-            groups = [Group([question], fit.FREE, bool(s.subject)) for question in written]
+            groups = [Group([question], fit.FREE) for question in written]
             groups += _by_form(s, text)
             if s.subject:
                 groups += _made(s, own, somebody=named)
@@ -96,15 +97,17 @@ class SmallModel:
         return found
 
     def _topics(self, statements: Sequence[Statement]) -> list[str]:
-        """What the model says that each statement tells of its subject."""
+        """What the model says that each statement tells of its subject, where it has one."""
         prompts = [
             english.TOPIC.format(
                 subject=s.subject, statement=s.text, name=s.subject.removeprefix("the ")
             )
             for s in statements
+            if s.subject
         ]
-        written = self._continue(prompts, TOPIC_TOKENS)
-        return [_TOPIC_END.split(text.strip())[0].strip() for text in written]
+        written = iter(self._continue(prompts, TOPIC_TOKENS))
+        own = [next(written) if s.subject else "" for s in statements]
+        return [_TOPIC_END.split(text.strip())[0].strip() for text in own]
 
     def _continue(self, texts: Sequence[str], most: int) -> list[str]:
         if not texts:
@@ -145,7 +148,14 @@ class SmallModel:
                     others,
                     by_form=group.bar is fit.FORM,
                 )
-                draft = Draft(number, question, texts[number], reason or unfit, group.named)
+                draft = Draft(
+                    number,
+                    question,
+                    texts[number],
+                    reason or unfit,
+                    named=group.named,
+                    guessed=group.bar is fit.FREE,
+                )
                 (heads if question is group.questions[0] else rest).append(draft)
         return [*heads, *rest]
 
@@ -175,12 +185,12 @@ def _made(statement: Statement, own: str, *, somebody: bool) -> list[Group]:
     """Questions that need no model: after quantities, and after topics, of which one is the
     model's `own`."""
     text, subject = statement.text, statement.subject
-    groups = [Group(some, fit.QUANTITY, True) for some in english.about_quantities(text, subject)]
+    groups = [Group(some, fit.QUANTITY) for some in english.about_quantities(text, subject)]
     for topic in english.topics(text, own):
         if checks.is_topic(topic, subject):
             # who does it is asked of what the sentence is about, not of what it mentions
-            who = somebody and topic == english.said_of(text)
-            groups.append(Group(english.about_topic(topic, text, subject, who), fit.TOPIC, True))
+            who = somebody and topic == english.said_of(text) and english.is_done_by(text)
+            groups.append(Group(english.about_topic(topic, text, subject, who), fit.TOPIC))
     return groups
 
 
@@ -195,7 +205,7 @@ def _by_form(statement: Statement, beside: str) -> list[Group]:
             fit.FORM,
             form.named or bool(statement.subject),
         )
-        for form in forms.questions(statement.text, beside)
+        for form in forms.questions(statement.text, beside, about=not statement.subject)
     ]
 
 

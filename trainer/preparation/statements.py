@@ -57,6 +57,8 @@ def statements_of(passage: Passage) -> list[Statement]:
     """In the order of the passage."""
     subject = _subject(passage)
     about = subject or SECTIONS.join(_short_titles(passage)[-2:])
+    if passage.answers:
+        return [Statement(answer, subject, about) for answer in passage.answers]
     return [
         Statement(text, subject, about, begins)
         for text, begins in _statements(passage.text, it_is_known=bool(subject))

@@ -195,6 +195,8 @@ def _drafts(
     questions, answer = pairs_of(reply.text)
     if not questions or not answer:
         return [Draft(number, "", statement.text, NO_PAIR)]
+    if passage.answers:  # one for all wordings, the data's own among them
+        answer = statement.text
     invented = not _stands_in(answer, passage)
     others = [other.text for other in statements_of(passage) if other != statement]
     return [
