@@ -1,6 +1,7 @@
 """What would fail after the training fails before it, and what was tried leaves nothing."""
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,31 @@ def test_a_token_that_may_not_write_ends_the_run_before_it_trains(
     hub.check_push("owner/name")  # nobody answers now: that passes
 
 
-def test_a_full_disk_is_no_fault_of_the_base_models_files(tmp_path: Path) -> None:
-    """safetensors says it in a type of its own; the command tells both alike."""
+def save_tensors(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    save_file({"a": torch.ones(200)}, folder / "a.safetensors")
+
+
+def save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    words = {f"word {n}": n for n in range(200)}
+    Tokenizer(WordLevel(words, unk_token="word 0")).save(str(folder / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("save", [save_tensors, save_tokenizer])
+def test_a_full_disk_is_no_fault_of_the_base_models_files(
+    save: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Both libraries say it in types of their own; the command tells all alike."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(Exception, match="I/O error") as found, before_training():
-            save_file({"a": torch.ones(200)}, tmp_path / "a.safetensors")
+        with pytest.raises(Exception, match="os error") as found, before_training():
+            save(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not isinstance(found.value, SettingsError)

@@ -15,6 +15,9 @@ from trainer.runtime.last_words import unexpected
         (FileExistsError(errno.EEXIST, "File exists", "/x"), SettingsError, "a file is in the way"),
         (OSError(errno.ENOSPC, "No space left on device"), JobError, "a disk is full"),
         (RuntimeError("PytorchStreamWriter: No space left"), JobError, "a disk is full"),
+        (Exception("No space left on device (os error 28)"), JobError, "a disk is full"),
+        (Exception("Disk quota exceeded (os error 122)"), JobError, "a disk is full"),
+        (Exception("Read-only file system (os error 30)"), NotAllowedError, "(os error 30); give"),
         (ValueError("of\nmany  lines"), JobError, "unexpected ValueError: of many lines"),
     ],
 )

@@ -158,7 +158,7 @@ def keep(place: Place, state: str, parts: tuple[str, ...]) -> None:
     for part in parts:
         if (place.folder / part).is_dir():
             shutil.copytree(place.folder / part, place.folder / state / part)
-    (place.folder / state / "scratch").mkdir(mode=0o700, exist_ok=True)
+    (place.folder / state / "scratch").mkdir(mode=0o700, parents=True, exist_ok=True)
     (place.folder / state / "scratch").chmod(0o700)
 
 

@@ -13,6 +13,7 @@ from trainer.errors import JobError, SettingsError
 from trainer.evaluation.compare import Evaluation, Scores
 from trainer.monitoring.step_log import StepRow
 from trainer.planner.choose import Execution
+from trainer.runtime.last_words import errno_of
 from trainer.runtime.log import one_line
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def before_training() -> Iterator[None]:
     except (JobError, OSError):
         raise
     except Exception as error:
-        if "I/O error" in str(error):  # safetensors' words for what is an OSError elsewhere
+        if errno_of(error) is not None:  # of a library in Rust, whose errors are no OSError
             raise
         words = one_line(f"{type(error).__name__}: {error}", 200)
         raise SettingsError(

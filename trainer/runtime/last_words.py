@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -24,12 +25,21 @@ def misused(error: click.ClickException) -> JobError:
     return SettingsError(f"{fact}; `{command} --help` shows what there is")
 
 
+def errno_of(error: Exception) -> int | None:
+    """What the system said, also to a library in Rust, which says it in a type of its own."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
 def unexpected(error: Exception) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
-    text = log.one_line(error)
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    text, number = log.one_line(error), errno_of(error)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fact = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else text
         return NotAllowedError(
-            f"{error.filename}: {error.strerror}; give user {os.geteuid()} access to it or set "
+            f"{fact}; give user {os.geteuid()} access to it or set "
             "QLORA_SCRATCH_DIR to a folder that can be written"
         )
     if isinstance(error, NotADirectoryError | FileExistsError):
@@ -37,7 +47,7 @@ def unexpected(error: Exception) -> JobError:
             f"{error.filename}: a file is in the way of a folder; remove it, or set "
             "QLORA_SCRATCH_DIR to another folder"
         )
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return JobError(
             f"a disk is full ({text}); make room or set QLORA_SCRATCH_DIR to a larger one, then "
             "start the run again: it goes on from its last checkpoint"
