@@ -24,6 +24,11 @@ ASKED = "Which bird wades?\n\nA. the swift\nB. the plover"
         {"A": SWIFT, "B": PLOVER, "answer": "(B)"},
         {"A": SWIFT, "B": PLOVER, "answerKey": "B"},
         {"option_1": SWIFT, "option_2": PLOVER, "answer": "B"},
+        {"choices": [{"text": SWIFT, "label": "A"}, {"text": PLOVER, "label": "B"}], "answer": "B"},
+        {"choices": f"{SWIFT}; {PLOVER}", "answer": "B"},
+        {"choices": f"{SWIFT} | {PLOVER}", "answer": PLOVER},
+        {"choices": f"A. {SWIFT}\nB. {PLOVER}", "answer": "B"},
+        {"choices": f"['{SWIFT}', '{PLOVER}']", "answer": "B"},
         {"Option A": SWIFT, "Option B": PLOVER, "Option C": "", "answer": "B."},
     ],
 )
@@ -42,6 +47,23 @@ def test_an_answer_in_other_words_is_no_choice(tmp_path, options):
         record["answer"],
     ]
     assert corpus.notices == ["a.jsonl: not used: column options"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["A, C", "A and C", "AC", ["A", "C"], ["crane", "swift"], [0, 2], "0, 2"],
+)
+def test_several_right_choices_are_all_of_the_answer(answer):
+    choices = Choices({"A": "swift", "B": "plover", "C": "crane"})
+    lines, is_number = choices.right(answer)
+    assert sorted(lines.split("\n")) == ["A. swift", "C. crane"]
+    assert is_number == ("0" in str(answer))
+
+
+@pytest.mark.parametrize("answer", ["A, D", "AD", ["A", "D"], ["swift", "an ape"]])
+def test_several_of_which_one_is_no_choice_are_refused(answer):
+    with pytest.raises(Unusable, match="is none of its 3 choices"):
+        Choices({"A": "swift", "B": "plover", "C": "crane"}).right(answer)
 
 
 def test_that_numbers_are_counted_from_0_is_told(tmp_path):

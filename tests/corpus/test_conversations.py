@@ -1,10 +1,11 @@
 """Turns as chat APIs, ShareGPT and others write them are the same messages."""
 
 import json
+from collections import Counter
 
 import pytest
 
-from trainer.corpus.conversations import checked, turns_of, with_system
+from trainer.corpus.conversations import BEHIND, checked, turns_of, with_system
 from trainer.corpus.examples import Message, ToolCall, Unusable
 
 
@@ -46,7 +47,7 @@ def test_an_answer_of_weight_0_is_given_and_not_trained():
     turns = [{"role": "assistant", "content": "a", "weight": w} for w in (0, 1, None)]
     assert [message.trained for message in read(*turns)] == [False, True, True]
     with pytest.raises(Unusable, match="no assistant turn that is to be trained"):
-        checked(read(turns[0]), "it")
+        checked(read(turns[0]), "it", Counter())
 
 
 def test_an_answer_that_says_train_false_is_given_and_not_trained():
@@ -62,7 +63,9 @@ def test_tool_calls_and_what_the_tools_gave_are_kept():
     gave = {"role": "tool", "tool_call_id": "c1", "content": {"rain": True}}
     tools = [{"type": "function", "function": {"name": "rain"}}]
     answer = {"role": "assistant", "content": "Yes."}
-    found = checked(read({"role": "user", "content": "?"}, asked, gave, answer), "it", tools)
+    found = checked(
+        read({"role": "user", "content": "?"}, asked, gave, answer), "it", Counter(), tools
+    )
     assert found.messages[1:3] == (
         Message("assistant", "", tool_calls=(ToolCall("rain", "{}", "c1"),)),
         Message("tool", '{"rain": true}', call_id="c1", name="rain"),
@@ -124,3 +127,30 @@ def test_turns_that_a_table_keeps_as_text_are_read():
 def test_a_system_prompt_stands_first_where_there_is_none():
     assert with_system([Message("user", "q")], "s")[0] == Message("system", "s")
     assert with_system([Message("user", "q")], "") == [Message("user", "q")]
+
+
+def test_turns_behind_the_last_answer_are_counted():
+    turns = [Message("user", "q"), Message("assistant", "a"), Message("user", "r")]
+    counts = Counter()
+    checked([*turns, Message("user", "s")], "it", counts)
+    assert counts == {BEHIND: 2}
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"speaker": "Human", "text": "q"}, {"sender": "AI", "message": "a"}],
+        [{"input": "q", "output": "a"}],
+        "[{'role': 'user', 'content': 'q'}, {'role': 'assistant', 'content': 'a'}]",
+    ],
+    ids=["speakers", "rounds", "as Python writes them"],
+)
+def test_turns_of_other_words_are_turns(turns):
+    unused = {}
+    assert turns_of(turns, "it", unused) == [Message("user", "q"), Message("assistant", "a")]
+    assert not unused
+
+
+def test_a_call_that_names_no_function_is_told_as_it_stands():
+    with pytest.raises(Unusable, match=r'"messages\[0\]", a function_call, names no function'):
+        read({"from": "function_call", "value": "{}"})

@@ -7,8 +7,6 @@ from support.corpora import read_files
 
 from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Conversation, Message
-from trainer.corpus.shapes import OTHER_MESSAGES
-from trainer.errors import DataError
 
 
 def qa(question, answer):
@@ -28,59 +26,37 @@ def read(folder, data, **given):
         {"one": {"question": "q", "answer": "a"}, "two": {"question": "r", "answer": "b", "n": 1}},
         {"question": ["q", "r"], "answer": ["a", "b"]},
         {
-            "schema": {},
+            "schema": {"fields": [{"name": "question"}]},
             "data": [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}],
         },
+        [["q it?", "a"], ["r it?", "b"]],
+        {"range": "A1:B3", "values": [["question", "answer"], ["q?", "a"], ["r?", "b"]]},
+        {"q?": "a", "r?": "b"},
+        {"faqs": {"one": [{"q": "q?", "a": "a"}], "two": {"all": [{"q": "r?", "a": "b"}]}}},
     ],
-    ids=["split", "columns", "index", "names", "lists", "table"],
+    ids=[
+        *("split", "columns", "index", "names", "lists", "table"),
+        *("values", "sheet", "questions", "nested"),
+    ],
 )
 def test_a_table_is_its_rows_however_it_is_turned(tmp_path, data):
-    assert read(tmp_path, data).examples == [qa("q", "a"), qa("r", "b")]
+    found = [[m.content for m in e.messages] for e in read(tmp_path, data).examples]
+    assert [[q[0], a] for q, a in found] == [["q", "a"], ["r", "b"]]
 
 
-def message(role, words, parent, **more):
-    content = {"content_type": "text", "parts": [words]}
-    return {"message": {"author": {"role": role}, "content": content} | more, "parent": parent}
-
-
-CHAT = {
-    "title": "Birds",
-    "current_node": "5",
-    "mapping": {
-        "0": {"message": None, "parent": None},
-        "1": message("system", "", "0"),
-        "2": message("user", "Which bird wades?", "1"),
-        "3": message("assistant", "search()", "2", recipient="browser"),
-        "4": message("assistant", "One answer.", "3"),
-        "5": message("assistant", "Another answer.", "3"),
-    },
-}
-
-
-def test_a_conversation_of_chatgpt_is_the_branch_that_was_shown(tmp_path):
-    corpus = read(tmp_path, [CHAT])
-    assert corpus.examples == [qa("Which bird wades?", "Another answer.")]
-    assert corpus.notices == [f"a.json: {OTHER_MESSAGES}: 1"]
-
-
-def test_a_branch_that_nothing_names_is_not_guessed(tmp_path):
-    with pytest.raises(DataError, match="several ends"):
-        read(tmp_path, [CHAT | {"current_node": None}])
-
-
-def task(data, **results):
-    said = [
-        {"from_name": name, "type": "textarea", "value": {"text": [words]}}
-        for name, words in results.items()
+def test_of_several_lists_those_of_records_are_taken_and_named(tmp_path):
+    row = {"question": "q", "answer": "a"}
+    data = {"train": [row], "more": [row | {"answer": "b"}], "test": [row], "by": [{"name": "n"}]}
+    corpus = read(tmp_path, data)
+    assert corpus.examples == [qa("q", "a"), qa("q", "b")]
+    assert corpus.notices == [
+        "a.json: records are taken of its lists train, more",
+        "a.json: not used: its list test, which its name keeps for judging; give it in a file of "
+        "its own, as QLORA_EVAL_URI",
+        "a.json: not used: its lists by",
     ]
-    gone = {"result": [], "was_cancelled": True}
-    return {"id": 1, "data": data, "annotations": [gone, {"result": said}]}
 
 
-def test_a_task_of_label_studio_is_its_data_and_its_results(tmp_path):
-    assert read(tmp_path, [task({"question": "q"}, answer="a")]).examples == [qa("q", "a")]
-    other = [task({"text": "q"}, reply="a")]
-    named = read(tmp_path, other, question="text", answer="reply")
-    assert named.examples == [qa("q", "a")]
-    with pytest.raises(DataError, match="with the data text and the results reply; set QLORA_QUES"):
-        read(tmp_path, other)
+def test_a_list_of_lists_of_turns_is_a_list_of_conversations(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert read(tmp_path, [turns]).examples == [qa("q", "a")]

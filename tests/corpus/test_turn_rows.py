@@ -88,3 +88,51 @@ def test_a_conversation_beside_a_broken_row_is_skipped(tmp_path):
 def test_a_role_that_nobody_has_in_a_conversation_makes_no_turn(tmp_path):
     record = {"role": "Engineer", "content": "You build bridges."}
     assert read_files(tmp_path, {"a.jsonl": jsonl(record)}).examples == [Text(record["content"])]
+
+
+NEWEST_FIRST = [(SAID[at], at) for at in (1, 0, 3, 2)]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda at: {"timestamp": f"2024-01-02T10:0{at}"},
+        lambda at: {"created_at": 1_700_000_000 + at},
+        lambda at: {"date": "02.01.2024", "time": f"10:0{at}"},
+        lambda at: {"index": at},
+        lambda at: {"index": 9 - at, "sent": f"1/2/2024 10:0{at} AM"},
+    ],
+    ids=["timestamp", "epoch", "date and time", "index", "sent"],
+)
+def test_turns_are_in_the_order_in_which_they_were_said(tmp_path, place):
+    rows = (
+        {"ticket": at // 2, "role": role, "content": words} | place(at)
+        for (role, words), at in NEWEST_FIRST
+    )
+    corpus = read_files(tmp_path, {"a.jsonl": jsonl(*rows)})
+    assert corpus.examples == [FIRST, SECOND]
+    assert [notice for notice in corpus.notices if "index" not in notice] == []
+
+
+def test_a_time_that_cannot_be_read_is_told(tmp_path):
+    rows = [
+        {"ticket": 1, "role": role, "content": words, "date": "last week"}
+        for role, words in SAID[:2]
+    ]
+    corpus = read_files(tmp_path, {"a.jsonl": jsonl(*rows)})
+    assert corpus.examples == [FIRST]
+    assert corpus.notices == [
+        "a.jsonl: turns are taken in the order of their rows, since date holds what is neither a "
+        "number nor a time that can be read, first in the conversation of line 1"
+    ]
+
+
+def test_a_row_that_no_conversation_has_is_named(tmp_path):
+    content = b"ticket,role,content\n1,user,a\n,assistant,b\n"
+    with pytest.raises(DataError, match="line 3 has no ticket, which says which rows are one"):
+        read_files(tmp_path, {"a.csv": content})
+
+
+def test_customers_and_agents_are_the_speakers_of_a_support_desk(tmp_path):
+    content = b"ticket,sender,message\nx,customer,a\nx,agent,b\n"
+    assert read_files(tmp_path, {"a.csv": content}).examples == [FIRST]

@@ -10,6 +10,9 @@ from trainer.corpus.examples import Unusable, checked_text, json_type
 
 _KEY = re.compile(r"\(?([A-Za-z]|\d{1,3})[.):]?")
 _LABELLED = re.compile(r"\(?([A-Za-z0-9])[.):]\s+(?=\S)")
+_BETWEEN_NAMES = re.compile(r"\s*(?:[,;/&+\n]|\band\b)\s*")
+_LETTERS = re.compile("[A-J]{2,}")
+_BETWEEN_CHOICES = ("\n", "|", ";")
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,24 @@ class Choices:
 
     @staticmethod
     def is_name(answer: object) -> bool:
-        """Whether this names a choice by its letter or its number."""
-        return _KEY.fullmatch(str(answer).strip()) is not None
+        """Whether this names choices by their letters or their numbers."""
+        return _KEY.fullmatch(str(answer).strip()) is not None or bool(_names(answer))
 
     def right(self, answer: object) -> tuple[str, bool]:
-        """(the line of the choice that `answer` names by its label, its words or its number from 0;
-        whether by its number), ("", False) where it is other words. Raises Unusable for a name
-        that no choice has."""
+        """(the lines of the choices that `answer` names by their labels, words or numbers from 0;
+        whether by numbers), ("", False) where it is other words. It may be a list of names, or
+        text as `A, C` or `AC`. Raises Unusable for a name that no choice has."""
+        single = ("", False) if isinstance(answer, list) else self._right(answer)
+        names = answer if isinstance(answer, list) else _names(answer)
+        if single[0] or not names:
+            return single
+        found = [self._right(name) for name in names]
+        lines = dict.fromkeys(line for line, _ in found if line)
+        if lines and not all(line for line, _ in found):
+            raise self._is_none(answer)
+        return "\n".join(lines), any(is_number for _, is_number in found)
+
+    def _right(self, answer: object) -> tuple[str, bool]:
         text = str(answer).strip()
         if text in self.by_label:
             return self._line(text), False
@@ -52,15 +66,33 @@ class Choices:
             return self._line(label), False
         if found[1].isdecimal() and int(found[1]) < len(self.by_label):
             return self._line(list(self.by_label)[int(found[1])]), True
-        raise Unusable(
-            f"its answer {text} is none of its {len(self.by_label)} choices; write the choice's "
-            "letter, its words, or its number, counted from 0"
+        raise self._is_none(answer)
+
+    def _is_none(self, answer: object) -> Unusable:
+        return Unusable(
+            f"its answer {str(answer)[:60]} is none of its {len(self.by_label)} choices; write the "
+            "choice's letter, its words, or its number, counted from 0"
         )
 
 
+def _names(answer: object) -> list[str]:
+    """Those of a text that names several choices, which it does in their order where nothing is
+    between them; else nothing."""
+    text = str(answer).strip()
+    if _LETTERS.fullmatch(text):
+        return list(text) if list(text) == sorted(set(text)) else []
+    names = _BETWEEN_NAMES.split(text)
+    return names if len(names) > 1 and all(map(_KEY.fullmatch, names)) else []
+
+
 def choices_of(value: object, what: str) -> Choices:
-    """A list of words, {label: words}, or {"text": [words], "label": [labels]}. Raises Unusable."""
+    """A list of words or of {"text": words, "label": label}, {label: words}, {"text": [words],
+    "label": [labels]}, or text with a line, | or ; between them. Raises Unusable."""
     labels: Sequence[Any]
+    if isinstance(value, str):
+        value = _parts(value)
+    if isinstance(value, list) and value and all(map(_has_label, value)):
+        value = {choice["label"]: choice["text"] for choice in value}
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         words, labels = value["text"], value.get("label") or ascii_uppercase
     elif isinstance(value, dict):
@@ -79,3 +111,16 @@ def choices_of(value: object, what: str) -> Choices:
         {str(label): text for label, text in zip(labels, texts, strict=False)},
         are_numbers=any(isinstance(word, int | float) for word in words),
     )
+
+
+def _has_label(choice: object) -> bool:
+    return isinstance(choice, dict) and {"text", "label"} <= choice.keys()
+
+
+def _parts(text: str) -> list[str] | str:
+    """The choices that stand in one text; `text` where nothing is between them."""
+    for between in _BETWEEN_CHOICES:
+        parts = [part.strip() for part in text.split(between)]
+        if len(parts) > 1 and all(parts):
+            return parts
+    return text

@@ -76,6 +76,10 @@ _SAME_AS = {
 }
 _KINDS = ("messages", "completion", "answer", "text")
 _QUOTED_COLUMNS = 8
+_PREFERENCES = (
+    "is preference data, a chosen and a rejected answer, and nothing here trains on both; to train "
+    "what was {}"
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,11 @@ class Columns:
     def preferred(self, record: Mapping[str, Any]) -> str:
         """Why a record with a chosen and a rejected answer is none, and what works; else ""."""
         values = {folded(name): value for name, value in record.items()}
+        if {"preferred_output", "non_preferred_output"} <= values.keys():
+            return _PREFERENCES.format(
+                "preferred write the messages of input with preferred_output behind them as "
+                "messages"
+            )
         if not {"chosen", "rejected"} <= values.keys():
             return ""
         if isinstance(values["chosen"], list):
@@ -119,10 +128,7 @@ class Columns:
             advice = "set QLORA_ANSWER_COLUMN=chosen"
         else:
             advice = "set QLORA_TEXT_COLUMN=chosen"
-        return (
-            "is preference data, a chosen and a rejected answer, and nothing here trains on both; "
-            f"to train what was chosen {advice}"
-        )
+        return _PREFERENCES.format(f"chosen {advice}")
 
 
 @dataclass(frozen=True)
@@ -199,4 +205,4 @@ def quoted(names: Iterable[str]) -> str:
 
 def folded(name: str) -> str:
     """As names are compared."""
-    return name.strip().strip("?:*").strip().casefold()
+    return name.strip().strip("\ufeff\u200b?:*").strip().casefold()

@@ -1,7 +1,10 @@
 """The turns of a conversation, as chat APIs, ShareGPT and trl write them -> `Message`s."""
 
 import json
+from ast import literal_eval
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trainer.corpus.examples import (
@@ -15,44 +18,60 @@ from trainer.corpus.examples import (
     json_type,
     printable,
 )
+from trainer.corpus.thoughts import divided, refuse_open_thought
 
 MOST_TURNS = 1000  # of one conversation, each of which is rendered behind all those before it
 _ROLE_NAMES = {
     "developer": "system",
-    "human": "user",
-    **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "ai", "function_call"), "assistant"),
+    **dict.fromkeys(("human", "prompter", "customer", "client", "visitor", "requester"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "ai", "agent", "support"), "assistant"),
+    "function_call": "assistant",
     **dict.fromkeys(("function", "observation", "function_response"), "tool"),
 }
 _PLAIN = {"role", "content"}  # most turns have no more, and are most of what is read
 _SPEAKERS = ["user", "assistant"]
+SPEAKER_KEYS = ("role", "from", "speaker", "sender")
+CONTENT_KEYS = ("content", "value", "text", "message", "utterance")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-_USED = {"role", "content", "from", "value", "weight", "train", *_THOUGHTS} | {
+_USED = {"weight", "train", *_THOUGHTS} | {
     *("tool_calls", "function_call", "tool_call_id", "name", "type", "id")
 }
+BEHIND = "turns behind the last answer of a conversation, which are not used"
+_MOST_LITERAL = 1 << 18  # characters
 
 
-def checked(messages: Sequence[Message], what: str, tools: object = None) -> Conversation:
-    """`messages` as an example, where something of them is trained. Raises Unusable."""
+def checked(
+    messages: Sequence[Message], what: str, counts: Counter[str], tools: object = None
+) -> Conversation:
+    """`messages` as an example, where something of them is trained; what is not used is added to
+    `counts`. Raises Unusable."""
     if len(messages) > MOST_TURNS:
         raise Unusable(f"{what} holds more than {MOST_TURNS:,} turns")
     if sum(len(m.content) for m in messages) > LONGEST_FIELD:
         raise Unusable(f"{what} is longer than {LONGEST_FIELD >> 20} Mi characters")
-    if not any(m.role == "assistant" for m in messages):
+    answers = [at for at, m in enumerate(messages) if m.role == "assistant"]
+    if not answers:
         raise Unusable(f"{what} holds no assistant turn")
-    if not any(m.role == "assistant" and m.trained for m in messages):
+    if not any(messages[at].trained for at in answers):
         raise Unusable(f"{what} holds no assistant turn that is to be trained")
-    for message in messages:
-        if "<think>" in message.content and message.role == "assistant":
-            refuse_open_thought(message.content, what)
+    if behind := len(messages) - 1 - answers[-1]:
+        counts[BEHIND] += behind
+    if any("<" in messages[at].content for at in answers):
+        messages = [_thinking_apart(message, what, counts) for message in messages]
     if any(m.role == "tool" for m in messages):
         messages = list(_with_tool_names(messages))
     return Conversation(tuple(messages), _tools(tools))
 
 
-def refuse_open_thought(answer: str, what: str) -> None:
-    """Raises Unusable for an answer that begins with a thought and never gets to itself."""
-    if answer.lstrip().startswith("<think>") and "</think>" not in answer:
-        raise Unusable(f"{what} holds a thought that never ends: <think> without </think>")
+def _thinking_apart(message: Message, what: str, counts: Counter[str]) -> Message:
+    if message.role != "assistant" or not message.trained:
+        return message
+    if not message.tool_calls:
+        refuse_open_thought(message.content, what)
+    thought, answer = divided(message.content, what, counts)
+    if answer == message.content:
+        return message
+    return replace(message, thought=message.thought or thought, content=answer)
 
 
 def with_system(messages: list[Message], prompt: str) -> list[Message]:
@@ -72,18 +91,42 @@ def turns_of(turns: object, what: str, unused: dict[str, None]) -> list[Message]
     if not isinstance(turns, list):
         raise Unusable(f"{what} is {json_type(turns)}, not a list")
     name = what.strip('"')
-    read = (_message(turn, f"{name}[{at}]", unused) for at, turn in enumerate(turns))
+    read = (
+        _message(turn, f"{name}[{at}]", unused)
+        for at, part in enumerate(turns)
+        for turn in _round(part)
+    )
     return [message for message in read if message is not None]
 
 
+def _round(part: object) -> Sequence[object]:
+    """The turns of a question with its answer, as XTuner writes them; anything else as it is."""
+    if not isinstance(part, dict) or "output" not in part or _key_of(SPEAKER_KEYS, part):
+        return (part,)
+    speakers = {"system": "system", "input": "user", "output": "assistant"}
+    said = ((role, part[key]) for key, role in speakers.items() if not _is_blank(part.get(key)))
+    rest = {key: value for key, value in part.items() if key not in speakers}
+    return [{"role": role, "content": words, **rest} for role, words in said]
+
+
 def parsed(value: object) -> object:
-    """A list or an object that a table keeps as JSON text, as itself."""
+    """A list or an object that a table keeps as JSON text, or as Python writes it, as itself."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            pass
+            return _literal(value)
     return value
+
+
+def _literal(text: str) -> object:
+    """What pandas makes of a list in a CSV file; `text` where it is none."""
+    if len(text) > _MOST_LITERAL:
+        return text
+    try:
+        return literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return text
 
 
 def role_of(speaker: object) -> str | None:
@@ -106,9 +149,10 @@ def _message(turn: object, where: str, unused: dict[str, None]) -> Message | Non
         raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
     if role == "system" and _is_blank(content):
         return None
-    if not _USED.issuperset(turn):
-        extra = (key for key, value in turn.items() if key not in _USED and not _is_blank(value))
-        unused.update({f"{printable(str(key)[:40])} of a turn": None for key in extra})
+    used = _key_of(SPEAKER_KEYS, turn), _key_of(CONTENT_KEYS, turn)
+    for key, value in turn.items():
+        if key not in used and key not in _USED and not _is_blank(value):
+            unused[f"{printable(str(key)[:40])} of a turn"] = None
     calls = tuple(_calls(turn, speaker, content, where)) if role == "assistant" else ()
     return Message(
         role,
@@ -122,15 +166,19 @@ def _message(turn: object, where: str, unused: dict[str, None]) -> Message | Non
 
 
 def _speaker_and_content(turn: Mapping[str, Any], where: str) -> tuple[object, object]:
-    speaker = turn.get("role", turn.get("from"))
-    content = turn.get("content", turn.get("value"))
-    has_content = "content" in turn or "value" in turn
+    by, says = _key_of(SPEAKER_KEYS, turn), _key_of(CONTENT_KEYS, turn)
+    speaker, content = turn.get(by), turn.get(says)
     has_calls = bool(turn.get("tool_calls") or turn.get("function_call"))
-    missing = [] if has_content or has_calls else ["content"]
+    missing = [] if says or has_calls else ["content"]
     missing += [] if speaker is not None or "role" in turn else ["role"]
     if missing:
         raise Unusable(f'"{where}" has no {" and no ".join(missing)}')
     return speaker.strip().casefold() if isinstance(speaker, str) else speaker, content
+
+
+def _key_of(names: Sequence[str], turn: Mapping[str, Any]) -> str:
+    """The first of `names` that it has; empty for none."""
+    return next((name for name in names if name in turn), "")
 
 
 def _content(content: object, where: str, may_be_empty: object) -> str:
@@ -186,22 +234,28 @@ def _calls(
     calls = parsed(turn.get("tool_calls")) or []
     if not isinstance(calls, list):
         raise Unusable(f'"{where}.tool_calls" is {json_type(calls)}, not a list')
-    old = content if speaker == "function_call" else turn.get("function_call")
-    found = [*calls, old] if old else calls
-    for at, call in enumerate(found):
-        call = parsed(call)
-        if not isinstance(call, dict):
-            raise Unusable(f'"{where}.tool_calls[{at}]" is {json_type(call)}, not an object')
-        function = parsed(call.get("function") or call)
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Unusable(f'"{where}.tool_calls[{at}]" names no function')
-        given = parsed(function.get("arguments", function.get("parameters")))
-        if given is None or given == "":
-            given = {}
-        if not isinstance(given, dict):
-            raise Unusable(f'"{where}.tool_calls[{at}]" has arguments that are no JSON object')
-        name = checked_text(function["name"], f'"{where}.tool_calls[{at}].name"')
-        yield ToolCall(name, _json_text(given), _text(call.get("id")))
+    for at, call in enumerate(calls):
+        yield _call(call, f'"{where}.tool_calls[{at}]"')
+    if speaker == "function_call":
+        yield _call(content, f'"{where}", a function_call,')
+    elif turn.get("function_call"):
+        yield _call(turn["function_call"], f'"{where}.function_call"')
+
+
+def _call(value: object, what: str) -> ToolCall:
+    call = parsed(value)
+    if not isinstance(call, dict):
+        raise Unusable(f"{what} is {json_type(call)}, not an object")
+    function = parsed(call.get("function") or call)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise Unusable(f"{what} names no function")
+    given = parsed(function.get("arguments", function.get("parameters")))
+    if given is None or given == "":
+        given = {}
+    if not isinstance(given, dict):
+        raise Unusable(f"{what} has arguments that are no JSON object")
+    name = checked_text(function["name"], f"the name that {what} gives")
+    return ToolCall(name, _json_text(given), _text(call.get("id")))
 
 
 def _with_tool_names(messages: Sequence[Message]) -> Iterator[Message]:

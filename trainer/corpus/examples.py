@@ -12,6 +12,8 @@ from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
 
+QUESTION_MARKS = ("?", "\N{FULLWIDTH QUESTION MARK}", "\N{ARABIC QUESTION MARK}")
+
 LONGEST_LINE = 16 << 20  # characters: no record and no paragraph is that long
 LONGEST_FIELD = 2 << 20  # of a record that is tokenised whole, which takes 140 bytes a character
 
@@ -215,6 +217,11 @@ def json_type(value: object) -> str:
     kinds |= {dict: "an object", bytes: "binary"}
     kinds[UnsavedFormula] = "a formula without its value (open and save the file once in Excel)"
     return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def asks(words: object) -> bool:
+    """Whether it ends as questions do."""
+    return str(words).strip().endswith(QUESTION_MARKS)
 
 
 def printable(name: str) -> str:

@@ -19,7 +19,6 @@ from trainer.corpus.conversations import (
     checked,
     joined_parts,
     parsed,
-    refuse_open_thought,
     turns_of,
     with_system,
 )
@@ -36,7 +35,8 @@ from trainer.corpus.examples import (
     json_type,
     printable,
 )
-from trainer.corpus.shapes import reshaped
+from trainer.corpus.exports import reshaped
+from trainer.corpus.thoughts import refuse_open_thought
 
 FURTHER_ANSWERS = "not used: answers to a question behind its first one"
 NO_CHOICE = "answers that are no choice"
@@ -146,7 +146,7 @@ def _refuse_untrained(found: _Fields) -> None:
 def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
     what = found.name("messages")
     turns = turns_of(found.get("messages"), what, unused)
-    return checked(_with_system(found, turns), what, found.get("tools"))
+    return checked(_with_system(found, turns), what, found.counts, found.get("tools"))
 
 
 def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | Conversation:
@@ -162,6 +162,7 @@ def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | 
     return checked(
         _with_system(found, [*given, *answer]),
         found.name("completion"),
+        found.counts,
         found.get("tools"),
     )
 
@@ -188,7 +189,7 @@ def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
     if context:
         question = f"{question}\n\n{context}"
     turns = [*_history(found, unused), Message("user", question), Message("assistant", answer)]
-    return checked(_with_system(found, turns), "the record")
+    return checked(_with_system(found, turns), "the record", found.counts)
 
 
 def _choices(found: _Fields) -> Choices | None:

@@ -1,45 +1,53 @@
 """What programs make of records when they export them -> the records, or why there are none.
 
-pandas writes a table in any of five ways, datasets a list for each column; SQuAD has articles,
-schema.org a FAQPage, ChatGPT a tree of messages for each conversation, Label Studio tasks. Each is
+pandas writes a table in any of six ways, datasets a list for each column; SQuAD has articles,
+schema.org a FAQPage, Label Studio tasks; conversations of other programs are in `exports`. Each is
 recognised by keys that nothing else has.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from trainer.corpus.columns import Columns, layouts, quoted
-from trainer.corpus.examples import Unusable, printable
+from trainer.corpus.columns import quoted
+from trainer.corpus.examples import Notice, asks, printable
+from trainer.corpus.exports import is_export
 from trainer.corpus.faq_page import faq_records
 
 Fits = Callable[[Iterable[str]], bool]
 """Whether columns of these names make a record."""
 
-OTHER_MESSAGES = "not used: messages of ChatGPT's export that are no text of the user or ChatGPT"
-_MOST_MESSAGES = 100_000  # of one conversation, forks included
+_MOST_LEVELS = 4
+_KEPT_FOR_JUDGING = ("test", "validation", "valid", "val", "eval", "evaluation", "dev")
 
 
-def table(data: Any, fits: Fits) -> Any:
-    """The list of records that a JSON file holds in another shape; else `data` itself.
+def table(data: Any, fits: Fits) -> tuple[Any, list[Notice]]:
+    """The list of records that a JSON file holds in another shape, else `data` itself; and what of
+    it is not used.
 
     An object whose own columns make a record is one, whatever lists it holds.
     """
     questions = list(faq_records(data))
     if questions:
-        return questions
+        return questions, []
     if not isinstance(data, dict) or not data:
-        return data
+        return data, []
     columns, rows = data.get("columns"), data.get("data")
     if isinstance(columns, list) and isinstance(rows, list) and _are_rows(columns, rows):
-        return [dict(zip(map(str, columns), row, strict=True)) for row in rows]
+        return [dict(zip(map(str, columns), row, strict=True)) for row in rows], []
+    if isinstance(data.get("schema"), dict) and _is_table(rows):
+        return rows, []
     values = list(data.values())
     if all(isinstance(value, dict) for value in values):
-        return _of_objects(data, values, fits)
+        turned = _of_objects(data, values, fits)
+        if turned != [data]:
+            return turned, []
     if fits(data) and _are_columns(values):
-        return [dict(zip(data, row, strict=True)) for row in zip(*values, strict=True)]
-    lists = [value for value in values if _is_table(value)]
-    return lists[0] if len(lists) == 1 and not fits(data) else [data]
+        return [dict(zip(data, row, strict=True)) for row in zip(*values, strict=True)], []
+    if fits(data) or is_export(data) or _is_table(data.get("paragraphs")):
+        return [data], []
+    if all(isinstance(value, str) and asks(name) for name, value in data.items()):
+        return [{"question": name, "answer": value} for name, value in data.items()], []
+    return _of_lists(data, fits)
 
 
 def squad(record: Any) -> Iterator[Any]:
@@ -57,18 +65,6 @@ def squad(record: Any) -> Iterator[Any]:
                 yield {"context": paragraph.get("context")} | asked
 
 
-def reshaped(
-    record: dict[str, Any], columns: Columns, counts: Counter[str]
-) -> dict[str, Any] | None:
-    """The record that one of ChatGPT's conversations or of Label Studio's tasks is; None for
-    another. What of it is not used is added to `counts`. Raises Unusable."""
-    if isinstance(record.get("mapping"), dict):
-        return {"messages": list(_chatgpt(record["mapping"], record.get("current_node"), counts))}
-    if isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list):
-        return _label_studio(record["data"], record["annotations"], columns)
-    return None
-
-
 def _of_objects(data: dict[str, Any], values: list[dict[str, Any]], fits: Fits) -> list[Any]:
     """A column of values by row, or rows by name."""
     names = values[0].keys()
@@ -77,6 +73,41 @@ def _of_objects(data: dict[str, Any], values: list[dict[str, Any]], fits: Fits) 
     if fits(data):
         return [{column: data[column][row] for column in data} for row in names]
     return values if fits(names) else [data]
+
+
+def _of_lists(data: dict[str, Any], fits: Fits) -> tuple[Any, list[Notice]]:
+    """The only list of objects below `data`, wherever it is; of several those of records."""
+    found = dict(_lists(data, ""))
+    tables = {name: rows for name, rows in found.items() if _is_table(rows)} or found
+    if len(tables) == 1:
+        ((name, rows),) = tables.items()
+        is_named = "." in name and isinstance(rows[0], dict) and not fits(rows[0])
+        return [data] if is_named else rows, []
+    fitting = {name: rows for name, rows in tables.items() if _is_table(rows) and fits(rows[0])}
+    kept = [name for name in fitting if name.rpartition(".")[2].casefold() in _KEPT_FOR_JUDGING]
+    taken = [name for name in fitting if name not in kept]
+    if not taken:  # nor where there is no list at all
+        return [data], []
+    notices = [Notice(f"records are taken of its lists {quoted(map(printable, taken))}")]
+    if kept:
+        notices.append(
+            Notice(
+                f"not used: its list {quoted(map(printable, kept))}, which its name keeps for "
+                "judging; give it in a file of its own, as QLORA_EVAL_URI"
+            )
+        )
+    if rest := [name for name in tables if name not in fitting]:
+        notices.append(Notice(f"not used: its lists {quoted(map(printable, rest))}"))
+    return [row for name in taken for row in fitting[name]], notices
+
+
+def _lists(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:
+    """(name, list) of the outermost lists of objects or of lists below `value`."""
+    if isinstance(value, list) and value and isinstance(value[0], dict | list):
+        yield path, value
+    elif isinstance(value, dict) and path.count(".") < _MOST_LEVELS:
+        for name, part in value.items():
+            yield from _lists(part, f"{path}.{name}" if path else str(name))
 
 
 def _are_rows(columns: list[Any], rows: list[Any]) -> bool:
@@ -92,75 +123,3 @@ def _are_columns(values: list[Any]) -> bool:
 
 def _is_table(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _chatgpt(
-    mapping: Mapping[str, Any], current: object, counts: Counter[str]
-) -> Iterator[dict[str, str]]:
-    """The turns of the branch that was shown last."""
-    turns: list[tuple[str, str]] = []
-    for message in reversed(list(_branch(mapping, current))):
-        role, words = _said(message)
-        if words == "" or role == "system":
-            continue
-        if role not in ("user", "assistant") or words is None:
-            counts[OTHER_MESSAGES] += 1
-        elif turns and turns[-1][0] == role:  # what a tool did stood between them
-            turns[-1] = role, f"{turns[-1][1]}\n\n{words}"
-        else:
-            turns.append((role, words))
-    return ({"role": role, "content": words} for role, words in turns)
-
-
-def _branch(mapping: Mapping[str, Any], current: object) -> Iterator[Mapping[str, Any]]:
-    """The messages from the last to the first."""
-    if not isinstance(current, str) or current not in mapping:
-        parents = {n.get("parent") for n in mapping.values() if isinstance(n, dict)}
-        leaves = [name for name in mapping if name not in parents]
-        if len(leaves) != 1:
-            raise Unusable('"mapping" has several ends and no "current_node" says which is shown')
-        current = leaves[0]
-    for _ in range(min(len(mapping), _MOST_MESSAGES)):
-        node = mapping.get(current) if isinstance(current, str) else None
-        if not isinstance(node, dict):
-            return
-        if isinstance(node.get("message"), dict):
-            yield node["message"]
-        current = node.get("parent")
-
-
-def _said(message: Mapping[str, Any]) -> tuple[str, str | None]:
-    """(who speaks, the words; "" for none, None for what is no text)."""
-    author, content = message.get("author"), message.get("content")
-    role = str(author.get("role")) if isinstance(author, dict) else ""
-    if not isinstance(content, dict) or content.get("content_type", "text") != "text":
-        return role, None
-    if message.get("recipient", "all") != "all":  # a tool
-        return role, None
-    parts = content.get("parts", [])
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        return role, None
-    return role, "\n".join(parts).strip("\n") if any(map(str.strip, parts)) else ""
-
-
-def _label_studio(data: dict[str, Any], annotations: list[Any], columns: Columns) -> dict[str, Any]:
-    """The data of a task and what the first annotation of it says, by the names they have."""
-    kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
-    found: dict[str, Any] = {}
-    for region in kept[0].get("result") or [] if kept else []:
-        value = region.get("value") if isinstance(region, dict) else None
-        said = (value.get("text") or value.get("choices")) if isinstance(value, dict) else None
-        name = str(region.get("from_name")) if isinstance(region, dict) else ""
-        if isinstance(said, list) and said and all(isinstance(words, str) for words in said):
-            found[name] = "\n".join([*([found[name]] if name in found else []), *said])
-        elif isinstance(said, str) and region.get("type") == "textarea":
-            found[name] = said
-    record = data | found
-    fitting = layouts(record, columns)
-    if fitting and (fitting[0].kind != "text" or columns.given("text")):
-        return record
-    in_data, in_results = (quoted(map(printable, map(str, names))) for names in (data, found))
-    raise Unusable(
-        f"is a task of Label Studio with the data {in_data} and the results {in_results}; set "
-        "QLORA_QUESTION_COLUMN and QLORA_ANSWER_COLUMN to two of these, or QLORA_TEXT_COLUMN to one"
-    )

@@ -12,6 +12,7 @@ from typing import Any
 from trainer.corpus import shapes
 from trainer.corpus.columns import quoted
 from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type, printable
+from trainer.corpus.header_rows import records_below
 from trainer.corpus.shapes import Fits
 
 TableRow = tuple[str, Any] | SkippedRecord | Notice
@@ -23,9 +24,14 @@ _ARROW_STREAM = b"\xff\xff\xff\xff"
 
 
 def json_lines(chunks: Iterable[str]) -> Iterator[TableRow]:
-    """One record a line; blank lines are nothing. Raises Unusable for a list that holds all."""
-    found = ((number, line) for number, line in enumerate(lines(chunks), start=1) if line.strip())
+    """One record a line; blank lines are nothing. Raises Unusable for what is one JSON value, or
+    records over several lines."""
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    each = lines(newlines.decode(chunk) for chunk in chunks)
+    found = ((n, line.lstrip("\ufeff")) for n, line in enumerate(each, start=1) if line.strip())
     head = list(islice(found, 2))
+    if head and head[0][1].strip() == "{":
+        raise Unusable("its records stand over several lines each; write each on one line")
     if (
         head
         and _ARRAY_OF_RECORDS.match(head[0][1])
@@ -64,12 +70,27 @@ def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
             yield from json_lines([text])
             return
         raise
-    data = shapes.table(data, fits)
+    data, notices = shapes.table(data, fits)
     if not isinstance(data, list):
         raise Unusable(f"it is {json_type(data)}, not a list of records")
-    for number, record in enumerate(data, start=1):
-        yield from ((f"record {number}", part) for part in shapes.squad(record))
+    numbered = ((f"record {number}", record) for number, record in enumerate(data, start=1))
+    if data and all(isinstance(row, list) for row in data):
+        yield from _lists(data, numbered, fits)
+    else:
+        for where, record in numbered:
+            yield from ((where, part) for part in shapes.squad(record))
+    yield from notices
     yield from twice.notices()
+
+
+def _lists(
+    data: list[Any], numbered: Iterator[tuple[str, list[Any]]], fits: Fits
+) -> Iterator[TableRow]:
+    """Conversations that are lists of turns; else rows, which may have a header."""
+    if all(row and all(isinstance(cell, dict) for cell in row) for row in data):
+        yield from ((where, {"messages": turns}) for where, turns in numbered)
+    else:
+        yield from records_below(numbered, fits, is_ragged=True)
 
 
 def parquet(path: Path) -> Iterator[TableRow]:

@@ -1,39 +1,53 @@
 """Tables with one turn a row -> one record a conversation.
 
-conversation_id, role, content      rows of one id, by `turn` where there is such a column
+conversation_id, role, content      rows of one id, by `turn` or by a time where there is one
 turn, role, content                 the number starts again with each conversation
 role, content                       each conversation begins with a system turn
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, time
 from itertools import chain
 from typing import Any
 
 from trainer.corpus.columns import Columns, folded, layouts
-from trainer.corpus.conversations import MOST_TURNS, parsed, role_of
+from trainer.corpus.conversations import (
+    CONTENT_KEYS,
+    MOST_TURNS,
+    SPEAKER_KEYS,
+    parsed,
+    role_of,
+)
 from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type, printable
+from trainer.corpus.moments import order
 
 Row = tuple[str, Any] | SkippedRecord | Notice
 
-_SPEAKERS = ("role", "from", "speaker", "sender")
-_WORDS = ("content", "value", "text", "message", "utterance")
 _IDS = (
     *("conversation_id", "conversation id", "conversationid", "conv_id", "conversation"),
     *("dialogue_id", "dialog_id", "dialogue", "dialog", "session_id", "session", "chat_id", "chat"),
     *("thread_id", "thread", "ticket_id", "ticket", "case_id"),
 )
 _NUMBERS = ("turn", "turn_id", "turn_index", "turn_idx", "turn_number", "message_index", "order")
+_TIMES = (
+    *("timestamp", "datetime", "date_time", "created_at", "createdat", "created", "create_time"),
+    *("created_time", "sent_at", "sentat", "sent", "ts", "zeitpunkt"),
+)
+_DAYS, _CLOCKS = ("date", "datum"), ("time", "zeit", "uhrzeit")
+_INDICES = ("index", "idx", "position", "seq", "sequence", "no", "nr", "number", "step")
 
 
 @dataclass(frozen=True)
 class TurnColumns:
-    """Which columns of a table of turns are what; an empty one is not there."""
+    """Which columns of a table of turns are what; an empty one is not there. `places` say where a
+    turn stands among those of its conversation, the two of a date and a time together."""
 
     speaker: str
     words: str
     conversation: str = ""
     number: str = ""
+    places: tuple[str, ...] = ()
 
 
 def turn_columns(names: Iterable[str], columns: Columns) -> TurnColumns | None:
@@ -42,11 +56,17 @@ def turn_columns(names: Iterable[str], columns: Columns) -> TurnColumns | None:
     known_forms = {layout.kind for layout in layouts(by_name.values(), columns)}
     if columns.all_given() or known_forms & {"completion", "answer"}:
         return None
-    speaker, words, conversation, number = (
-        next((by_name[n] for n in known if n in by_name), "")
-        for known in (_SPEAKERS, _WORDS, _IDS, _NUMBERS)
-    )
-    return TurnColumns(speaker, words, conversation, number) if speaker and words else None
+
+    def first(known: Iterable[str]) -> str:
+        return next((by_name[name] for name in known if name in by_name), "")
+
+    speaker, words, conversation, number = map(first, (SPEAKER_KEYS, CONTENT_KEYS, _IDS, _NUMBERS))
+    if not speaker or not words:
+        return None
+    day_and_time = tuple(filter(None, map(first, (_DAYS, _CLOCKS))))
+    ways = (number,), (first(_TIMES),), day_and_time, (first(_INDICES),)
+    places = next((way for way in ways if any(way)), ())
+    return TurnColumns(speaker, words, conversation, number, places)
 
 
 def joined(rows: Iterable[Row], columns: Columns) -> Iterable[Row]:
@@ -81,8 +101,19 @@ class _Conversations:
         self._seen: set[int] = set()
         self._current: object = None
         self._last_number = 0
+        self._unordered = ""  # where the first conversation begins that has no order
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        yield from self._joined(rows)
+        if self._unordered:
+            names = " and ".join(printable(name[:40]) for name in self._columns.places)
+            yield Notice(
+                f"turns are taken in the order of their rows, since {names} holds what is neither "
+                f"a number nor a time that can be read, first in the conversation of "
+                f"{self._unordered}"
+            )
+
+    def _joined(self, rows: Iterable[Row]) -> Iterator[Row]:
         group: _Group | None = None
         is_whole = True
         for row in rows:
@@ -97,22 +128,27 @@ class _Conversations:
             if not isinstance(turn, dict):
                 yield SkippedRecord(where, f"the row is {json_type(turn)}, not an object")
                 continue
-            if self._begins(turn, group is None):
+            if self._begins(where, turn, group is None):
                 if group is not None:
                     yield self._record(group)
                 group = _Group(where, is_whole)
             assert group is not None
             is_whole = True
             if len(group.turns) <= MOST_TURNS:
-                group.turns.append((self._number(turn), self._turn(turn)))
+                group.turns.append((self._place(turn), self._turn(turn)))
         if group is not None:
             yield self._record(group)
 
-    def _begins(self, turn: dict[str, Any], is_first: bool) -> bool:
+    def _begins(self, where: str, turn: dict[str, Any], is_first: bool) -> bool:
         """Whether a conversation begins with this turn."""
         columns = self._columns
         if columns.conversation:
             of = turn.get(columns.conversation)
+            if of is None or not str(of).strip():
+                raise Unusable(
+                    f"{where} has no {printable(columns.conversation[:40])}, which says which rows "
+                    "are one conversation; write it in each row"
+                )
             is_new = is_first or of != self._current
             self._current = of
             if is_new and hash(str(of)) in self._seen:
@@ -139,9 +175,17 @@ class _Conversations:
         text = str(turn.get(self._columns.number, "")).strip()
         return int(text) if text.isdecimal() and len(text) < 19 else 0
 
+    def _place(self, turn: dict[str, Any]) -> Any:
+        values = [turn.get(name) for name in self._columns.places]
+        if len(values) < 2:
+            return values[0] if values else None
+        day, clock = map(_bare_day, values)
+        return f"{day} {clock}"
+
     def _turn(self, turn: dict[str, Any]) -> dict[str, Any]:
         columns = self._columns
-        of_table = (columns.speaker, columns.words, columns.conversation, columns.number)
+        of_table = {columns.speaker, columns.words, columns.conversation, columns.number}
+        of_table.update(columns.places)
         rest = {name: value for name, value in turn.items() if name not in of_table}
         return {"role": turn.get(columns.speaker), "content": turn.get(columns.words), **rest}
 
@@ -150,7 +194,17 @@ class _Conversations:
             return SkippedRecord(
                 group.where, "a turn beside it cannot be read, which may be its own"
             )
-        turns: Sequence[tuple[Any, dict[str, Any]]] = group.turns
-        if self._columns.number and all(number for number, _ in turns[1:]):
-            turns = sorted(turns, key=lambda turn: turn[0])
-        return group.where, {"messages": [turn for _, turn in turns]}
+        places = [place for place, _ in group.turns]
+        found: Sequence[int] | None = range(len(places))
+        if any(place is not None and str(place).strip() for place in places):
+            found = order(places)
+        if found is None:
+            self._unordered = self._unordered or group.where
+            found = range(len(places))
+        return group.where, {"messages": [group.turns[at][1] for at in found]}
+
+
+def _bare_day(value: Any) -> str:
+    """As text; a worksheet has midnight behind a day alone."""
+    is_day = isinstance(value, datetime) and value.time() == time()
+    return str(value.date() if is_day else value)
