@@ -82,3 +82,36 @@ def test_a_page_in_memory_may_be_in_another_encoding():
     assert page_text("é".encode("cp1252")) == "é"
     with pytest.raises(Unusable, match="in no encoding"):
         page_text(b"<meta charset=big5>\xff\xff")
+
+
+PAGE = "<!DOCTYPE html>\n<html><body><p>404</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    "name", ["a_txt", "a_json", "a_csv", "a_jsonl", "a_md", "a_docx", "a_xlsx"]
+)
+def test_a_web_page_of_another_name_is_told(tmp_path, name):
+    for content in (PAGE.encode(), PAGE.encode("utf-16"), b"\n<html lang=en><body>Hi"):
+        corpus = read_named(tmp_path, good_txt=b"good", **{name: content})
+        said = "it is a web page whatever its name says; name it .html"
+        assert corpus.skipped == [f"{name.replace('_', '.')}: {said}"]
+
+
+@pytest.mark.parametrize(
+    "name, content, what",
+    [
+        ("a_txt", rb"{\rtf1\ansi Hello}", "it is RTF"),
+        ("a_docx", rb"{\rtf1\ansi Hello}", "it is RTF"),
+        ("a_csv", b"SQLite format 3\0", "it is an SQLite database"),
+        ("a_html", b"From: <Saved by Blink>\nSubject: a", "it is a web archive"),
+        ("a_txt", b"\xd0\xcf\x11\xe0", "it is an old office document"),
+    ],
+)
+def test_what_another_program_reads_is_told_by_its_first_bytes(tmp_path, name, content, what):
+    corpus = read_named(tmp_path, good_txt=b"good", **{name: content})
+    assert what in corpus.skipped[0]
+
+
+def test_prose_about_pages_is_prose(tmp_path):
+    words = b"<p align=center>A README</p>\n\n<!DOCTYPE html> begins a page."
+    assert read_named(tmp_path, a_md=words).skipped == []

@@ -40,6 +40,17 @@ def test_a_page_is_read_with_the_questions_that_it_holds(tmp_path):
     assert corpus.examples == [ANSWERED, Text("Hi there")]
 
 
+def test_what_the_questions_say_is_not_read_again_as_prose(tmp_path):
+    said = "<h1>FAQ</h1><h2>Who may borrow?</h2><p>Anyone &amp; <em>everyone</em>.</p>"
+    content = page(json.dumps(PAGE)).replace(b"<p>Hi there", said.encode())
+    assert read_files(tmp_path, {"a.html": content}).examples == [ANSWERED]
+    more = content + b"<p>Everyone who asks.</p>"
+    assert read_files(tmp_path, {"a.html": more}).examples == [
+        ANSWERED,
+        Text("# FAQ\n\nEveryone who asks."),
+    ]
+
+
 def test_questions_that_cannot_be_read_are_told(tmp_path):
     corpus = read_files(tmp_path, {"a.html": page('{"@type": "FAQPage",')})
     assert corpus.examples == [Text("Hi there")]

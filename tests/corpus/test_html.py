@@ -30,6 +30,11 @@ def words(page: str) -> str:
         ("<p><ruby>漢字<rp>(</rp><rt>かんじ</rt><rp>)</rp></ruby></p>", "漢字(かんじ)"),
         ("<p>Kran\u00adken\u00adhaus</p>", "Krankenhaus"),
         ("<p><math alttext='x^2'><mi>x</mi></math> is a square</p>", "x^2 is a square"),
+        ("<p>Add 1<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math> cups</p>", "Add 1 1/2 cups"),
+        (
+            "<table><tr><th>a|b<th>c<tr><td>d<td>e | f</table>",
+            r"| a\|b | c |" + "\n| --- | --- |\n" + r"| d | e \| f |",
+        ),
         ("<main><p>Words.<aside>A remark.</aside></main>", "Words.\n\nA remark."),
     ],
 )

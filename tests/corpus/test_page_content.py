@@ -1,5 +1,7 @@
 """What a page says is taken, and what surrounds it on every page of its site is not."""
 
+import pytest
+
 from trainer.corpus.html import html
 from trainer.corpus.page_content import content
 
@@ -54,3 +56,48 @@ def test_the_share_that_was_taken_is_told() -> None:
 
 def test_a_heading_above_the_main_part_stays() -> None:
     assert words(f"<h1>Ladders</h1><main><p>{PROSE}</p></main>") == f"# Ladders\n\n{PROSE.strip()}"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    ["hidden", "style='display: none'", "style='visibility:hidden'", "aria-hidden=true"],
+)
+def test_what_nobody_sees_is_no_word_of_a_page(attributes: str) -> None:
+    for tag in ("p", "span", "div"):
+        page = f"<p>{PROSE * 3}</p><{tag} {attributes}>Draft: ask the boss first.</{tag}> Open."
+        found, left_out = html(f"<body>{page}</body>")
+        assert "Draft" not in found
+        assert found.endswith("Open.")
+        assert [(n.words, n.amount) for n in left_out] == [
+            ("what stands in hidden parts is not used", "5 words")
+        ]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<h3>Fees</h3><div hidden>Two crowns.</div>",
+        "<dl><dt>Fees</dt><dd style='display:none'>Two crowns.</dd></dl>",
+        "<div>What does it cost?</div><div style='display:none'>Two crowns.</div>",
+        "<a href='#more1'>Fees</a><p>Words</p><div id=more1 hidden>Two crowns.</div>",
+        "<div class=tab-pane aria-hidden=true>Two crowns.</div>",
+        "<p>Words</p><div role=tabpanel hidden>Two crowns.</div>",
+        "<p>Words</p><p hidden=until-found>Two crowns.</p>",
+    ],
+)
+def test_what_a_click_shows_is(page: str) -> None:
+    assert "Two crowns." in words(f"<p>{PROSE * 3}</p>{page}")
+
+
+def test_a_page_that_is_hidden_until_it_is_drawn_is_read() -> None:
+    assert PROSE.strip() in words(f"<div style='visibility:hidden'><p>{PROSE}</p></div>")
+
+
+def test_a_formula_is_said_once() -> None:
+    half = "<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>"
+    drawn = f"<span>{half}</span><span aria-hidden=true>1 over 2 drawn with signs</span>"
+    unseen = f"<span style='display:none'>{half}</span>"
+    for formula in (drawn, unseen):
+        found, left_out = html(f"<p>{PROSE * 3} Take {formula} cup.</p>")
+        assert found.endswith("Take 1/2 cup.")
+        assert not left_out

@@ -90,3 +90,13 @@ def test_hidden_sheets_and_rows_are_not_read_and_told(tmp_path):
         "a.xlsx: sheet Sheet: hidden rows, which are not used: 1",
         "a.xlsx: sheet Draft: it is hidden and is not used",
     ]
+
+
+def test_an_error_of_excel_is_no_answer(tmp_path):
+    rows = [["q", "#N/A"], ["r", "b"], ["s", "#REF!"]]
+    corpus = read_named(tmp_path, a_xlsx=workbook(rows, lambda book: None))
+    assert [e.messages[-1].content for e in corpus.examples] == ["b"]
+    assert corpus.skipped == [
+        f'a.xlsx Sheet row {row}: "answer" is an error of Excel ({shown}), not text'
+        for row, shown in ((2, "#N/A"), (4, "#REF!"))
+    ]

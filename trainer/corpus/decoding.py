@@ -28,17 +28,26 @@ _BOMS = (  # that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_MAGIC = (
-    (b"PK\x03\x04", "a ZIP archive or office document"),
-    (b"%PDF-", "a PDF"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"\x28\xb5\x2f\xfd", "zstd data"),
-    (b"PAR1", "Parquet"),
-    (b"\x7fELF", "a program"),
-    (b"\x89PNG", "an image"),
-    (b"\xff\xd8\xff", "an image"),
-    (b"GIF8", "an image"),
+_UNPACK = "unpack or rename it"
+_MAGIC = (  # what it is, and what to do
+    (b"PK\x03\x04", "a ZIP archive or office document", _UNPACK),
+    (b"%PDF-", "a PDF", _UNPACK),
+    (b"\x1f\x8b", "gzip data", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "zstd data", _UNPACK),
+    (b"PAR1", "Parquet", _UNPACK),
+    (b"\x7fELF", "a program", "remove it"),
+    (b"\x89PNG", "an image", "remove it"),
+    (b"\xff\xd8\xff", "an image", "remove it"),
+    (b"GIF8", "an image", "remove it"),
+    (b"{\\rtf", "RTF, as word processors write it,", "save it as .docx or as plain text"),
+    (b"\xd0\xcf\x11\xe0", "an old office document", "save it as .docx, .xlsx or .pptx"),
+    (b"SQLite format 3\0", "an SQLite database", "export its table as .csv"),
+    (b"%!PS", "PostScript", "save it as PDF"),
+    (b"From: <Saved by ", "a web archive (MHTML)", "save the page as HTML only"),
+    (b"MIME-Version:", "a web archive (MHTML)", "save the page as HTML only"),
 )
+_PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<(!doctype\s+html|html[\s>])", re.I)
+_MARKS_OF_ENCODINGS = b"\xef\xbb\xbf\xff\xfe"
 _CHARSET = re.compile(
     rb"""(?:<meta[^>]{0,200}?charset|<\?xml[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I
 )
@@ -141,7 +150,9 @@ def encoding_of(raw: RawFile, declared: Callable[[bytes], str] | None = None) ->
     consumed, promised = 0, ""
     for chunk in raw.chunks():
         if consumed == 0:
-            _refuse_other_formats(chunk)
+            refuse_other_formats(chunk)
+            if declared is None:
+                refuse_page(chunk)
             for bom, name in _BOMS:
                 if chunk.startswith(bom):
                     return TextEncoding(name, len(bom))
@@ -236,11 +247,18 @@ def refuse_pointer(head: bytes) -> None:
         raise Unusable("it is a Git LFS pointer and not the file itself; run `git lfs pull`")
 
 
-def _refuse_other_formats(head: bytes) -> None:
+def refuse_other_formats(head: bytes) -> None:
+    """Raises Unusable where a file begins as one that no suffix here stands for."""
     refuse_pointer(head)
-    for magic, name in _MAGIC:
+    for magic, name, advice in _MAGIC:
         if head.startswith(magic):
-            raise Unusable(f"it is {name} whatever its name says; unpack or rename it")
+            raise Unusable(f"it is {name} whatever its name says; {advice}")
+
+
+def refuse_page(head: bytes) -> None:
+    """Raises Unusable where a file begins as a web page, in any encoding."""
+    if _PAGE.match(head[:_DECLARATION_BYTES].lstrip(_MARKS_OF_ENCODINGS).replace(b"\0", b"")):
+        raise Unusable("it is a web page whatever its name says; name it .html")
 
 
 def _unmarked_utf16(chunk: bytes) -> TextEncoding:

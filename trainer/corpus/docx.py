@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from trainer.corpus.cells import MOST_COLUMNS, cell, line
 from trainer.corpus.examples import Unusable
 from trainer.corpus.formulas import formula
-from trainer.corpus.numbering import BULLET, MOST_COLUMNS, Numbering, Place, place_of
+from trainer.corpus.numbering import BULLET, Numbering, Place, place_of
 from trainer.corpus.packages import Element, Package, child, is_on, kind_of, open_package, value
 from trainer.corpus.raised import struck, subscript, superscript
 
@@ -95,28 +96,27 @@ class _Document:
         """One row a line; a table of one column is a frame around what it holds."""
         rows = [row for row in _unwrapped(table) if kind_of(row) == "tr" and not _is_taken_out(row)]
         cells = [
-            [cell for cell in _unwrapped(row) if kind_of(cell) == "tc" and not _is_gone(cell)]
+            [part for part in _unwrapped(row) if kind_of(part) == "tc" and not _is_gone(part)]
             for row in rows
         ]
         if max(map(len, cells), default=0) == 1:
-            for (cell,) in filter(None, cells):
-                yield from self.blocks(cell)
+            for (only,) in filter(None, cells):
+                yield from self.blocks(only)
             return
-        lines = (" | ".join(chain.from_iterable(map(self._spanned, row))) for row in cells)
-        shown = [line.rstrip(" |") for line in lines if line.strip(" |")]
-        if shown:
+        lines = (line(list(chain.from_iterable(map(self._spanned, row)))) for row in cells)
+        if shown := [found for found in lines if found]:
             yield "\n".join(shown) + "\n\n"
 
-    def _spanned(self, cell: Element) -> list[str]:
+    def _spanned(self, element: Element) -> list[str]:
         """What it says, and nothing in the other columns that it spans."""
-        span = value(child(cell, "tcPr", "gridSpan")) or ""
+        span = value(child(element, "tcPr", "gridSpan")) or ""
         wide = min(int(span), MOST_COLUMNS) if span.isdecimal() else 1
-        return [self._cell(cell), *[""] * (wide - 1)]
+        return [self._cell(element), *[""] * (wide - 1)]
 
-    def _cell(self, cell: Element) -> str:
-        if _is_covered(cell):
+    def _cell(self, element: Element) -> str:
+        if _is_covered(element):
             return ""
-        return " ".join(" ".join(self.blocks(cell)).split())
+        return cell(" ".join(self.blocks(element)))
 
     def _inline(self, element: Element) -> Iterator[str]:
         for part in _unwrapped(element):

@@ -166,6 +166,16 @@ class UnsavedFormula:
     """What a cell of a workbook has whose formula no program has computed."""
 
 
+@dataclass(frozen=True)
+class CellError:
+    """What a cell of a workbook has whose formula has no value: #N/A, #REF! and the like."""
+
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
 Item = Example | SkippedRecord | Notice
 
 
@@ -213,6 +223,8 @@ def json_type(value: object) -> str:
     """What `value` is, in JSON's words."""
     if value is None:
         return "null"
+    if isinstance(value, CellError):
+        return f"an error of Excel ({value})"
     kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", str: "text"}
     kinds |= {dict: "an object", bytes: "binary"}
     kinds[UnsavedFormula] = "a formula without its value (open and save the file once in Excel)"

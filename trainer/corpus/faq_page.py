@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from trainer.corpus.examples import Notice, Unusable
@@ -10,6 +10,7 @@ from trainer.corpus.examples import Notice, Unusable
 _SCRIPT, _END = re.compile("<script", re.I), re.compile("</script", re.I)
 _KINDS = ("FAQPage", "QAPage")
 _MOST_LEVELS = 4
+_WORD = re.compile(r"[^\W_]+")
 _TAG = re.compile(r"<[a-z/!]|&#?\w+;", re.IGNORECASE)
 
 
@@ -22,6 +23,21 @@ def faq_in_page(page: str) -> Iterator[dict[str, str] | Notice]:
             yield from faq_records(json.loads(script, strict=False))
         except (ValueError, RecursionError):
             yield Notice("its FAQPage is broken JSON and is not used")
+
+
+def unsaid(words: str, asked: Iterable[dict[str, str]]) -> str:
+    """The blocks of a page's `words` that none of its questions and answers holds; empty where
+    only headings are left."""
+    known = [_bare(text) for record in asked for text in record.values()]
+    blocks = [
+        block for block in words.split("\n\n") if not any(_bare(block) in text for text in known)
+    ]
+    return "\n\n".join(blocks) if any(not block.startswith("#") for block in blocks) else ""
+
+
+def _bare(text: str) -> str:
+    """Its words alone, each between spaces."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def _linked_data(page: str) -> Iterator[str]:

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trainer.corpus import decoding, spreadsheets, tables, turn_rows
+from trainer.corpus import damage, decoding, spreadsheets, tables, turn_rows
 from trainer.corpus.columns import Columns, fits
+from trainer.corpus.damage import Damage
 from trainer.corpus.decoding import (
     COMPRESSED,
     RawFile,
@@ -34,7 +35,7 @@ from trainer.corpus.examples import (
     checked_text,
     printable,
 )
-from trainer.corpus.faq_page import faq_in_page
+from trainer.corpus.faq_page import faq_in_page, unsaid
 from trainer.corpus.headings import markdown_headings, rst_headings
 from trainer.corpus.html import html
 from trainer.corpus.pdf import pdf
@@ -105,6 +106,12 @@ def kind_of(name: str) -> str:
 
 def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
     """The items of one file. Raises Unusable, also late: then none of its items counts."""
+    found = Damage()
+    yield from map(found.item, _as_it_stands(path, form, columns))
+    yield from found.notices()
+
+
+def _as_it_stands(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
     file_type = FILE_TYPES[form.suffix]
     if file_type.from_file is not None:
         with path.open("rb") as file:
@@ -166,7 +173,7 @@ def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
     with suppress(Unusable) if asked else nullcontext():
         words, left_out = html(page)
         yield from left_out
-        yield _document(words)
+        yield _document(unsaid(words, asked))
 
 
 def _book(path: Path, columns: Columns) -> Iterator[Item]:
@@ -322,7 +329,8 @@ FILE_TYPES = {
 SUFFIXES = tuple(FILE_TYPES)
 LIBRARIES = tuple(
     sorted(
-        {name for kind in FILE_TYPES.values() for name in kind.libraries} | {*decoding.LIBRARIES}
+        {name for kind in FILE_TYPES.values() for name in kind.libraries}
+        | {*decoding.LIBRARIES, *damage.LIBRARIES}
     )
 )
 """Distributions whose version may change what some file reads as."""

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
+from trainer.corpus.cells import MOST_COLUMNS, cell
 from trainer.corpus.examples import Notice, Unusable
-from trainer.corpus.numbering import BULLET, MOST_COLUMNS, numeral
+from trainer.corpus.formulas import mathml
+from trainer.corpus.numbering import BULLET, numeral
 from trainer.corpus.packages import Element
 from trainer.corpus.page_content import Content, content, parsed
 from trainer.corpus.raised import subscript, superscript
@@ -124,11 +126,17 @@ class _Writer:
             case _ if _STRUCK.search(element.get("style") or ""):
                 self._marked(element, "~~")
             case "math":
-                self._line.append(_formula(element))
+                self._formula(element)
             case tag if tag in _EMPHASIS and not self._is_heading:
                 self._marked(element, _EMPHASIS[tag])
             case _:
                 self._children(element)
+
+    def _formula(self, element: Element) -> None:
+        """Apart from a digit before it: 1 and a half is not 11/2."""
+        words = mathml(element)
+        before = "".join(self._line)[-1:]
+        self._line.append(f" {words}" if before.isdigit() and words[:1].isdigit() else words)
 
     def _text(self, text: str | None) -> None:
         if text:
@@ -167,9 +175,9 @@ class _Writer:
         """One row a line; a table that only arranges the page is what it holds."""
         rows = list(_grid(element))
         is_layout = max(map(len, rows), default=0) < 2 or any(
-            cell.find(".//table") is not None or cell.find(".//h2") is not None
-            for cell in chain.from_iterable(rows)
-            if cell is not None
+            part.find(".//table") is not None or part.find(".//h2") is not None
+            for part in chain.from_iterable(rows)
+            if part is not None
         )
         if is_layout:
             self._end_block()
@@ -180,7 +188,7 @@ class _Writer:
             self._block(self._inner(caption))
         lines = []
         for row in rows:
-            cells = ["" if c is None else " ".join(self._inner(c).split()) for c in row]
+            cells = ["" if c is None else cell(self._inner(c)) for c in row]
             if any(cells):
                 lines.append(f"| {' | '.join(cells)} |")
         if lines:
@@ -259,13 +267,13 @@ def _grid(table: Element) -> Iterator[list[Element | None]]:
     above: dict[int, int] = {}  # rows that a column is still covered for
     for row in _rows(table):
         line: list[Element | None] = []
-        for cell in (part for part in row if part.tag in ("td", "th")):
+        for part in (e for e in row if e.tag in ("td", "th")):
             while above.get(len(line), 0):
                 line.append(None)
-            wide = min(max(_whole(cell.get("colspan"), 1), 1), MOST_COLUMNS)
+            wide = min(max(_whole(part.get("colspan"), 1), 1), MOST_COLUMNS)
             for column in range(len(line), len(line) + wide):
-                above[column] = max(_whole(cell.get("rowspan"), 1), 1)
-            line += [cell, *[None] * (wide - 1)]
+                above[column] = max(_whole(part.get("rowspan"), 1), 1)
+            line += [part, *[None] * (wide - 1)]
         while above.get(len(line), 0):
             line.append(None)
         above = {column: rows - 1 for column, rows in above.items() if rows > 1}
@@ -284,11 +292,3 @@ def _raw(element: Element) -> str:
     for line_break in element.iter("br"):
         line_break.text = "\n"
     return "".join(element.itertext()).strip("\n").rstrip()
-
-
-def _formula(element: Element) -> str:
-    """As its author typed it, where the page says so."""
-    for note in element.iter("annotation", "{*}annotation"):
-        if "tex" in (note.get("encoding") or ""):
-            return "".join(note.itertext()).strip()
-    return element.get("alttext") or " ".join("".join(element.itertext()).split())

@@ -1,7 +1,7 @@
-"""The numbers of lists: as a browser counts them, and as Word does over a whole document."""
+"""The numbers of lists: as browsers and PowerPoint count them, and Word over a document."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainer.corpus.packages import Element, Package, child, kind_of, value
@@ -11,9 +11,13 @@ _ROMAN = (
     *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
     *((40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i")),
 )
-MOST_COLUMNS = 64  # of a table that one cell may span
 _MOST_ROMAN = 3999
 _WORD_FORMATS = {"lowerLetter": "a", "upperLetter": "A", "lowerRoman": "i", "upperRoman": "I"}
+_SLIDE_FORMATS = {"alphaLc": "a", "alphaUc": "A", "romanLc": "i", "romanUc": "I"}
+_SIGNS = {"Period": "{}.", "ParenR": "{})", "ParenBoth": "({})"}
+_AUTOMATIC = re.compile(
+    r"(alphaLc|alphaUc|romanLc|romanUc|arabic|circleNum)\w*?(Period|ParenR|ParenBoth)?"
+)
 _LEVELS = 9  # that Word's lists have
 _PLACE = re.compile(r"%([1-9])")
 
@@ -33,6 +37,44 @@ def numeral(number: int, form: str) -> str:
             found += letters * times
         return found if form == "i" else found.upper()
     return str(number)
+
+
+class AutomaticNumbers:
+    """Those of the paragraphs of one text on a slide. Ask for each in their order."""
+
+    def __init__(self, paragraphs: Iterable[Element]) -> None:
+        styles = next((e for e in paragraphs if kind_of(e) == "lstStyle"), None)
+        self._styles = {kind_of(e): e for e in styles} if styles is not None else {}
+        self._counts: dict[int, tuple[str, int]] = {}
+
+    def of(self, paragraph: Element) -> str:
+        """The number with a space behind it; empty for a paragraph that has none."""
+        own = child(paragraph, "pPr")
+        level = int(lvl) if (lvl := value(own, "lvl") or "").isdecimal() else 0
+        for below in [known for known in self._counts if known > level]:
+            del self._counts[below]
+        numbered = self._numbered(own, level)
+        if numbered is None:
+            self._counts.pop(level, None)
+            return ""
+        form, start = value(numbered, "type") or "", value(numbered, "startAt") or ""
+        before, number = self._counts.get(level, ("", 0))
+        if before != form:
+            number = (int(start) if start.isdecimal() else 1) - 1
+        self._counts[level] = form, number + 1
+        kind, sign = found.groups() if (found := _AUTOMATIC.fullmatch(form)) else ("", None)
+        shown = numeral(number + 1, _SLIDE_FORMATS.get(kind, "1"))
+        return "  " * level + _SIGNS.get(sign or "", "{}").format(shown) + " "
+
+    def _numbered(self, own: Element | None, level: int) -> Element | None:
+        """By its own properties, which may say that it has none, else by those of its level."""
+        for properties in (own, self._styles.get(f"lvl{level + 1}pPr")):
+            for part in properties if properties is not None else ():
+                if kind_of(part) in ("buNone", "buChar", "buBlip"):
+                    return None
+                if kind_of(part) == "buAutoNum":
+                    return part
+        return None
 
 
 @dataclass

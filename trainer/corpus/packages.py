@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from trainer.corpus.decoding import decompressed_limit, decompresses_too_large
+from trainer.corpus.decoding import (
+    decompressed_limit,
+    decompresses_too_large,
+    refuse_other_formats,
+    refuse_page,
+)
 from trainer.corpus.examples import Unusable
 
-_OLE = b"\xd0\xcf\x11\xe0"
+_OLE, _ZIP = b"\xd0\xcf\x11\xe0", b"PK\x03\x04"
+_HEAD_BYTES = 512
 _RELATIONSHIP = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
 
 Element: TypeAlias = Any
@@ -73,9 +79,13 @@ def open_package(path: Path) -> Iterator[Package]:
 def check_size(path: Path) -> None:
     """Raises Unusable for an archive that is locked, of an older kind, or unpacks to too much."""
     with path.open("rb") as file:
-        if file.read(4) == _OLE:
+        head = file.read(_HEAD_BYTES)
+        if head.startswith(_OLE):
             old = path.suffix.lower()[:4]  # .docx came after .doc
             raise Unusable(f"it is encrypted or an old {old}; save it as {old}x without a password")
+        if not head.startswith(_ZIP):
+            refuse_other_formats(head)
+            refuse_page(head)
         with zipfile.ZipFile(file) as archive:
             if sum(part.file_size for part in archive.infolist()) > decompressed_limit(
                 path.stat().st_size

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import Unusable, asks
 from trainer.corpus.packages import Element
 
 _MOST_DEPTH = 400  # of elements; the writer goes down one call an element
@@ -24,6 +24,10 @@ _NAMES = re.compile(
     r"|sponsor(ed|s)?|promo(tion)?s?|popup|paginat(ion|or)|pager|skip|toolbar|footer|login"
     r"|sign-?up|copyright|topbar|tags|masthead|trending|most-?read)(?![a-z])"
 )
+_UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_FOLDED = re.compile(r"accordion|collaps|toggle|faq|expand|panel|tab|answer|drop-?down|more")
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary", "button")
+_TARGETS = ("aria-controls", "data-target", "data-bs-target", "href")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _BLOCKS = {
     *(
@@ -75,7 +79,7 @@ def content(text: str) -> Content:
         if element.getparent() in gone:
             gone.add(element)
         elif element is not body and weights.is_boilerplate(element):
-            left_out[_part_name(element)] += _words(element)
+            left_out[_part_name(element)] += 0 if _is_drawn_formula(element) else _words(element)
             gone.add(element)
             _drop(element)
     parts = _parts(body)
@@ -134,6 +138,12 @@ class _Weights:
         self._text: dict[Element, int] = {}
         self._linked: dict[Element, int] = {}
         self._add(body)
+        self._opened = {
+            target.lstrip("#")
+            for element in body.iter()
+            for name in _TARGETS
+            if (target := element.get(name) or "")[1:]
+        }
         self.unlinked_chars = max(self._text[body] - self._linked[body], 1)
 
     @classmethod
@@ -163,6 +173,8 @@ class _Weights:
             return False
         if tag in _REPLACED:
             return True
+        if is_hidden(element):
+            return not self._can_be_opened(element)
         if tag == "aside":
             return not _is_inside(element, *_PARTS) and (links > 0.3 or text < 40)
         if tag == "form":
@@ -173,15 +185,53 @@ class _Weights:
             return links > 0.3 or text < 200
         return links > 0.8 and text > 0 and len(element.findall(".//a")) > 3
 
+    def _can_be_opened(self, element: Element) -> bool:
+        """Whether a click shows it, or it is a formula for whoever cannot see the picture."""
+        opener = element.getprevious()
+        return (
+            element.tag == "math"
+            or element.find(".//math") is not None
+            or element.get("id") in self._opened
+            or element.get("hidden") == "until-found"
+            or element.get("role") in ("tabpanel", "region")
+            or bool(_FOLDED.search(_names(element)))
+            or (opener is not None and _opens(opener))
+        )
+
+
+def is_hidden(element: Element) -> bool:
+    """Whether a browser does not show it, or a screen reader does not say it."""
+    return (
+        element.get("hidden") is not None
+        or (element.get("aria-hidden") or "").lower() == "true"
+        or bool(_UNSEEN.search(element.get("style") or ""))
+    )
+
+
+def _opens(element: Element) -> bool:
+    """Whether it is a question, or a heading or button that is not above other words too."""
+    text = " ".join("".join(element.itertext()).split())
+    parts = [element, *(e for e in element.iter() if e.tag in _HEADINGS)]
+    named = (e for e in parts if e.tag in _HEADINGS or e.get("role") == "button")
+    return asks(text) or any(" ".join("".join(e.itertext()).split()) == text for e in named)
+
 
 def _words(element: Element) -> int:
     """Words of its text, those of links left out."""
     return sum(len(text.split()) for text in element.xpath(".//text()[not(ancestor::a)]"))
 
 
+def _is_drawn_formula(element: Element) -> bool:
+    """Whether it shows what the `math` beside it says."""
+    before = element.getprevious()
+    return before is not None and before.find(".//math") is not None and is_hidden(element)
+
+
 def _part_name(element: Element) -> str:
     if element.tag in _REPLACED:
         return f"in <{element.tag}>"
+    if is_hidden(element):
+        return "in hidden parts"
     role = (element.get("role") or "").lower()
     if element.tag == "nav" or role in _ROLES:
         return "in its navigation"

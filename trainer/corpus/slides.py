@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from trainer.corpus.cells import cell, line
 from trainer.corpus.examples import Unusable
+from trainer.corpus.formulas import formula
+from trainer.corpus.numbering import AutomaticNumbers
 from trainer.corpus.packages import Element, Package, child, kind_of, open_package, value
 
 _TITLES = ("title", "ctrTitle")
@@ -49,8 +52,8 @@ def _blocks(shapes: Iterable[Element]) -> Iterator[str]:
     for shape in titles_first:
         if kind_of(shape) == "tbl":
             rows = (row for row in shape if kind_of(row) == "tr")
-            lines = (" | ".join(_cell(c) for c in row if kind_of(c) == "tc") for row in rows)
-            if shown := [line for line in lines if line.strip(" |")]:
+            lines = (line([_cell(c) for c in row if kind_of(c) == "tc"]) for row in rows)
+            if shown := [found for found in lines if found]:
                 yield "\n".join(shown) + "\n\n"
         elif _placeholder(shape) in _TITLES:
             if words := " ".join(_words(shape).split()):
@@ -61,7 +64,10 @@ def _blocks(shapes: Iterable[Element]) -> Iterator[str]:
 
 
 def _texts(paragraphs: Iterable[Element]) -> Iterator[str]:
-    lines = [words for p in paragraphs if (words := _words(p).strip())]
+    """Each on a line of its own, behind the number that PowerPoint shows."""
+    paragraphs = list(paragraphs)
+    marks = AutomaticNumbers(paragraphs)
+    lines = [marks.of(p) + words for p in paragraphs if (words := _words(p).strip())]
     if lines:
         yield "\n".join(lines) + "\n\n"
 
@@ -74,22 +80,30 @@ def _placeholder(shape: Element) -> str:
     return ""
 
 
-def _cell(cell: Element) -> str:
-    is_covered = value(cell, "hMerge") == "1" or value(cell, "vMerge") == "1"
-    return "" if is_covered else " ".join(_words(cell).split())
+def _cell(element: Element) -> str:
+    is_covered = value(element, "hMerge") == "1" or value(element, "vMerge") == "1"
+    return "" if is_covered else cell(_words(element))
 
 
 def _words(element: Element) -> str:
     """All text below it; paragraphs and line breaks part lines."""
     found = []
-    for part in element.iter():
-        kind = kind_of(part)
-        if kind == "t":
-            found.append(part.text or "")
-        elif kind in ("br", "p"):
-            found.append("\n")
-        elif kind == "tab":
-            found.append("\t")
+    for part in element:
+        match kind_of(part):
+            case "oMath" | "oMathPara":
+                found.append(formula(part))
+            case "Fallback":  # a picture of it
+                continue
+            case "t":
+                found.append(part.text or "")
+            case "br":
+                found.append("\n")
+            case "tab":
+                found.append("\t")
+            case "p":
+                found.append("\n" + _words(part))
+            case _:
+                found.append(_words(part))
     return "".join(found)
 
 

@@ -13,7 +13,7 @@ from openpyxl.worksheet._reader import (
     WorkSheetParser,
 )
 
-from trainer.corpus.examples import UnsavedFormula
+from trainer.corpus.examples import CellError, UnsavedFormula
 
 _PERCENT = re.compile(r"[#,]*0(?:\.(0+))?( ?)%")
 _PADDED = re.compile(r"0{2,}")
@@ -68,7 +68,9 @@ class _Parser(WorkSheetParser):  # type: ignore[misc]
 
     def parse_cell(self, element: Any) -> dict[str, Any]:
         cell: dict[str, Any] = super().parse_cell(element)
-        if cell["value"] is None:
+        if cell["data_type"] == "e" and cell["value"] is not None:
+            cell["value"] = CellError(str(cell["value"]))
+        elif cell["value"] is None:
             if element.find(FORMULA_TAG) is not None and _has_no_value(element):
                 cell["value"] = UnsavedFormula()
         elif cell["data_type"] in ("n", "d"):

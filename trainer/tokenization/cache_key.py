@@ -9,11 +9,11 @@ import json
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.corpus import formats
+from trainer.runs.library_versions import installed
 from trainer.settings import Settings
 from trainer.storage import Fetched
 
@@ -39,10 +39,11 @@ def installed_software(folder: Path = _TRAINER, patterns: Sequence[str] = CODE) 
     """That of this process; `patterns` are looked for below `folder`.
 
     Raises FileNotFoundError for a pattern without a file: a module that was moved would decide
-    the tokens and no longer the key. Raises PackageNotFoundError for a library that is not there.
+    the tokens and no longer the key. A library that is not there is no failure: only some files
+    need it.
     """
     code = tuple(path.read_text(encoding="utf-8") for path in source_files(folder, patterns))
-    versions = tuple((name, version(name)) for name in LIBRARIES)
+    versions = tuple((name, installed(name)) for name in LIBRARIES)
     return Software(code, (("python", platform.python_version()), *versions))
 
 

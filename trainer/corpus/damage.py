@@ -1,0 +1,159 @@
+"""What programs did to words before they were read: repaired where it is certain, else told.
+
+UTF-8 that was read as another encoding ("FÃ¼nf") goes back by ftfy, which knows what such text
+looks like and leaves "CAFÉ™" alone: a line at a time, and only where all of it goes back.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from trainer.corpus.examples import Completion, Conversation, Heading, Item, Message, Notice, Text
+
+if TYPE_CHECKING:
+    from ftfy import TextFixerConfig
+
+# Distributions whose version may change what a file reads as.
+LIBRARIES = ("ftfy",)
+
+# As ftfy tries them. Of the first bytes of UTF-8's letters, and of those behind, what these say.
+_READ_AS = (
+    *("latin-1", "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "iso8859_2"),
+    *("mac_roman", "cp437"),
+)
+_LOST = "\N{REPLACEMENT CHARACTER}"
+_EXCEL_ERRORS = {
+    *("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!"),
+    *("#NV", "#BEZUG!", "#WERT!", "#ZAHL!", "#ÜBERLAUF!", "#REF", "#VALEUR!", "#¡REF!", "#¡VALOR!"),
+}
+_HTML = re.compile(
+    r"</(?:p|div|span|li|ul|ol|td|tr|table|a|b|strong|em|i|u|h[1-6])>|<br ?/?>"
+    r"|&(?:nbsp|amp|quot|lt|gt|#\d{1,6});"
+)
+_LONGEST_SHOWN = 30
+
+
+class Damage:
+    """What is wrong with the words of one file."""
+
+    def __init__(self) -> None:
+        self._repaired = self._doubtful = 0
+        self._from_to, self._left = ("", ""), ""
+        self._counts: dict[str, tuple[int, str]] = {}
+
+    def item(self, item: Item) -> Item:
+        """The same with its words repaired; what is only told is counted."""
+        match item:
+            case Text():
+                return self._text(item)
+            case Completion():
+                self._look_at(item.completion, "")
+                words = self.repaired(item.prompt), self.repaired(item.completion)
+                return Completion(*words) if words != (item.prompt, item.completion) else item
+            case Conversation():
+                turns = tuple(self._turn(turn, item.where) for turn in item.messages)
+                return replace(item, messages=turns) if turns != item.messages else item
+        return item
+
+    def notices(self) -> Iterator[Notice]:
+        if self._repaired:
+            before, after = self._from_to
+            yield Notice(
+                "UTF-8 that had been read as another encoding is repaired, as "
+                f'"{before}" to "{after}": lines: {self._repaired:,}'
+            )
+        if self._doubtful:
+            yield Notice(
+                "lines that look like UTF-8 read as another encoding are trained as they stand, "
+                f'as "{self._left}": {self._doubtful:,}'
+            )
+        for what, (count, first) in self._counts.items():
+            yield Notice(f"{what}: {count:,}{f', first {first}' if first else ''}")
+
+    def _text(self, document: Text) -> Text:
+        if _LOST in document.text:
+            self._count(f"documents with characters that were lost before ({_LOST})")
+        text = self.repaired(document.text)
+        if text == document.text:
+            return document
+        lines = text.split("\n")
+        starts = [0]
+        for line in lines:
+            starts.append(starts[-1] + len(line) + 1)
+        headings = (
+            Heading(starts[document.text.count("\n", 0, h.at)], h.level, self.repaired(h.title))
+            for h in document.headings
+        )
+        return Text(text, tuple(headings), document.goes_on)
+
+    def _turn(self, turn: Message, where: str) -> Message:
+        if turn.role == "assistant" and turn.trained:
+            self._look_at(turn.content, where)
+        content, thought = self.repaired(turn.content), self.repaired(turn.thought)
+        if (content, thought) == (turn.content, turn.thought):
+            return turn
+        return replace(turn, content=content, thought=thought)
+
+    def _look_at(self, answer: str, where: str) -> None:
+        if _LOST in answer:
+            self._count(f"answers with characters that were lost before ({_LOST})", where)
+        if answer[:1] == "#" and answer.strip() in _EXCEL_ERRORS:
+            self._count("answers that are an error of Excel, as #N/A or #REF!", where)
+        if ("<" in answer or "&" in answer) and "```" not in answer and _HTML.search(answer):
+            self._count("answers that hold HTML, which is trained as it stands", where)
+
+    def _count(self, what: str, where: str = "") -> None:
+        count, first = self._counts.get(what, (0, where))
+        self._counts[what] = count + 1, first
+
+    def repaired(self, text: str) -> str:
+        """Each line as it was before it was read in a wrong encoding."""
+        if text.isascii() or not _suspicious().search(text):
+            return text
+        return "\n".join(map(self._line, text.split("\n")))
+
+    def _line(self, line: str) -> str:
+        from ftfy import fix_encoding
+        from ftfy.badness import is_bad
+
+        place = None if line.isascii() else _suspicious().search(line)
+        if place is None or not is_bad(line):
+            return line
+        found = fix_encoding(line, _config())
+        if found == line or is_bad(found):
+            self._doubtful += 1
+            self._left = self._left or line[max(place.start() - 10, 0) :][:_LONGEST_SHOWN]
+            return line
+        self._repaired += 1
+        self._from_to = self._from_to if self._from_to[0] else _shown(line, found)
+        return found
+
+
+@cache
+def _suspicious() -> re.Pattern[str]:
+    """Two characters that a letter of UTF-8 may be in another encoding."""
+    leading, behind = (
+        "".join({char for name in _READ_AS for char in bytes(codes).decode(name, "ignore")})
+        for codes in (range(0xC2, 0xF5), range(0x80, 0xC0))
+    )
+    controls = "\x80-\x9f"  # as browsers read what a page of Windows leaves open
+    before_a_space = "ÃÂ"  # that does not break, in most files
+    return re.compile(f"[{re.escape(leading)}][{re.escape(behind)}{controls}]|[{before_a_space}] ")
+
+
+@cache
+def _config() -> "TextFixerConfig":
+    from ftfy import TextFixerConfig
+
+    return TextFixerConfig(
+        replace_lossy_sequences=False, decode_inconsistent_utf8=False, fix_c1_controls=False
+    )
+
+
+def _shown(before: str, after: str) -> tuple[str, str]:
+    """The first word that differs."""
+    pairs = zip(before.split(" "), after.split(" "), strict=False)
+    found = next((pair for pair in pairs if pair[0] != pair[1]), (before, after))
+    return found[0][:_LONGEST_SHOWN], found[1][:_LONGEST_SHOWN]
