@@ -53,6 +53,8 @@ HALF = "<mfrac><mn>1</mn><mn>2</mn></mfrac>"
         ("<msup><mi>x</mi><mn>2</mn></msup><mo>=</mo><mn>9</mn>", "x²=9"),
         ("<msup><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow><mi>k</mi></msup>", "(a+b)^k"),
         ("<msub><mi>x</mi><mi>k</mi></msub>", "x_k"),
+        ("<mover><mi>x</mi><mo>˙</mo></mover>", "x\u0307"),
+        ("<mfrac linethickness='0'><mi>n</mi><mi>k</mi></mfrac>", "n over k"),
         ("<msqrt><mi>a</mi><mo>+</mo><mn>9</mn></msqrt>", "√(a+9)"),
         ("<mroot><mi>x</mi><mn>3</mn></mroot>", "³√(x)"),
         ("<munderover><mo>∑</mo><mn>1</mn><mi>n</mi></munderover><mi>i</mi>", "∑₁ⁿi"),

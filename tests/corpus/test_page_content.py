@@ -93,6 +93,11 @@ def test_a_page_that_is_hidden_until_it_is_drawn_is_read() -> None:
     assert PROSE.strip() in words(f"<div style='visibility:hidden'><p>{PROSE}</p></div>")
 
 
+def test_pages_of_one_document_are_read_though_all_but_the_first_are_hidden() -> None:
+    pages = "".join(f"<section hidden><p>{n} {PROSE}</p></section>" for n in range(9))
+    assert words(f"<section><p>{PROSE}</p></section>{pages}").count("ladders") == 10
+
+
 def test_a_formula_is_said_once() -> None:
     half = "<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>"
     drawn = f"<span>{half}</span><span aria-hidden=true>1 over 2 drawn with signs</span>"

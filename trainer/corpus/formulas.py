@@ -5,6 +5,18 @@ from collections.abc import Iterator, Sequence
 from trainer.corpus.packages import Element, child, kind_of, value
 from trainer.corpus.raised import subscript, superscript
 
+_ACCENTS = {  # that stand over a letter, as characters that join it
+    **{
+        "^": "\u0302",
+        "\u02c6": "\u0302",
+        "~": "\u0303",
+        "\u02dc": "\u0303",
+        "¯": "\u0304",
+        "‾": "\u0304",
+    },
+    **{"˙": "\u0307", ".": "\u0307", "¨": "\u0308", "→": "\u20d7"},
+}
+
 
 def formula(element: Element) -> str:
     """The words of an `oMath` element, or of a part of one."""
@@ -98,12 +110,16 @@ def _of_page(element: Element) -> str:
     match kind_of(element), rest:
         case (("mi" | "mn" | "mo" | "mtext" | "ms"), _):
             return " ".join("".join(element.itertext()).split())
+        case "mfrac", [below] if element.get("linethickness") in ("0", "0px"):
+            return f"{first} over {below}"  # a binomial
         case "mfrac", [below]:
             return f"{_grouped(first)}/{_grouped(below)}"
         case "msqrt", _:
             return f"√({''.join(said)})"
         case "mroot", [degree]:
             return f"{superscript(degree)}√({first})"
+        case "mover", [above] if above in _ACCENTS and len(first) == 1:
+            return first + _ACCENTS[above]
         case (("msup" | "mover"), [above]):
             return _grouped_base(first) + _raised(above)
         case (("msub" | "munder"), [below]):
@@ -116,7 +132,7 @@ def _of_page(element: Element) -> str:
         case "mtable", _:
             return "; ".join(said)
         case (("mtr" | "mlabeledtr"), _):
-            return ", ".join(said)
+            return ", ".join(filter(None, said))
         case (("annotation" | "annotation-xml" | "mphantom" | "none" | "mprescripts"), _):
             return ""
         case "mspace", _:

@@ -25,7 +25,9 @@ _NAMES = re.compile(
     r"|sign-?up|copyright|topbar|tags|masthead|trending|most-?read)(?![a-z])"
 )
 _UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_FOLDED = re.compile(r"accordion|collaps|toggle|faq|expand|panel|tab|answer|drop-?down|more")
+_FOLDED = re.compile(
+    r"accordion|collaps|toggle|faq|expand|panel|tab|answer|drop-?down|more|slide|carousel"
+)
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary", "button")
 _TARGETS = ("aria-controls", "data-target", "data-bs-target", "href")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -145,6 +147,10 @@ class _Weights:
             if (target := element.get(name) or "")[1:]
         }
         self.unlinked_chars = max(self._text[body] - self._linked[body], 1)
+        unseen = [e for e in body.iter() if isinstance(e.tag, str) and self._is_unseen(e)]
+        known = set(unseen)
+        alone = [e for e in unseen if not any(above in known for above in e.iterancestors())]
+        self._hides_little = sum(map(self._share, alone)) <= _MOST_LOST
 
     @classmethod
     def unlinked(cls, element: Element) -> int:
@@ -166,15 +172,14 @@ class _Weights:
         tag, role = element.tag, (element.get("role") or "").lower()
         text, linked = self._text.get(element, 0), self._linked.get(element, 0)
         links = linked / max(text, 1)
-        share = (text - linked) / self.unlinked_chars
         if tag == "nav" or role in _ROLES or _is_foot(element):
             return not _has_paragraphs(element)
-        if share > _MOST_LOST:
+        if self._share(element) > _MOST_LOST:
             return False
         if tag in _REPLACED:
             return True
-        if is_hidden(element):
-            return not self._can_be_opened(element)
+        if self._hides_little and self._is_unseen(element):
+            return True
         if tag == "aside":
             return not _is_inside(element, *_PARTS) and (links > 0.3 or text < 40)
         if tag == "form":
@@ -184,6 +189,14 @@ class _Weights:
         if _NAMES.search(_names(element)):
             return links > 0.3 or text < 200
         return links > 0.8 and text > 0 and len(element.findall(".//a")) > 3
+
+    def _share(self, element: Element) -> float:
+        """Of the words of the page beside links."""
+        unlinked = self._text.get(element, 0) - self._linked.get(element, 0)
+        return unlinked / self.unlinked_chars
+
+    def _is_unseen(self, element: Element) -> bool:
+        return is_hidden(element) and not self._can_be_opened(element)
 
     def _can_be_opened(self, element: Element) -> bool:
         """Whether a click shows it, or it is a formula for whoever cannot see the picture."""
