@@ -1,10 +1,12 @@
 """Formulas of Office and of web pages as one line: a fraction is `(a + b)/2`, a root `√(x)`."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from trainer.corpus.packages import Element, child, kind_of, value
 from trainer.corpus.raised import subscript, superscript
 
+_UNSEEN = re.compile("[\u2061-\u2064]")  # that a function is applied, that two are multiplied
 _ACCENTS = {  # that stand over a letter, as characters that join it
     **{
         "^": "\u0302",
@@ -109,7 +111,7 @@ def _of_page(element: Element) -> str:
     first, *rest = said or [""]
     match kind_of(element), rest:
         case (("mi" | "mn" | "mo" | "mtext" | "ms"), _):
-            return " ".join("".join(element.itertext()).split())
+            return " ".join(_UNSEEN.sub("", "".join(element.itertext())).split())
         case "mfrac", [below] if element.get("linethickness") in ("0", "0px"):
             return f"{first} over {below}"  # a binomial
         case "mfrac", [below]:
