@@ -36,6 +36,7 @@ _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _USED = {"weight", "train", *_THOUGHTS} | {
     *("tool_calls", "function_call", "tool_call_id", "name", "type", "id")
 }
+_KNOWN = {"role", "content"} | _USED, {"from", "value"} | _USED  # keys of turns that have no more
 BEHIND = "turns behind the last answer of a conversation, which are not used"
 _MOST_LITERAL = 1 << 18  # characters
 
@@ -91,17 +92,18 @@ def turns_of(turns: object, what: str, unused: dict[str, None]) -> list[Message]
     if not isinstance(turns, list):
         raise Unusable(f"{what} is {json_type(turns)}, not a list")
     name = what.strip('"')
-    read = (
-        _message(turn, f"{name}[{at}]", unused)
-        for at, part in enumerate(turns)
-        for turn in _round(part)
-    )
+    read: list[Message | None] = []
+    for at, part in enumerate(turns):
+        if isinstance(part, dict) and "output" in part:
+            read += [_message(turn, f"{name}[{at}]", unused) for turn in _round(part)]
+        else:
+            read.append(_message(part, f"{name}[{at}]", unused))
     return [message for message in read if message is not None]
 
 
-def _round(part: object) -> Sequence[object]:
+def _round(part: dict[str, Any]) -> Sequence[object]:
     """The turns of a question with its answer, as XTuner writes them; anything else as it is."""
-    if not isinstance(part, dict) or "output" not in part or _key_of(SPEAKER_KEYS, part):
+    if _key_of(SPEAKER_KEYS, part):
         return (part,)
     speakers = {"system": "system", "input": "user", "output": "assistant"}
     said = ((role, part[key]) for key, role in speakers.items() if not _is_blank(part.get(key)))
@@ -149,10 +151,10 @@ def _message(turn: object, where: str, unused: dict[str, None]) -> Message | Non
         raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
     if role == "system" and _is_blank(content):
         return None
-    used = _key_of(SPEAKER_KEYS, turn), _key_of(CONTENT_KEYS, turn)
-    for key, value in turn.items():
-        if key not in used and key not in _USED and not _is_blank(value):
-            unused[f"{printable(str(key)[:40])} of a turn"] = None
+    if not any(known.issuperset(turn) for known in _KNOWN):
+        used = _USED | {_key_of(SPEAKER_KEYS, turn), _key_of(CONTENT_KEYS, turn)}
+        extra = (key for key, value in turn.items() if key not in used and not _is_blank(value))
+        unused.update({f"{printable(str(key)[:40])} of a turn": None for key in extra})
     calls = tuple(_calls(turn, speaker, content, where)) if role == "assistant" else ()
     return Message(
         role,
@@ -178,7 +180,10 @@ def _speaker_and_content(turn: Mapping[str, Any], where: str) -> tuple[object, o
 
 def _key_of(names: Sequence[str], turn: Mapping[str, Any]) -> str:
     """The first of `names` that it has; empty for none."""
-    return next((name for name in names if name in turn), "")
+    for name in names:
+        if name in turn:
+            return name
+    return ""
 
 
 def _content(content: object, where: str, may_be_empty: object) -> str:

@@ -33,6 +33,15 @@ _HTML = re.compile(
     r"|&(?:nbsp|amp|quot|lt|gt|#\d{1,6});"
 )
 _LONGEST_SHOWN = 30
+# What is damaged has one of these: two letters beyond ASCII, a sign of HTML, of Excel, of a loss.
+_DOUBTFUL = re.compile("[^\\0-\\x7f]{2}|[ÃÂ] |[<&\N{REPLACEMENT CHARACTER}]|^#")
+
+
+def _is_sound(words: str) -> bool:
+    """Whether nothing in them may be damaged: asked of all there is, so it is quick."""
+    if words.isascii():
+        return "<" not in words and "&" not in words and words[:1] != "#"
+    return _DOUBTFUL.search(words) is None
 
 
 class Damage:
@@ -45,17 +54,24 @@ class Damage:
 
     def item(self, item: Item) -> Item:
         """The same with its words repaired; what is only told is counted."""
-        match item:
-            case Text():
-                return self._text(item)
-            case Completion():
-                self._look_at(item.completion, "")
-                words = self.repaired(item.prompt), self.repaired(item.completion)
-                return Completion(*words) if words != (item.prompt, item.completion) else item
-            case Conversation():
-                turns = tuple(self._turn(turn, item.where) for turn in item.messages)
-                return replace(item, messages=turns) if turns != item.messages else item
+        if isinstance(item, Conversation):
+            return self._conversation(item)
+        if isinstance(item, Text):
+            return self._text(item)
+        if isinstance(item, Completion):
+            self._look_at(item.completion, "")
+            words = self.repaired(item.prompt), self.repaired(item.completion)
+            return Completion(*words) if words != (item.prompt, item.completion) else item
         return item
+
+    def _conversation(self, item: Conversation) -> Conversation:
+        for turn in item.messages:
+            if turn.thought or not _is_sound(turn.content):
+                break
+        else:
+            return item
+        turns = tuple(self._turn(turn, item.where) for turn in item.messages)
+        return replace(item, messages=turns) if turns != item.messages else item
 
     def notices(self) -> Iterator[Notice]:
         if self._repaired:
