@@ -15,10 +15,11 @@ def set_up(folder: Path, requirements: list[str]) -> int:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     files = [part for name in requirements for part in ("-r", name)]
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    before = _packages(folder)
     running = subprocess.Popen([*pip, "install", "--quiet", *files])
     on_terminal = sys.stdout.isatty()
     while running.poll() is None:
-        found = len(list(folder.glob("lib/python*/site-packages/*.dist-info"))) - 1
+        found = _packages(folder) - before
         doing = f"installing, {found} packages so far" if found > 0 else "downloading"
         seconds = int(time.monotonic() - begin)
         if on_terminal:
@@ -30,6 +31,10 @@ def set_up(folder: Path, requirements: list[str]) -> int:
     if on_terminal:
         print()
     return running.returncode
+
+
+def _packages(folder: Path) -> int:
+    return len(list(folder.glob("lib/python*/site-packages/*.dist-info")))
 
 
 if __name__ == "__main__":
