@@ -109,7 +109,7 @@ def _of_a_base(command: Callable[..., Any]) -> Callable[..., Any]:
 def train(**flags: str | None) -> None:
     """Fine-tune, evaluate and publish an adapter."""
     if _is_first_start(flags):
-        from trainer.commands.init import ask_for_settings, welcome
+        from trainer.commands.welcome import ask_for_settings, welcome
 
         if welcome():
             if (written := ask_for_settings(Path(ENV_FILE))) is None:
@@ -138,7 +138,7 @@ def init_command(ctx: click.Context, file: str) -> None:
 
     The command itself (--env-file), docker, compose and k8s/submit read FILE.
     """
-    from trainer.commands.init import ask_for_settings
+    from trainer.commands.welcome import ask_for_settings
 
     if (written := ask_for_settings(Path(file))) is not None:
         load_env_file(written)

@@ -1,19 +1,14 @@
-"""`init`: four questions, a look at the data, a file; and who is welcomed."""
+"""`init`: four questions, a look at the data, a file."""
 
-import os
-import pty
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support.jobs import QUESTIONS, ROOT, write_records
+from support.jobs import QUESTIONS, write_records
 
-from trainer.commands import init
+from trainer.commands import init, welcome
 from trainer.errors import SettingsError
 from trainer.runtime.env_file import read_env_file
 from trainer.settings import Settings
@@ -33,7 +28,7 @@ def told(*answers: str) -> tuple[Result, Any]:
 
     @click.command()
     def command() -> None:
-        given.append(init.ask_for_settings(Path(".env")))
+        given.append(welcome.ask_for_settings(Path(".env")))
 
     result = CliRunner().invoke(command, input="".join(f"{answer}\n" for answer in answers))
     return result, given[0] if given else result.exception
@@ -95,32 +90,3 @@ def test_without_a_terminal_it_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(init, "is_terminal", lambda: False)
     with pytest.raises(SettingsError, match="set QLORA_DATA_URI"):
         init.ask_for_settings(Path(".env"))
-
-
-@pytest.mark.parametrize("words", [[], ["--seed", "1"]])
-def test_only_who_has_set_nothing_at_a_terminal_is_welcomed(
-    words: list[str], tmp_path: Path
-) -> None:
-    main, end = pty.openpty()
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("QLORA_")}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "entrypoint.py"), *words],
-        cwd=tmp_path,
-        env=clean,
-        stdin=end,
-        stdout=end,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(end)
-    guard = threading.Timer(60, process.kill)
-    guard.start()
-    os.write(main, b"n\n")
-    error = process.communicate()[1]
-    guard.cancel()
-    said = os.read(main, 10_000).decode() if not words else ""
-    os.close(main)
-    assert process.returncode == 2
-    assert "QLORA_DATA_URI is required" in error and "QLORA_OUTPUT_URI is required" in error
-    if not words:
-        assert len(said.splitlines()) <= 12 and "entrypoint.py init" in said

@@ -3,19 +3,17 @@ to start a run reads."""
 
 import shlex
 import shutil
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from trainer.commands.chat import is_terminal
 from trainer.commands.inspect import Inspection, inspect_data
 from trainer.commands.plan import training_time
-from trainer.errors import DataError, Interrupted, JobError, SettingsError
+from trainer.errors import DataError, JobError, SettingsError
+from trainer.monitoring.counting import waiting
 from trainer.preflight import refuse_output_among_data
 from trainer.runtime import log
 from trainer.runtime.device import GIB, Device, find_device
@@ -23,17 +21,6 @@ from trainer.runtime.env_file import write_env_file
 from trainer.settings import PATIENCE_MINUTES, Settings
 from trainer.uris import is_bucket_uri
 
-WELCOME = """\
-This fine-tunes a language model on your own questions and answers, or documents.
-It needs two places, as variables, as flags or in a file that is named by --env-file:
-  QLORA_DATA_URI     what it shall learn: a folder, a file or s3://bucket/prefix/
-  QLORA_OUTPUT_URI   where the result shall be: a folder or s3://bucket/prefix/
-and, without a GPU, a base model that is small:
-  QLORA_BASE_MODEL   builtin:tiny to try it, or one of huggingface.co
-`entrypoint.py inspect` shows what the data becomes, `plan` how long it takes, `--help` the rest.
-`entrypoint.py init` asks for all of it in four questions, looks at the data and writes the file.
-"""
-T = TypeVar("T")
 RECIPES = {
     "facts": "your answers, word for word where it can: for a FAQ or a product's data",
     "style": "how you write, in few passes: for prose and long answers",
@@ -60,33 +47,12 @@ BASES = (
 )
 
 
-def welcome() -> bool:
-    """Say what is needed and offer to ask for it; whether that was wanted."""
-    click.echo(WELCOME)
-    return _answered(lambda: click.confirm("Shall it ask now?", default=True))
-
-
 def ask_for_settings(file: Path) -> Path | None:
     """Ask, look, write `file` or another; which one, to start the run now. Raises JobError."""
     if not is_terminal():
         raise SettingsError(
             "init asks on a terminal, and this is none: set QLORA_DATA_URI and QLORA_OUTPUT_URI"
         )
-    return _answered(lambda: _ask_for_settings(file))
-
-
-def _answered(ask: Callable[[], T]) -> T:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return ask()
-    except click.Abort:
-        raise Interrupted("nothing was written; `entrypoint.py init` asks again") from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _ask_for_settings(file: Path) -> Path | None:
-    log.set_up("text", "WARNING", sys.stderr)
     click.secho("\nWhat shall it learn?", bold=True)
     chosen = {"data_uri": _ask_data()}
     device = find_device()
@@ -134,9 +100,9 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
     """Show what the data becomes, other data where it cannot be used; None where the base model
     could not be had for a look."""
     while True:
-        click.secho("looking at it …", dim=True)
         try:
-            found = inspect_data(_settings_of(chosen), examples=1)
+            with waiting("looking at it"):
+                found = inspect_data(_settings_of(chosen), examples=1)
         except DataError as error:
             click.echo(f"error: {error}", err=True)
             chosen["data_uri"] = _ask_data()

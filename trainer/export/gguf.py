@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 PARTS = ("merged", "adapter", "base")
 
 
+@waiting("exporting")
 def export(
     adapter: Adapter,
     settings: Settings,
@@ -61,15 +62,14 @@ def export(
         for part in parts:
             path = folder / f"{part}.gguf"
             writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture.arch])
-            with waiting(f"writing {path.name}"):
-                if part == "adapter":
-                    _write_adapter(writer, architecture, adapter, deltas)
-                else:
-                    architecture.describe(writer)
-                    writer.add_description(start.sentence())
-                    describe_tokenizer(writer, tokenizer, words)
-                    reader = MergedReader(stored, deltas if part == "merged" else {}, trained)
-                    _write_tensors(writer, architecture, stored, reader)
+            if part == "adapter":
+                _write_adapter(writer, architecture, adapter, deltas)
+            else:
+                architecture.describe(writer)
+                writer.add_description(start.sentence())
+                describe_tokenizer(writer, tokenizer, words)
+                reader = MergedReader(stored, deltas if part == "merged" else {}, trained)
+                _write_tensors(writer, architecture, stored, reader)
             log.info("wrote %s, %.2f GB", path.name, path.stat().st_size / 1e9)
         (folder / "Modelfile").write_text(
             modelfile(tokenizer, parts, adapter.base.name), encoding="utf-8"

@@ -28,6 +28,7 @@ SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p")
 log = logging.getLogger(__name__)
 
 
+@waiting("merging")
 def merge(adapter: Adapter, settings: Settings, output: Path, base_weights: str = NF4) -> Path:
     """Write base + adapter to the folder `output`, as transformers and vLLM load a model.
 
@@ -40,8 +41,7 @@ def merge(adapter: Adapter, settings: Settings, output: Path, base_weights: str 
     reader = MergedReader(stored, deltas_of(adapter, stored), start.trained_weights())
     with complete_or_absent(output, sum(file.stat().st_size for file in files)) as folder:
         for done, file in enumerate(files, 1):
-            with waiting(f"merging file {done} of {len(files)}"):
-                _merge_file(file, folder / file.name, reader)
+            _merge_file(file, folder / file.name, reader)
             log.info("merged file %d of %d", done, len(files))
         for index in adapter.base.folder.glob("*.safetensors.index.json"):
             shutil.copy(index, folder)

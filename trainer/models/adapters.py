@@ -11,6 +11,7 @@ from trainer.models.adapter_config import CONFIG, WEIGHTS, lora_config, read_ada
 from trainer.models.adapter_files import QUANTISATION, without_twins
 from trainer.models.locate import locate_base, noted_folder
 from trainer.models.tokenizer_files import load_tokenizer
+from trainer.monitoring.counting import waiting
 from trainer.runs.layout import RECORD, REJECTED, newest_run
 from trainer.runtime.json_records import read_object, well_formed
 from trainer.runtime.log import one_line
@@ -106,6 +107,7 @@ class Adapter:
         return load_tokenizer(self.folder)
 
 
+@waiting("finding the adapter")
 def find_adapter(where: str, settings: Settings, base_model: str | None = None) -> Adapter:
     """The adapter at `where`: a run, its adapter folder, or an output with the newest of its runs.
 
