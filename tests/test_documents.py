@@ -55,7 +55,7 @@ class Prepared:
     """Stands in for what `prepare` has a model of 7B write; `asked` counts how often it did."""
 
     def __init__(self, records: list[dict[str, str]]) -> None:
-        self.records, self.asked = records, 0
+        self.records, self.asked, self.statements = records, 0, len(NAMES)
 
     def __call__(self, settings: Settings) -> Made:
         self.asked += 1
@@ -63,7 +63,7 @@ class Prepared:
             raise NothingKeptError("it gave no usable question and answer; take another one")
         write_records(Path(settings.output_uri) / "questions.jsonl", self.records)
         (Path(settings.output_uri) / "prepare.html").write_text("<p>what came of it</p>")
-        return Made(len(self.records), len(NAMES))
+        return Made(len(self.records), len(NAMES), self.statements, len(NAMES))
 
 
 @pytest.fixture
@@ -103,6 +103,16 @@ def test_documents_alone_become_questions_that_are_trained_as_facts_and_judged(
     assert (run / "prepared" / "prepare.html").exists()
     assert "prepared/questions.jsonl" in json.loads((run / "manifest.json").read_text())["objects"]
     assert "right tool" in (run / "report.html").read_text()
+
+
+def test_where_most_of_what_the_documents_say_has_no_question_the_report_says_so(
+    tmp_path: Path, base: str, prepared: Prepared
+) -> None:
+    write_manuals(tmp_path)
+    prepared.statements = 3 * len(NAMES)
+    record = record_of(run_here(tmp_path, BASE_MODEL=base, MAX_LOSS_RATIO="2"))
+    assert record["data"]["conversation"] == len(RECORDS)
+    assert "20 of the 60 statements" in record["warnings"][0]
 
 
 def test_inspect_says_that_what_it_shows_is_not_what_would_be_trained(

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.prepare import OUTPUT, prepare_questions
+from trainer.commands.prepare import OUTPUT, Prepared, prepare_questions
 from trainer.dataset.eval_questions import Question
 from trainer.dataset.inputs import are_documents
 from trainer.dataset.passages import Passage, passages_of
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEW = 0.25  # records a passage: of fewer most of what the documents say would not be taught
+MOST = 0.5  # of the statements; where fewer have a question the report says so
 OUTCOME = "outcome.json"
 UNANSWERABLE = 32  # questions, asked of the tuned model alone
 
@@ -69,21 +70,35 @@ def ask_first(job: Job, run_id: str, scratch: Path, workers: Workers) -> Job:
 
 
 def _make(job: Job, folder: Path) -> Path:
-    """What `prepare` makes of the documents, and why it is not to be trained, in `folder`."""
+    """What `prepare` makes of the documents, and what is to be said of it, in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
-    why = ""
+    why = note = ""
     try:
         made = prepare_questions(replace(job.settings, output_uri=str(folder)))
     except NothingKeptError as error:
         why = str(error)
     else:
-        if made.records < FEW * made.passages and job.settings.prepare != "wordings":
-            why = f"{made.records} questions for {made.passages} passages are too few"
+        why, note = _said_of(made, adds=job.settings.prepare == "wordings")
     _free_memory()
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = json.dumps({"trained": not why, "why": why})
+    outcome = json.dumps({"trained": not why, "why": why, "note": note})
     (folder / OUTCOME).write_text(outcome, encoding="utf-8")
     return folder
+
+
+def _said_of(made: Prepared, *, adds: bool) -> tuple[str, str]:
+    """Why it is not to be trained, empty where it is; and what the report says where it is."""
+    if adds:
+        return "", ""
+    if made.records < FEW * made.passages:
+        return f"{made.records} questions for {made.passages} passages are too few", ""
+    if made.covered >= MOST * made.statements:
+        return "", ""
+    return "", (
+        f"{made.covered} of the {made.statements} statements of the documents have a question, and "
+        "what the rest say was not trained: prepared/prepare.html shows them; QLORA_TEACHER_URL "
+        "asks a model that follows instructions, QLORA_PREPARE=never trains the documents"
+    )
 
 
 def _free_memory() -> None:
@@ -96,7 +111,8 @@ def _free_memory() -> None:
 
 
 def _with_questions(job: Job, folder: Path) -> Job:
-    why = read_object(folder / OUTCOME).get("why", "")
+    outcome = read_object(folder / OUTCOME)
+    why, said = outcome.get("why", ""), outcome.get("note", "")
     adds = job.settings.prepare == "wordings"
     if why:
         note = (
@@ -113,7 +129,10 @@ def _with_questions(job: Job, folder: Path) -> Job:
         inputs = replace(job.inputs, data=[*data, *files])
     else:
         inputs = replace(job.inputs, data=files, documents=data)
-    return replace(job, settings=_for_facts(job), inputs=inputs, made=folder)
+    if said:
+        log.warning("%s", said)
+    notes = (said,) if said else ()
+    return replace(job, settings=_for_facts(job), inputs=inputs, made=folder, notes=notes)
 
 
 def _for_facts(job: Job) -> Settings:

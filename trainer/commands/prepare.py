@@ -48,10 +48,13 @@ _AT_ONCE, _AT_ONCE_ON_CPU = 16, 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was published."""
+    """What was published, of how much."""
 
     records: int
     passages: int
+    statements: int
+    covered: int
+    """statements with a question"""
 
 
 def prepare_questions(settings: Settings) -> Prepared:
@@ -88,7 +91,7 @@ def prepare_questions(settings: Settings) -> Prepared:
         summary = kept.summary(len(records), len(unanswered))
         texts = {OUTPUT: "".join(lines), PAGE: coverage_page.render_page(summary, published)}
         _publish(output, folder, summary, texts)
-    return Prepared(len(published), work.passages)
+    return Prepared(len(published), work.passages, kept.statements, kept.covered)
 
 
 def _in_columns(record: dict[str, str], settings: Settings) -> dict[str, str]:
