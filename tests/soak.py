@@ -28,6 +28,7 @@ The scenarios and what they share are in `soaking/`.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -74,6 +75,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does it
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // chosen.jobs)))
     preload()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and say what was counted until then
     soak = Soak(chosen.seed, chosen.s3, chosen.jobs)
     try:
         wrong = sum(run(soak, known[name], int(count or 0)) for name, count in wanted)

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from support.jobs import write_records
 
@@ -72,22 +72,35 @@ class Soak:
         self.operations_of_save = int.from_bytes(counted[8:16])
 
     def each(self, cases: Iterable[Any], work: Callable[[Any], None]) -> None:
-        """`work` of every case, as many at once as there are jobs; its tally is added to ours."""
+        """`work` of every case, as many at once as there are jobs; its tally is added to ours,
+        also of what ended before the soak was stopped."""
         numbered = list(enumerate(cases))
         workers = [self._fork(numbered[first :: self.jobs], work) for first in range(self.jobs)]
-        for child, reader in workers:
-            with os.fdopen(reader, "rb") as results:
-                while line := results.readline():
-                    tally = Tally()
-                    ended, tally.wrong, tally.slowest_s = json.loads(line)
-                    tally.ended.update(ended)
-                    self.tally.add(tally)
-            if code := child.wait():
-                self.tally.must(False, f"the soak itself ended with {code}")
+        for place, (child, results) in enumerate(workers):
+            try:
+                self._count(child, results)
+            except SystemExit:
+                for other, _ in workers:
+                    other.signal(signal.SIGTERM)
+                for _, rest in workers[place:]:
+                    self._add(rest)
+                raise
+
+    def _count(self, child: Child, results: BinaryIO) -> None:
+        self._add(results)
+        if code := child.wait():
+            self.tally.must(False, f"the soak itself ended with {code}")
+
+    def _add(self, results: BinaryIO) -> None:
+        while line := results.readline():
+            tally = Tally()
+            ended, tally.wrong, tally.slowest_s = json.loads(line)
+            tally.ended.update(ended)
+            self.tally.add(tally)
 
     def _fork(
         self, numbered: list[tuple[int, Any]], work: Callable[[Any], None]
-    ) -> tuple[Child, int]:
+    ) -> tuple[Child, BinaryIO]:
         """A process that does these cases and writes what it counted."""
         reader, writer = os.pipe()
 
@@ -104,7 +117,7 @@ class Soak:
 
         child = fork(run)
         os.close(writer)
-        return child, reader
+        return child, os.fdopen(reader, "rb")
 
     def finish(self, place: Place, what: str) -> None:
         """Start `place` until it is done; it must end in the undisturbed weights."""
