@@ -99,6 +99,7 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
     if not given.ours:
         decoders["transformers"] = StockDecoder(model, never, 0)
     answers, memory = {}, {}
+    planned = planned_gib(model, decoders["ours"], rows, given.prompt + given.shared + given.tokens)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in decoders}
     for number in range(given.rounds + 1):
         for name, decoder in decoders.items():
@@ -122,7 +123,7 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
             "tokens_per_cpu_s": round(rates[1], 1),
             "same": sum(a == b for a, b in pairs) / rows,
             "peak_gib": memory[name],
-        }
+        } | ({"planned_gib": planned} if name == "ours" else {})
     decoders["ours"].close()
 
 
@@ -161,6 +162,15 @@ def start(model: Any) -> float:
 def finish(model: Any) -> None:
     if model.device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def planned_gib(model: Any, decoder: Any, rows: int, length: int) -> float | None:
+    """What is allocated now, and what the plan puts beside it, at most."""
+    if model.device.type != "cuda":
+        return None
+    needs, plan = decoder.needs(length), decoder.plan(rows, length)
+    more = plan.rows * needs.row + plan.unpacked_layers * needs.layer + needs.prompts
+    return round((torch.cuda.memory_allocated() + more) / GIB, 2)
 
 
 def peak(model: Any) -> float | None:

@@ -1,10 +1,12 @@
 """Where the seconds go from the start of a run to where its first step begins, by phase.
 
     python bench/start.py MODEL DATA [--rounds 2] [--warm]
+    python bench/start.py MODEL DATA --whole            to its end
 
 Each round is a process of its own, which is ended there. Seconds of processor time, all threads, in
 brackets of time; `--warm` keeps the scratch folder of the first round, so that the others find its
-tokens there.
+tokens there. With `--whole` the run trains, answers and publishes, twice: first with nothing kept
+from before, then with the same scratch folder; `process` is all, as whoever started it waits.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,15 @@ PHASES = (
     "_choose_execution",
     "_load_model",
 )
+AFTER = (
+    "_rehearse_the_end",
+    "_train",
+    "_keep_best",
+    "_save_adapter",
+    "_gate",
+    "_describe",
+    "_publish",
+)
 
 
 def main() -> None:
@@ -36,11 +48,20 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--warm", action="store_true")
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--child", action="store_true")
     given = parser.parse_args()
     if given.child:
-        first_step()
+        whole() if given.whole else first_step()
+        return
     scratch, rounds = tempfile.mkdtemp(), []
+    if given.whole:
+        both = [measured(given, scratch) for _ in range(2)]
+        for phase in both[0]:
+            print(
+                "|", phase, *(f"| {cpu:.2f} ({s:.2f})" for cpu, s in (e[phase] for e in both)), "|"
+            )
+        return
     for number in range(given.rounds + given.warm):
         folder = scratch if given.warm else tempfile.mkdtemp()
         found = measured(given, folder)
@@ -61,15 +82,81 @@ def measured(given: argparse.Namespace, scratch: str) -> dict[str, list[float]]:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     command = [sys.executable, __file__, given.model, given.data, "--child"]
+    if given.whole:  # the second run of the same data trains too
+        command.append("--whole")
+        variables["QLORA_RESUME"] = "never"
+    began = time.perf_counter()
     out = subprocess.run(command, env=os.environ | variables, stdout=subprocess.PIPE, check=True)
     found: dict[str, list[float]] = json.loads(out.stdout.splitlines()[-1])
+    if given.whole:
+        found["process"] = [found["all"][0], time.perf_counter() - began]
     return found
+
+
+class Phases:
+    """What each of them takes, `[processor time, time]` in seconds, without those inside it."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, list[float]] = {}
+        self._inside: list[list[float]] = []
+        self._began = time.perf_counter()
+
+    def watch(self, name: str) -> None:
+        """The function of this name in the job."""
+        from trainer import job
+
+        inner = getattr(job, name)
+
+        def outer(*args: Any, **more: Any) -> Any:
+            begin = now()
+            self._inside.append([0.0, 0.0])
+            try:
+                return inner(*args, **more)
+            finally:
+                self.add(name, begin, self._inside.pop())
+
+        setattr(job, name, outer)
+
+    def add(self, name: str, begin: list[float], inside: Sequence[float] = (0.0, 0.0)) -> None:
+        spent = [end - start for end, start in zip(now(), begin, strict=True)]
+        for at in (0, 1):
+            for outer in self._inside[-1:]:
+                outer[at] += spent[at]
+            self.taken.setdefault(name, [0.0, 0.0])[at] += spent[at] - inside[at]
+
+    def print(self) -> None:
+        whole = [time.process_time(), time.perf_counter() - self._began]
+        rest = [whole[at] - sum(each[at] for each in self.taken.values()) for at in (0, 1)]
+        found = {"interpreter and rest": rest} | self.taken | {"all": whole}
+        print(json.dumps(found), flush=True)
+
+
+def now() -> list[float]:
+    return [time.process_time(), time.perf_counter()]
+
+
+def whole() -> None:
+    """A run, and what each phase of it took. One that is rejected is at its end too."""
+    phases = Phases()
+    from trainer import job
+    from trainer.errors import RejectedError
+    from trainer.runtime import lean_imports, log
+    from trainer.settings import Settings
+
+    lean_imports.collect_rarely()
+    log.set_up("auto", os.environ.get("BENCH_LOG", "WARNING"), sys.stderr)
+    for name in (*PHASES, *AFTER):
+        phases.watch(name)
+    try:
+        job.run(Settings.read({}, os.environ))
+    except RejectedError as error:
+        print(error, file=sys.stderr)
+    phases.print()
 
 
 def first_step() -> None:
     """Go to where the first step begins, and print what each phase took."""
-    began = time.perf_counter()
-    taken: dict[str, list[float]] = {}
+    phases = Phases()
     from trainer import job
     from trainer.runtime import lean_imports
     from trainer.settings import Settings
@@ -77,28 +164,14 @@ def first_step() -> None:
     lean_imports.collect_rarely()
     module: Any = job
 
-    def timed(name: str) -> Any:
-        inner = getattr(job, name)
-
-        def outer(*args: Any, **more: Any) -> Any:
-            begin = time.process_time(), time.perf_counter()
-            try:
-                return inner(*args, **more)
-            finally:
-                taken[name] = [time.process_time() - begin[0], time.perf_counter() - begin[1]]
-
-        return outer
-
     def train(*args: Any, **more: Any) -> None:
         from trainer.training import callback
 
-        begin = time.process_time(), time.perf_counter()
+        begin = now()
 
         def end(*_: Any, **__: Any) -> None:
-            taken["trainer"] = [time.process_time() - begin[0], time.perf_counter() - begin[1]]
-            whole = [time.process_time(), time.perf_counter() - began]
-            rest = [whole[at] - sum(each[at] for each in taken.values()) for at in (0, 1)]
-            print(json.dumps({"interpreter and rest": rest} | taken | {"all": whole}), flush=True)
+            phases.add("trainer", begin)
+            phases.print()
             os._exit(0)
 
         classes: Any = callback
@@ -107,7 +180,7 @@ def first_step() -> None:
 
     trains = job._train
     for name in PHASES:
-        setattr(module, name, timed(name))
+        phases.watch(name)
     module._train = train
     job.run(Settings.read({}, os.environ))
 

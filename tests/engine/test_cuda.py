@@ -5,6 +5,7 @@ python -m pytest -m cuda        all of it, with the kernels and the loader, in a
 
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -36,6 +37,7 @@ from trainer.distributed.workers import Workers
 from trainer.engine.decode_rows import DecodeRows
 from trainer.engine.decoder import Engine
 from trainer.engine.greedy_decoder import GreedyDecoder
+from trainer.engine.prompt import Prompt
 from trainer.inference.stock_decoder import StockDecoder
 from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
@@ -167,6 +169,96 @@ def test_a_captured_step_says_what_it_says_uncaptured(
 
 def uncaptured(rows: DecodeRows, running: int, *, tuned: bool) -> None:
     rows._step(min(rows.rows, next_power_of_2(running)), rows.length, tuned=tuned)
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GreedyDecoder]:
+    folder = tmp_path_factory.mktemp("answering")
+    model = tuned_model("qwen2", folder, "q_proj,v_proj", precision="fp16", kind="cuda").eval()
+    decoder = GreedyDecoder(model, NEVER)
+    yield decoder
+    decoder.close()
+
+
+def said(decoder: GreedyDecoder, prompts: list[Prompt], late: int = 0) -> list[list[int]]:
+    """The answers to `prompts`, the last `late` of which join after five steps."""
+    running = decoder.open(len(prompts), 128, 24, tuned=True)
+    assert running.rows == len(prompts)
+    found: dict[int, list[int]] = {}
+    numbered = list(enumerate(prompts))
+    first = len(prompts) - late
+    running.join(dict(numbered[:first]))
+    for _ in range(5):
+        running.step()
+    if late:
+        running.join(dict(numbered[first:]))
+    while running:
+        running.step()
+        found |= running.take_ended()
+    return [found[number] for number in range(len(prompts))]
+
+
+def test_a_row_that_is_drawn_leaves_its_captured_neighbours_alone(
+    answering: GreedyDecoder,
+) -> None:
+    """Each replay draws anew, another seed draws others, and the same seed the same."""
+    greedy = [Prompt(ids, 24) for ids in ASKED]
+    alone = said(answering, greedy)
+    mixed = [replace(p, temperature=50.0 * (at % 3 == 1)) for at, p in enumerate(greedy)]
+    found = []
+    for seed in (0, 1, 2, 1):  # while the first are drawn, graphs are captured, which draws too
+        torch.manual_seed(seed)
+        found.append(said(answering, mixed))
+    assert found[1] == found[3]
+    for at, prompt in enumerate(mixed):
+        drawn = [each[at] for each in found[1:3]]
+        if prompt.temperature:
+            assert drawn[0] != drawn[1] and min(len(set(each)) for each in drawn) > 12
+        else:
+            assert drawn == [alone[at]] * 2
+
+
+def test_who_draws_from_the_likeliest_alone_says_what_is_likeliest(
+    answering: GreedyDecoder,
+) -> None:
+    """Also who joins rows that are running, whose graph did not draw before."""
+    greedy = [Prompt(ids, 24) for ids in ASKED]
+    surely = [replace(p, temperature=0.7, top_p=0.0) for p in greedy[-7:]]
+    expected = said(answering, greedy, late=7)
+    pairs = zip(said(answering, [*greedy[:-7], *surely], late=7), expected, strict=True)
+    assert sum(ours == theirs for ours, theirs in pairs) >= 20  # two may be as likely
+
+
+def test_captured_rows_have_limits_of_their_own(answering: GreedyDecoder) -> None:
+    limits = [1 + (7 * at) % 24 for at in range(len(ASKED))]
+    limited = [Prompt(ids, most) for ids, most in zip(ASKED, limits, strict=True)]
+    found = said(answering, limited, late=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DecodeRows, "step", uncaptured)
+        assert said(answering, limited, late=4) == found
+    assert [len(answer) for answer in found] == limits
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_shared_beginning_is_copied_and_the_answers_stay(precision: str, tmp_path: Path) -> None:
+    """Beside transformers, which copies nothing."""
+    model = tuned_model("qwen2", tmp_path, "all-linear", precision=precision, kind="cuda").eval()
+    beginning = [(31 * at + 7) % 331 for at in range(70)]
+    prompts = [[*beginning, *ids] for ids in ASKED]
+    read, whole = [], DecodeRows._read_together
+
+    def counted(rows: DecodeRows, readings: Any, *, tuned: bool) -> Any:
+        read.extend(len(reading.rest) for reading in readings)
+        return whole(rows, readings, tuned=tuned)
+
+    own, stock = GreedyDecoder(model, NEVER), StockDecoder(model, NEVER, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DecodeRows, "_read_together", counted)
+        found = dict(own.answers(prompts, 24, tuned=True, most_rows=21))
+    expected = dict(stock.answers(prompts, 24, tuned=True, most_rows=21))
+    assert sum(read) < sum(map(len, ASKED)) + 2 * 70 + 16 * 21
+    assert sum(found[at][:4] == expected[at][:4] for at in range(21)) > 16
+    own.close()
 
 
 # -- what is computed ---------------------------------------------------------------------

@@ -32,7 +32,7 @@ def run(rows: DecodeRows, steps: int, most: tuple[int, int, int] | None = None) 
     rows.admit([Prompt(*pair) for pair in zip(PROMPTS, limits, strict=True)], 0, tuned=True)
     for _ in range(steps):
         rows.step(len(PROMPTS), tuned=True)
-    return [rows.answer(row) for row in range(len(PROMPTS))]
+    return rows.answers(range(len(PROMPTS)))
 
 
 def test_each_step_is_one_token_of_each_row(model: Any) -> None:
@@ -69,7 +69,7 @@ def test_a_row_goes_on_at_another_place(model: Any) -> None:
     assert rows.running(3) == [True, True, False]
     for _ in range(5):
         rows.step(2, tuned=True)
-    assert [rows.answer(0), rows.answer(1)] == [whole[2], whole[1]]
+    assert rows.answers([0, 1]) == [whole[2], whole[1]]
 
 
 def test_a_row_that_is_drawn_leaves_its_neighbours_alone(model: Any) -> None:
@@ -81,8 +81,8 @@ def test_a_row_that_is_drawn_leaves_its_neighbours_alone(model: Any) -> None:
         rows.admit([*prompts, Prompt(PROMPTS[2], 9)], 0, tuned=True)
         for _ in range(8):
             rows.step(3, tuned=True)
-        assert [rows.answer(0), rows.answer(2)] == [whole[0], whole[2]]
-        drawn.add(tuple(rows.answer(1)))
+        assert rows.answers([0, 2]) == [whole[0], whole[2]]
+        drawn.add(tuple(rows.answers([1])[0]))
     assert len(drawn) == 3
 
 
@@ -91,7 +91,7 @@ def test_the_base_may_go_on_where_the_adapter_began(model: Any) -> None:
     rows = rows_of(model, [NEVER], 9)
     tuned = run(rows, 8)
     rows.admit([Prompt(prompt, 9) for prompt in PROMPTS], 0, tuned=False)
-    assert [rows.answer(row) for row in range(3)] == [[token] for token in first_tokens(model)]
+    assert rows.answers(range(3)) == [[token] for token in first_tokens(model)]
     assert run(rows, 8) == tuned
 
 

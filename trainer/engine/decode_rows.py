@@ -203,10 +203,12 @@ class DecodeRows:
         found: list[int] = self._tokens[:rows].tolist()
         return found
 
-    def answer(self, row: int) -> list[int]:
-        """The tokens of a row, the one that ended it included."""
-        found: list[int] = self._answers[row, : int(self._counts[row])].tolist()
-        return found
+    def answers(self, rows: Sequence[int]) -> list[list[int]]:
+        """The tokens of each of these rows, the one that ended it included."""
+        at = torch.tensor(rows).to(self._answers.device)
+        counts = self._counts[at].tolist()
+        tokens = self._answers[at, : max(counts)].tolist()
+        return [of[:count] for of, count in zip(tokens, counts, strict=True)]
 
     def move(self, source: int, target: int) -> None:
         """Go on with a row at the place of one that has ended, which may be itself."""

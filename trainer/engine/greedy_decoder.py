@@ -153,14 +153,15 @@ class GreedyDecoder:
             self._asked = questions
             self._rows = kept = None  # before there is room for another
             length = -(-length // ROUNDED) * ROUNDED
-            plan = self._plan(questions, length)
+            plan = self.plan(questions, length)
             model = self._made = self._made or self._unpacked(plan)
             self._rows = kept = DecodeRows(model, plan.rows, length, most, self._ends)
         return kept
 
-    def _plan(self, questions: int, length: int) -> DecodingPlan:
+    def needs(self, length: int) -> DecodingNeeds:
+        """Of rows that have `length` places."""
         first, head = self._weights.layers[0], self._weights.head
-        needs = DecodingNeeds.of(
+        return DecodingNeeds.of(
             layers=len(self._weights.layers),
             hidden=head.shape[1],
             intermediate=first.down.weight.shape[1] if first.down else 0,
@@ -170,8 +171,11 @@ class GreedyDecoder:
             row_tokens=length,
             value_bytes=self._dtype.itemsize,
         )
+
+    def plan(self, questions: int, length: int) -> DecodingPlan:
+        """For so many in rows of `length` places, with the memory that is free now."""
         return choose_decoding(
-            needs,
+            self.needs(length),
             questions=questions,
             row_tokens=length,
             free_bytes=self._free_bytes(),

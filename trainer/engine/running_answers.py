@@ -47,7 +47,10 @@ class RunningAnswers:
         """Those that have ended, with all their tokens; their rows are free then."""
         running = self._rows.running(len(self._asked))
         ended = [row for row, goes_on in enumerate(running) if not goes_on]
-        found = [(self._asked[row], self._rows.answer(row)) for row in ended]
+        if not ended:
+            return []
+        numbers = [self._asked[row] for row in ended]
+        found = list(zip(numbers, self._rows.answers(ended), strict=True))
         for row in reversed(ended):
             self._free(row)
         return found
