@@ -40,6 +40,7 @@ AFTER = (
     "_describe",
     "_publish",
 )
+IN_COMPARE = ("ask", "ask_trained", "_losses", "same_when_merged")
 
 
 def main() -> None:
@@ -101,11 +102,9 @@ class Phases:
         self._inside: list[list[float]] = []
         self._began = time.perf_counter()
 
-    def watch(self, name: str) -> None:
-        """The function of this name in the job."""
-        from trainer import job
-
-        inner = getattr(job, name)
+    def watch(self, module: Any, name: str) -> None:
+        """The function of this name."""
+        inner = getattr(module, name)
 
         def outer(*args: Any, **more: Any) -> Any:
             begin = now()
@@ -115,7 +114,7 @@ class Phases:
             finally:
                 self.add(name, begin, self._inside.pop())
 
-        setattr(job, name, outer)
+        setattr(module, name, outer)
 
     def add(self, name: str, begin: list[float], inside: Sequence[float] = (0.0, 0.0)) -> None:
         spent = [end - start for end, start in zip(now(), begin, strict=True)]
@@ -140,13 +139,16 @@ def whole() -> None:
     phases = Phases()
     from trainer import job
     from trainer.errors import RejectedError
+    from trainer.evaluation import compare
     from trainer.runtime import lean_imports, log
     from trainer.settings import Settings
 
     lean_imports.collect_rarely()
     log.set_up("auto", os.environ.get("BENCH_LOG", "WARNING"), sys.stderr)
     for name in (*PHASES, *AFTER):
-        phases.watch(name)
+        phases.watch(job, name)
+    for name in IN_COMPARE:
+        phases.watch(compare, name)
     try:
         job.run(Settings.read({}, os.environ))
     except RejectedError as error:
@@ -180,7 +182,7 @@ def first_step() -> None:
 
     trains = job._train
     for name in PHASES:
-        phases.watch(name)
+        phases.watch(job, name)
     module._train = train
     job.run(Settings.read({}, os.environ))
 
