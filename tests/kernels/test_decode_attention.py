@@ -61,3 +61,32 @@ def test_fused_is_as_plain_and_leaves_the_same_cache(
     truth = decode_attention.reference(*new, *cache, rows)
     assert_near(decode_attention.fused(*new, *own, rows), truth)
     assert all(torch.equal(one, other) for one, other in zip(own, cache, strict=True))
+
+
+@pytest.mark.cuda  # on a machine without a GPU in Triton's interpreter
+@pytest.mark.parametrize("splits", [2, 4, 8])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_row_may_be_divided_among_programs(
+    splits: int, dtype: torch.dtype, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that leave some of them nothing to do, too."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(decode_attention, "_splits", lambda *_: splits)
+    new, cache, rows = given(noise, 6, 2, 20, dtype)
+    own = [tensor.clone() for tensor in cache]
+    truth = decode_attention.reference(*new, *cache, rows)
+    assert_near(decode_attention.fused(*new, *own, rows), truth)
+    assert all(torch.equal(one, other) for one, other in zip(own, cache, strict=True))
+
+
+def test_only_few_rows_that_may_be_long_are_divided() -> None:
+    found = {
+        (rows, longest): decode_attention._splits(rows * 32, longest)
+        for rows in (1, 4, 64)
+        for longest in (128, 600, 4096)
+    }
+    assert found == {
+        (1, 128): 1, (1, 600): 2, (1, 4096): 16,
+        (4, 128): 1, (4, 600): 2, (4, 4096): 4,
+        (64, 128): 1, (64, 600): 1, (64, 4096): 1,
+    }  # fmt: skip

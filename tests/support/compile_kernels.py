@@ -20,10 +20,14 @@ FP16, FP32 = "*fp16", "*fp32"
 KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "decode_attention._attend": (
         {"q": FP16, "k": FP16, "v": FP16, "keys": FP16, "values": FP16, "lengths": "*i64",
-         "out": FP16, "q_stride": "i32", "k_stride": "i32", "v_stride": "i32",
-         "row_stride": "i64", "heads": "i32", "kv_heads": "i32", "size": "i32",
-         "scale": "fp32"},
-        {"GROUP": 4, "SIZE": 128, "BLOCK": 64},
+         "out": FP16, "parts": "*fp32", "stats": "*fp32", "q_stride": "i32", "k_stride": "i32",
+         "v_stride": "i32", "row_stride": "i64", "scale": "fp32"},
+        {"HEADS": 32, "KV_HEADS": 8, "WIDTH": 128, "SIZE": 128, "BLOCK": 64, "SPLITS": 4,
+         "STAGES": 1},
+    ),
+    "decode_attention._join": (
+        {"parts": "*fp32", "stats": "*fp32", "out": FP16},
+        {"WIDTH": 128, "SIZE": 128, "SPLITS": 4},
     ),
     "dequantise._dequantise": (
         {"packed": "*u8", "scales": "*u8", "scale_table": "*fp32", "scale_absmax": "*fp32",

@@ -10,9 +10,14 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 
-from trainer.kernels._triton import jit, next_power_of_2, tl
+from trainer.kernels._triton import cdiv, jit, next_power_of_2, tl
 
 BLOCK = 64  # keys that a program looks at together
+WARPS = 4
+STAGES = 1
+PROGRAMS = 512  # that keep a large GPU busy
+LEAST_SPLIT = 256  # tokens of a row that are worth a program more
+MOST_SPLITS = 16
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,18 @@ def fused(
     values_RLKD: torch.Tensor,
     rows: Rows,
 ) -> torch.Tensor:
+    """Where few rows may be long, a row and head is divided among several programs, each of which
+    knows its own maximum, sum and values; what they know is put together then (Flash-Decoding, Dao
+    et al. 2023)."""
     count, heads, size = q_BHD.shape
     kv_heads = k_BKD.shape[1]
     out = torch.empty(q_BHD.shape, dtype=q_BHD.dtype, device=q_BHD.device)
-    _attend[(count, heads)](
+    splits = _splits(count * heads, rows.longest)
+    parts = sums = out
+    if splits > 1:
+        parts = out.new_empty((count, heads, splits, size), dtype=torch.float32)
+        sums = out.new_empty((count, heads, splits, 2), dtype=torch.float32)
+    _attend[(count, heads, splits)](
         q_BHD,
         k_BKD,
         v_BKD,
@@ -70,60 +83,105 @@ def fused(
         values_RLKD,
         rows.lengths_B,
         out,
+        parts,
+        sums,
         q_BHD.stride(0),
         k_BKD.stride(0),
         v_BKD.stride(0),
         keys_RLKD.stride(0),
-        heads,
-        kv_heads,
-        size,
         size**-0.5,
-        GROUP=heads // kv_heads,
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        WIDTH=size,
         SIZE=next_power_of_2(size),
         BLOCK=BLOCK,
-        num_warps=4,
+        SPLITS=splits,
+        STAGES=STAGES,
+        num_warps=WARPS,
     )
+    if splits > 1:
+        _join[(count * heads,)](
+            parts, sums, out, WIDTH=size, SIZE=next_power_of_2(size), SPLITS=splits, num_warps=1
+        )
     return out
+
+
+def _splits(programs: int, longest: int) -> int:
+    """Among how many programs each of the `programs` is divided: a power of two."""
+    wanted = min(cdiv(PROGRAMS, programs), longest // LEAST_SPLIT, MOST_SPLITS)
+    return next_power_of_2(wanted + 1) // 2 if wanted > 1 else 1
 
 
 @jit
 def _attend(
-    q, k, v, keys, values, lengths, out, q_stride, k_stride, v_stride, row_stride, heads, kv_heads,
-    size, scale, GROUP: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    q, k, v, keys, values, lengths, out, parts, stats, q_stride, k_stride, v_stride, row_stride,
+    scale, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
-    kv_head = head // GROUP
+    split = tl.program_id(2)
+    kv_head = head // (HEADS // KV_HEADS)
     column = tl.arange(0, SIZE)
-    inside = column < size
-    length = tl.load(lengths + row)
-    own = (row * heads + head) * size + column
-    query = tl.load(q + row * q_stride + head * size + column, mask=inside, other=0.0)
+    inside = column < WIDTH
+    length = tl.load(lengths + row).to(tl.int32)
+    query = tl.load(q + row * q_stride + head * WIDTH + column, mask=inside, other=0.0)
     query = query.to(tl.float32) * scale
-    key = tl.load(k + row * k_stride + kv_head * size + column, mask=inside, other=0.0)
-    value = tl.load(v + row * v_stride + kv_head * size + column, mask=inside, other=0.0)
-    first = row * row_stride + kv_head * size
-    step = kv_heads * size
-    if head % GROUP == 0:
-        place = first + length * step + column
-        tl.store(keys + place, key, mask=inside)
-        tl.store(values + place, value, mask=inside)
-    # The sums begin with the new token, which the cache may not show to this program yet.
+    key = tl.load(k + row * k_stride + kv_head * WIDTH + column, mask=inside, other=0.0)
+    value = tl.load(v + row * v_stride + kv_head * WIDTH + column, mask=inside, other=0.0)
+    first = row * row_stride + kv_head * WIDTH
+    keys += first
+    values += first
+    step = KV_HEADS * WIDTH
+    if (head % (HEADS // KV_HEADS) == 0) & (split == 0):
+        tl.store(keys + length * step + column, key, mask=inside)
+        tl.store(values + length * step + column, value, mask=inside)
+    # The sums of the first split begin with the new token, which the cache may not show yet.
     most = tl.sum(query * key.to(tl.float32))
-    total = most * 0.0 + 1.0
-    sums = value.to(tl.float32)
-    for start in range(0, length, BLOCK):
+    own = tl.where(split == 0, 1.0, 0.0)
+    total = most * 0.0 + own
+    sums = value.to(tl.float32) * own
+    each = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK) * BLOCK
+    begin = split * each
+    end = tl.minimum(begin + each, length)
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
         token = start + tl.arange(0, BLOCK)
-        before = token < length
-        at = first + token.to(tl.int64)[:, None] * step + column[None, :]
+        before = token < end
+        at = token[:, None] * step + column[None, :]
         both = before[:, None] & inside[None, :]
-        block = tl.load(keys + at, mask=both, other=0.0).to(tl.float32)
-        score = tl.where(before, tl.sum(block * query[None, :], 1), float("-inf"))
+        key_block = tl.load(keys + at, mask=both, other=0.0)
+        value_block = tl.load(values + at, mask=both, other=0.0)
+        score = tl.sum(key_block.to(tl.float32) * query[None, :], 1)
+        score = tl.where(before, score, float("-inf"))
         highest = tl.maximum(most, tl.max(score))
         weight = tl.exp(score - highest)
         shrink = tl.exp(most - highest)
-        block = tl.load(values + at, mask=both, other=0.0).to(tl.float32)
-        sums = sums * shrink + tl.sum(block * weight[:, None], 0)
+        sums = sums * shrink + tl.sum(value_block.to(tl.float32) * weight[:, None], 0)
         total = total * shrink + tl.sum(weight)
         most = highest
-    tl.store(out + own, (sums / total).to(out.dtype.element_ty), mask=inside)
+    at = row * HEADS + head
+    if SPLITS == 1:
+        sums = (sums / total).to(out.dtype.element_ty)
+        tl.store(out + at * WIDTH + column, sums, mask=inside)
+    else:
+        at = at * SPLITS + split
+        tl.store(parts + at * WIDTH + column, sums, mask=inside)
+        tl.store(stats + at * 2, most)
+        tl.store(stats + at * 2 + 1, total)
+
+
+@jit
+def _join(
+    parts, stats, out, WIDTH: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr
+):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64)
+    split = at * SPLITS + tl.arange(0, SPLITS)
+    column = tl.arange(0, SIZE)
+    inside = column < WIDTH
+    most = tl.load(stats + split * 2)
+    weight = tl.exp(most - tl.max(most))
+    total = tl.sum(tl.load(stats + split * 2 + 1) * weight)
+    places = split[:, None] * WIDTH + column[None, :]
+    part = tl.load(parts + places, mask=inside[None, :] & (split[:, None] >= 0), other=0.0)
+    sums = tl.sum(part * weight[:, None], 0) / total
+    tl.store(out + at * WIDTH + column, sums.to(out.dtype.element_ty), mask=inside)
