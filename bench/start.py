@@ -5,7 +5,7 @@
 
 Each round is a process of its own, which is ended there. Seconds of processor time, all threads, in
 brackets of time; `--warm` keeps the scratch folder of the first round, so that the others find its
-tokens there. With `--whole` the run trains, answers and publishes, twice: first with nothing kept
+tokens there. With `--whole` the run trains, answers and publishes: first with nothing kept
 from before, then with the same scratch folder; `process` is all, as whoever started it waits.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
         return
     scratch, rounds = tempfile.mkdtemp(), []
     if given.whole:
-        both = [measured(given, scratch) for _ in range(2)]
+        both = [measured(given, scratch) for _ in range(given.rounds)]
         for phase in both[0]:
             print(
                 "|", phase, *(f"| {cpu:.2f} ({s:.2f})" for cpu, s in (e[phase] for e in both)), "|"

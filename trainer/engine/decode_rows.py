@@ -17,7 +17,7 @@ from trainer.engine.sampling import drawn
 from trainer.engine.weights import DecoderWeights, LoraKey
 from trainer.kernels import Kernels
 from trainer.kernels._triton import next_power_of_2
-from trainer.kernels.attention import Attention
+from trainer.kernels.attention import Attention, Documents
 from trainer.kernels.decode_attention import Rows
 from trainer.planner.decoding_plan import PROMPT_TOKENS
 
@@ -121,9 +121,24 @@ class DecodeRows:
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends]).int()
         where = Prompts(starts.to(device), int(sizes.max()), places.to(device))
         if readings[0].shared:
-            held = tuple((r.row, len(r.rest), r.shared) for r in readings)
-            where = Continued(where.starts, where.longest, where.places_M, held)
+            where = self._continued(where, readings)
         return self._logits(ids.to(device), positions.to(device), where, tuned, ends - 1)
+
+    def _continued(self, rest: Prompts, readings: Sequence[Reading]) -> Continued:
+        sizes = torch.tensor([len(reading.ids) for reading in readings])
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+        rows = torch.tensor([reading.row for reading in readings])
+        first = rows * self.length - starts[:-1]
+        places = first.repeat_interleave(sizes) + torch.arange(int(starts[-1]))
+        device = self._model.device
+        return Continued(
+            rest.starts,
+            rest.longest,
+            rest.places_M,
+            tuple((r.row, len(r.rest), r.shared) for r in readings),
+            places.to(device),
+            keys=Documents(starts.int().to(device), int(sizes.max())),
+        )
 
     def step(self, running: int, *, tuned: bool) -> None:
         """One more token for each of the first `running` rows that has not ended."""
@@ -224,10 +239,11 @@ class DecodeRows:
 
 
 def _parts(readings: Sequence[Reading]) -> Iterator[Sequence[Reading]]:
-    """As many together as `PROMPT_TOKENS` allow."""
+    """As many together as `PROMPT_TOKENS` allow: a token that is held already takes a quarter of
+    the memory, as a copy of its key and its value."""
     begin = 0
     while begin < len(readings):
-        sizes = accumulate(len(reading.rest) for reading in readings[begin:])
+        sizes = accumulate(len(r.rest) + r.shared // 4 for r in readings[begin:])
         count = max(1, sum(size <= PROMPT_TOKENS for size in sizes))
         yield readings[begin : begin + count]
         begin += count

@@ -20,6 +20,7 @@ from trainer.models.frozen_base import WholeBase, streamed_base_of
 from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime import selftest
+from trainer.runtime.device import free_gpu_bytes
 
 LOOK_STEPS = 8  # of a GPU, which then waits for the CPU to see who has ended
 ROUNDED = 64  # tokens: questions of about the same length find the same room
@@ -186,10 +187,7 @@ class GreedyDecoder:
     def _free_bytes(self) -> int:
         if self._capability is None:
             return selftest.free_host_bytes()
-        free, total = torch.cuda.mem_get_info(self._device)
-        held = torch.cuda.memory_allocated(self._device)
-        cap = torch.cuda.get_per_process_memory_fraction(self._device) * total
-        return int(min(free + torch.cuda.memory_reserved(self._device) - held, cap - held))
+        return free_gpu_bytes(self._device)
 
     def _unpacked(self, plan: DecodingPlan) -> DecodeModel:
         adapter = copies_of(tensors_of(self._weights.linears()), self._dtype)

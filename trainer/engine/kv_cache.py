@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels
-from trainer.kernels.attention import Attended, Attention, Documents
+from trainer.kernels.attention import Attended, Attention, Cpu, Documents
 from trainer.kernels.decode_attention import Rows
 
 
@@ -22,9 +22,10 @@ class Prompts(Documents):
 @dataclass(frozen=True)
 class Continued(Prompts):
     """The rest of prompts whose beginnings are in the cache: of each (its row, how many tokens the
-    rest has, how many the beginning)."""
+    rest has, how many the beginning). `keys` are all tokens, whose places are `key_places`."""
 
     held: tuple[tuple[int, int, int], ...]
+    key_places: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,10 @@ class CachingAttention:
         for cache, new in ((self.keys, k_MKD), (self.values, v_MKD)):
             cache.flatten(0, 1).index_copy_(0, where.places_M, new)
         if isinstance(where, Continued):
-            out = self._continue(q_MHD, where)
-            return Attended(out, out, ())
+            if isinstance(self.packed, Cpu):
+                out = self._continue(q_MHD, where)
+                return Attended(out, out, ())
+            k_MKD, v_MKD = (c.flatten(0, 1)[where.key_places] for c in (self.keys, self.values))
         return self.packed.forward(
             q_MHD.contiguous(), k_MKD.contiguous(), v_MKD.contiguous(), where
         )

@@ -13,8 +13,10 @@ from trainer.inference.precision import compute_precision
 from trainer.labels import IGNORED
 from trainer.models.probe import mixes_documents
 from trainer.monitoring.counting import counting
+from trainer.runtime.device import free_gpu_bytes
 
 STACKED_TOKENS = 1024  # at once; what trains a block of half of them has the memory for it
+MOST_STACKED = 16384  # on a GPU, where most of a small pass is starting kernels
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
 
 
@@ -33,7 +35,7 @@ def held_out_loss(
         compute_precision(model),
         counting("held-out loss", len(blocks)) as add,
     ):
-        for some in _stacked(blocks):
+        for some in _stacked(blocks, _stacked_tokens(model)):
             batch = collate([vars(block) for block in some])
             places = (batch["labels"][:, 1:] != IGNORED).nonzero()
             targets.append(batch["labels"][:, 1:][tuple(places.T)].numpy())
@@ -47,9 +49,20 @@ def held_out_loss(
     )
 
 
-def _stacked(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
-    """So many blocks at once that they have STACKED_TOKENS, or one that has more."""
-    rows = max(1, STACKED_TOKENS // len(blocks[0].labels)) if blocks else 1
+def _stacked_tokens(model: Any) -> int:
+    """As many at once as half of a GPU's free memory is enough for."""
+    if model.device.type == "cpu":
+        return STACKED_TOKENS
+    config = model.config.get_text_config()
+    intermediate = getattr(config, "intermediate_size", 4 * config.hidden_size)
+    values = 16 * config.hidden_size + 4 * intermediate + 3 * config.vocab_size
+    room: int = free_gpu_bytes(model.device) // 2 // (values * 2)
+    return min(max(STACKED_TOKENS, room), MOST_STACKED)
+
+
+def _stacked(blocks: Sequence[Block], tokens: int) -> Iterator[Sequence[Block]]:
+    """So many blocks at once that they have as many `tokens`, or one that has more."""
+    rows = max(1, tokens // len(blocks[0].labels)) if blocks else 1
     for start in range(0, len(blocks), rows):
         yield blocks[start : start + rows]
 

@@ -12,7 +12,7 @@ efficient) the backward pass at 8,192.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -24,10 +24,15 @@ EXACT_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the documents of M tokens in a row begin: int32 [documents + 1], from 0 to M."""
+    """Where the documents of M tokens in a row begin: int32 [documents + 1], from 0 to M.
+
+    Where a GPU is given more keys than queries, `keys` say where those of each document begin; its
+    queries stand at its end.
+    """
 
     starts: torch.Tensor
     longest: int
+    keys: "Documents | None" = field(default=None, kw_only=True)
 
 
 @dataclass
@@ -61,8 +66,9 @@ class Flash:
     def forward(
         self, q_MHD: torch.Tensor, k_MKD: torch.Tensor, v_MKD: torch.Tensor, where: Documents
     ) -> Attended:
+        keys = where.keys or where
         out, lse, *extra = aten._flash_attention_forward(
-            q_MHD, k_MKD, v_MKD, where.starts, where.starts, where.longest, where.longest,
+            q_MHD, k_MKD, v_MKD, where.starts, keys.starts, where.longest, keys.longest,
             0.0, True, False,
         )  # fmt: skip
         return Attended(out, lse, tuple(extra[:2]))
@@ -87,16 +93,17 @@ class Flash:
 class MemoryEfficient:
     """The memory-efficient kernel (Rabe & Staats 2021; xFormers): every GPU, equal head counts."""
 
-    CAUSAL = 1  # from the top left
+    CAUSAL, CAUSAL_AT_THE_END = 1, 2  # from the top left, from the bottom right
 
     def forward(
         self, q_MHD: torch.Tensor, k_MKD: torch.Tensor, v_MKD: torch.Tensor, where: Documents
     ) -> Attended:
-        group = q_MHD.shape[1] // k_MKD.shape[1]
+        group, keys = q_MHD.shape[1] // k_MKD.shape[1], where.keys or where
+        causal = self.CAUSAL if where.keys is None else self.CAUSAL_AT_THE_END
         out, lse, *extra = aten._efficient_attention_forward(
             q_MHD[None], _repeated(k_MKD, group)[None], _repeated(v_MKD, group)[None], None,
-            where.starts, where.starts, where.longest, where.longest,
-            0.0, self.CAUSAL, True,
+            where.starts, keys.starts, where.longest, keys.longest,
+            0.0, causal, True,
         )  # fmt: skip
         return Attended(out[0], lse, tuple(extra[:2]))
 

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 
 from trainer.kernels._triton import cdiv, jit, next_power_of_2, tl
 
-BLOCK = 64  # keys that a program looks at together
-WARPS = 4
-STAGES = 1
-PROGRAMS = 512  # that keep a large GPU busy
-LEAST_SPLIT = 256  # tokens of a row that are worth a program more
-MOST_SPLITS = 16
+# The fastest of 16 to 128 keys that a program looks at together, 1 to 8 warps, 1 to 3 stages, and
+# 1 to 4 heads a program, on an H200: 3.6 TB/s where 64 keys and 4 warps read 2.2.
+BLOCK, WARPS, STAGES = 16, 1, 2
+PROGRAMS = 2048  # of one warp that keep a large GPU busy
+LEAST_SPLIT = 64  # tokens of a row that are worth a program more
+MOST_SPLITS = 32
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,16 @@ def find_device() -> Device:
     )
 
 
+def free_gpu_bytes(device: "torch.device") -> int:
+    """What this process may still take, with what torch holds of it unused."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_allocated(device)
+    cap = torch.cuda.get_per_process_memory_fraction(device) * total
+    return int(min(free + torch.cuda.memory_reserved(device) - held, cap - held))
+
+
 def choose_precision(setting: str, device: Device) -> Precision:
     """The compute dtype for `setting` on `device`. SettingsError where the device cannot do it."""
     if device.capability is None:
