@@ -25,6 +25,7 @@ from support.jobs import (
     wait_for_step,
     write_records,
 )
+from support.plain_attention import PlainAttention
 from support.small_models import CONFIGS, packed_batch, trainable, tuned_model
 from support.sweep import WITHOUT_DROPOUT
 from support.worker_processes import ends, start_workers, steps
@@ -40,7 +41,7 @@ from trainer.engine.greedy_decoder import GreedyDecoder
 from trainer.engine.prompt import Prompt
 from trainer.inference.stock_decoder import StockDecoder
 from trainer.kernels._triton import next_power_of_2
-from trainer.kernels.attention import Cudnn, Flash, MemoryEfficient
+from trainer.kernels.attention import Cudnn, Documents, Flash, MemoryEfficient
 from trainer.models.locate import BUILTIN
 from trainer.planner.decoding_plan import DecodingPlan
 from trainer.planner.memory_plan import MemoryPlan
@@ -327,6 +328,28 @@ def test_every_attention_gives_the_same(family: str, attention: Any, tmp_path: P
     _, expected = step(engine_of(model, "fp16", STORED), batch)
     _, found = step(engine_of(model, "fp16", STORED, attention=attention), batch)
     assert (found - expected).norm() / expected.norm() < OFF["fp16"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "attention", [MemoryEfficient(), pytest.param(Flash(), marks=needs_ampere)]
+)
+def test_queries_at_the_end_of_more_keys_see_all_before_them(
+    attention: Any, precision: str
+) -> None:
+    held, rest = torch.tensor([50, 7, 100, 0]), torch.tensor([3, 1, 40, 5])
+    starts, key_starts = (
+        torch.cat([torch.zeros(1), of.cumsum(0)]).int().cuda() for of in (rest, held + rest)
+    )
+    where = Documents(starts, 40, keys=Documents(key_starts, 140))
+    noise = torch.Generator("cuda").manual_seed(0)
+    q, k, v = (
+        torch.randn(tokens, heads, 64, generator=noise, device="cuda", dtype=DTYPES[precision])
+        for tokens, heads in ((49, 8), (206, 2), (206, 2))
+    )
+    truth = PlainAttention().forward(q, k, v, where).out_MHD.double()
+    found = attention.forward(q, k, v, where).out_MHD
+    assert (found - truth).norm() / truth.norm() < OFF[precision] / 5
 
 
 @pytest.mark.skipif(

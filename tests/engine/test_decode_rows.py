@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.plain_attention import PlainAttention
 from support.small_models import tuned_model
 
 from trainer.engine.decode_rows import DecodeRows
 from trainer.engine.greedy_decoder import GreedyDecoder
 from trainer.engine.prompt import Prompt
+from trainer.kernels.attention import Cpu
 
 PROMPTS = [[4, 9, 100], [7], [250, 3]]
 NEVER = 331
@@ -93,6 +95,30 @@ def test_the_base_may_go_on_where_the_adapter_began(model: Any) -> None:
     rows.admit([Prompt(prompt, 9) for prompt in PROMPTS], 0, tuned=False)
     assert rows.answers(range(3)) == [[token] for token in first_tokens(model)]
     assert run(rows, 8) == tuned
+
+
+def test_the_rest_of_prompts_sees_copied_beginnings_together_as_one_by_one(model: Any) -> None:
+    """A GPU reads them in one launch, from a copy of their keys; a CPU from the cache."""
+    beginning = [(7 * at) % NEVER for at in range(40)]
+    prompts = [Prompt([*beginning, *range(at, 9 + 3 * at)], 5) for at in range(7)]
+    found, launches = [], list[bool]()
+
+    class Counted(PlainAttention):
+        def forward(self, *given: Any) -> Any:
+            launches.append(given[-1].keys is not None)
+            return super().forward(*given)
+
+    for packed in (Cpu(), Counted()):
+        decoder = GreedyDecoder(model, [NEVER])
+        decoder._packed = packed  # type: ignore[assignment]
+        running = decoder.open(7, 80, 5, tuned=True)
+        for some in (prompts[:4], prompts[4:]):
+            running.join({prompts.index(prompt): prompt for prompt in some})
+        for _ in range(4):
+            running.step()
+        found.append(running.take_ended())
+    assert found[0] == found[1] and len(found[0]) == 7
+    assert launches == [False, False, False, True, True, True, True, True, True]
 
 
 def first_tokens(model: Any) -> list[int]:

@@ -119,8 +119,7 @@ def _attend(
     BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
-    split = tl.program_id(2)
+    head, split = tl.program_id(1), tl.program_id(2)
     kv_head = head // (HEADS // KV_HEADS)
     column = tl.arange(0, SIZE)
     inside = column < WIDTH
@@ -130,21 +129,18 @@ def _attend(
     key = tl.load(k + row * k_stride + kv_head * WIDTH + column, mask=inside, other=0.0)
     value = tl.load(v + row * v_stride + kv_head * WIDTH + column, mask=inside, other=0.0)
     first = row * row_stride + kv_head * WIDTH
-    keys += first
-    values += first
+    keys, values = keys + first, values + first
     step = KV_HEADS * WIDTH
     if (head % (HEADS // KV_HEADS) == 0) & (split == 0):
         tl.store(keys + length * step + column, key, mask=inside)
         tl.store(values + length * step + column, value, mask=inside)
     # The sums of the first split begin with the new token, which the cache may not show yet.
     most = tl.sum(query * key.to(tl.float32))
-    own = tl.where(split == 0, 1.0, 0.0)
-    total = most * 0.0 + own
-    sums = value.to(tl.float32) * own
+    total = tl.where(split == 0, 1.0, 0.0)
+    sums = value.to(tl.float32) * total
     each = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK) * BLOCK
-    begin = split * each
-    end = tl.minimum(begin + each, length)
-    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
+    end = tl.minimum((split + 1) * each, length)
+    for start in tl.range(split * each, end, BLOCK, num_stages=STAGES):
         token = start + tl.arange(0, BLOCK)
         before = token < end
         at = token[:, None] * step + column[None, :]
@@ -161,8 +157,7 @@ def _attend(
         most = highest
     at = row * HEADS + head
     if SPLITS == 1:
-        sums = (sums / total).to(out.dtype.element_ty)
-        tl.store(out + at * WIDTH + column, sums, mask=inside)
+        tl.store(out + at * WIDTH + column, sums / total, mask=inside)
     else:
         at = at * SPLITS + split
         tl.store(parts + at * WIDTH + column, sums, mask=inside)
