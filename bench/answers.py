@@ -173,7 +173,8 @@ def planned_gib(model: Any, decoder: Any, rows: int, length: int) -> float | Non
         return None
     needs, plan = decoder.needs(length), decoder.plan(rows, length)
     more = plan.rows * needs.row + plan.unpacked_layers * needs.layer + needs.prompts
-    return round((torch.cuda.memory_allocated() + more) / GIB, 2)
+    whole: float = torch.cuda.memory_allocated() + more
+    return round(whole / GIB, 2)
 
 
 def peak(model: Any) -> float | None:
