@@ -29,6 +29,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "bench"), str(ROOT / "scripts")]
 BLOCKS, TOKENS, STEPS = 4, 512, 5
 T4_GIB, GIB = 14.7, 2**30
 MORE: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "Qwen 3.5 4B": ("qwen3_5_text", (2560, 9216, 32, 16, 4, 256, 248320),
+        {"tie_word_embeddings": True, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+         "linear_key_head_dim": 128, "linear_value_head_dim": 128}),
     "Granite 3.3 8B": ("granite", (4096, 12800, 40, 32, 8, 128, 49159), {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
         "attention_multiplier": 0.0078125, "logits_scaling": 16.0}),

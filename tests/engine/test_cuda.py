@@ -59,7 +59,7 @@ PLANS = {
         0, keep_attention=True, offload=True, mlp_rows=40, offload_embeddings=True
     ),
 }
-OTHERS = sorted(CONFIGS.keys() - {"llama", "qwen3", "qwen3_moe"})
+OTHERS = sorted(CONFIGS.keys() - {"llama", "qwen3", "qwen3_moe", "qwen3_5_text"})
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 OFF = {"fp16": 0.02, "bf16": 0.15}  # of a gradient, against float32: twice what the H200 measured
 
@@ -299,13 +299,14 @@ def test_gradients_are_those_of_float32_on_a_cpu(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("plan", ["stored", "recomputed"])
-def test_a_mixture_is_trained_as_in_float32_on_a_cpu(
-    plan: str, precision: str, tmp_path: Path
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_5_text"])
+def test_a_mixture_and_a_state_are_trained_as_in_float32_on_a_cpu(
+    family: str, plan: str, precision: str, tmp_path: Path
 ) -> None:
     """In 16 bits a token between two experts may be sent to the other, so not to the digit."""
     found = {}
     for kind, name, dtype in (("cpu", "fp32", torch.float32), ("cuda", precision, None)):
-        model = tuned_model("qwen3_moe", tmp_path / kind, "all-linear", precision=name, kind=kind)
+        model = tuned_model(family, tmp_path / kind, "all-linear", precision=name, kind=kind)
         how = {"plan": PLANS[plan], "row_tokens": ROW}
         engine = Engine(model, dtype=dtype or DTYPES[precision], **how)
         batch = micro_batch()

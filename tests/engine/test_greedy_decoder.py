@@ -27,8 +27,8 @@ PROMPTS = [
 ]
 
 
-# How many tokens an expert is sent is not known before.
-BY_TRANSFORMERS = ("qwen3_moe",)
+# How many tokens an expert is sent is not known before; a state is no keys and values.
+BY_TRANSFORMERS = ("qwen3_moe", "qwen3_5_text")
 
 
 def answers(decoder: Any, **more: Any) -> list[list[int]]:

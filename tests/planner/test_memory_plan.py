@@ -87,7 +87,8 @@ def test_a_plan_with_an_unknown_key_is_refused() -> None:
 # -- what a layer saves, in the engine and in the accounting ----------------------------------
 
 ADAPTED, RANK = "q_proj,v_proj", 4
-NORMED_HEADS = ("qwen3", "qwen3_moe", "olmo2", "olmo3", "gemma3_text")
+HYBRID = ("qwen3_5_text",)  # layers of two kinds, for which the larger one is counted
+NORMED_HEADS = (*HYBRID, "qwen3", "qwen3_moe", "olmo2", "olmo3", "gemma3_text")
 SAVING = {
     "stored": MemoryPlan(3),
     "one stored": MemoryPlan(1),
@@ -123,7 +124,8 @@ def test_what_the_engine_saves_is_what_is_counted(plan: str, small: Small) -> No
         else:
             counted = recomputed_layer_bytes(small.shape, chosen, tokens)
             left_out = left_out_of_recomputed(small, chosen) * tokens
-        assert saved_bytes(layer) == counted + left_out, number
+        least = 0.4 * counted if small.family in HYBRID else counted + left_out
+        assert least <= saved_bytes(layer) <= counted + left_out, number
     of_layers = sum(saved_bytes(layer) for layer in saved.layers)
     assert saved_bytes(saved.layers) == of_layers, "layers share what is counted for each"
 

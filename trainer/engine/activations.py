@@ -55,6 +55,8 @@ class LayerActivations:
     q_MHD: torch.Tensor | None = None  # as attention saw it, rotated
     k_MKD: torch.Tensor | None = None
     v_MKD: torch.Tensor | None = None
+    gate_MHD: torch.Tensor | None = None  # of what attention gives
+    products: tuple[torch.Tensor, ...] | None = None  # what a `DeltaNet` is given
     unnormed: tuple[torch.Tensor, torch.Tensor] | None = None  # q and k before their norms
     attention_out_MH: torch.Tensor | None = None  # what a norm behind attention is given
     middle_MH: torch.Tensor | None = None

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 
 from trainer.engine.activations import Batch, LayerActivations
+from trainer.engine.delta_net import mix
 from trainer.engine.feed_forward import FeedForward
 from trainer.engine.lora_linear import LinearInput
 from trainer.engine.mixture import MixturePass
@@ -41,6 +42,7 @@ class LayerPass(ResidualBranch):
         if store:
             return self.mlp(layer).forward_stored(layer, saved, batch), saved
         saved.q_MHD = saved.k_MKD = saved.v_MKD = saved.unnormed = saved.attention_out_MH = None
+        saved.gate_MHD = saved.products = None
         out = self.mlp(layer).forward_sliced(layer, saved, batch)
         attended = saved.attended if self.plan.keep_attention else None
         return out, LayerActivations(x, attended)
@@ -60,7 +62,10 @@ class LayerPass(ResidualBranch):
         if saved.middle_MH is None:
             self._attend(layer, saved, batch)
         grad = self.mlp(layer).backward(layer, grad, saved, batch)
-        grads = self._attention_backward(layer, grad, saved, batch)
+        if layer.delta is not None:
+            grads = self._delta_backward(layer, grad, saved, batch)
+        else:
+            grads = self._attention_backward(layer, grad, saved, batch)
         given = LinearInput(self.normed(layer.attention_norm, x, layer), saved, batch)
         flat = [grad_y.reshape(len(x), -1) for grad_y in grads]
         del grads
@@ -74,11 +79,29 @@ class LayerPass(ResidualBranch):
         x = saved.x_MH
         assert x is not None
         given = LinearInput(self.normed(layer.attention_norm, x, layer), saved, batch)
-        q, k, v = (
-            product.view(len(x), -1, layer.head_size)
-            for product in self.linear.forward_of(layer.qkv, layer.qkv_widths, given)
-        )
+        products = self.linear.forward_of(layer.qkv, layer.qkv_widths, given)
         del given
+        if layer.delta is not None:
+            saved.products = tuple(products)
+            mixed = mix(layer.delta, products, batch.where)
+        else:
+            self._look_back(layer, products, saved, batch)
+            mixed = _gated(saved)
+        del products
+        made = self.linear.forward(layer.o, LinearInput(mixed, saved, batch))
+        if layer.attention_post_norm is not None:
+            saved.attention_out_MH = made
+        saved.middle_MH = self.joined(layer.attention_post_norm, made, x, layer)
+
+    def _look_back(
+        self, layer: Layer, products: list[torch.Tensor], saved: LayerActivations, batch: Batch
+    ) -> None:
+        """Attention, and what it needs of q, k and v, in `saved`."""
+        q, k, v = (product.view(len(product), -1, layer.head_size) for product in products)
+        if layer.gates_attention:
+            q, saved.gate_MHD = (
+                part.contiguous() for part in q.view(len(q), -1, 2, layer.head_size).unbind(2)
+            )
         if layer.q_norm is not None and layer.k_norm is not None:
             saved.unnormed = q, k
             q, k = (self._head_norm(n, w, layer) for n, w in ((q, layer.q_norm), (k, layer.k_norm)))
@@ -86,11 +109,6 @@ class LayerPass(ResidualBranch):
         saved.q_MHD, saved.k_MKD, saved.v_MKD = q, k, v
         if saved.attended is None:
             saved.attended = self.attention.forward(q, k, v, batch.where)
-        attended = saved.attended.out_MHD.reshape(len(x), -1)
-        made = self.linear.forward(layer.o, LinearInput(attended, saved, batch))
-        if layer.attention_post_norm is not None:
-            saved.attention_out_MH = made
-        saved.middle_MH = self.joined(layer.attention_post_norm, made, x, layer)
 
     def _rotated(
         self, layer: Layer, q_MHD: torch.Tensor, k_MKD: torch.Tensor, batch: Batch, *, back: bool
@@ -112,15 +130,20 @@ class LayerPass(ResidualBranch):
 
     def _attention_backward(
         self, layer: Layer, grad: torch.Tensor, saved: LayerActivations, batch: Batch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """Gradients at the products q, k and v; what was saved of them is used up."""
         attended = saved.attended
         assert attended is not None and saved.q_MHD is not None
         assert saved.k_MKD is not None and saved.v_MKD is not None
-        out = attended.out_MHD.reshape(len(grad), -1)
+        out, gate = _gated(saved), saved.gate_MHD
         grad = self.branch_gradient(layer.attention_post_norm, grad, saved.attention_out_MH, layer)
-        saved.attention_out_MH = None
+        saved.attention_out_MH = saved.gate_MHD = None
         grad_out = self.linear.backward(layer.o, grad, LinearInput(out, saved, batch))
+        grad_gate = None
+        if gate is not None:
+            share, grad_gated = gate.sigmoid(), grad_out.view(gate.shape)
+            grad_gate = grad_gated * attended.out_MHD * share * (1 - share)
+            grad_out = grad_gated * share
         grads = self.attention.backward(
             grad_out.view(attended.out_MHD.shape),
             saved.q_MHD, saved.k_MKD, saved.v_MKD, attended, batch.where,
@@ -136,7 +159,21 @@ class LayerPass(ResidualBranch):
             q, k = saved.unnormed
             grad_q = self._head_norm_backward(grad_q, q, layer.q_norm, layer)
             grad_k = self._head_norm_backward(grad_k, k, layer.k_norm, layer)
+        if grad_gate is not None:
+            grad_q = torch.cat((grad_q, grad_gate), dim=-1)
         return grad_q, grad_k, grad_v
+
+    def _delta_backward(
+        self, layer: Layer, grad: torch.Tensor, saved: LayerActivations, batch: Batch
+    ) -> tuple[torch.Tensor, ...]:
+        """Gradients at the products that a `DeltaNet` was given."""
+        assert layer.delta is not None and saved.products is not None
+        with torch.enable_grad():
+            given = [product.detach().requires_grad_() for product in saved.products]
+            out = mix(layer.delta, given, batch.where)
+        saved.products = None
+        grad_out = self.linear.backward(layer.o, grad, LinearInput(out.detach(), saved, batch))
+        return torch.autograd.grad(out, given, grad_out)
 
     def _head_norm(self, x_MHD: torch.Tensor, weight: torch.Tensor, layer: Layer) -> torch.Tensor:
         """Over each head, or over all of them: as wide as its weight."""
@@ -150,3 +187,10 @@ class LayerPass(ResidualBranch):
         flat, x = grad_MHD.reshape(-1, len(weight)), x_MHD.reshape(-1, len(weight))
         grad: torch.Tensor = self.kernels.rms_norm_backward(flat, x, weight, layer.epsilon)
         return grad.view(x_MHD.shape)
+
+
+def _gated(saved: LayerActivations) -> torch.Tensor:
+    """What attention gives, [M, H D], by its gate where it has one."""
+    assert saved.attended is not None
+    out = saved.attended.out_MHD
+    return (out if saved.gate_MHD is None else out * saved.gate_MHD.sigmoid()).flatten(1)

@@ -25,6 +25,8 @@ class Family:
     """one linear layer gives gate and up"""
     neighbours: bool = False
     """what is rotated of a head are pairs of neighbours, not its two halves"""
+    gates_attention: bool = False
+    """behind each head of q is a gate of what attention gives for it"""
     divides_logits: bool = False
     """by the config's `logits_scaling`"""
 
@@ -55,6 +57,7 @@ FAMILIES = {
     "Qwen2ForCausalLM": LLAMA,
     "Qwen3ForCausalLM": LLAMA,
     "Qwen3MoeForCausalLM": LLAMA,
+    "Qwen3_5ForCausalLM": Family(norm_offset=1.0, gates_attention=True),
     "SmolLM3ForCausalLM": LLAMA,
     "SeedOssForCausalLM": LLAMA,
     "Ministral3ForCausalLM": LLAMA,

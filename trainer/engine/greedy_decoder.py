@@ -37,6 +37,8 @@ def why_not(model: Any) -> str | None:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if (reason := support.why_not(base.config)) is not None:
         return reason
+    if any(hasattr(layer, "linear_attn") for layer in base.get_decoder().layers):
+        return "some of its layers keep a state, not keys and values"
     if any(hasattr(layer.mlp, "experts") for layer in base.get_decoder().layers):
         return "it sends each token to experts of its own"
     if base.device.type == "cuda" and base.dtype == torch.float32:

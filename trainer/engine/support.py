@@ -33,6 +33,12 @@ def why_not(config: Any, longest: int = 0) -> str | None:
     return _why_not_positions(text, longest) or _why_not_quantised(config)
 
 
+def keeps_state(config: Any) -> bool:
+    """Whether some layers of a model of this config hand on a state from token to token: then
+    documents of a block see each other in transformers, and not here."""
+    return bool(getattr(config.get_text_config(), "linear_num_value_heads", None))
+
+
 def reach(config: Any) -> int:
     """Up to how many tokens in a document the engine sees what a model of this config sees."""
     text = config.get_text_config()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainer.engine.delta_net import DeltaNet
 from trainer.engine.families import FAMILIES, Family
 from trainer.kernels.dequantise import Nf4
 from trainer.models.nf4_experts import NF4Experts
@@ -100,7 +101,9 @@ class Layer:
     k_norm: torch.Tensor | None
     epsilon: float
     head_size: int
-    qkv_widths: tuple[int, int, int]
+    delta: DeltaNet | None  # mixes tokens in the place of attention
+    gates_attention: bool  # each head of q has a gate of its output behind it
+    qkv_widths: tuple[int, ...]
     activation: str
     rope: str | None  # which of the rotations of `Batch`; None where it rotates nothing
     head_order: torch.Tensor | None  # of q and k, in which halves of a head are rotated
@@ -182,21 +185,24 @@ class DecoderWeights:
 
 
 QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))  # apart, fused
-LINEARS = 7  # of a layer, at most
+DELTA = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
 GATE_UP = (("gate_proj", "up_proj"), ("gate_up_proj",))
 
 
 def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
-    head = head_size(text)
+    head, first = head_size(text), 0
     q, kv = attention_heads(text) * head, key_value_heads(text) * head
-    for number, module in enumerate(decoder.layers):
-        attention, mlp = module.self_attn, module.mlp
-        into, middle = QKV[family.fused_attention], GATE_UP[family.fused_mlp]
-        modules = [getattr(attention, n) for n in (*into, "o_proj")]
+    widths = 2 * q if family.gates_attention else q, kv, kv
+    for module in decoder.layers:
+        mlp = module.mlp
+        attention = module.self_attn if hasattr(module, "self_attn") else module.linear_attn
+        delta = _delta(attention) if hasattr(attention, "conv1d") else None
         mixture = _mixture(mlp) if hasattr(mlp, "experts") else None
-        if mixture is None:
-            modules += [getattr(mlp, n) for n in (*middle, "down_proj")]
-        linears = [Linear.of(m, number * LINEARS + i) for i, m in enumerate(modules)]
+        into, names = _linear_names(family, is_delta=delta is not None)
+        modules = [getattr(attention, n) for n in (*into, *names[0])]
+        modules += [getattr(mlp, n) for n in names[1]] if mixture is None else []
+        linears = [Linear.of(m, first + i) for i, m in enumerate(modules)]
+        first += len(modules)
         norms = [
             None if name is None else _norm_weight(getattr(module, name), family)
             for name in (
@@ -224,13 +230,37 @@ def _layers(decoder: Any, text: Any, family: Family) -> Iterator[Layer]:
             k_norm=k_norm,
             epsilon=_epsilon(decoder.norm),
             head_size=head,
-            qkv_widths=(q, kv, kv),
+            delta=delta,
+            gates_attention=family.gates_attention,
+            qkv_widths=widths if delta is None else delta.widths,
             activation=family.activation,
-            rope=(rope := _rope(attention, decoder.rotary_emb)),
+            rope=(rope := None if delta else _rope(attention, decoder.rotary_emb)),
             head_order=_head_order(rope, decoder.rotary_emb, head, family),
-            query_scale=_exact(attention.scaling * head**0.5),
+            query_scale=1.0 if delta else _exact(attention.scaling * head**0.5),
             residual_scale=getattr(module, "residual_multiplier", 1.0),
         )
+
+
+def _linear_names(
+    family: Family, *, is_delta: bool
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Of what mixes tokens: into it, out of it; and of the feed-forward network."""
+    mlp = (*GATE_UP[family.fused_mlp], "down_proj")
+    if is_delta:
+        return DELTA, (("out_proj",), mlp)
+    return QKV[family.fused_attention], (("o_proj",), mlp)
+
+
+def _delta(mixer: Any) -> DeltaNet:
+    return DeltaNet(
+        convolution_CW=mixer.conv1d.weight[:, 0],
+        log_decay_V=mixer.A_log,
+        bias_V=mixer.dt_bias,
+        norm_E=mixer.norm.weight,
+        epsilon=_epsilon(mixer.norm),
+        key_heads=mixer.num_k_heads,
+        key_size=mixer.head_k_dim,
+    )
 
 
 def _mixture(mlp: Any) -> Mixture:

@@ -8,7 +8,7 @@ import numpy as np
 from trainer.dataset.collate import collate, one_document_a_row
 from trainer.dataset.packing import Block
 from trainer.engine.families import FAMILIES, class_of
-from trainer.engine.support import why_not
+from trainer.engine.support import keeps_state, why_not
 from trainer.inference.precision import compute_precision
 from trainer.labels import IGNORED
 from trainer.models.probe import mixes_documents
@@ -94,7 +94,9 @@ def trained_logits(model: Any, batch: dict[str, Any], places: Any) -> Iterator[t
     wanted = wanted.to(model.device)
     batch["labels"] = wanted.masked_fill(wanted == 0, IGNORED)
     place = wanted.flatten().cumsum(0) - 1  # among the N
-    separate = why_not(model.get_base_model().config) is not None and mixes_documents(model)
+    config = model.get_base_model().config
+    mixes = why_not(config) is not None or keeps_state(config)
+    separate = mixes and mixes_documents(model)
     for part in one_document_a_row(batch) if separate else [batch | {"token": _numbers(batch)}]:
         at = (part["labels"] != IGNORED).flatten().nonzero().flatten()
         inputs = {name: part[name] for name in ("input_ids", "position_ids")}

@@ -17,6 +17,7 @@ from trainer.planner.model_shape import (
     attention_heads,
     head_size,
     key_value_heads,
+    mixed_values,
     widest,
 )
 from trainer.runtime.json_records import read_object
@@ -160,6 +161,7 @@ class Base:
         # Those that somebody else has quantised are taken for 16 bits: how they did is not known.
         counted = not self.is_quantised
         experts, active = architecture.expert_parameters(self.skeleton) if counted else (0, 0)
+        mixed, mixing = mixed_values(text)
         of_a_token = experts_of_a_token(text) if experts else 0
         return ModelShape(
             layers=text.num_hidden_layers,
@@ -177,6 +179,8 @@ class Base:
             active_parameters=active,
             experts_of_a_token=of_a_token,
             normed_outputs=architecture.normed_outputs(self.skeleton),
+            mixed=mixed,
+            mixing=mixing,
             stream_bytes=FULL if is_wide(self.config, precision) else HALF,
         )
 

@@ -310,9 +310,9 @@ def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> Mem
 
 
 def _has_graphs(workload: Workload) -> bool:
-    """Not where the CPU has to know how many tokens an expert is sent."""
-    capability = workload.device.capability
-    return capability is not None and capability >= (8, 0) and not workload.shape.expert_parameters
+    """Not where the CPU has to know how many tokens an expert is sent, or a document has."""
+    waits = workload.shape.expert_parameters or workload.shape.mixed
+    return (workload.device.capability or (0, 0)) >= (8, 0) and not waits
 
 
 def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:

@@ -75,7 +75,8 @@ def stored_layer_bytes(shape: ModelShape, tokens: int) -> int:
     up; what a norm behind attention and feed-forward network is given; the log-sum-exp of the
     attention in float32.
     """
-    values = 2 * (shape.q + shape.kv + shape.intermediate) + shape.normed_outputs * shape.hidden
+    mixed = shape.mixed or 2 * (shape.q + shape.kv)
+    values = mixed + 2 * shape.intermediate + shape.normed_outputs * shape.hidden
     stream = shape.stream_bytes * 2 * shape.hidden
     return tokens * (stream + HALF * values + FULL * shape.heads)
 
@@ -157,7 +158,7 @@ def _activation_peaks(shape: ModelShape, plan: MemoryPlan, tokens: int) -> Itera
     yield saved + head
     if plan.stored_layers:
         working = HALF * shape.intermediate + 2 * wide * shape.hidden
-        yield saved + tokens * working + _routed_bytes(shape, tokens)
+        yield saved + tokens * (working + FULL * shape.mixing) + _routed_bytes(shape, tokens)
     if recomputed:
         yield saved_below + _recomputing_bytes(shape, plan, tokens)
 
@@ -172,6 +173,7 @@ def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     rows = min(tokens, plan.mlp_rows)
     mlp = rows * (HALF * 3 * shape.intermediate + stream + beside) + _routed_bytes(shape, rows)
     forward = tokens * (HALF * (2 * q + 2 * kv) + 2 * (stream + beside)) + mlp
+    forward += tokens * FULL * shape.mixing
     attention_backward = tokens * (HALF * ((3 + FLASH_SUM) * q + 4 * kv) + stream + beside)
     return moving + max(forward, attention_backward)
 

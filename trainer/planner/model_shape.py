@@ -12,7 +12,9 @@ class ModelShape:
     largest quantised matrix, `embedding_parameters` those of embedding and head. In NF4 too are
     `expert_parameters`; `active_parameters` are those of the `experts_of_a_token`, to which one
     token is sent. `normed_outputs` are what of a layer a norm follows, before it joins the
-    residual stream: two or none. A value of that takes `stream_bytes`.
+    residual stream: two or none. A value of that takes `stream_bytes`. Where some layers keep a
+    state instead of attention, `mixed` values of a token are saved by what mixes tokens in a layer,
+    at most, and `mixing` in float32 are made while that is computed; else both are 0.
     """
 
     layers: int
@@ -31,6 +33,8 @@ class ModelShape:
     experts_of_a_token: int = 0
     normed_outputs: int = 0
     stream_bytes: int = 2
+    mixed: int = 0
+    mixing: int = 0
 
     @property
     def parameters(self) -> int:
@@ -62,3 +66,19 @@ def head_size(config: Any) -> int:
 def key_value_heads(config: Any) -> int:
     """Heads of keys and of values, which several heads of queries may share."""
     return widest(config, "num_key_value_heads") or attention_heads(config)
+
+
+CHUNK = 64  # tokens of a document whose steps are solved together
+
+
+def mixed_values(config: Any) -> tuple[int, int]:
+    """`ModelShape.mixed` and `mixing` of a language model's config."""
+    heads = getattr(config, "linear_num_value_heads", None)
+    if not heads:
+        return 0, 0
+    key_size, size = config.linear_key_head_dim, config.linear_value_head_dim
+    delta = 2 * config.linear_num_key_heads * key_size + 2 * heads * size + 2 * heads
+    q, kv = attention_heads(config) * head_size(config), key_value_heads(config) * head_size(config)
+    # In chunks: decays, products, a solution; of each chunk a state; and gradients of all.
+    in_chunks = 4 * CHUNK + 6 * (key_size + size) + 2 * key_size * size // CHUNK
+    return max(delta, 3 * q + 2 * kv), 2 * heads * in_chunks
