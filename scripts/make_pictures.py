@@ -70,22 +70,27 @@ def terminal() -> None:
             _type(socket, "C-c")
             _wait(socket, "where it stopped\n$")
             _type(socket, COMMAND, "Enter")
-            text = _wait(socket, "published ")
+            text = _wait(socket, "report: ", "-J")  # its lines whole, to be broken anew below
         finally:
             subprocess.run([*socket, "kill-server"], check=False)
     text = text.replace(f"{folder}/results", SETTINGS["OUTPUT_URI"])
-    (PICTURES / "terminal.svg").write_text(_drawn(text.rstrip().splitlines()), encoding="utf-8")
+    lines = [line[at : at + COLUMNS] for line in text.rstrip().splitlines() for at in _ends(line)]
+    (PICTURES / "terminal.svg").write_text(_drawn(lines), encoding="utf-8")
+
+
+def _ends(line: str) -> range:
+    return range(0, max(1, len(line.rstrip())), COLUMNS)
 
 
 def _type(socket: list[str], *keys: str) -> None:
     subprocess.run([*socket, "send-keys", *keys], check=True)
 
 
-def _wait(socket: list[str], words: str, timeout_s: float = 600) -> str:
+def _wait(socket: list[str], words: str, *how: str, timeout_s: float = 600) -> str:
     """The screen with what has scrolled off it, once it shows `words`."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        shown = [*socket, "capture-pane", "-p", "-S", "-"]
+        shown = [*socket, "capture-pane", "-p", "-S", "-", *how]
         text = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
         if words in text:
             return text

@@ -22,6 +22,7 @@ from trainer.corpus.dedup import PERMUTATIONS, Signatures
 from trainer.corpus.examples import Completion, Conversation, Message, Text
 from trainer.corpus.reader import Tally
 from trainer.runtime.json_records import well_formed
+from trainer.runtime.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,8 @@ def open_token_cache(folder: Path, fill: Callable[[Path], None]) -> TokenCache:
         unfinished.rename(folder)
         index = WriteProgress.parse((folder / INDEX).read_text(encoding="utf-8"))
     else:
-        log.info("the data was tokenised by an earlier start")
+        found = counted(index.tally.examples, "example")
+        log.info("%s tokenised by an earlier start", found)
     os.utime(folder)
     _delete_old(folder.parent)
     return _opened(folder, index)
