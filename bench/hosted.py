@@ -116,7 +116,7 @@ def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
     """Rows of the base resident without the cap, and one under it."""
     import torch
 
-    from trainer.planner.choose import leaner_plan
+    from trainer.planner.memory_plan import leaner_plan
 
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)

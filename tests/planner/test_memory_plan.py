@@ -19,6 +19,7 @@ from trainer.planner.memory_plan import (
     HALF,
     MemoryPlan,
     host_bytes,
+    leaner_plan,
     peak_bytes,
     recomputed_layer_bytes,
     stock_peak_bytes,
@@ -256,3 +257,18 @@ def test_recomputing_is_never_predicted_to_be_faster(name: str) -> None:
         tokens_per_s(LLAMA_2_7B, MemoryPlan(stored), 4, 512, GPUS[name]) for stored in (0, 16, 32)
     ]
     assert rates == sorted(rates)
+
+
+def test_running_out_of_memory_leads_to_the_leanest_plan_and_then_to_none() -> None:
+    plan: MemoryPlan | None = MemoryPlan(32, unpacked_layers=32, graph=True)
+    seen = []
+    while plan is not None:
+        seen.append(peak_bytes(LLAMA_2_7B, plan, 4, 512, TRAINABLE))
+        plan = leaner_plan(plan)
+    assert seen == sorted(seen, reverse=True)
+    assert len(seen) > 3
+
+
+def test_workers_that_hold_the_base_together_try_nothing_again() -> None:
+    """Each gathers a layer when all do: one that went back to the first would be given others."""
+    assert leaner_plan(MemoryPlan(32, base_shards=2)) is None

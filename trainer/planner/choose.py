@@ -37,6 +37,7 @@ SLACK = 0.03  # what the allocator's fragments take beside what is counted
 SPARE = 0.08  # the same and a reserve, where memory is spent on speed alone
 GRAPHS = 0.15  # the same where CUDA graphs have memory of their own
 HOSTED = 0.05  # the same where it costs nothing but another layer in host memory
+HOSTING_GAIN = 1.1  # in speed, from which it is worth it where the base fits too
 LONG = 2048  # tokens from which attention costs more than moving its output to the host and back
 CPU_MICRO_BATCH = 8  # blocks: enough to share one dequantisation among many tokens
 CPU_UNPACKED_BYTES = 2**30  # a base up to this size is held in float32 on a CPU
@@ -125,12 +126,18 @@ def choose(workload: Workload) -> Execution:
         for blocks in _sizes(workload)
         for plan in _plans(blocks, workload)
     ]
-    fitting = _fitting(found, workload) or _fitting(_hosting(found, workload), workload)
+    fitting = _fitting([*found, *_hosting(found, workload)], workload)
     fitting = [c for c in fitting if _host_bytes(c, workload) <= workload.host_bytes]
     if not fitting:
         raise _does_not_fit(found, workload)
-    best = max(fitting, key=lambda c: (c.tokens_per_s, -c.peak_bytes))
+    best = max(fitting, key=_worth)
     return replace(best, reason=_why(best, workload))
+
+
+def _worth(execution: Execution) -> tuple[float, int]:
+    is_hosting = execution.plan is not None and execution.plan.hosted_layers
+    rate = execution.tokens_per_s / (HOSTING_GAIN if is_hosting else 1)
+    return rate, -execution.peak_bytes
 
 
 def _fitting(found: Iterable[Execution], workload: Workload) -> list[Execution]:
@@ -138,7 +145,7 @@ def _fitting(found: Iterable[Execution], workload: Workload) -> list[Execution]:
 
 
 def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Execution]:
-    """The same with as many layers in host memory as do not fit; none where that cannot be."""
+    """Those that do not fit, with as many layers in host memory; none where that cannot be."""
     layers, room = workload.shape.layers, workload.device.free_bytes / (1 + HOSTED)
     for execution in found:
         plan = execution.plan
@@ -149,8 +156,9 @@ def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Executi
         assert lean.plan is not None
         highest = max(lean.peak_bytes, loading_bytes(workload.shape, lean.plan))
         too_many = math.ceil((highest - room) / layer_bytes(workload.shape))
-        hosted = min(max(too_many, 1) + SLOTS, layers)
-        yield _predicted(execution.blocks, replace(lean.plan, hosted_layers=hosted), workload)
+        if too_many > 0:
+            plan = replace(lean.plan, hosted_layers=min(too_many + SLOTS, layers))
+            yield _predicted(execution.blocks, plan, workload)
 
 
 def _host_bytes(execution: Execution, workload: Workload) -> int:
@@ -178,19 +186,6 @@ def replan_on_resume(begun: Execution, workload: Workload) -> Execution:
         with suppress(DoesNotFitError):
             return choose(replace(workload, micro_batch=begun.blocks))
     return choose(workload)
-
-
-def leaner_plan(plan: MemoryPlan) -> MemoryPlan | None:
-    """The next plan to try when memory ran out at run time; None below the leanest, and where
-    workers hold the base together: what one of them does again the others do not."""
-    if plan.base_shards > 1:
-        return None
-    if plan.unpacked_layers:
-        return replace(plan, unpacked_layers=0, graph=False)
-    if plan.stored_layers:
-        return replace(plan, stored_layers=plan.stored_layers // 2, graph=False)
-    leanest = replace(plan, offload=True, offload_embeddings=True, mlp_rows=1024, logit_rows=256)
-    return None if plan == leanest else leanest
 
 
 def log_execution(execution: Execution) -> None:

@@ -68,6 +68,19 @@ class MemoryPlan:
         return cls(**{names.get(key, key): value for key, value in stored.items()})
 
 
+def leaner_plan(plan: MemoryPlan) -> MemoryPlan | None:
+    """The next plan to try when memory ran out at run time; None below the leanest, and where
+    workers hold the base together: what one of them does again the others do not."""
+    if plan.base_shards > 1:
+        return None
+    if plan.unpacked_layers:
+        return replace(plan, unpacked_layers=0, graph=False)
+    if plan.stored_layers:
+        return replace(plan, stored_layers=plan.stored_layers // 2, graph=False)
+    leanest = replace(plan, offload=True, offload_embeddings=True, mlp_rows=1024, logit_rows=256)
+    return None if plan == leanest else leanest
+
+
 def stored_layer_bytes(shape: ModelShape, tokens: int) -> int:
     """What a layer that computes nothing again leaves to its backward pass.
 

@@ -19,7 +19,7 @@ from trainer.engine.embedding_noise import noisy_embedding
 from trainer.errors import DoesNotFitError
 from trainer.labels import IGNORED
 from trainer.models.load import adapter_to_float32
-from trainer.planner.choose import leaner_plan
+from trainer.planner.memory_plan import leaner_plan
 from trainer.runtime import signals
 from trainer.runtime.device import out_of_memory
 from trainer.training.arguments import training_arguments
