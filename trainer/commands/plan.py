@@ -23,7 +23,7 @@ from trainer.planner.decoding_plan import (
     choose_decoding,
 )
 from trainer.planner.gpus import GPUS, nodes_with, speed_of
-from trainer.planner.memory_plan import HALF, host_bytes
+from trainer.planner.memory_plan import HALF, SLOTS, host_bytes, layer_bytes, weight_bytes
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
 from trainer.reporting.data_section import data_rows, schedule_rows
@@ -244,11 +244,10 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
 
 
 def _answers(prospect: Prospect) -> Rows:
-    """Many short ones on one GPU; nothing is predicted for transformers, nor for a CPU, nor where
-    layers come from host memory."""
+    """Many short ones on one GPU; nothing is predicted for transformers, nor for a CPU."""
     device, shape = prospect.device, prospect.base.shape()
     plan = prospect.estimate.execution.plan
-    if device.capability is None or plan is None or plan.hosted_layers:
+    if device.capability is None or plan is None:
         return
     needs = DecodingNeeds.of(
         layers=shape.layers,
@@ -260,15 +259,18 @@ def _answers(prospect: Prospect) -> Rows:
         row_tokens=ROW_TOKENS,
         value_bytes=HALF,
     )
-    weights = int(shape.linear_parameters * NF4_BYTES) + shape.other_parameters * HALF
+    hosted = plan.hosted_layers
+    weights = int(weight_bytes(shape) - max(0, hosted - SLOTS) * layer_bytes(shape))
     decoding = choose_decoding(
         needs,
         questions=MOST_ROWS,
         row_tokens=ROW_TOKENS,
         free_bytes=max(0, device.free_bytes - weights),
         capability=device.capability,
+        resident=not hosted,
     )
-    rate = answered_tokens_per_s(shape, decoding, ROW_TOKENS * 3 / 4, speed_of(device.name))
+    speed, row_tokens = speed_of(device.name), ROW_TOKENS * 3 / 4
+    rate = answered_tokens_per_s(shape, decoding, row_tokens, speed, hosted)
     yield "answers", f"{decoding.rows} together at {rate:,.0f} tokens/s predicted, not measured"
 
 

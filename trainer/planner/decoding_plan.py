@@ -117,10 +117,11 @@ def fused_rows(capability: tuple[int, int] | None) -> int:
 
 
 def answered_tokens_per_s(
-    shape: ModelShape, plan: DecodingPlan, row_tokens: float, speed: Speed
+    shape: ModelShape, plan: DecodingPlan, row_tokens: float, speed: Speed, hosted_layers: int = 0
 ) -> float:
     """Tokens/s of steps whose rows have `row_tokens` on average: everything that a step reads, at
-    the GPU's bandwidth, or its products at its rate; and the start of each kernel.
+    the GPU's bandwidth, or its products at its rate; and the start of each kernel. Beside that,
+    `hosted_layers` come from host memory.
 
     Predicted, from the same figures as training's speed.
     """
@@ -134,4 +135,5 @@ def answered_tokens_per_s(
     moved += plan.rows * layers * HALF * (14 * shape.hidden + 3 * shape.intermediate)
     flops = 2 * plan.rows * (linear + shape.vocabulary * shape.hidden)
     seconds = max(moved / speed.bytes_per_s, flops / speed.flops) + layers * STEP_KERNELS * KERNEL_S
-    return plan.rows / seconds
+    transfer_s = hosted_layers * layer_bytes(shape) / speed.bus_bytes_per_s
+    return plan.rows / max(seconds, transfer_s)
