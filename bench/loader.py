@@ -4,7 +4,8 @@
 
 A Llama-2-7B with random weights is written to FOLDER (13 GB) unless it is there. Ours and
 transformers' own loader run in a process each. Memory is what the process had anonymously at most
-above what it had before, without the quantised weights where those lie in host memory too.
+above what it had before, without the quantised weights where those lie in host memory too; of a
+GPU what was allocated at most.
 `bench/base.py` does it from a bucket, up to a job's first step.
 """
 
@@ -20,13 +21,18 @@ from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
-LOADERS = {"ours": "ours, tensor by tensor", "stock": "transformers' own"}
+LOADERS = {
+    "ours": "ours, tensor by tensor",
+    "hosted": "every layer in host memory",
+    "stock": "transformers' own",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--only", choices=LOADERS, action="append")
     parser.add_argument("--loader", choices=LOADERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.loader:
@@ -36,11 +42,12 @@ def main() -> None:
         write(arguments.folder, arguments.layers)
     for path in arguments.folder.glob("*.safetensors"):  # both find them in the page cache
         subprocess.run(["cat", path], stdout=subprocess.DEVNULL, check=True)
-    for loader, name in LOADERS.items():
+    for loader in arguments.only or LOADERS:
         command = [sys.executable, __file__, str(arguments.folder), "--loader", loader]
         out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         row = json.loads(out.splitlines()[-1])
-        print(f"{name:<25} {row['seconds']:6.1f} s   {row['host_gib']:5.2f} GiB", flush=True)
+        text = f"{LOADERS[loader]:<28} {row['seconds']:6.1f} s   {row['host_gib']:5.2f} GiB"
+        print(f"{text}, {row['gpu_gib']:.2f} of the GPU", flush=True)
 
 
 def write(folder: Path, layers: int) -> None:
@@ -55,7 +62,9 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     import torch
 
     from trainer.models import load
+    from trainer.models.frozen_base import WholeBase
     from trainer.models.locate import locate_base
+    from trainer.models.streamed_base import StreamedBase
     from trainer.runtime.device import choose_precision, find_device
     from trainer.settings import Settings
 
@@ -65,15 +74,20 @@ def measure(loader: str, folder: Path) -> dict[str, float]:
     given = {"QLORA_BASE_MODEL": str(folder), "QLORA_SCRATCH_DIR": tempfile.mkdtemp()}
     settings = Settings.read({}, given, trains=False)
     base = locate_base(settings)
+    layers = base.shape().layers
+    frozen = StreamedBase(layers) if loader == "hosted" else WholeBase()
     with Watch() as watch:
-        if loader == "ours":
-            made = load.load_base(base, settings, precision, device)
+        if loader != "stock":
+            made = load.load_base(base, settings, precision, device, frozen)
         else:
             made = load.load_with_transformers(base, precision.dtype, torch.device(device.kind))
         if device.kind == "cuda":
             torch.cuda.synchronize()
-    here = sum(t.nbytes for t in made.state_dict().values() if t.device.type == "cpu")
-    return {"seconds": watch.seconds, "host_gib": (watch.most_bytes - here) / 2**30}
+    tensors = [*made.state_dict().values(), *getattr(frozen, "_host", {}).values()]
+    here = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors if t.is_cpu}
+    host = watch.most_bytes - sum(storage.nbytes() for storage in here.values())
+    gpu = torch.cuda.max_memory_allocated() if device.kind == "cuda" else 0
+    return {"seconds": watch.seconds, "host_gib": host / 2**30, "gpu_gib": gpu / 2**30}
 
 
 class Watch:
