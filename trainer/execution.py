@@ -80,6 +80,8 @@ def choose_execution(
         step_blocks=-(-step_blocks // workers.size),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
+        adapter_width=trainable // settings.lora_r,
+        workers=workers.size,
         engine=has_engine,
         host_bytes=host_bytes,
     )
@@ -93,13 +95,17 @@ def choose_execution(
     )
     choose.log_execution(execution)
     _log_experts(shape)
-    warnings = []
-    if device.kind == "cpu" and shape.parameters > SLOW_ON_A_CPU:
-        warnings.append("there is no GPU: a model of this size trains for days on a CPU")
-        log.warning("%s", warnings[-1])
+    warnings = _warned(device, shape)
     loaded = choose.once_loaded(workload, execution)
     replan = partial(choose.replan_on_resume, workload=loaded)
     return ExecutionPlan(execution, replan, trainable, shape.parameters, warnings)
+
+
+def _warned(device: Device, shape: ModelShape) -> list[str]:
+    if device.kind == "cuda" or shape.parameters <= SLOW_ON_A_CPU:
+        return []
+    log.warning("%s", warning := "there is no GPU: a model of this size trains for days on a CPU")
+    return [warning]
 
 
 def _log_experts(shape: ModelShape) -> None:

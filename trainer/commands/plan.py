@@ -119,6 +119,8 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         step_blocks=-(-schedule.step_blocks // request.workers),
         block_tokens=settings.max_length,
         micro_batch=settings.batch_size,
+        adapter_width=trainable // settings.lora_r,
+        workers=request.workers,
         engine=reason is None,
         # Another machine's is not known: what it takes is said.
         host_bytes=selftest.pinnable_bytes() if request.gpu is None else 1 << 60,

@@ -90,6 +90,7 @@ class Engine:
                 table.data = table.data.to(self.device)
             elif table.device.type != "cpu":
                 table.data = table.data.cpu().pin_memory()
+                torch.cuda.empty_cache()
 
     def loss_sum(
         self,

@@ -70,6 +70,7 @@ class LmHead:
             loss, grad_logits = self.kernels.cross_entropy(logits, target_M[rows])
             torch.mm(grad_logits, head, out=grad_MH[rows])
             losses.append(loss.sum())
+            del logits, grad_logits  # before the next ones are there
         if self.scale != 1:
             grad_MH.mul_(self.scale)
         return torch.stack(losses).sum(), grad_MH

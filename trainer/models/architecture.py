@@ -156,6 +156,11 @@ def normed_outputs(model: Any) -> int:
     return 2 * any(name.endswith(behind) for name, _ in model.named_modules())
 
 
+def normed_heads(model: Any) -> int:
+    """Whether queries and keys pass a norm before they attend: 1 or 0."""
+    return int(any(name.endswith(".q_norm") for name, _ in model.named_modules()))
+
+
 def decoder_name(model: Any) -> str:
     """The name of the module that the decoder's layers are in."""
     decoder = model.get_decoder()

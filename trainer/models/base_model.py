@@ -179,6 +179,7 @@ class Base:
             active_parameters=active,
             experts_of_a_token=of_a_token,
             normed_outputs=architecture.normed_outputs(self.skeleton),
+            normed_heads=architecture.normed_heads(self.skeleton),
             mixed=mixed,
             mixing=mixing,
             stream_bytes=FULL if is_wide(self.config, precision) else HALF,

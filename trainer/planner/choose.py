@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 from trainer.errors import DoesNotFitError
@@ -52,7 +53,8 @@ class Workload:
     chosen. Without `engine` it trains on the stock path. `host_bytes` of host memory may be used;
     `base_shards` workers hold the base together. `hosted_layers` is where the base lies already,
     or has to: in host memory with so many; None where that is open. `bus_bytes_per_s` is what was
-    measured of the way from there, 0 where that was not.
+    measured of the way from there, 0 where that was not. `adapter_width` is the sum of inputs and
+    outputs of all matrices that have an adapter; `workers` compute a step together.
     """
 
     device: Device
@@ -66,6 +68,8 @@ class Workload:
     base_shards: int = 1
     hosted_layers: int | None = None
     bus_bytes_per_s: int = 0
+    adapter_width: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -277,17 +281,11 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
     else:
         yield everything
     yield from (replace(everything, stored_layers=stored) for stored in range(layers - 1, -1, -1))
-    is_long = workload.block_tokens > LONG
-    offloaded = replace(
-        everything,
-        stored_layers=0,
-        keep_attention=is_long,
-        offload=True,
-        mlp_rows=2048,
-        logit_rows=512,
-    )
-    for plan in (offloaded, replace(offloaded, offload_embeddings=True)):
-        if host_bytes(workload.shape, plan, blocks * workload.block_tokens) <= workload.host_bytes:
+    tokens, is_long = blocks * workload.block_tokens, workload.block_tokens > LONG
+    offloaded = replace(everything, stored_layers=0, keep_attention=is_long, offload=True)
+    for rows, on_host in product((tokens, 2048), (False, True)):
+        plan = replace(offloaded, mlp_rows=rows, logit_rows=512, offload_embeddings=on_host)
+        if host_bytes(workload.shape, plan, tokens) <= workload.host_bytes:
             yield plan
 
 
@@ -319,8 +317,12 @@ def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Exec
         peak = stock_peak_bytes(shape, trainable=workload.trainable, tokens=tokens)
         rate = stock_tokens_per_s(shape, blocks, workload.block_tokens, speed)
     else:
-        peak = peak_bytes(shape, plan, blocks, workload.block_tokens, workload.trainable)
-        rate = tokens_per_s(shape, plan, blocks, workload.block_tokens, speed)
+        size, summed = (
+            workload.block_tokens,
+            max(workload.step_blocks // blocks, workload.workers) > 1,
+        )
+        peak = peak_bytes(shape, plan, blocks, size, workload.trainable, summed=summed)
+        rate = tokens_per_s(shape, plan, blocks, size, speed, workload.adapter_width)
     return Execution(blocks, plan, "", peak, rate)
 
 

@@ -8,7 +8,7 @@ from trainer.runtime.device import GIB
 @dataclass(frozen=True)
 class Speed:
     """What a GPU does in practice: products in FLOP/s, element-wise work and copies from pinned
-    host memory in bytes/s.
+    host memory in bytes/s, and the seconds in which Python starts a kernel.
 
     Measured on the H200 only; a cautious part of the data sheet for the others.
     """
@@ -20,6 +20,7 @@ class Speed:
     bytes_per_s: float
     bus_bytes_per_s: float
     measured: bool = False
+    launch_s: float = 60e-6
 
 
 GPUS = {
@@ -28,7 +29,7 @@ GPUS = {
     "a10g": Speed("NVIDIA A10G", 22.0, (8, 6), 60e12, 0.48e12, 22e9),
     "a100": Speed("NVIDIA A100", 39.4, (8, 0), 230e12, 1.3e12, 22e9),
     "h100": Speed("NVIDIA H100", 79.1, (9, 0), 600e12, 2.2e12, 45e9),
-    "h200": Speed("NVIDIA H200", 139.7, (9, 0), 640e12, 2.6e12, 45e9, measured=True),
+    "h200": Speed("NVIDIA H200", 139.7, (9, 0), 640e12, 2.6e12, 55e9, measured=True),
 }
 
 

@@ -14,11 +14,14 @@ from trainer.runtime.nf4 import NF4_BYTES
 
 # Bytes of a value: 16-bit activations, float32 gradients and masters.
 HALF, FULL = 2, 4
-ADAPTER = 2 * FULL + HALF + 2 + 8  # value, gradient, 16-bit copy, 8-bit states, float64 sum
+ADAPTER = FULL + HALF + 2  # value, 16-bit copy, 8-bit states
+SUM = 8  # of a parameter's gradients over micro-batches, in float64
 FLASH_SUM = 2  # flash attention sums the gradient of q in float32: two halves
 WORKSPACE = 64 * 2**20  # cuBLAS
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
 EXPERT_VALUES = 2**25  # of the experts that are dequantised at once: 64 MiB in 16 bits
+MLP_KERNELS = 15  # of them in a slice of its feed-forward network
+ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
 
@@ -85,11 +88,12 @@ def stored_layer_bytes(shape: ModelShape, tokens: int) -> int:
     """What a layer that computes nothing again leaves to its backward pass.
 
     Its input, the middle of its residual stream, q and the attention's output, k and v, gate and
-    up; what a norm behind attention and feed-forward network is given; the log-sum-exp of the
-    attention in float32.
+    up; what a norm behind attention and feed-forward network is given, and one of heads; the
+    log-sum-exp of the attention in float32.
     """
     mixed = shape.mixed or 2 * (shape.q + shape.kv)
     values = mixed + 2 * shape.intermediate + shape.normed_outputs * shape.hidden
+    values += shape.normed_heads * (shape.q + shape.kv)
     stream = shape.stream_bytes * 2 * shape.hidden
     return tokens * (stream + HALF * values + FULL * shape.heads)
 
@@ -106,8 +110,8 @@ def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     the base torch's allocator gives it out, in powers of two."""
     tables = shape.embedding_parameters // (shape.vocabulary * shape.hidden)
     table = _power_of_2(HALF * shape.vocabulary * shape.hidden) if plan.offload_embeddings else 0
-    widths = [shape.hidden, *([shape.q] if plan.keep_attention else [])]
-    activations = sum(_power_of_2(tokens * HALF * width) for width in widths)
+    widths = [shape.stream_bytes * shape.hidden, *([HALF * shape.q] if plan.keep_attention else [])]
+    activations = sum(_power_of_2(tokens * width) for width in widths)
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
     return recomputed * activations + tables * table + int(plan.hosted_layers * layer_bytes(shape))
 
@@ -122,16 +126,23 @@ def layer_bytes(shape: ModelShape) -> float:
 
 
 def peak_bytes(
-    shape: ModelShape, plan: MemoryPlan, blocks: int, block_tokens: int, trainable: int
+    shape: ModelShape,
+    plan: MemoryPlan,
+    blocks: int,
+    block_tokens: int,
+    trainable: int,
+    *,
+    summed: bool = True,
 ) -> int:
-    """Bytes allocated at the highest point of a step.
+    """Bytes allocated at the highest point of a step; gradients are `summed` where it is no single
+    micro-batch.
 
-    Within 5 % of what an H200 measured for Llama-2-7B at 512 to 32,768 tokens, see the tests.
+    Within 5 % of what an H200 measured for models of 7B to 70B, see the tests.
     """
-    fixed = (
-        _weight_bytes(shape, plan) + trainable * ADAPTER + shape.largest_matrix * HALF + WORKSPACE
-    )
-    return int(fixed + max(_activation_peaks(shape, plan, blocks * block_tokens)))
+    adapter = trainable * (ADAPTER + (SUM if summed else 0))
+    fixed = _weight_bytes(shape, plan) + adapter + shape.largest_matrix * HALF + WORKSPACE
+    at_the_end = 2 * FULL * trainable  # gradients, one by one and joined
+    return int(fixed + max(at_the_end, *_activation_peaks(shape, plan, blocks * block_tokens)))
 
 
 def loading_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
@@ -225,36 +236,52 @@ def stock_tokens_per_s(shape: ModelShape, blocks: int, block_tokens: int, speed:
 
 
 def tokens_per_s(
-    shape: ModelShape, plan: MemoryPlan, blocks: int, block_tokens: int, speed: Speed
+    shape: ModelShape,
+    plan: MemoryPlan,
+    blocks: int,
+    block_tokens: int,
+    speed: Speed,
+    adapter_width: int = 0,
 ) -> float:
     """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
-    draining the GPU for each kernel. Beside that, layers that come from host memory. A token is
-    multiplied with its experts; all of them are dequantised, for some token of a micro-batch."""
+    draining the GPU for each kernel. Beside that, in each of the two passes, layers that come from
+    host memory and, without a graph, the starting of each kernel. A token is multiplied with its
+    experts; all of them are dequantised, for some token of a micro-batch. `adapter_width` is the
+    sum of inputs and outputs of all matrices that have an adapter."""
     tokens, layers = blocks * block_tokens, shape.layers
     recomputed = (layers - plan.stored_layers) / layers
     down = layers * shape.intermediate * shape.hidden  # a recomputed layer leaves this product out
     down = 0 if shape.normed_outputs else down  # unless a norm follows
     linear = shape.linear_parameters + shape.active_parameters
-    flops: float = tokens * 4 * (linear + shape.vocabulary * shape.hidden)
-    flops += recomputed * tokens * 2 * (linear - down)
+    once = tokens * 2 * (linear + shape.vocabulary * shape.hidden)
     # Causal attention looks at half of a block: 2 products forward, 5 backward, 2 again.
+    attention = 2 * tokens * block_tokens / 2 * layers * shape.q
     again = 0 if plan.keep_attention else 2 * recomputed
-    flops += (7 + again) * 2 * tokens * block_tokens / 2 * layers * shape.q
-    passes = 2 + recomputed
-    packed = 1 - plan.unpacked_layers / layers
-    unpacked = passes * packed * shape.quantised_parameters * (NF4_BYTES + HALF)
-    moved = passes * tokens * layers * HALF * (14 * shape.hidden + 3 * shape.intermediate)
-    kernels = passes * layers * KERNELS * KERNEL_S
-    seconds = flops / speed.flops + (unpacked + moved) / speed.bytes_per_s + kernels
-    return float(tokens / max(seconds, _transfer_s(shape, plan, tokens, speed)))
+    flops = (
+        once + 2 * attention,
+        once + recomputed * tokens * 2 * (linear - down) + (5 + again) * attention,
+    )
+    mlp = 3 * layers * shape.hidden * shape.intermediate
+    slices = recomputed * (-(-tokens // plan.mlp_rows) - 1)  # more than one
+    seconds = 0.0
+    for number, passes in enumerate((1, 1 + recomputed)):
+        sliced = slices * (1 + number)
+        unpacked = passes * shape.quantised_parameters + sliced * mlp
+        unpacked *= (1 - plan.unpacked_layers / layers) * (NF4_BYTES + HALF)
+        moved = layers * (14 * shape.hidden + 3 * shape.intermediate)
+        moved_bytes = passes * tokens * HALF * (moved + ADAPTER_PASSES * adapter_width)
+        kernels = layers * (passes * (KERNELS + 4 * shape.normed_heads) + sliced * MLP_KERNELS)
+        work = flops[number] / speed.flops + (unpacked + moved_bytes) / speed.bytes_per_s
+        starting = 0 if plan.graph else kernels * speed.launch_s
+        transfer = _transferred(shape, plan, tokens)[number] / speed.bus_bytes_per_s
+        seconds += max(work + kernels * KERNEL_S, starting, transfer)
+    return tokens / seconds
 
 
-def _transfer_s(shape: ModelShape, plan: MemoryPlan, tokens: int, speed: Speed) -> float:
-    """What comes from the host in a micro-batch: each hosted layer twice, and the activations of
-    an offloading plan."""
-    if not plan.hosted_layers:
-        return 0.0
+def _transferred(shape: ModelShape, plan: MemoryPlan, tokens: int) -> tuple[float, float]:
+    """Bytes from or to the host in a forward and in a backward pass of a micro-batch: each hosted
+    layer, and the activations of an offloading plan, which go the other way first."""
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
-    came = 2 * plan.hosted_layers * layer_bytes(shape)
-    came += recomputed * recomputed_layer_bytes(shape, plan, tokens)
-    return came / speed.bus_bytes_per_s
+    activations = recomputed * recomputed_layer_bytes(shape, plan, tokens)
+    layers = plan.hosted_layers * layer_bytes(shape)
+    return max(layers, activations), layers + activations

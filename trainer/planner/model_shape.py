@@ -12,9 +12,10 @@ class ModelShape:
     largest quantised matrix, `embedding_parameters` those of embedding and head. In NF4 too are
     `expert_parameters`; `active_parameters` are those of the `experts_of_a_token`, to which one
     token is sent. `normed_outputs` are what of a layer a norm follows, before it joins the
-    residual stream: two or none. A value of that takes `stream_bytes`. Where some layers keep a
-    state instead of attention, `mixed` values of a token are saved by what mixes tokens in a layer,
-    at most, and `mixing` in float32 are made while that is computed; else both are 0.
+    residual stream: two or none, and `normed_heads` is 1 where queries and keys are normed. A value
+    of the stream takes `stream_bytes`. Where some layers keep a state instead of attention, `mixed`
+    values of a token are saved by what mixes tokens in a layer, at most, and `mixing` in float32
+    are made while that is computed; else both are 0.
     """
 
     layers: int
@@ -32,6 +33,7 @@ class ModelShape:
     active_parameters: int = 0
     experts_of_a_token: int = 0
     normed_outputs: int = 0
+    normed_heads: int = 0
     stream_bytes: int = 2
     mixed: int = 0
     mixing: int = 0
