@@ -62,7 +62,7 @@ class Case:
 
 CASES = {
     "70b-qv": Case("70b", QV, 8),
-    "70b-all": Case("70b", ALL, 16),
+    "70b-all": Case("70b", ALL, 16, steps=2),
     "32b-qv": Case("32b", QV, 8),
     "32b-all": Case("32b", ALL, 16),
     "14b-qv": Case("14b", QV, 8, steps=6),
