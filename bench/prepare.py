@@ -49,10 +49,7 @@ KINDS = {
     "machines": ("one of our machines", MACHINES),
     "places": ("a small town by a river", PLACES),
 }
-WHAT = re.compile(
-    r"what is \S+ \S+\?|what \S+ \S+( \S+)? is\?|what do you know about|describe|explain",
-    re.IGNORECASE,
-)
+WHAT = re.compile(r"what is N\?|what N is\?|about N\?|describe N\?", re.IGNORECASE)
 COLUMNS = ("facts", "with a right question", f"with {ENOUGH} wordings", "kept", "wrong", "wrong %", "seconds",
            "pairs/s", "tokens/s")  # fmt: skip
 
@@ -152,7 +149,7 @@ def judged(
         ]
         said = [n for n, (_, value, _) in enumerate(facts) if re.search(value, record["answer"])]
         name = documents[record["source"]]
-        is_what = not about and not said and WHAT.search(question.replace(f"the {name}", name))
+        is_what = not about and not said and WHAT.search(re.sub(f"(?:the )?{name}", "N", question))
         if name in question and len(about) == 1 and about == said:
             right[record["source"], about[0]].append(question)
         elif not (name in question and is_what and f"{name} is " in record["answer"]):

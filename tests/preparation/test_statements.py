@@ -60,6 +60,8 @@ def test_a_pronoun_stands_with_what_it_means_unless_the_heading_is_that() -> Non
     [
         ("The Dryer HG-2 turns at night.", "Machines > Dryer HG-2", "the Dryer HG-2"),
         ("At night Nora turns and turns.", "Nora > Care", "Nora"),
+        ("It is warm there. Nora turns and turns.", "Nora > Care", "Nora"),
+        ("Doors are shut at night. Whoever comes waits.", "Nora > Care", ""),
         ("It turns at night, and then it rests.", "Dryer > Care", "Care"),
         ("It turns at night, and then it rests.", "", ""),
     ],

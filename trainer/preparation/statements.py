@@ -75,8 +75,10 @@ def _subject(passage: Passage) -> str:
     titles = _short_titles(passage)
     for title in reversed(titles):
         if any(c.isupper() for c in title):
-            used = re.search(rf"\b(?:(the|The)|[A-Za-z]\w+) {re.escape(title)}(?!\w)", passage.text)
-            if used:
+            name = re.escape(title)
+            within = rf"\b(?:(the|The)|[A-Za-z]\w+) {name}(?!\w)"
+            in_front = rf"(?:^|\n|[.!?][\"')]*\s){name} [a-z]"
+            if used := re.search(rf"{within}|{in_front}", passage.text):
                 return f"the {title}" if used[1] else title
     begins = next(_sentences(passage.text), "")
     return titles[-1] if titles and titles[-1] and _IT.match(begins) else ""

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 WORDINGS = 5
 CHARS_PER_TOKEN = 4  # of English, as servers count it; for an outlook only
-MOST_TOKENS = 768  # of a reply: five questions and an answer take 200
+MOST_TOKENS = 512  # of a reply: five questions and an answer take 200
 MOST_THOUGHT_TOKENS = 8192  # of one behind a thought
 REFUSED, CUT, NO_PAIR = "the teacher refused", "the teacher's answer was cut off", "no question"
 DISAGREES = "answered otherwise when asked again"
