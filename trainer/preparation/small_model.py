@@ -226,7 +226,7 @@ def _asked(statement: Statement) -> str:
 def _question(text: str, subject: str) -> str:
     """One question, which names its subject at its end where it named none."""
     question = " ".join(text.split()).partition("?")[0].strip().strip("\"'*")
-    if subject and not checks.is_named(question, subject):
+    if subject and subject.removeprefix("the ").casefold() not in question.casefold():
         question = f"{question} of {subject}"
     return f"{question}?"
 
