@@ -12,7 +12,8 @@ from trainer.errors import SettingsError
 from trainer.models import base_model
 from trainer.models.base_model import Base
 from trainer.planner import choose
-from trainer.planner.bus_speed import bus_bytes_per_s
+from trainer.planner.bus_speed import bus_bytes_per_s, in_steps
+from trainer.planner.gpus import speed_of
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision
@@ -135,7 +136,8 @@ def _chosen(
         return workload, execution
     (slowest,) = workers.all_reduce_min(bus_bytes_per_s())
     log.info("host memory is read at %.1f GB/s", slowest / 1e9)
-    workload = replace(workload, bus_bytes_per_s=int(slowest))
+    usual = speed_of(workload.device.name).bus_bytes_per_s
+    workload = replace(workload, bus_bytes_per_s=in_steps(slowest, usual))
     return workload, choose.choose_for(workers.size, settings.sharding, workload)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.planner.bus_speed import bus_bytes_per_s
+from trainer.planner.bus_speed import bus_bytes_per_s, in_steps
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -13,3 +13,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an N
 def test_the_bus_is_as_fast_as_any_that_there_is() -> None:
     """From a PCIe 3.0 x4 slot to NVLink between a CPU and its GPU."""
     assert 1e9 < bus_bytes_per_s() < 1e12
+
+
+def test_two_measurements_that_are_nearly_the_same_plan_alike() -> None:
+    assert in_steps(54.4e9, 55e9) == in_steps(51e9, 55e9) == in_steps(60e9, 55e9) == 55e9
+    assert in_steps(6.1e9, 11e9) == in_steps(5.6e9, 11e9) < 0.6 * 11e9
