@@ -2,7 +2,8 @@
 
 import torch
 
-from trainer.engine.delta_net import gated_delta_rule
+from trainer.engine.delta_net import DeltaNet, gated_delta_rule, mix
+from trainer.kernels.attention import Documents
 from trainer.planner.model_shape import CHUNK
 
 HEADS, KEY, VALUE = 2, 8, 16
@@ -38,3 +39,16 @@ def test_chunks_of_several_documents_are_solved_as_token_by_token() -> None:
         expected = one_by_one(*alone).unflatten(1, (count, CHUNK)).transpose(0, 1)
         assert torch.allclose(found[part], expected, rtol=1e-9, atol=1e-11)
         first += count
+
+
+def test_a_trainer_that_computes_in_16_bits_changes_nothing() -> None:
+    torch.manual_seed(0)
+    width = 2 * HEADS * KEY + HEADS * VALUE
+    net = DeltaNet(
+        torch.randn(width, 4), torch.rand(HEADS), torch.rand(HEADS), torch.rand(VALUE), 1e-6, HEADS, KEY
+    )  # fmt: skip
+    products = [torch.randn(90, size) for size in net.widths]
+    where = Documents(torch.tensor([0, 70, 90, 90], dtype=torch.int32), 70)
+    expected = mix(net, products, where)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(mix(net, products, where), expected)

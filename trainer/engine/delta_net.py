@@ -44,6 +44,11 @@ class DeltaNet:
 
 def mix(net: DeltaNet, products: Sequence[torch.Tensor], where: Documents) -> torch.Tensor:
     """[M, V E] from products [M, …] of `net.widths`; no document sees another."""
+    with torch.autocast(products[0].device.type, enabled=False):  # a trainer's would halve float32
+        return _mixed(net, products, where)
+
+
+def _mixed(net: DeltaNet, products: Sequence[torch.Tensor], where: Documents) -> torch.Tensor:
     both_MC, gate_MO, step_MV, decay_MV = products
     heads, size = len(net.log_decay_V), net.key_size
     token = torch.arange(len(both_MC), device=both_MC.device, dtype=where.starts.dtype)
