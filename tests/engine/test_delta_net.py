@@ -44,9 +44,8 @@ def test_chunks_of_several_documents_are_solved_as_token_by_token() -> None:
 def test_a_trainer_that_computes_in_16_bits_changes_nothing() -> None:
     torch.manual_seed(0)
     width = 2 * HEADS * KEY + HEADS * VALUE
-    net = DeltaNet(
-        torch.randn(width, 4), torch.rand(HEADS), torch.rand(HEADS), torch.rand(VALUE), 1e-6, HEADS, KEY
-    )  # fmt: skip
+    decay, bias = torch.rand(2, HEADS)
+    net = DeltaNet(torch.randn(width, 4), decay, bias, torch.rand(VALUE), 1e-6, HEADS, KEY)
     products = [torch.randn(90, size) for size in net.widths]
     where = Documents(torch.tensor([0, 70, 90, 90], dtype=torch.int32), 70)
     expected = mix(net, products, where)
