@@ -58,6 +58,24 @@ def test_experts_are_counted_in_4_bits_from_the_config_alone(tmp_path: Path) -> 
     assert "down_proj, gate_proj, up_proj outside of the experts" in lines["no adapter"]
 
 
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_5_text"])
+def test_experts_and_states_are_trained_by_the_engine_and_answered_by_transformers(
+    family: str, tmp_path: Path
+) -> None:
+    config_of(CASES[family]).save_pretrained(tmp_path)
+    lines = planned("--base-model", str(tmp_path), "--gpu", "h200")
+    assert lines["engine"] == "ours"
+    assert "answers" not in lines
+
+
+def test_a_stream_that_fp16_does_not_hold_is_told(tmp_path: Path) -> None:
+    config_of(CASES["gemma3_text-long-window"]).save_pretrained(tmp_path)
+    of = {gpu: planned("--base-model", str(tmp_path), "--gpu", gpu) for gpu in ("t4", "h200")}
+    assert of["t4"]["precision"].endswith("; its residual stream in float32")
+    assert "float32" not in of["h200"]["precision"]
+    assert of["t4"]["engine"] == "ours"
+
+
 def test_a_base_larger_than_the_gpu_says_what_host_memory_it_takes(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 

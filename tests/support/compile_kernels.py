@@ -38,6 +38,10 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"ids": "*i64", "table": FP16, "out": FP16, "columns": "i32"},
         {"BLOCK": 4096},
     ),
+    "embedding._gather to a float32 stream": (
+        {"ids": "*i64", "table": FP16, "out": FP32, "columns": "i32"},
+        {"BLOCK": 4096},
+    ),
     "rms_norm._forward": (
         {"x": FP16, "weight": FP16, "out": FP16, "columns": "i32", "epsilon": "fp32"},
         {"BLOCK": 4096},

@@ -251,6 +251,8 @@ def _answers(prospect: Prospect) -> Rows:
     plan = prospect.estimate.execution.plan
     if device.capability is None or plan is None:
         return
+    if shape.expert_parameters or shape.mixed:  # their answers are transformers'
+        return
     needs = DecodingNeeds.of(
         layers=shape.layers,
         hidden=shape.hidden,
