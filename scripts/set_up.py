@@ -10,17 +10,23 @@ from pathlib import Path
 
 
 def set_up(folder: Path, requirements: list[str]) -> int:
-    """pip's exit code."""
+    """The exit code of venv or pip."""
     begin = time.monotonic()
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     files = [part for name in requirements for part in ("-r", name)]
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    code = _run([sys.executable, "-m", "venv", str(folder)], folder, begin)
+    return code or _run([*pip, "install", "--quiet", *files], folder, begin)
+
+
+def _run(command: list[str], folder: Path, begin: float) -> int:
     before = _packages(folder)
-    running = subprocess.Popen([*pip, "install", "--quiet", *files])
+    running = subprocess.Popen(command)
     on_terminal = sys.stdout.isatty()
     while running.poll() is None:
         found = _packages(folder) - before
-        doing = f"installing, {found} packages so far" if found > 0 else "downloading"
+        doing = f"{found} packages so far" if found > 0 else "downloading"
+        if command[2] == "venv":
+            doing = "making it"
         seconds = int(time.monotonic() - begin)
         if on_terminal:
             print(f"\rsetting up {folder}: {doing}, {seconds // 60}:{seconds % 60:02} ", end="")

@@ -9,7 +9,8 @@ from trainer.runtime.wording import lasting
 
 log = logging.getLogger(__name__)
 
-SHOWN_S = 3.0  # of steps; fewer say little, and a step may take longer
+SHOWN_S = 5.0  # of steps; fewer say little, and a step may take longer
+AGAIN = 3  # times as long after the start as it was told last
 MOVED = 1.25  # times as long as was told, or so much shorter
 
 
@@ -47,7 +48,7 @@ class Forecast:
         if early or left_s < SHOWN_S:
             return
         whole_s, told_s = spent_s + left_s, self._told_s
-        if told_s and (spent_s < 2 * self._told_at_s or 1 / MOVED < whole_s / told_s < MOVED):
+        if told_s and (spent_s < AGAIN * self._told_at_s or 1 / MOVED < whole_s / told_s < MOVED):
             return
         self._told_s, self._told_at_s = whole_s, spent_s
         log.info(
