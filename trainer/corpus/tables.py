@@ -12,7 +12,7 @@ from typing import Any
 from trainer.corpus import shapes
 from trainer.corpus.columns import quoted
 from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type, printable
-from trainer.corpus.header_rows import records_below
+from trainer.corpus.header_rows import holds_something, records_below
 from trainer.corpus.shapes import Fits
 
 TableRow = tuple[str, Any] | SkippedRecord | Notice
@@ -90,7 +90,8 @@ def _lists(
     if all(row and all(isinstance(cell, dict) for cell in row) for row in data):
         yield from ((where, {"messages": turns}) for where, turns in numbered)
     else:
-        yield from records_below(numbered, fits, is_ragged=True)
+        filled = ((where, row) for where, row in numbered if any(map(holds_something, row)))
+        yield from records_below(filled, fits, is_ragged=True)
 
 
 def parquet(path: Path) -> Iterator[TableRow]:
