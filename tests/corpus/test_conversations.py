@@ -154,3 +154,8 @@ def test_turns_of_other_words_are_turns(turns):
 def test_a_call_that_names_no_function_is_told_as_it_stands():
     with pytest.raises(Unusable, match=r'"messages\[0\]", a function_call, names no function'):
         read({"from": "function_call", "value": "{}"})
+
+
+def test_a_speaker_that_is_none_is_named_with_its_key():
+    with pytest.raises(Unusable, match=r'"messages\[0\].from" is ann and none of system, user'):
+        read({"from": "Ann", "text": "Hi"})

@@ -98,6 +98,11 @@ def test_headings_stand_where_they_stood(tmp_path):
             "<p>Two&nbsp;years",
             "answers that hold HTML, which is trained as it stands: 1, first line 2",
         ),
+        (
+            r"Two years.\nNo more.",
+            r"answers with a line break written as \n, which is trained as it stands: 1, first "
+            "line 2",
+        ),
         ("a < b & c", None),
         ("```\n<p>Code</p>\n```", None),
     ],
@@ -107,6 +112,14 @@ def test_what_an_answer_holds_beside_words_is_told(tmp_path, answer, words):
     corpus = read_files(tmp_path, {"a.jsonl": jsonl(*rows)})
     assert corpus.examples[1].messages[-1].content == answer
     assert corpus.notices == ([f"a.jsonl: {words}"] if words else [])
+
+
+def test_subtitles_are_told(tmp_path):
+    words = "1\n00:00:01,000 --> 00:00:02,000\nHello there\n"
+    corpus = read_files(tmp_path, {"a.txt": words.encode(), "b.md": b"a --> b at 00:01"})
+    assert corpus.notices == [
+        "a.txt: subtitles with their times, which are trained as they stand: 1"
+    ]
 
 
 def test_a_document_with_lost_characters_is_told(tmp_path):

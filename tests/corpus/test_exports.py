@@ -127,6 +127,12 @@ def test_a_request_with_its_answer_is_a_conversation(tmp_path, record):
     assert read_files(tmp_path, {"a.jsonl": jsonl(record)}).examples == [qa("Which?", "A plover.")]
 
 
+@pytest.mark.parametrize("names", [("inputs", "outputs"), ("input", "expectedOutput")])
+def test_what_is_given_and_expected_side_by_side_is_one_record(tmp_path, names):
+    record = dict(zip(names, ({"question": "q"}, {"answer": "a"}), strict=True))
+    assert read_files(tmp_path, {"a.jsonl": jsonl(record)}).examples == [qa("q", "a")]
+
+
 @pytest.mark.parametrize(
     "record, reason",
     [

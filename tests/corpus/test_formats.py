@@ -138,3 +138,17 @@ def test_a_text_file_of_millions_of_characters_is_read_whole(tmp_path, paragraph
     words = "Some words.\n\n" * paragraphs
     corpus = read_files(tmp_path, {"a.txt": words.encode()})
     assert "".join(example.text for example in corpus.examples) == words
+
+
+def test_an_encoded_mail_is_refused_and_a_plain_one_is_prose(tmp_path):
+    mail = b"From: a@b.cd\nContent-Type: text/plain;\n charset=utf-8\n%s\nFive =E2=80=93 six\n"
+    encoded = mail % b"Content-Transfer-Encoding: quoted-printable\n"
+    for content in (encoded, b"From a@b.cd Mon Jan  1 00:00:00 2024\n" + encoded):
+        corpus = read_named(tmp_path, a_txt=content, b_txt=mail % b"Subject: Hi\n")
+        assert corpus.skipped == ["a.txt: it is an e-mail as it was sent, encoded; save its text"]
+
+
+def test_a_list_of_lists_without_words_holds_no_records(tmp_path):
+    for content in (b"[[]]", b"[[], [null]]"):
+        corpus = read_named(tmp_path, a_json=content, good_txt=b"good")
+        assert corpus.skipped == ["a.json: it holds no records"]

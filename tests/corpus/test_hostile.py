@@ -135,7 +135,7 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "blank lines": (lines(b"", b"  ", b""), 10, r"a\.jsonl: it holds no records"),
     "no answer": (turns(("user", "a")), 10, "no assistant turn"),
     "a tool's turn": (turns(("tool", "b")), 10, "no assistant turn"),
-    "an unknown role": (turns(("judge", "b")), 10, r'"messages\[0\].role" is none of'),
+    "an unknown role": (turns(("judge", "b")), 10, r'"messages\[0\].role" is judge and none'),
     "a list as role": (turns(("user", "a"), (["x"], "b")), 10, r'"messages\[1\].role" is none'),  # type: ignore[arg-type]
     "deep .json": (file("a.json", b"[" * 200_000), 10, r"a\.json: JSON nested too deep"),
     "a word as .json": (file("a.json", b'"hello"'), 10, "it is text, not a list of records"),

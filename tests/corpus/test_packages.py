@@ -23,3 +23,9 @@ def test_an_archive_may_not_unpack_to_much_more_than_it_is(tmp_path: Path) -> No
         check_size(path)
     path.write_bytes(makers.docx(("Normal", "a")))
     check_size(path)
+
+
+def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").write_bytes(b"question,answer\nA?,B\n")
+    with pytest.raises(Unusable, match=r"no readable .xlsx \(no ZIP archive\); save it again"):
+        check_size(tmp_path / "a.xlsx")

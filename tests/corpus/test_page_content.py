@@ -106,3 +106,22 @@ def test_a_formula_is_said_once() -> None:
         found, left_out = html(f"<p>{PROSE * 3} Take {formula} cup.</p>")
         assert found.endswith("Take 1/2 cup.")
         assert not left_out
+
+
+def test_numbers_of_lines_and_marks_of_headings_are_no_words() -> None:
+    mark = "<a class=headerlink href='#a'>¶</a>"
+    code = "<pre><span class=linenos>1</span>a = 2\n<span class=lineno>2</span>b = 3</pre>"
+    price = "<p><b class=anchor-price>20</b> crowns</p>"
+    assert words(f"<h1>Reset{mark}</h1>{code}{price}") == (
+        "# Reset\n\n```\na = 2\nb = 3\n```\n\n**20** crowns"
+    )
+
+
+def test_comments_of_google_docs_are_told_and_no_words() -> None:
+    said = "<p>Two years<sup><a href='#cmnt1' id='cmnt_ref1'>[a]</a></sup></p>"
+    comment = "<p><a href='#cmnt_ref1' id='cmnt1'>[a]</a><span>Ask the boss first.</span></p>"
+    found, left_out = html(f"<p>{PROSE}</p>{said}<div>{comment}</div>")
+    assert found.endswith("Two years")
+    assert [(n.words, n.amount) for n in left_out] == [
+        ("what stands in comments of Google Docs is not used", "4 words")
+    ]

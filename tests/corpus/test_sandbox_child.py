@@ -49,5 +49,5 @@ def test_one_child_reads_files_one_after_the_other(tmp_path: Path) -> None:
     ]
     assert [kind for kind, *_ in found[4:]] == ["end", "unusable", "unusable", "text", "end"]
     assert "it is no readable .pdf (" in str(found[5])
-    assert "it is no readable .docx (File is not a zip file)" in str(found[6])
+    assert "it is no readable .docx (no ZIP archive)" in str(found[6])
     assert found[7] == ["text", "# One\n", [[0, 1, "One"]]]

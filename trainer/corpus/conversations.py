@@ -25,12 +25,12 @@ _ROLE_NAMES = {
     "developer": "system",
     **dict.fromkeys(("human", "prompter", "customer", "client", "visitor", "requester"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "ai", "agent", "support"), "assistant"),
-    "function_call": "assistant",
+    **dict.fromkeys(("chatbot", "function_call"), "assistant"),
     **dict.fromkeys(("function", "observation", "function_response"), "tool"),
 }
 _PLAIN = {"role", "content"}  # most turns have no more, and are most of what is read
 _SPEAKERS = ["user", "assistant"]
-SPEAKER_KEYS = ("role", "from", "speaker", "sender")
+SPEAKER_KEYS = ("role", "from", "speaker", "sender", "author")
 CONTENT_KEYS = ("content", "value", "text", "message", "utterance")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _USED = {"weight", "train", *_THOUGHTS} | {
@@ -148,7 +148,9 @@ def _message(turn: object, where: str, unused: dict[str, None]) -> Message | Non
     speaker, content = _speaker_and_content(turn, where)
     role = role_of(speaker)
     if role is None:
-        raise Unusable(f'"{where}.role" is none of {", ".join(ROLES)}')
+        said = f" {printable(speaker[:40])} and" if isinstance(speaker, str) else ""
+        key = _key_of(SPEAKER_KEYS, turn)
+        raise Unusable(f'"{where}.{key}" is{said} none of {", ".join(ROLES)}')
     if role == "system" and _is_blank(content):
         return None
     if not any(known.issuperset(turn) for known in _KNOWN):

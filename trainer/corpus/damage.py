@@ -33,14 +33,15 @@ _HTML = re.compile(
     r"|&(?:nbsp|amp|quot|lt|gt|#\d{1,6});"
 )
 _LONGEST_SHOWN = 30
+_SUBTITLE = re.compile(r"^(?:\d\d:)?\d\d:\d\d[.,]\d{3} --> ", re.M)
 # What is damaged has one of these: two letters beyond ASCII, a sign of HTML, of Excel, of a loss.
-_DOUBTFUL = re.compile("[^\\0-\\x7f]{2}|[ÃÂ] |[<&\N{REPLACEMENT CHARACTER}]|^#")
+_DOUBTFUL = re.compile("[^\\0-\\x7f]{2}|[ÃÂ] |[<&\\\\\N{REPLACEMENT CHARACTER}]|^#")
 
 
 def _is_sound(words: str) -> bool:
     """Whether nothing in them may be damaged: asked of all there is, so it is quick."""
     if words.isascii():
-        return "<" not in words and "&" not in words and words[:1] != "#"
+        return not any(sign in words for sign in ("<", "&", "\\n")) and words[:1] != "#"
     return _DOUBTFUL.search(words) is None
 
 
@@ -91,6 +92,8 @@ class Damage:
     def _text(self, document: Text) -> Text:
         if _LOST in document.text:
             self._count(f"documents with characters that were lost before ({_LOST})")
+        if "-->" in document.text and _SUBTITLE.search(document.text):
+            self._count("subtitles with their times, which are trained as they stand")
         text = self.repaired(document.text)
         if text == document.text:
             return document
@@ -117,6 +120,10 @@ class Damage:
             self._count(f"answers with characters that were lost before ({_LOST})", where)
         if answer[:1] == "#" and answer.strip() in _EXCEL_ERRORS:
             self._count("answers that are an error of Excel, as #N/A or #REF!", where)
+        if "\\n" in answer and "\n" not in answer and "`" not in answer:
+            self._count(
+                "answers with a line break written as \\n, which is trained as it stands", where
+            )
         if ("<" in answer or "&" in answer) and "```" not in answer and _HTML.search(answer):
             self._count("answers that hold HTML, which is trained as it stands", where)
 

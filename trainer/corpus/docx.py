@@ -33,9 +33,11 @@ def docx(path: Path) -> Iterator[str]:
         if main not in package:
             raise Unusable("it is no readable .docx (it holds no document)")
         body = child(package.xml(main), "body")
+        if body is None:
+            raise Unusable("it is no readable .docx (it holds no document)")
         styles = _Styles(package, main)
         document = _Document(styles, Numbering(package, main))
-        yield from document.blocks(body if body is not None else ())
+        yield from document.blocks(body)
         for kind in ("footnotes", "endnotes"):
             for part in package.related(main, kind):
                 yield from document.notes(package.xml(part), kind)

@@ -18,6 +18,7 @@ OTHER_TOOLS = "not used: tools of Gemini's form"
 _MOST_MESSAGES = 100_000  # of one conversation, forks included
 _REQUESTS = ("body", "request", "input", "inputs")
 _ANSWERS = ("response", "output", "outputs")
+_PAIRS = (("inputs", "outputs"), ("input", "output"), ("input", "expectedOutput"))
 
 
 def is_export(record: Mapping[str, Any]) -> bool:
@@ -29,6 +30,7 @@ def is_export(record: Mapping[str, Any]) -> bool:
         or (isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list))
         or (isinstance(record.get("question"), dict) and "stem" in record["question"])
         or _request(record) is not None
+        or _pair(record) is not None
         or ("custom_id" in record and _answer(record) is not None)
     )
 
@@ -51,7 +53,22 @@ def reshaped(
         return record | {"question": asked["stem"], "choices": asked.get("choices")}
     if isinstance(record.get("data"), dict):
         return _label_studio(record["data"], record["annotations"], columns)
+    if (pair := _pair(record)) is not None and _request(record) is None:
+        return pair
     return _logged(record)
+
+
+def _pair(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a data set of an evaluation keeps as given and as expected, side by side."""
+    for given, expected in _PAIRS:
+        asked, answer = record.get(given), record.get(expected)
+        if (
+            isinstance(asked, dict)
+            and isinstance(answer, dict)
+            and not asked.keys() & answer.keys()
+        ):
+            return asked | answer
+    return None
 
 
 def _claude(messages: list[Any], counts: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """One file -> its examples, by the suffixes of its name: `FILE_TYPES` has an entry for each."""
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -46,6 +47,12 @@ from trainer.corpus.slides import pptx
 # A text file that is longer becomes several documents.
 LONGEST_DOCUMENT = 4 << 20  # characters
 _QUOTED_COLUMNS = 8
+_HEADERS = 1 << 14  # characters that those of a mail have
+_ENCODED_MAIL = re.compile(
+    r"(?:From .*\n)?(?:[A-Za-z][\w-]*:.*\n|[ \t]+\S.*\n)*"
+    r"Content-Transfer-Encoding:[ \t]*(?:quoted-printable|base64)",
+    re.IGNORECASE,
+)
 
 FindHeadings = Callable[[str], tuple[Heading, ...]]
 
@@ -160,6 +167,8 @@ def _prose(find_headings: FindHeadings, chunks: Iterator[str], columns: Columns)
 def _refuse_records(text: str, is_first: bool) -> None:
     if is_first and tables.holds_json_lines(text):
         raise Unusable("it holds JSON Lines; name it .jsonl")
+    if is_first and _ENCODED_MAIL.match(text, 0, _HEADERS):
+        raise Unusable("it is an e-mail as it was sent, encoded; save its text")
 
 
 def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:

@@ -86,6 +86,8 @@ def check_size(path: Path) -> None:
         if not head.startswith(_ZIP):
             refuse_other_formats(head)
             refuse_page(head)
+            name = path.suffix.lower()
+            raise Unusable(f"it is no readable {name} (no ZIP archive); save it again as {name}")
         with zipfile.ZipFile(file) as archive:
             if sum(part.file_size for part in archive.infolist()) > decompressed_limit(
                 path.stat().st_size

@@ -30,6 +30,8 @@ _FOLDED = re.compile(
 )
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary", "button")
 _TARGETS = ("aria-controls", "data-target", "data-bs-target", "href")
+_SIGNS = re.compile(r"(?<![a-z])(linenos?|line-?numbers?|headerlink|permalink|anchor)(?![a-z])")
+_COMMENT = re.compile(r"cmnt(_ref)?\d+")  # what Google Docs writes of one, and where
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _BLOCKS = {
     *(
@@ -76,6 +78,12 @@ def content(text: str) -> Content:
     etree.strip_elements(page, etree.Comment, *_INVISIBLE, with_tail=False)
     weights = _Weights(body)
     left_out: Counter[str] = Counter()
+    for element in [e for e in body.iter() if isinstance(e.tag, str)]:
+        if _is_sign(element):
+            _drop(element)
+        elif element.tag == "a" and _COMMENT.fullmatch(element.get("id") or ""):
+            _drop(element.getparent())
+            left_out["in comments of Google Docs"] += _words(element.getparent())
     gone: set[Element] = set()
     for element in [e for e in body.iter() if isinstance(e.tag, str)]:
         if element.getparent() in gone:
@@ -210,6 +218,14 @@ class _Weights:
             or bool(_FOLDED.search(_names(element)))
             or (opener is not None and _opens(opener))
         )
+
+
+def _is_sign(element: Element) -> bool:
+    """Whether it is the number of a line of code, or leads to the heading that it stands in."""
+    found = _SIGNS.search(_names(element))
+    if found is None or (element.tag != "a" and not found[1].startswith("line")):
+        return False
+    return not any(map(str.isalpha, "".join(element.itertext())))
 
 
 def is_hidden(element: Element) -> bool:

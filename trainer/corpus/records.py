@@ -233,7 +233,10 @@ def _has_no_answer(answer: object, found: _Fields) -> bool:
 
 def _with_system(found: _Fields, turns: list[Message]) -> list[Message]:
     """The turns behind the system prompt of the record, which is told where it is not used."""
-    prompt = found.optional_text("system")
+    prompt = found.get("system")
+    if isinstance(prompt, list):
+        prompt = joined_parts(prompt, found.name("system"))
+    prompt = checked_text(prompt, found.name("system")) if _says_something(prompt) else ""
     if prompt and any(turn.role == "system" and turn.content != prompt for turn in turns):
         where = "in records with a system turn of their own"
         found.counts[f"not used: column {found.name('system')} {where}"] += 1
