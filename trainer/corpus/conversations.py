@@ -28,8 +28,8 @@ _ROLE_NAMES = {
     **dict.fromkeys(("chatbot", "function_call"), "assistant"),
     **dict.fromkeys(("function", "observation", "function_response"), "tool"),
 }
-_PLAIN = {"role", "content"}  # most turns have no more, and are most of what is read
-_SPEAKERS = ["user", "assistant"]
+# Of turns that have no more than these and their words, which most are.
+_SPEAKERS = {"user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 SPEAKER_KEYS = ("role", "from", "speaker", "sender", "author")
 CONTENT_KEYS = ("content", "value", "text", "message", "utterance")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -50,16 +50,22 @@ def checked(
         raise Unusable(f"{what} holds more than {MOST_TURNS:,} turns")
     if sum(len(m.content) for m in messages) > LONGEST_FIELD:
         raise Unusable(f"{what} is longer than {LONGEST_FIELD >> 20} Mi characters")
-    answers = [at for at, m in enumerate(messages) if m.role == "assistant"]
-    if not answers:
+    last, is_trained, is_marked, has_tools = -1, False, False, False
+    for at, message in enumerate(messages):
+        if message.role == "assistant":
+            last, is_trained = at, is_trained or message.trained
+            is_marked = is_marked or "<" in message.content
+        elif message.role == "tool":
+            has_tools = True
+    if last < 0:
         raise Unusable(f"{what} holds no assistant turn")
-    if not any(messages[at].trained for at in answers):
+    if not is_trained:
         raise Unusable(f"{what} holds no assistant turn that is to be trained")
-    if behind := len(messages) - 1 - answers[-1]:
+    if behind := len(messages) - 1 - last:
         counts[BEHIND] += behind
-    if any("<" in messages[at].content for at in answers):
+    if is_marked:
         messages = [_thinking_apart(message, what, counts) for message in messages]
-    if any(m.role == "tool" for m in messages):
+    if has_tools:
         messages = list(_with_tool_names(messages))
     return Conversation(tuple(messages), _tools(tools))
 
@@ -143,8 +149,11 @@ def role_of(speaker: object) -> str | None:
 def _message(turn: object, where: str, unused: dict[str, None]) -> Message | None:
     if not isinstance(turn, dict):
         raise Unusable(f'"{where}" is {json_type(turn)}, not an object')
-    if turn.keys() == _PLAIN and turn["role"] in _SPEAKERS and isinstance(turn["content"], str):
-        return Message(turn["role"], checked_text(turn["content"], f'"{where}.content"'))
+    words = turn.get("content", turn.get("value"))
+    if len(turn) == 2 and isinstance(words, str):
+        name = turn.get("role", turn.get("from"))
+        if isinstance(name, str) and name in _SPEAKERS:
+            return Message(_SPEAKERS[name], checked_text(words, f'"{where}.content"'))
     speaker, content = _speaker_and_content(turn, where)
     role = role_of(speaker)
     if role is None:

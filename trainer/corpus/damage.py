@@ -34,15 +34,15 @@ _HTML = re.compile(
 )
 _LONGEST_SHOWN = 30
 _SUBTITLE = re.compile(r"^(?:\d\d:)?\d\d:\d\d[.,]\d{3} --> ", re.M)
-# What is damaged has one of these: two letters beyond ASCII, a sign of HTML, of Excel, of a loss.
-_DOUBTFUL = re.compile("[^\\0-\\x7f]{2}|[ÃÂ] |[<&\\\\\N{REPLACEMENT CHARACTER}]|^#")
+# What was read in another encoding has two letters beyond ASCII together, or one before a space.
+_PAIR = re.compile("[\x80-\U0010ffff](?:[\x80-\U0010ffff]|(?<=[ÃÂ]) )")
 
 
 def _is_sound(words: str) -> bool:
     """Whether nothing in them may be damaged: asked of all there is, so it is quick."""
-    if words.isascii():
-        return not any(sign in words for sign in ("<", "&", "\\n")) and words[:1] != "#"
-    return _DOUBTFUL.search(words) is None
+    if "<" in words or "&" in words or "\\" in words or words[:1] == "#":
+        return False
+    return words.isascii() or (_LOST not in words and _PAIR.search(words) is None)
 
 
 class Damage:
