@@ -7,10 +7,10 @@
 
 The base is in NF4, with an adapter r=8 on q and v. Each row has a prompt of --prompt tokens and is
 answered with --tokens, none of which ends it; a beginning that all --shared comes on top, and then
-ours answers a third time as if it saw none. Both answer the same prompts in one process, in
-turns, ours first; the time is that of whole answers, reading the prompts included, and the median
-of --rounds after one that warms up. A second of processor time says more on a busy machine. `same`
-is the share of answers that are equal.
+ours answers a third time as if it saw none. Both answer the same prompts in one process, others in
+each round, in turns, ours first; the time is that of whole answers, reading the prompts included,
+and the median of --rounds after one that warms up. A second of processor time says more on a busy
+machine. `same` is the share of answers that are equal.
 """
 
 import argparse
@@ -87,12 +87,7 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
     from trainer.engine.greedy_decoder import GreedyDecoder
     from trainer.inference.stock_decoder import StockDecoder
 
-    noise = torch.Generator().manual_seed(rows)
-    vocabulary = model.config.vocab_size
-    prompts = torch.randint(vocabulary, (rows, given.prompt), generator=noise).tolist()
-    beginning = torch.randint(vocabulary, (given.shared,), generator=noise).tolist()
-    prompts = [[*beginning, *prompt] for prompt in prompts]
-    never = [vocabulary]  # no token ends an answer
+    never = [model.config.vocab_size]  # no token ends an answer
     own: Any = GreedyDecoder(model, never)
     if given.t4:
         own._capability = 7, 5
@@ -105,6 +100,8 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
     planned = planned_gib(model, own, rows, given.prompt + given.shared + given.tokens)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in decoders}
     for number in range(given.rounds + 1):
+        # Others each time: what rows still hold of the last ones is not read again.
+        prompts = random_prompts(model.config.vocab_size, rows, number, given)
         for name, decoder in decoders.items():
             begin = start(model), time.process_time()
             found = dict(decoder.answers(prompts, given.tokens, tuned=True, most_rows=rows))
@@ -128,6 +125,15 @@ def measure(model: Any, rows: int, given: argparse.Namespace) -> Any:
             "peak_gib": memory[name],
         } | ({"planned_gib": planned} if name == "ours" else {})
     own.close()
+
+
+def random_prompts(
+    vocabulary: int, rows: int, number: int, given: argparse.Namespace
+) -> list[list[int]]:
+    noise = torch.Generator().manual_seed(1000 * number + rows)
+    beginning = torch.randint(vocabulary, (given.shared,), generator=noise).tolist()
+    own = torch.randint(vocabulary, (rows, given.prompt), generator=noise).tolist()
+    return [[*beginning, *prompt] for prompt in own]
 
 
 def read_whole(model: Any, ends: list[int]) -> Any:
