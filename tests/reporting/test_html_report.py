@@ -89,6 +89,12 @@ def test_a_long_run_s_losses_are_smoothed_and_the_base_s_is_a_level() -> None:
     assert [line.role for line in many][:2] == ["faint", "second"]
 
 
+def test_the_base_s_loss_on_all_blocks_is_no_level_for_a_curve_of_a_part() -> None:
+    training = RECORD["training"] | {"held_out_blocks": 7, "measured_blocks": 1}
+    lines = charts(record(training=training), ROWS)[0].lines
+    assert [line.name for line in lines] == ["training", "part of held-out"]
+
+
 def test_the_report_says_how_many_answers_the_merged_model_gives() -> None:
     evaluation = RECORD["evaluation"] | {"merged": {"asked": 60, "same": 59}}
     assert "it gives the same answer to 59 of 60 questions" in render_report(

@@ -56,9 +56,14 @@ def charts(record: RunRecord, rows: Sequence[StepRow]) -> list[Chart]:
     loss = _points(rows, "loss")
     bare = [Line("", loss, "faint")] if len(loss) >= MANY_STEPS else []
     drawn = smoothed(loss) if bare else loss
-    base = record.evaluation.base.loss
-    level = [Line("base", [(rows[0]["step"], base)], "second", "level")] if rows and base else []
-    held_out = Line("held-out", _points(rows, "held_out_loss"), "second", "dots")
+    base, training = record.evaluation.base.loss, record.training
+    # The base's loss is of all held-out blocks, and no level for the curve of a few.
+    is_part = training.measured_blocks != training.held_out_blocks
+    level = []
+    if rows and base and not is_part:
+        level = [Line("base", [(rows[0]["step"], base)], "second", "level")]
+    name = "part of held-out" if is_part else "held-out"
+    held_out = Line(name, _points(rows, "held_out_loss"), "second", "dots")
     return [
         Chart("Loss", [*bare, *level, Line("training", drawn), held_out]),
         Chart("Learning rate", [Line("", _points(rows, "learning_rate"))]),
