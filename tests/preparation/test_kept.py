@@ -58,10 +58,10 @@ def test_what_the_model_asked_in_its_own_words_is_kept_where_enough_of_it_passes
     passing: int,
 ) -> None:
     kept = Kept("model")
-    said = [f"Number {n} is red." for n in range(6)]
+    said = [f"Number {n} is red." for n in range(16)]
     drafts = [
         Draft(n, f"What is {n}?", said[n], None if n < passing else "no question", guessed=True)
-        for n in range(6)
+        for n in range(16)
     ]
     kept.add(ONE, said, [*drafts, Draft(5, "Is five red?", said[5])])
     asked = ["What is 0?", "What is 1?"] if passing == 2 else []

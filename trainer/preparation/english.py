@@ -31,7 +31,8 @@ _PLACE = re.compile(r"\b(?:in|at|on|near|under|behind|beside|inside|outside)\b",
 # What a sentence begins with, up to its verb: `The list price is …`.
 _BEGIN = re.compile(
     r"(?!(?:every|each|all|any|some|no|it|they|you|we|there)\b)"
-    r"(?:(?:the|its|their|our|your|an?)\s+)?((?:[^\W\d_]+\s+){1,2}?)"
+    r"(?!\w+ly\b)(?:(?:the|its|their|our|your|an?)\s+)?"
+    r"((?:(?!(?:you|we|i|it|they|that|which|who)\b)[^\W\d_]+\s+){1,2}?)"
     r"(?:is|are|was|were|has|have|can|will|must|may|should|does|do)\b",
     re.IGNORECASE,
 )
@@ -106,12 +107,14 @@ def is_done_by(statement: str) -> bool:
 
 def topics(statement: str, own: str) -> list[str]:
     """What a sentence tells of its subject: as its form shows, and in the model's `own` words where
-    none of them is the sentence's. Those are as often its answer ("is a pine": "the pine of …")."""
+    none of them is the sentence's. Those are as often its answer ("is a pine": "the pine of …"),
+    and of a part of it where the sentence begins with one ("the tower of the church")."""
     found = [said_of(statement), *_MEASURED.findall(statement.casefold())]
     own = _ARTICLE.sub("", own)
     said = set(re.findall(r"\w+", statement.casefold()))
     words = set(re.findall(r"\w+", own.casefold()))
-    if not words & said or words <= set(found[0].split()):
+    is_itself = found[0] or _ITSELF.search(statement)
+    if is_itself and (not words & said or words <= set(found[0].split())):
         found.append(own)
     return list(dict.fromkeys(found))
 

@@ -39,7 +39,10 @@ _NO_NOUN = (
     r"(?!(?:if|when|while|once|for|from|in|to|with|by|as|at|on|after|before|since|until|there|it|"
     r"they|what|which|you|we|i|note)\b)"
 )
-_NOUN = r"(?:(?!(?:is|are|was|were|has|have|can|will|must|may|should|does|do|not)\b)[^\s,;:]+ )"
+_NOUN = (
+    r"(?:(?!(?:is|are|was|were|has|have|can|will|must|may|should|does|do|not|you|we|it|they|i|one|"
+    r"that|what|which|who|if|when|there)\b)[^\s,;:]+ )"
+)
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ _NO_TOPIC = (
 )
 _ABOUT = _form(
     rf"({_NO_TOPIC}{_NO_NOUN}"
-    rf"(?:(?!(?:you|we|it|they|i|one|that|what|which|who|not|if|when)\b){_NOUN}){{1,5}}?)"
+    rf"{_NOUN}{{1,5}}?)"
     r"(?:is|are|was|were|has|have|had|can|cannot|will|must|may|should|does|do)\b .+"
 )
 _NUMBERS = r"(?:two|three|four|five|six|seven|eight|nine|ten|twelve|\d+)"

@@ -109,7 +109,7 @@ class DataCounts(_FromJson):
     """held-out questions that trained documents answer, of `told_of`; see `told_by_documents`"""
     told_of: int = 0
     told_documents: int = 0
-    told_first: Sequence[str] = ()
+    told_first: Sequence[str] = field(default_factory=list)
     turns: int = 0
     system_turns: int = 0
     """conversations that are trained and have a system turn of their own"""
