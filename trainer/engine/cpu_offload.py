@@ -1,8 +1,12 @@
 """Layer inputs in pinned host memory, copied on a stream of their own."""
 
+from collections import deque
+
 import torch
 
 from trainer.engine.activations import LayerActivations
+
+AHEAD = 3  # layers
 
 
 class CpuOffload:
@@ -13,6 +17,7 @@ class CpuOffload:
         self._stream = torch.cuda.Stream(device)
         self._buffers: dict[tuple[int, int], torch.Tensor] = {}
         self._prefetched: dict[int, tuple[list[torch.Tensor], torch.cuda.Event]] = {}
+        self._reached: deque[torch.cuda.Event] = deque()
 
     def store(self, number: int, saved: LayerActivations) -> None:
         """Start copying what `saved` holds; its GPU memory is free once the copy is done."""
@@ -26,6 +31,7 @@ class CpuOffload:
                     self._buffers[key] = buffer
                 buffer.copy_(tensor, non_blocking=True)
                 tensor.record_stream(self._stream)
+            self._keep_near(self._stream)
         saved.x_MH = None
         if saved.attended is not None:
             saved.attended.out_MHD = torch.empty(0)
@@ -43,8 +49,16 @@ class CpuOffload:
             attended = saved[number].attended
             if attended is not None:
                 attended.out_MHD = tensors[1]
+        self._keep_near(torch.cuda.current_stream(self._device))
         if number and saved[number - 1].x_MH is None:
             self._start(number - 1)
+
+    def _keep_near(self, stream: torch.cuda.Stream) -> None:
+        """Wait until what `stream` was given AHEAD layers ago is done: all that the CPU has started
+        takes memory of its own, and it could be dozens of layers before the GPU."""
+        self._reached.append(stream.record_event())
+        if len(self._reached) > AHEAD:
+            self._reached.popleft().synchronize()
 
     def _start(self, number: int) -> None:
         if number in self._prefetched:

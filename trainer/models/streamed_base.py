@@ -167,7 +167,6 @@ def _pin(owner: StreamedBase, host: torch.Tensor) -> None:
     """Keep `host` from being paged out as long as its owner lives: copies from it run beside the
     GPU's work then. torch's own pinned memory would take up to twice as much."""
     runtime = torch.cuda.cudart()
-    host.fill_(0)  # its pages come by all cores; to the driver they would come one by one
     fault = int(runtime.cudaHostRegister(host.data_ptr(), host.numel(), 0))
     if fault:
         log.warning("host memory cannot be pinned (CUDA error %d): training will be slower", fault)
