@@ -92,7 +92,7 @@ def choices_of(value: object, what: str) -> Choices:
     if isinstance(value, str):
         value = _parts(value)
     if isinstance(value, list) and value and all(map(_has_label, value)):
-        value = {choice["label"]: choice["text"] for choice in value}
+        value = {str(choice["label"]): choice["text"] for choice in value}
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         words, labels = value["text"], value.get("label") or ascii_uppercase
     elif isinstance(value, dict):

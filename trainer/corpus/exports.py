@@ -175,7 +175,8 @@ def _chatgpt(
 def _branch(mapping: Mapping[str, Any], current: object) -> Iterator[Mapping[str, Any]]:
     """The messages from the last to the first."""
     if not isinstance(current, str) or current not in mapping:
-        parents = {n.get("parent") for n in mapping.values() if isinstance(n, dict)}
+        nodes = (node for node in mapping.values() if isinstance(node, dict))
+        parents = {above for node in nodes if isinstance(above := node.get("parent"), str)}
         leaves = [name for name in mapping if name not in parents]
         if len(leaves) != 1:
             raise Unusable('"mapping" has several ends and no "current_node" says which is shown')

@@ -97,7 +97,7 @@ def _csv_rows(found: Iterable[str], delimiter: str, first_line: int) -> Iterator
         if row is None:
             return
         where, line = f"line {line}", rows.line_num + first_line
-        if any(row):
+        if any(map(holds_something, row)):
             yield where, row
 
 
