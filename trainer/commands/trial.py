@@ -81,10 +81,11 @@ class Trial:
 
 def can_be_tried(look: Look, execution: Execution) -> bool:
     """Whether a few steps take seconds; what trains for days need not be foretold so well. Not of
-    weights that somebody else has quantised, nor by transformers' own code."""
+    experts, of weights that somebody else has quantised, nor by transformers' own code."""
     shape = look.base.shape()
-    is_small = shape.quantised_parameters * FULL <= CPU_UNPACKED_BYTES
-    return is_small and execution.plan is not None and not look.base.is_quantised
+    is_small = shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES
+    is_plain = not shape.expert_parameters and not look.base.is_quantised
+    return is_small and is_plain and execution.plan is not None
 
 
 def try_run(look: Look, settings: Settings, precision: Precision, execution: Execution) -> Trial:
