@@ -101,3 +101,9 @@ def test_nothing_is_too_long_to_be_read_at_once(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             most = LONGEST_CLASS if isinstance(node, ast.ClassDef) else LONGEST_FUNCTION
             assert (node.end_lineno or 0) - node.lineno < most, node.name
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest takes the second one for the first, and collects nothing."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))

@@ -18,7 +18,7 @@ from trainer.corpus.examples import (
     json_type,
     printable,
 )
-from trainer.corpus.thoughts import divided, refuse_open_thought
+from trainer.corpus.recorded_thoughts import divided, refuse_open_thought
 
 MOST_TURNS = 1000  # of one conversation, each of which is rendered behind all those before it
 _ROLE_NAMES = {

@@ -36,7 +36,7 @@ from trainer.corpus.examples import (
     printable,
 )
 from trainer.corpus.exports import reshaped
-from trainer.corpus.thoughts import refuse_open_thought
+from trainer.corpus.recorded_thoughts import refuse_open_thought
 
 FURTHER_ANSWERS = "not used: answers to a question behind its first one"
 NO_CHOICE = "answers that are no choice"

@@ -5,7 +5,7 @@ from support.corpora import read_files, read_named
 from support.makers import jsonl
 
 from trainer.corpus.examples import Completion, Message
-from trainer.corpus.thoughts import OTHER_TAGS, STARTED_BEFORE
+from trainer.corpus.recorded_thoughts import OTHER_TAGS, STARTED_BEFORE
 
 
 def answer_of(folder, words):
