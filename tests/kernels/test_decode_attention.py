@@ -15,6 +15,7 @@ SHAPES = [  # heads, heads of keys, values of a head
     (4, 4, 64),
     (6, 2, 20),
     (8, 1, 128),
+    (4, 1, 256),
 ]
 LENGTHS = [0, 1, 63, 64, 65, 150]
 

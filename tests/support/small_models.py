@@ -140,7 +140,8 @@ def tuned_model(
     variables = {f"QLORA_{name}": str(value) for name, value in given.items()}
     settings = Settings.read({}, variables, trains=False)
     base = Base(folder, family, "none")
-    model = load_base(base, settings, Precision(precision, "test"), Device(kind, kind, None, 0))
+    device = Device(kind, kind, None, 1 << 40)  # or its layers would lie in host memory
+    model = load_base(base, settings, Precision(precision, "test"), device)
     model = attach_adapter(model, settings)
     adapter_to_float32(model)
     for name, parameter in model.named_parameters():
