@@ -74,6 +74,22 @@ except signals.Stopped:
     assert (code, said.split()[:2]) == (0, ["imported", "SIGTERM"])
 
 
+def test_a_signal_during_an_import_that_goes_on_for_long_ends_the_process(tmp_path: Path) -> None:
+    text = "import time; send()\nfor _ in range(2000): time.sleep(0.01)\nprint('imported')"
+    (tmp_path / "longer.py").write_text(text)
+    code = f"""
+import builtins, os, sys
+import trainer.runtime.last_words
+os.dup2(1, 2)
+builtins.send = send
+sys.path.insert(0, {str(tmp_path)!r})
+signals.deliver()
+import longer
+"""
+    sentence = "stopped: SIGTERM stopped the run; start it again to go on where it stopped\n"
+    assert said_by(code) == (Interrupted.exit_code, sentence)
+
+
 def test_a_signal_in_a_finalizer_interrupts_a_moment_later() -> None:
     """Python drops what is raised in one; nothing is printed of it, and nothing is lost."""
     code = """

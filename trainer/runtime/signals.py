@@ -1,8 +1,9 @@
 """SIGTERM and SIGINT: end soon, in order, without losing work.
 
 A first signal raises `Stopped` where the main thread stands, or after the import that it is in;
-no library swallows it. Inside `deferred()` it only sets a flag that the training loop reads between
-two optimizer steps. A second signal ends the process at once.
+no library swallows it. An import that goes on for long ends the process there and then, which loses
+no more than SIGKILL does. Inside `deferred()` a signal only sets a flag that the training loop
+reads between two optimizer steps. A second signal ends the process at once.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ class Stopped(BaseException):
 
 STDERR = 2
 AGAIN_S = 0.01
+LONG_IMPORT_S = 0.5  # torch and what stands on it take seconds, on a busy machine ten
 IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames below a module's own
 GRACE_S = 20.0  # of the 30 that Kubernetes gives by default; some spot notices leave even less
 
@@ -133,4 +135,15 @@ def _raise(frame: FrameType | None) -> None:
         frame = frame.f_back
     if not frame:
         raise Stopped
+    if time.monotonic() - _requested_at > LONG_IMPORT_S:
+        _end_here()
     signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+
+def _end_here() -> None:
+    from trainer.runtime import last_words  # which is there by now: nothing is read from disk
+
+    try:
+        last_words.end(interruption())
+    finally:
+        os._exit(Interrupted.exit_code)
