@@ -36,11 +36,13 @@ def test_a_restart_in_the_same_scratch_takes_up_its_own_lease_at_once(tmp_path: 
     assert publish_as(tmp_path, owner).is_ours
 
 
+@pytest.mark.parametrize("left", [b"someone-else dead", b"", b"\xff"])
 def test_the_lease_of_a_dead_publisher_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes
 ) -> None:
+    """Whatever is left of it: an empty one was waited for without end, and without a pause."""
     monkeypatch.setattr(lease, "LEASE_S", 0.5)
-    FolderStore(tmp_path / "store").write(f"run/{LEASE}", b"someone-else dead")
+    FolderStore(tmp_path / "store").write(f"run/{LEASE}", left)
     assert publish_as(tmp_path, "heir").is_ours
 
 

@@ -140,6 +140,7 @@ class Lease:
             elif time.monotonic() - since > LEASE_S:
                 log.warning("who was publishing %s is gone; taking its place", self._place)
                 self._replace(partial(eq, held))
+                seen = None  # whoever was faster is waited for as anybody
                 continue
             time.sleep(1)
 
@@ -161,7 +162,8 @@ class Lease:
     def _replace(self, expected: Callable[[bytes | None], bool]) -> None:
         """Write our claim over one that is `expected`, and over no other."""
         self._store.update(
-            self._name, lambda there: self._claim() if there and expected(there) else None
+            self._name,
+            lambda there: self._claim() if there is not None and expected(there) else None,
         )
 
     def _is_ours(self, held: bytes | None) -> bool:
