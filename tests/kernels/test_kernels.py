@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +64,20 @@ def test_a_decoder_over_fused_kernels_gives_what_it_gives_over_plain_ones(tmp_pa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tests/engine/test_cuda.py does it on a GPU")
-def test_answers_over_fused_kernels_are_those_over_plain_ones(tmp_path: Path) -> None:
-    model = tuned_model("qwen3", tmp_path, "q_proj,v_proj", num_hidden_layers=2).eval()
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("qwen3", {}),
+        # Norms of a head of keys, or of all heads, in rows of a product of q, k and v together.
+        ("gemma3_text", {"num_key_value_heads": 1, "layer_types": ["full_attention"] * 2}),
+        ("olmo2", {}),
+    ],
+)
+def test_answers_over_fused_kernels_are_those_over_plain_ones(
+    family: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    sizes = {"num_hidden_layers": 2} | changes
+    model = tuned_model(family, tmp_path, "q_proj,v_proj", **sizes).eval()
     prompts = [[5, 9, 30], [7], [1, 2, 3, 4, 5]]
     found = []
     for kernels in (PLAIN, FUSED):

@@ -177,7 +177,7 @@ class LayerPass(ResidualBranch):
 
     def _head_norm(self, x_MHD: torch.Tensor, weight: torch.Tensor, layer: Layer) -> torch.Tensor:
         """Over each head, or over all of them: as wide as its weight."""
-        flat = x_MHD.reshape(-1, len(weight))
+        flat = x_MHD.reshape(-1, len(weight)).contiguous()  # of a product of q, k and v together
         normed: torch.Tensor = self.kernels.rms_norm(flat, weight, layer.epsilon)
         return normed.view(x_MHD.shape)
 

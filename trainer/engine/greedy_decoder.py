@@ -1,7 +1,6 @@
 """Answers of a model that the engine knows: many at once, or one token by token."""
 
 import math
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,15 +12,13 @@ from trainer.engine import support
 from trainer.engine.adapter_parameters import AdapterParameters, copies_of, tensors_of
 from trainer.engine.decode_rows import DecodeModel, DecodeRows
 from trainer.engine.decoder_passes import Backend, DecoderPasses
-from trainer.engine.families import FAMILIES
 from trainer.engine.prompt import Prompt
 from trainer.engine.running_answers import RunningAnswers
-from trainer.engine.weights import DecoderWeights, rotated_values
+from trainer.engine.weights import DecoderWeights
 from trainer.kernels import Kernels, choose, choose_packed_attention
 from trainer.models.frozen_base import WholeBase, streamed_base_of
 from trainer.planner.decoding_plan import MLP_ROWS, DecodingNeeds, DecodingPlan, choose_decoding
 from trainer.planner.memory_plan import MemoryPlan
-from trainer.planner.model_shape import head_size
 from trainer.runtime import selftest
 from trainer.runtime.device import free_gpu_bytes
 
@@ -46,8 +43,6 @@ def why_not(model: Any) -> str | None:
         return "it sends each token to experts of its own"
     if base.device.type == "cuda" and base.dtype == torch.float32:
         return "a GPU's attention kernels take 16 bits"
-    if base.device.type == "cuda" and _is_untried(base):
-        return "on a GPU its answers by this loop are not yet those of transformers"
     hooked = any(layer._forward_pre_hooks for layer in base.get_decoder().layers)
     if hooked and streamed_base_of(base) is None:
         return "its layers are gathered when they are called"
@@ -67,17 +62,6 @@ def why_not(model: Any) -> str | None:
     except ValueError as error:  # not in NF4 with double quantisation
         return str(error)
     return None
-
-
-def _is_untried(base: Any) -> bool:
-    """Gemma 3 answered wrongly on an H200, and rightly on a CPU. Others were not tried there: heads
-    of more than 128 values, an end of what is seen, heads of which a part or neighbours are
-    rotated."""
-    size = head_size(base.config.get_text_config())
-    rotated = set(rotated_values(base.get_decoder().rotary_emb).values())
-    is_limited = support.reach(base.config) < sys.maxsize
-    neighbours = FAMILIES[type(base).__name__].neighbours
-    return size > 128 or is_limited or rotated != {size} or neighbours
 
 
 def _is_plain(module: Any) -> bool:
