@@ -31,6 +31,13 @@ def test_a_faq_page_in_json_is_its_questions(tmp_path, data):
     assert read_files(tmp_path, {"a.json": json.dumps(data).encode()}).examples == [ANSWERED]
 
 
+def test_the_title_of_a_question_is_not_all_that_is_asked(tmp_path):
+    asked = ASKED | {"name": "Borrowing", "text": "<p>Who may borrow?</p>"}
+    data = {"@type": "QAPage", "mainEntity": asked}
+    (found,) = read_files(tmp_path, {"a.json": json.dumps(data).encode()}).examples
+    assert found.messages[0].content == "Borrowing\n\nWho may borrow?"
+
+
 def page(script: str) -> bytes:
     return f"<head><script type='application/ld+json'>{script}</script></head><p>Hi there".encode()
 

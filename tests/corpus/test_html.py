@@ -70,6 +70,7 @@ def test_a_table_that_arranges_a_page_is_what_it_holds() -> None:
         "<details open><summary>Who may borrow?</summary></details>",
         "<button class=accordion-button>Who may borrow?</button>",
         "<div role=button aria-controls=p1>Who may borrow?</div>",
+        "<button>Who may borrow?</button>",
     ],
 )
 def test_the_question_of_an_answer_that_is_folded_away_is_a_heading(question: str) -> None:
@@ -78,7 +79,10 @@ def test_the_question_of_an_answer_that_is_folded_away_is_a_heading(question: st
 
 
 def test_a_button_is_words_in_a_sentence_and_nothing_alone() -> None:
-    page = "<p>Press <button>Reset</button>, then <button>OK</button>.</p><button>Share</button>"
+    page = (
+        "<p>Press <button>Reset</button>, then <button>OK</button>.</p>"
+        "<button>Share</button><div><button>Need some help?</button></div>"
+    )
     assert words(page) == "Press Reset, then OK."
 
 

@@ -28,6 +28,16 @@ def test_a_pdf_gives_each_page_and_one_without_text_asks_for_ocr(tmp_path: Path)
         list(pdf(path))
 
 
+def test_pages_that_are_pictures_are_told(tmp_path: Path) -> None:
+    picture = b"200 0 0 200 72 500 cm BI /W 1 /H 1 /BPC 8 /CS /G ID \x7f EI"
+    told, *found = read(tmp_path, page("One"), picture, page("Three"), page())
+    assert told == Notice(
+        "1 of 4 pages are pictures without words: left out; run text recognition (OCR) over the "
+        "file"
+    )
+    assert found == ["One\n\n", "\n\n", "Three\n\n", "\n\n"]
+
+
 def test_a_pdf_with_a_password_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(makers.locked_pdf("One", "secret"))

@@ -74,7 +74,12 @@ def faq_records(data: Any, level: int = 0) -> Iterator[dict[str, str]]:
         answer = answer[0] if isinstance(answer, list) and answer else answer
         name, words = question.get("name"), answer.get("text") if isinstance(answer, dict) else None
         if isinstance(name, str) and isinstance(words, str):
-            yield {"question": _plain(name), "answer": _plain(words)}
+            more = question.get("text")  # of a QAPage, whose name is a title
+            asks = [_plain(part) for part in (name, more) if isinstance(part, str)]
+            yield {
+                "question": "\n\n".join(dict.fromkeys(filter(None, asks))),
+                "answer": _plain(words),
+            }
 
 
 def _plain(text: str) -> str:

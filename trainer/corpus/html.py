@@ -226,6 +226,8 @@ def _is_question(element: Element) -> bool:
     if any(ancestor.tag in _HEADINGS for ancestor in element.iterancestors()):
         return False
     words = "".join(element.itertext()).split()
+    if len(words) > 2 and words[-1].endswith("?") and element.getnext() is not None:
+        return True
     opens = any(element.get(name) for name in ("aria-expanded", "aria-controls", "data-target"))
     named = _OPENS.search(f"{element.get('class')} {element.get('data-bs-toggle')}")
     return bool(opens or named) and (len(words) > 2 or "".join(words).endswith("?"))

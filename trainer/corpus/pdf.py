@@ -27,7 +27,8 @@ _LEVELS = 4
 
 def pdf(path: Path) -> Iterator[str | Notice]:
     """The text of each page. Raises Unusable where nobody could read it."""
-    pages = list(_pages(path))
+    found = list(_pages(path))
+    pages = [page for page, _ in found]
     lines = [line for page in pages for line in page]
     dropped = sum(line.text.count("\0") for line in lines)
     if not any(line.text.strip() for line in lines):
@@ -41,6 +42,12 @@ def pdf(path: Path) -> Iterator[str | Notice]:
     if any(ciphers):
         pages_hold = counted(len(pages), "page holds", "pages hold")
         yield Notice(f"{sum(ciphers)} of {pages_hold} no readable letters: left out")
+    if pictures := sum(is_picture for _, is_picture in found):
+        pages_are = counted(len(pages), "page is a picture", "pages are pictures")
+        yield Notice(
+            f"{pictures} of {pages_are} without words: left out; run text recognition (OCR) over "
+            "the file"
+        )
     if dropped:
         yield Notice(f"characters that stand for nothing (U+0000) were left out: {dropped}")
     levels = _heading_levels(lines)
@@ -50,9 +57,10 @@ def pdf(path: Path) -> Iterator[str | Notice]:
         yield re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
 
 
-def _pages(path: Path) -> Iterator[list[Line]]:
-    """The lines of each page."""
+def _pages(path: Path) -> Iterator[tuple[list[Line], bool]]:
+    """The lines of each page, and whether it is a picture instead."""
     from pypdfium2 import PdfDocument, PdfiumError
+    from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
     try:
         document = PdfDocument(path.read_bytes())
@@ -66,7 +74,9 @@ def _pages(path: Path) -> Iterator[list[Line]]:
         except PdfiumError:
             continue  # a broken page costs itself only
         text = page.get_textpage()
-        yield in_reading_order(lines_of(text.raw))
+        lines = in_reading_order(lines_of(text.raw))
+        is_empty = not any(line.text.strip() for line in lines)
+        yield lines, is_empty and any(page.get_objects([FPDF_PAGEOBJ_IMAGE]))
         text.close()
         page.close()
 
