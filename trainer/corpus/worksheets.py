@@ -17,7 +17,12 @@ from trainer.corpus.examples import CellError, UnsavedFormula
 
 _PERCENT = re.compile(r"[#,]*0(?:\.(0+))?( ?)%")
 _PADDED = re.compile(r"0{2,}")
+_COLOUR = re.compile(r"\[[A-Za-z]+\d*\]")
+_WORDS = r'(?:"[^"]*"|\\.|\[\$[^]]*\]|[-+$€£¥ ()]|_.|\*.)*'
+_NUMBER = re.compile(rf"({_WORDS})[#,]*[0#](?:\.([0#]+))?({_WORDS})")
+_WORD = re.compile(r'"([^"]*)"|\\(.)|\[\$([^]-]*)[^]]*\]|_(.)|\*.|(.)')
 _MOST_SHOWN = 1e15  # digits that Excel has
+_MOST_PLACES = 10  # of Decimal's 28 digits
 
 
 class Worksheet:
@@ -83,7 +88,7 @@ class _Parser(WorkSheetParser):  # type: ignore[misc]
 
 def shown(value: Any, number_format: str) -> Any:
     """`value` as text where Excel shows it otherwise than as_text does: percentages, padded
-    numbers and durations; and a date without its midnight."""
+    numbers, currencies and units, places and durations; and a date without its midnight."""
     if isinstance(value, datetime):
         return value.date() if value.time() == time() else value
     if isinstance(value, timedelta):
@@ -97,11 +102,32 @@ def shown(value: Any, number_format: str) -> Any:
     if _PADDED.fullmatch(positive):
         digits = str(_rounded(Decimal(str(abs(value))), 0)).zfill(len(positive))
         return f"-{digits}" if value < 0 else digits
+    if number := _NUMBER.fullmatch(_COLOUR.sub("", positive)):
+        return _with_words(value, *number.groups(default=""))
     return value
 
 
+def _with_words(value: int | float, before: str, places: str, behind: str) -> Any:
+    before, behind = _words(before).lstrip(), _words(behind).rstrip()
+    if not before and not behind and not places:
+        return value
+    digits = f"{_rounded(abs(Decimal(str(value))), len(places)):f}"
+    for _ in range(len(places) - len(places.rstrip("#"))):
+        digits = digits.removesuffix("0")
+    return f"{'-' if value < 0 else ''}{before}{digits.rstrip('.')}{behind}"
+
+
+def _words(form: str) -> str:
+    """What a format writes beside the digits: "€" of `[$€-407]`, a space of `_)`."""
+    parts = (word.groups() for word in _WORD.finditer(form))
+    return "".join(
+        quoted or escaped or money or (" " if as_wide_as else plain or "")
+        for quoted, escaped, money, as_wide_as, plain in parts
+    )
+
+
 def _rounded(value: Decimal, places: int) -> Decimal:
-    return value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    return value.quantize(Decimal(1).scaleb(-min(places, _MOST_PLACES)), ROUND_HALF_UP)
 
 
 def _duration(value: timedelta) -> str:
