@@ -48,6 +48,10 @@ def test_an_answer_of_weight_0_is_given_and_not_trained():
     assert [message.trained for message in read(*turns)] == [False, True, True]
     with pytest.raises(Unusable, match="no assistant turn that is to be trained"):
         checked(read(turns[0]), "it", Counter())
+    with pytest.raises(
+        Unusable, match=r'"messages\[0\].weight" is 0.5: a turn is trained \(1\) or'
+    ):
+        read(turns[0] | {"weight": 0.5})
 
 
 def test_an_answer_that_says_train_false_is_given_and_not_trained():

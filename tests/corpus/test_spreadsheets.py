@@ -25,6 +25,7 @@ def qa(question, answer):
         "Our FAQ 2024,\n,\nquestion,answer\nA?,B\n",
         "Our FAQ, all of it\nquestion;answer\nA?;B\n",
         "question;answer\n\nA?;B\n;\n",
+        'question, answer\nA?, "B"\n',
     ],
 )
 def test_what_excel_adds_to_a_csv_refuses_nothing(tmp_path, content):
@@ -53,6 +54,11 @@ def test_what_stands_above_the_header_is_told(tmp_path):
 def test_a_row_of_values_that_look_like_names_is_no_header(tmp_path):
     corpus = read_named(tmp_path, a_csv=b"id,words\n1,text\n2,hello\n", good_txt=b"good")
     assert [skip.split(": ")[0] for skip in corpus.skipped] == ["a.csv line 2", "a.csv line 3"]
+
+
+def test_signs_that_a_workbook_writes_as_numbers_are_signs(tmp_path):
+    content = xlsx([["question", "answer"], ["A?", "B_x000D_\nC _x_"]])
+    assert read_files(tmp_path, {"a.xlsx": content}).examples == [qa("A?", "B\nC _x_")]
 
 
 def test_line_numbers_count_what_stands_above(tmp_path):

@@ -234,7 +234,9 @@ def _is_trained(turn: Mapping[str, Any], where: str) -> bool:
         return True
     if not isinstance(weight, int | float):
         raise Unusable(f'"{where}.weight" is {json_type(weight)}, not a number')
-    return weight != 0
+    if weight not in (0, 1):
+        raise Unusable(f'"{where}.weight" is {weight:g}: a turn is trained (1) or not (0)')
+    return weight == 1
 
 
 def _thought(turn: Mapping[str, Any], where: str) -> str:

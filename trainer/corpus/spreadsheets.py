@@ -47,7 +47,7 @@ def delimited(chunks: Iterable[str], fits: Fits, delimiter: str = "") -> Iterato
         delimiter = delimiter or head[0].strip().strip('"')[len(_SEPARATOR) :][:1]
         first_line, head = 2, head[1:]
     chosen = delimiter or _delimiter(head, fits)
-    rows = _csv_rows(chain(head, found), chosen, first_line)
+    rows = _csv_rows(chain(head, found), chosen, first_line, _has_spaces(head, chosen))
     yield from records_below(rows, fits, is_ragged=False)
 
 
@@ -85,9 +85,16 @@ def _sheet_rows(sheet: "Worksheet") -> Iterator[Row]:
             yield f"{printable(sheet.title)} row {number}", row
 
 
-def _csv_rows(found: Iterable[str], delimiter: str, first_line: int) -> Iterator[Row]:
+def _has_spaces(head: Sequence[str], delimiter: str) -> bool:
+    """Whether a space stands behind each delimiter of the header: then a quote may follow it."""
+    return bool(head) and 0 < head[0].count(delimiter) == head[0].count(delimiter + " ")
+
+
+def _csv_rows(
+    found: Iterable[str], delimiter: str, first_line: int, has_spaces: bool
+) -> Iterator[Row]:
     """Raises Unusable for the first row that is broken: what follows is in doubt too."""
-    rows = csv.reader(found, delimiter=delimiter, strict=True)
+    rows = csv.reader(found, delimiter=delimiter, strict=True, skipinitialspace=has_spaces)
     line = first_line
     while True:
         try:

@@ -7,6 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from openpyxl.cell.read_only import ReadOnlyCell
+from openpyxl.utils.escape import unescape
 from openpyxl.worksheet._reader import (
     FORMULA_TAG,
     VALUE_TAG,
@@ -73,6 +74,8 @@ class _Parser(WorkSheetParser):  # type: ignore[misc]
 
     def parse_cell(self, element: Any) -> dict[str, Any]:
         cell: dict[str, Any] = super().parse_cell(element)
+        if isinstance(cell["value"], str):
+            cell["value"] = unescape(cell["value"])  # of _x000D_ and the like
         if cell["data_type"] == "e" and cell["value"] is not None:
             cell["value"] = CellError(str(cell["value"]))
         elif cell["value"] is None:
