@@ -1,6 +1,7 @@
 """A tokenizer is read from its own folder, whatever its config says."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from support.small_adapters import TINY, edit
 
+from trainer.errors import DataError
 from trainer.models.tokenizer_files import load_tokenizer
 
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCY"
@@ -45,6 +47,32 @@ def test_no_config_makes_tokens_of_a_file_elsewhere(tmp_path: Path, held: Path, 
         return
     assert SECRET not in " ".join(vocabulary)
     assert SECRET.lower() not in " ".join(vocabulary)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/one.jinja"])
+def test_no_link_makes_a_template_of_a_file_elsewhere(
+    tmp_path: Path, held: Path, name: str
+) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "base")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(held)
+    with pytest.raises(DataError, match=f"{name} is no file of the model but leads elsewhere"):
+        load_tokenizer(folder)
+    Path(folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(DataError, match=f"{name} is no file of the model"):
+        load_tokenizer(folder)
+
+
+def test_links_of_the_hubs_cache_and_of_weights_are_followed(tmp_path: Path) -> None:
+    blobs, folder = tmp_path / "model/blobs", tmp_path / "model/snapshots/abc"
+    shutil.copytree(TINY, blobs)
+    folder.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (folder / path.name).symlink_to(f"../../blobs/{path.name}")
+    (folder / "elsewhere.safetensors").symlink_to(TINY / "model.safetensors")
+    assert load_tokenizer(folder).get_vocab() == load_tokenizer(TINY).get_vocab()
 
 
 def test_what_is_no_name_of_a_file_is_read_as_before(tmp_path: Path) -> None:

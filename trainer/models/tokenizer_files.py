@@ -6,11 +6,14 @@ would be a token, and be published with the tokenizer.
 """
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import DataError
 from trainer.runtime.json_records import read_object
+from trainer.runtime.log import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,15 +39,18 @@ NESTED = {
     "model_specific_special_tokens",
 }
 """The keys whose lists and objects are of tokens, or of names of tensors"""
+WEIGHTS = {".bin", ".gguf", ".pt", ".pth", ".safetensors"}
+"""The files that may lie elsewhere: no tokenizer reads them"""
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer in `folder`, which opens no file outside of it.
 
-    Raises whatever transformers and tokenizers raise.
+    Raises DataError for links that lead out of it, and whatever transformers and tokenizers raise.
     """
     from transformers import AutoTokenizer
 
+    _refuse_what_is_elsewhere(folder)
     there = [folder / name for name in CONFIGS if (folder / name).is_file()]
     read = {path.name: read_object(path) for path in there}
     harmless = {name: _harmless(config) for name, config in read.items()}
@@ -59,6 +65,23 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(made, trust_remote_code=False)
     tokenizer.name_or_path = str(folder)
     return tokenizer
+
+
+def _refuse_what_is_elsewhere(folder: Path) -> None:
+    """What a link leads to would be published as the model's own; reading a pipe has no end. The
+    hub's cache has its files in `blobs`, two folders up."""
+    home = Path(os.path.realpath(folder))
+    inside = home, home.parent.parent / "blobs"
+    for path in sorted({*folder.iterdir(), *folder.glob("*/*")}):
+        target = Path(os.path.realpath(path))
+        is_inside = any(target.is_relative_to(place) for place in inside)
+        if path.suffix in WEIGHTS or not target.exists():
+            continue
+        if not (is_inside and (target.is_file() or target.is_dir())):
+            raise DataError(
+                f"{one_line(path.relative_to(folder), 80)} is no file of the model but leads "
+                "elsewhere; put the file itself there"
+            )
 
 
 def _harmless(config: dict[str, Any]) -> dict[str, Any]:
