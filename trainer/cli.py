@@ -44,11 +44,8 @@ def main() -> None:
         last_words.end(signals.interruption())
     except click.ClickException as error:
         last_words.end(last_words.misused(error))
-    except Exception as error:
-        import logging
-
-        logging.getLogger(__name__).debug("unexpected", exc_info=error)
-        last_words.end(last_words.unexpected(error))
+    except BaseException as error:
+        last_words.unforeseen(error)
 
 
 class _TrainByDefault(click.Group):

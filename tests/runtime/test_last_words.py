@@ -1,10 +1,15 @@
 """The last words of a process: what nobody foresaw is a sentence with the next step too."""
 
 import errno
+import json
+import shutil
+from pathlib import Path
 
 import pytest
+from support.jobs import run_command
 
 from trainer.errors import JobError, NotAllowedError, SettingsError
+from trainer.models.locate import BUILTIN
 from trainer.runtime.last_words import unexpected
 
 
@@ -27,3 +32,16 @@ def test_what_nobody_foresaw_is_a_sentence_too(
     found = unexpected(error)
     assert type(found) is kind
     assert words in str(found)
+
+
+def test_a_tokenizer_that_panics_is_a_base_that_cannot_be_used(tmp_path: Path) -> None:
+    """What the library raises is no Exception."""
+    base = shutil.copytree(BUILTIN / "tiny", tmp_path / "base")
+    made = json.loads((base / "tokenizer.json").read_text())
+    made["normalizer"] = {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 2000}
+    (base / "tokenizer.json").write_text(json.dumps(made))
+    ended = run_command(tmp_path, "inspect", BASE_MODEL=str(base))
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("error: the tokenizer of the base fails (index out of bounds: ")
+    assert "Traceback" not in ended.stderr

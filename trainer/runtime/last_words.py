@@ -25,7 +25,7 @@ def misused(error: click.ClickException) -> JobError:
     return SettingsError(f"{fact}; `{command} --help` shows what there is")
 
 
-def errno_of(error: Exception) -> int | None:
+def errno_of(error: BaseException) -> int | None:
     """What the system said, also to a library in Rust, which says it in a type of its own."""
     if isinstance(error, OSError):
         return error.errno
@@ -33,9 +33,29 @@ def errno_of(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def unexpected(error: Exception) -> JobError:
+def unforeseen(error: BaseException) -> None:
+    """End the process with what nothing below has caught; raise what is no fault."""
+    if not (isinstance(error, Exception) or is_panic(error)):
+        raise error
+    import logging
+
+    logging.getLogger(__name__).debug("unexpected", exc_info=error)
+    end(unexpected(error))
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up, of which Python makes no Exception."""
+    return type(error).__module__ == "pyo3_runtime"
+
+
+def unexpected(error: BaseException) -> JobError:
     """A sentence for what nothing below this knows; libraries word a full disk in many ways."""
     text, number = log.one_line(error), errno_of(error)
+    if is_panic(error):
+        return SettingsError(
+            f"the tokenizer of the base fails ({text}): its tokenizer.json asks for what no text "
+            "can be given; bring the model there again or choose another QLORA_BASE_MODEL"
+        )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         fact = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else text
         return NotAllowedError(
