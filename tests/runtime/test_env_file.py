@@ -24,8 +24,9 @@ def test_what_people_write_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"A=1\nfoo\n", "x.env:2: 'foo' is not KEY=VALUE"),
-        (b"A B=1\n", "x.env:1: 'A B=1' is not KEY=VALUE"),
+        (b"A=1\nfoo\n", "x.env:2: this line is not KEY=VALUE"),
+        (b"HF_TOKEN: hf_secret=\n", "x.env:1: this line is not KEY=VALUE"),
+        (b"A=1\0\n", "x.env:1: this line is not KEY=VALUE"),
         (b"\xff\xfe", "it is not text"),
         (None, "No such file"),
     ],

@@ -12,6 +12,7 @@ LARGEST = {
     "intermediate_size": 1 << 22,
     "num_attention_heads": 1 << 14,
     "num_hidden_layers": 1000,
+    "num_labels": 1 << 24,
     "num_key_value_heads": 1 << 14,
     "num_local_experts": 1 << 14,
     "n_routed_experts": 1 << 14,

@@ -31,8 +31,9 @@ def read_env_file(path: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, separator, value = line.strip().removeprefix("export ").partition("=")
-        if not separator or not _KEY.fullmatch(name):
-            raise SettingsError(f"{path}:{number}: {line.strip()!r} is not KEY=VALUE; correct it")
+        if not separator or not _KEY.fullmatch(name) or "\0" in value:
+            # Without its words: they may be a secret.
+            raise SettingsError(f"{path}:{number}: this line is not KEY=VALUE; correct it")
         found[name] = unquoted(value)
     return found
 
