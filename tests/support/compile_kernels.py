@@ -20,18 +20,18 @@ FP16, FP32 = "*fp16", "*fp32"
 KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "decode_attention._attend": (
         {"q": FP16, "k": FP16, "v": FP16, "keys": FP16, "values": FP16, "lengths": "*i64",
-         "out": FP16, "parts": "*fp32", "stats": "*fp32", "q_stride": "i32", "k_stride": "i32",
+         "out": FP16, "parts": FP32, "stats": FP32, "q_stride": "i32", "k_stride": "i32",
          "v_stride": "i32", "row_stride": "i64", "scale": "fp32"},
         {"HEADS": 32, "KV_HEADS": 8, "WIDTH": 128, "SIZE": 128, "BLOCK": 64, "SPLITS": 4,
          "STAGES": 1},
     ),
     "decode_attention._join": (
-        {"parts": "*fp32", "stats": "*fp32", "out": FP16},
+        {"parts": FP32, "stats": FP32, "out": FP16},
         {"WIDTH": 128, "SIZE": 128, "SPLITS": 4},
     ),
     "dequantise._dequantise": (
-        {"packed": "*u8", "scales": "*u8", "scale_table": "*fp32", "scale_absmax": "*fp32",
-         "offset": "*fp32", "table": "*fp32", "out": FP16, "count": "i32"},
+        {"packed": "*u8", "scales": "*u8", "scale_table": FP32, "scale_absmax": FP32,
+         "offset": FP32, "table": FP32, "out": FP16, "count": "i32"},
         {"ROWS": 64, "BYTES": 32, "SCALES": 256},
     ),
     "embedding._gather": (
@@ -81,7 +81,7 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
     "cross_entropy._loss_and_gradient": (
-        {"logits": FP16, "target": "*i64", "loss": "*fp32", "columns": "i32"},
+        {"logits": FP16, "target": "*i64", "loss": FP32, "columns": "i32"},
         {"IGNORED": -100, "BLOCK": 8192},
     ),
     "dropout._drop": (

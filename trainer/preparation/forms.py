@@ -122,9 +122,15 @@ def _condition(m: re.Match[str]) -> list[str]:
     ]
 
 
+def _done(text: str, least: int = 2) -> str:
+    """What the first clause says is done, in the words of who asks; empty below `least` words."""
+    done = _mine(_part(text))
+    return done if len(done.split()) >= least else ""
+
+
 def _way(done: str) -> list[str]:
-    done = _mine(_part(done))
-    if len(done.split()) < 2:
+    done = _done(done)
+    if not done:
         return []
     return [
         f"How can I {done}?",
@@ -136,8 +142,8 @@ def _way(done: str) -> list[str]:
 
 
 def _means(done: str) -> list[str]:
-    done = _mine(_part(done))
-    if len(done.split()) < 2:
+    done = _done(done)
+    if not done:
         return []
     return [
         f"What can I use to {done}?",
@@ -149,8 +155,8 @@ def _means(done: str) -> list[str]:
 
 
 def _may(m: re.Match[str]) -> list[str]:
-    done = _mine(_part(m[1]))
-    if len(done.split()) < 3 or re.search(r"\d", done):
+    done = _done(m[1], least=3)
+    if not done or re.search(r"\d", done):
         return []
     return [
         f"Can I {done}?",
