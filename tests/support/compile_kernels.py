@@ -80,6 +80,16 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "swiglu._backward": (
         {"grad": FP16, "gate": FP16, "up": FP16, "size": "i32"}, {"BLOCK": 2048}
     ),
+    "causal_convolution._forward": (
+        {"x": FP16, "taps": FP16, "position": "*i32", "out": FP16, "channels": "i32"},
+        {"TAPS": 4, "BLOCK": 512},
+    ),
+    "causal_convolution._backward": (
+        {"grad": FP16, "x": FP16, "taps": FP16, "position": "*i32", "out": FP16, "tokens": "i32",
+         "channels": "i32"},
+        {"TAPS": 4, "BLOCK": 512},
+    ),
+    "triangular_inverse._invert": ({"lower": FP32, "out": FP32}, {"SIZE": 64}),
     "cross_entropy._loss_and_gradient": (
         {"logits": FP16, "target": "*i64", "loss": FP32, "columns": "i32"},
         {"IGNORED": -100, "BLOCK": 8192},

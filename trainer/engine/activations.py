@@ -37,6 +37,7 @@ class Batch:
     drops: bool
     random: torch.Tensor | None  # int64 [1]: decides its dropout; None where torch draws it
     gradients: dict[LoraKey, torch.Tensor] = field(default_factory=dict)  # float32
+    rows: int = 1  # none of its documents is in two of them
 
     def add(self, key: LoraKey, gradient: torch.Tensor) -> None:
         former = self.gradients.get(key)

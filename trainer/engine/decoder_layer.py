@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 
 from trainer.engine.activations import Batch, LayerActivations
-from trainer.engine.delta_net import mix
+from trainer.engine.delta_net import DeltaPass
 from trainer.engine.feed_forward import FeedForward
 from trainer.engine.lora_linear import LinearInput
 from trainer.engine.mixture import MixturePass
@@ -83,7 +83,7 @@ class LayerPass(ResidualBranch):
         del given
         if layer.delta is not None:
             saved.products = tuple(products)
-            mixed = mix(layer.delta, products, batch.where)
+            mixed = self._delta(batch).mix(layer.delta, products, batch.where)
         else:
             self._look_back(layer, products, saved, batch)
             mixed = _gated(saved)
@@ -168,12 +168,16 @@ class LayerPass(ResidualBranch):
     ) -> tuple[torch.Tensor, ...]:
         """Gradients at the products that a `DeltaNet` was given."""
         assert layer.delta is not None and saved.products is not None
+        delta = self._delta(batch)
         with torch.enable_grad():
             given = [product.detach().requires_grad_() for product in saved.products]
-            out = mix(layer.delta, given, batch.where)
+            out = delta.mix(layer.delta, given, batch.where)
         saved.products = None
         grad_out = self.linear.backward(layer.o, grad, LinearInput(out.detach(), saved, batch))
-        return torch.autograd.grad(out, given, grad_out)
+        return delta.gradients(out, given, grad_out)
+
+    def _delta(self, batch: Batch) -> DeltaPass:
+        return DeltaPass(self.kernels, batch.rows)
 
     def _head_norm(self, x_MHD: torch.Tensor, weight: torch.Tensor, layer: Layer) -> torch.Tensor:
         """Over each head, or over all of them: as wide as its weight."""

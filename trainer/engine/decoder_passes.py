@@ -178,4 +178,4 @@ class DecoderPasses:
         draws = self._device.type == "cpu" and stores_all
         random = torch.randint(2**31, (1,), device=self._device) if drops and not draws else None
         given = self._adapter.copies(self._dtype) if adapter is None else adapter
-        return Batch(inputs.where, rotations, given, drops, random)
+        return Batch(inputs.where, rotations, given, drops, random, rows=len(inputs.input_ids_BT))

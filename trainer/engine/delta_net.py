@@ -1,16 +1,20 @@
 """Gated delta rule (Yang et al. 2024) in the place of attention: what Qwen3.5 mixes tokens with.
 
-Plain torch, chunk by chunk, in float32. Its backward pass is autograd's, over this piece alone and
-computed again for it, so that nothing of it is kept but what the projections gave.
+In chunks of CHUNK tokens of a row, all of them at once but for the states that go from one chunk to
+the next. Documents are told apart inside a chunk, so that shapes depend on none of them and the
+whole can be a CUDA graph. Its backward pass is autograd's, over this piece alone and computed again
+for it, so that nothing of it is kept but what the projections gave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from trainer.kernels import Kernels
 from trainer.kernels.attention import Documents
 from trainer.planner.model_shape import CHUNK
 
@@ -42,105 +46,238 @@ class DeltaNet:
         return 2 * self.key_width + values, values, heads, heads
 
 
-def mix(net: DeltaNet, products: Sequence[torch.Tensor], where: Documents) -> torch.Tensor:
-    """[M, V E] from products [M, …] of `net.widths`; no document sees another."""
-    with torch.autocast(products[0].device.type, enabled=False):  # a trainer's would halve float32
-        return _mixed(net, products, where)
+@dataclass(frozen=True)
+class DeltaPass:
+    """Mixes `rows` of tokens, in which no document of another row goes on."""
 
+    kernels: Kernels
+    rows: int
 
-def _mixed(net: DeltaNet, products: Sequence[torch.Tensor], where: Documents) -> torch.Tensor:
-    both_MC, gate_MO, step_MV, decay_MV = products
-    heads, size = len(net.log_decay_V), net.key_size
-    token = torch.arange(len(both_MC), device=both_MC.device, dtype=where.starts.dtype)
-    document = torch.searchsorted(where.starts, token, right=True) - 1
-    position = token - where.starts[document]
-    chunks = [-(-length // CHUNK) for length in where.starts.diff().tolist()]
-    first = torch.tensor([*accumulate(chunks, initial=0)], device=token.device)
-    place = first[document] * CHUNK + position
+    def mix(
+        self, net: DeltaNet, products: Sequence[torch.Tensor], where: Documents
+    ) -> torch.Tensor:
+        """[M, V E] from products [M, …] of `net.widths`; no document sees another."""
+        device = products[0].device
+        # A trainer's autocast would halve float32.
+        with torch.autocast(device.type, enabled=False), _tensor_cores(device):
+            return self._mixed(net, products, where)
 
-    def in_chunks(x_MV: torch.Tensor) -> torch.Tensor:
-        """[chunks, V, CHUNK, …], float32, with zeros behind each document."""
-        zeros = x_MV.new_zeros(sum(chunks) * CHUNK, *x_MV.shape[1:], dtype=torch.float32)
-        out: torch.Tensor = zeros.index_put((place,), x_MV.float()).unflatten(0, (-1, CHUNK))
-        return out.transpose(1, 2)
+    def gradients(
+        self, made: torch.Tensor, products: Sequence[torch.Tensor], grad: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Of the products from which `mix` has made this, with autograd switched on."""
+        with _tensor_cores(grad.device):
+            return torch.autograd.grad(made, list(products), grad)
 
-    q, k, v = _convolved(net, both_MC, position).split(
-        (net.key_width, net.key_width, heads * len(net.norm_E)), dim=-1
-    )
-    q, k = (
-        _of_length_one(x.unflatten(-1, (-1, size)).float()).repeat_interleave(
-            heads // net.key_heads, dim=1
+    def _mixed(
+        self, net: DeltaNet, products: Sequence[torch.Tensor], where: Documents
+    ) -> torch.Tensor:
+        both_MC, gate_MO, step_MV, decay_MV = products
+        heads, size = len(net.log_decay_V), len(net.norm_E)
+        token = torch.arange(len(both_MC), device=both_MC.device, dtype=where.starts.dtype)
+        document = torch.searchsorted(where.starts, token, right=True) - 1
+        position = token - where.starts[document]
+        convolved: torch.Tensor = _Convolved.apply(  # type: ignore[no-untyped-call]
+            both_MC, net.convolution_CW, position, self.kernels
         )
-        for x in (q, k)
-    )
-    decay = -net.log_decay_V.float().exp() * F.softplus(decay_MV.float() + net.bias_V)
-    made = gated_delta_rule(
-        in_chunks(q * size**-0.5),
-        in_chunks(k),
-        in_chunks(v.unflatten(-1, (heads, -1))),
-        in_chunks(decay),
-        in_chunks(step_MV.sigmoid()),
-        chunks,
-    )
-    out_MVE = made.transpose(1, 2).flatten(0, 1)[place].to(both_MC.dtype)
-    wide = out_MVE.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + net.epsilon)
-    gated: torch.Tensor = net.norm_E * wide.to(out_MVE.dtype)
-    gated = gated * F.silu(gate_MO.view_as(wide).float())
-    out: torch.Tensor = gated.to(out_MVE.dtype).flatten(1)
-    return out
+        q, k, v = convolved.split((net.key_width, net.key_width, heads * size), dim=-1)
+        q, k = (
+            _of_length_one(self._in_chunks(x.unflatten(-1, (net.key_heads, -1)))) for x in (q, k)
+        )
+        decay = -net.log_decay_V.float().exp() * F.softplus(decay_MV.float() + net.bias_V)
+        made = gated_delta_rule(
+            q * net.key_size**-0.5,
+            k,
+            self._in_chunks(v.unflatten(-1, (heads, -1))),
+            self._in_chunks(decay),
+            self._in_chunks(step_MV.sigmoid()),
+            self._in_chunks((document + 1)[:, None])[:, :, 0],
+            self.kernels,
+        )
+        out_MVE = self._in_rows(made, len(both_MC)).to(both_MC.dtype)
+        out: torch.Tensor = _Gated.apply(  # type: ignore[no-untyped-call]
+            out_MVE.flatten(0, 1), gate_MO.view(-1, size), net, self.kernels
+        )
+        return out.view(gate_MO.shape)
+
+    def _in_chunks(self, x_MV: torch.Tensor) -> torch.Tensor:
+        """[N, B, V, CHUNK, …] of N chunks of B rows, float32, with zeros behind each row."""
+        x = x_MV.float().unflatten(0, (self.rows, -1))
+        short = -x.shape[1] % CHUNK
+        if short:
+            x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
+        chunks: torch.Tensor = x.unflatten(1, (-1, CHUNK)).transpose(0, 1).transpose(2, 3)
+        return chunks.contiguous()
+
+    def _in_rows(self, x_NBVTE: torch.Tensor, tokens: int) -> torch.Tensor:
+        """[M, V, E], without what lies behind each row."""
+        rows = x_NBVTE.transpose(2, 3).transpose(0, 1).flatten(1, 2)
+        return rows[:, : tokens // self.rows].flatten(0, 1)
 
 
 def gated_delta_rule(
-    q_NVTD: torch.Tensor,
-    k_NVTD: torch.Tensor,
-    v_NVTE: torch.Tensor,
-    decay_NVT: torch.Tensor,
-    step_NVT: torch.Tensor,
-    chunks: Sequence[int],
+    q_NBKTD: torch.Tensor,
+    k_NBKTD: torch.Tensor,
+    v_NBVTE: torch.Tensor,
+    decay_NBVT: torch.Tensor,
+    step_NBVT: torch.Tensor,
+    document_NBT: torch.Tensor,
+    kernels: Kernels,
 ) -> torch.Tensor:
-    """[N, V, T, E] of N chunks of T tokens, float32, so many of them for each document.
+    """[N, B, V, T, E] of N chunks of T tokens of B rows, float32. A token is of the document of
+    that number, above 0; each head of q and k is that of V / K of v.
 
     Each head has a state S [D, E]. A token makes it S' = exp(decay) S, then S' + k step (v - k S'),
-    and is given q S. Inside a chunk the steps solve a triangular system.
+    and is given q S; where a document begins S is 0. Inside a chunk the steps solve a triangular
+    system.
     """
-    q, k, v, tokens = q_NVTD, k_NVTD, v_NVTE, q_NVTD.shape[2]
-    total = decay_NVT.cumsum(-1)
-    lower = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril()
-    between = (total[..., None] - total[..., None, :]).masked_fill(~lower, -torch.inf).exp()
-    weighted = k * step_NVT[..., None]
-    system = (weighted @ k.mT * between).tril(-1)
-    given = torch.cat((v * step_NVT[..., None], weighted * total.exp()[..., None]), -1)
-    solved = torch.linalg.solve_triangular(system, given, upper=False, unitriangular=True)
-    values, keys = solved.split((v.shape[-1], k.shape[-1]), dim=-1)
-    inside = q @ k.mT * between
-    asked, last = q * total.exp()[..., None], total[..., -1:]
-    told, kept = k * (last - total).exp()[..., None], last[..., None].exp()
-    made: list[torch.Tensor] = []
-    order: list[int] = []
-    starts = list(accumulate(chunks, initial=0))
-    longest_first = sorted(range(len(chunks)), key=lambda number: -chunks[number])
-    state = q.new_zeros(len(chunks), q.shape[1], q.shape[3], v.shape[3])
-    for n in range(max(chunks, default=0)):
-        numbers = [starts[at] + n for at in longest_first if chunks[at] > n]
-        at = torch.tensor(numbers, device=q.device)
-        state = state[: len(numbers)]
-        new = values[at] - keys[at] @ state
-        made.append(asked[at] @ state + inside[at] @ new)
-        order += numbers
-        state = state * kept[at] + told[at].mT @ new
-    back = torch.tensor(order, device=q.device).argsort()
-    return torch.cat(made)[back]
+    heads = v_NBVTE.shape[2]
+
+    def of_all(x_NBK: torch.Tensor) -> torch.Tensor:
+        return x_NBK.repeat_interleave(heads // x_NBK.shape[2], dim=2)
+
+    document = document_NBT[:, :, None]
+    last = document[..., -1:]
+    former = torch.cat((torch.zeros_like(last[:1]), last[:-1]))
+    total = decay_NBVT.cumsum(-1)
+    seen = (document[..., None] == document[..., None, :]).tril()
+    between = (total[..., None] - total[..., None, :]).masked_fill(~seen, -torch.inf).exp()
+    system = of_all(k_NBKTD @ k_NBKTD.mT) * between * step_NBVT[..., None]
+    solved: torch.Tensor = _Inverse.apply(system, kernels)  # type: ignore[no-untyped-call]
+    solved = solved * step_NBVT[..., None, :]
+    inside = of_all(q_NBKTD @ k_NBKTD.mT) * between
+    entered = total.exp() * (document == former)  # what is left of the state before the chunk
+    leaves = (total[..., -1:] - total).exp() * (document == last)
+    k = of_all(k_NBKTD)
+    states, new = _States.apply(  # type: ignore[no-untyped-call]
+        solved @ v_NBVTE,
+        (solved * entered[..., None, :]) @ k,
+        k * leaves[..., None],
+        entered[..., -1:],
+    )
+    out: torch.Tensor = (of_all(q_NBKTD) * entered[..., None]) @ states + inside @ new
+    return out
 
 
-def _convolved(net: DeltaNet, x_MC: torch.Tensor, position_M: torch.Tensor) -> torch.Tensor:
-    """Each channel by its own taps, over the tokens before it in its document."""
-    taps = net.convolution_CW.to(x_MC.dtype).t().flip(0)
-    out = x_MC * taps[0]
-    for back in range(1, len(taps)):
-        seen = (position_M >= back)[:, None]
-        out = out + F.pad(x_MC, (0, 0, back, 0))[: len(x_MC)] * seen * taps[back]
-    return F.silu(out)
+class _States(torch.autograd.Function):
+    """Of N chunks in turn what each takes in and the state before it: `new` = `values` - `keys` S,
+    and then S is `kept` S + `told`' `new`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values_NBVTE: torch.Tensor,
+        keys_NBVTD: torch.Tensor,
+        told_NBVTD: torch.Tensor,
+        kept_NBV1: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        values, keys, told = (x.flatten(1, 2) for x in (values_NBVTE, keys_NBVTD, told_NBVTD))
+        kept = kept_NBV1.flatten(1)[..., None, None]
+        chunks, heads, _, size = values.shape
+        states = values.new_zeros(chunks, heads, keys.shape[-1], size)
+        new = torch.empty_like(values)
+        for n in range(chunks):
+            torch.baddbmm(values[n], keys[n], states[n], alpha=-1, out=new[n])
+            if n + 1 < chunks:
+                torch.baddbmm(states[n] * kept[n], told[n].mT, new[n], out=states[n + 1])
+        ctx.save_for_backward(keys, told, kept, states, new)
+        ctx.shapes = [x.shape for x in (values_NBVTE, keys_NBVTD, told_NBVTD, kept_NBV1)]
+        outer = values_NBVTE.shape[1:3]
+        return states.unflatten(1, outer), new.unflatten(1, outer)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        keys, told, kept, states, new = ctx.saved_tensors
+        of_states, of_new = (gradient.flatten(1, 2) for gradient in gradients)
+        behind = torch.zeros_like(states)  # of the state that each chunk leaves
+        grad = torch.empty_like(new)
+        for n in reversed(range(len(new))):
+            torch.baddbmm(of_new[n], told[n], behind[n], out=grad[n])
+            if n:
+                state = torch.addcmul(of_states[n], behind[n], kept[n])
+                torch.baddbmm(state, keys[n].mT, grad[n], alpha=-1, out=behind[n - 1])
+        found = (
+            grad,
+            -(grad @ states.mT),
+            new @ behind.mT,
+            (states * behind).sum((-2, -1)),
+        )
+        return tuple(x.view(shape) for x, shape in zip(found, ctx.shapes, strict=True))
+
+
+class _Inverse(torch.autograd.Function):
+    """(I + L)^-1 of what is below the diagonal of a system."""
+
+    @staticmethod
+    def forward(ctx: Any, system: torch.Tensor, kernels: Kernels) -> torch.Tensor:
+        made: torch.Tensor = kernels.triangular_inverse(system)
+        ctx.save_for_backward(made)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (made,), (grad,) = ctx.saved_tensors, gradients
+        return -(made.mT @ grad @ made.mT).tril(-1), None
+
+
+class _Convolved(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_MC: torch.Tensor,
+        taps_CW: torch.Tensor,
+        position_M: torch.Tensor,
+        kernels: Kernels,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x_MC, taps_CW, position_M)
+        ctx.kernels = kernels
+        made: torch.Tensor = kernels.convolution(x_MC, taps_CW, position_M)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        grad = gradients[0].contiguous()
+        return ctx.kernels.convolution_backward(grad, *ctx.saved_tensors), None, None, None
+
+
+class _Gated(torch.autograd.Function):
+    """The norm of each head's values [M V, E], by the SiLU of its gate."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_XE: torch.Tensor, gate_XE: torch.Tensor, net: DeltaNet, kernels: Kernels
+    ) -> torch.Tensor:
+        x, gate = x_XE.contiguous(), gate_XE.contiguous()
+        ctx.save_for_backward(x, gate)
+        ctx.net, ctx.kernels = net, kernels
+        made: torch.Tensor = kernels.swiglu(gate, kernels.rms_norm(x, net.norm_E, net.epsilon))
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        (x, gate), kernels, net = ctx.saved_tensors, ctx.kernels, ctx.net
+        normed = kernels.rms_norm(x, net.norm_E, net.epsilon)
+        grad = gradients[0].contiguous()
+        grad_gate, grad_normed = kernels.swiglu_backward(grad, gate.clone(), normed)
+        return (
+            kernels.rms_norm_backward(grad_normed, x, net.norm_E, net.epsilon),
+            grad_gate,
+            None,
+            None,
+        )
+
+
+@contextmanager
+def _tensor_cores(device: torch.device) -> Iterator[None]:
+    """Products of float32 in TF32 on a GPU that has it: it rounds as fp16 does, and what is
+    multiplied came in 16 bits."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _of_length_one(x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from trainer.kernels import (
     attention,
+    causal_convolution,
     cross_entropy,
     decode_attention,
     dequantise,
@@ -16,6 +17,7 @@ from trainer.kernels import (
     rms_norm,
     rope,
     swiglu,
+    triangular_inverse,
 )
 from trainer.kernels._triton import triton
 
@@ -39,6 +41,9 @@ class Kernels:
     dropout_add: Any
     decode_attention: Any
     product_4bit: Any
+    convolution: Any
+    convolution_backward: Any
+    triangular_inverse: Any
 
 
 # For each field of `Kernels` its plain torch reference and its fused kernel.
@@ -57,6 +62,12 @@ OPERATIONS: dict[str, tuple[Any, Any]] = {
     "dropout_add": (dropout.reference_add, dropout.fused_add),
     "decode_attention": (decode_attention.reference, decode_attention.fused),
     "product_4bit": (dequantise.reference_product, dequantise.fused_product),
+    "convolution": (causal_convolution.reference, causal_convolution.fused),
+    "convolution_backward": (
+        causal_convolution.reference_backward,
+        causal_convolution.fused_backward,
+    ),
+    "triangular_inverse": (triangular_inverse.reference, triangular_inverse.fused),
 }
 PLAIN = Kernels("plain torch", **{name: plain for name, (plain, _) in OPERATIONS.items()})
 FUSED = Kernels("Triton", **{name: fused for name, (_, fused) in OPERATIONS.items()})

@@ -303,8 +303,8 @@ def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> Mem
 
 
 def _has_graphs(workload: Workload) -> bool:
-    """Not where the CPU has to know how many tokens an expert is sent, or a document has."""
-    waits = workload.shape.expert_parameters or workload.shape.mixed
+    """Not where the CPU has to know how many tokens an expert is sent."""
+    waits = workload.shape.expert_parameters
     return (workload.device.capability or (0, 0)) >= (8, 0) and not waits
 
 
