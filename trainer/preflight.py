@@ -10,6 +10,7 @@ from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.models import base_model, hub
 from trainer.models.locate import locate_base, note_folder
+from trainer.models.residual_stream import check_precision
 from trainer.monitoring import trackers
 from trainer.monitoring.counting import waiting
 from trainer.planner.schedule import Schedule, choose_schedule
@@ -74,6 +75,7 @@ def open_job(settings: Settings) -> Job:
     found = find_device()
     selftest.check(found)
     precision = choose_precision(settings.precision, found)
+    check_precision(base.config, base.name, precision)
     trackers.check(settings)
     if settings.hub_repo:
         hub.check_push(settings.hub_repo)

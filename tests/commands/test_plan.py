@@ -76,6 +76,19 @@ def test_a_stream_that_fp16_does_not_hold_is_told(tmp_path: Path) -> None:
     assert of["t4"]["engine"] == "ours"
 
 
+@pytest.mark.parametrize("name", ["gemma4", "gemma4_text"])
+def test_a_base_that_fp16_does_not_hold_at_all_is_refused_as_a_run_is(
+    name: str, tmp_path: Path
+) -> None:
+    config_of(CASES[name]).save_pretrained(tmp_path)
+    asked = ["plan", "--base-model", str(tmp_path), "--gpu"]
+    done = CliRunner().invoke(cli, [*asked, "t4"])
+    assert isinstance(done.exception, SettingsError)
+    assert "leave the range of fp16" in str(done.exception)
+    for fits in (["h200"], ["t4", "--precision", "fp32"]):
+        assert CliRunner().invoke(cli, [*asked, *fits]).exit_code == 0
+
+
 def test_a_base_larger_than_the_gpu_says_what_host_memory_it_takes(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 

@@ -12,7 +12,7 @@ from trainer.engine.support import why_stock
 from trainer.models import base_model
 from trainer.models.architecture import unnamed_for_peft
 from trainer.models.locate import locate_base
-from trainer.models.residual_stream import is_wide
+from trainer.models.residual_stream import check_precision, is_wide
 from trainer.monitoring.counting import waiting
 from trainer.planner.choose import Workload, choose_for
 from trainer.planner.cpu_speed import predicted_on_this_cpu
@@ -104,6 +104,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     base_model.check_settings(base, settings)
     device = find_device() if request.gpu is None else _named(request.gpu)
     precision = choose_precision(settings.precision, device)
+    check_precision(base.config, base.name, precision)
     shape, trainable = base.shape(precision.name), base_model.trainable_parameters(base, settings)
     reason = why_stock(settings, base.config, precision, device)
     if look is None:

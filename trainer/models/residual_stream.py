@@ -7,12 +7,29 @@ the stream is float32, and products stay in 16 bits.
 
 from typing import Any
 
+from trainer.errors import SettingsError
+from trainer.runtime.device import Precision
+
 WIDE = ("gemma2", "gemma3", "gemma3_text")
+UNHELD = ("gemma4", "gemma4_text", "gemma4_unified")  # their gates read the stream itself, in 16 bits
 
 
 def is_wide(config: Any, precision: str) -> bool:
     """Whether a model of this config has a stream in float32 where it computes in `precision`."""
     return precision == "fp16" and config.model_type in WIDE
+
+
+def check_precision(config: Any, name: str, precision: Precision) -> None:
+    """What the config alone shows: whether the model called `name` can be trained in `precision`.
+
+    Raises SettingsError.
+    """
+    if precision.name == "fp16" and config.model_type in UNHELD:
+        raise SettingsError(
+            f"QLORA_BASE_MODEL={name}: the values of {config.model_type} leave the range of fp16: "
+            "it would train to NaN; use a GPU with bf16 (compute capability 8.0 and newer), or "
+            "QLORA_PRECISION=fp32"
+        )
 
 
 def widen(model: Any, precision: str) -> Any:
