@@ -112,6 +112,7 @@ def planned(name: str, device: Any, precision: str) -> Any:
     from trainer.models import base_model
     from trainer.models.locate import locate_base
     from trainer.planner.choose import Workload, choose
+    from trainer.planner.gpus import multiplies_unasked
     from trainer.runtime.device import Precision
     from trainer.settings import Settings
 
@@ -120,13 +121,14 @@ def planned(name: str, device: Any, precision: str) -> Any:
         given = {"base_model": folder, "target_modules": "all-linear"}
         settings = Settings.read(given, {}, trains=False)
         base = locate_base(settings)
-        shape, trainable = base.shape(), base_model.trainable_parameters(base, settings)
+        shape, trainable = base.shape(precision), base_model.trainable_parameters(base, settings)
         if why_stock(settings, base.config, Precision(precision, ""), device) is not None:
             return None
         is_t4 = "T4" in device.name
         return choose(Workload(
             device, shape, trainable=trainable, step_blocks=4 * BLOCKS, block_tokens=TOKENS,
             micro_batch=None if is_t4 else BLOCKS, host_bytes=64 * GIB,
+            unasked=multiplies_unasked(device.capability, precision),
         ))  # fmt: skip
 
 

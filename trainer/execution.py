@@ -13,7 +13,7 @@ from trainer.models import base_model
 from trainer.models.base_model import Base
 from trainer.planner import choose
 from trainer.planner.bus_speed import bus_bytes_per_s, in_steps
-from trainer.planner.gpus import speed_of
+from trainer.planner.gpus import multiplies_unasked, speed_of
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision
@@ -83,6 +83,7 @@ def choose_execution(
         micro_batch=settings.batch_size,
         adapter_width=trainable // settings.lora_r,
         workers=workers.size,
+        unasked=multiplies_unasked(smallest.capability, precision.name),
         engine=has_engine,
         host_bytes=host_bytes,
     )

@@ -44,6 +44,7 @@ from trainer.kernels._triton import next_power_of_2
 from trainer.kernels.attention import Cudnn, Documents, Flash, MemoryEfficient
 from trainer.models.locate import BUILTIN
 from trainer.planner.decoding_plan import DecodingPlan
+from trainer.planner.gpus import multiplies_unasked
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.training.validation import HeldOutLoss
 
@@ -301,23 +302,26 @@ def test_gradients_are_those_of_float32_on_a_cpu(
 @pytest.mark.parametrize(
     ("family", "plan"),
     [
-        *product(["qwen3_moe", "qwen3_5_text"], ["stored", "recomputed"]),
-        ("qwen3_5_text", "graph"),
+        *product(["qwen3_moe", "qwen3_5_text"], ["stored", "recomputed", "graph"]),
     ],
 )
 def test_a_mixture_and_a_state_are_trained_as_in_float32_on_a_cpu(
     family: str, plan: str, precision: str, tmp_path: Path
 ) -> None:
     """In 16 bits a token between two experts may be sent to the other, so not to the digit."""
+    captured = plan == "graph" and family == "qwen3_moe"
+    if captured and not multiplies_unasked(torch.cuda.get_device_capability(), precision):
+        pytest.skip("the CPU has to know how many rows an expert has")
     found = {}
     for kind, name, dtype in (("cpu", "fp32", torch.float32), ("cuda", precision, None)):
         model = tuned_model(family, tmp_path / kind, "all-linear", precision=name, kind=kind)
-        how = {"plan": PLANS[plan], "row_tokens": ROW}
+        how = {"plan": PLANS[plan] if kind == "cuda" else STORED, "row_tokens": ROW}
         engine = Engine(model, dtype=dtype or DTYPES[precision], **how)
         batch = micro_batch()
         if kind == "cpu":
             batch = {n: t.cpu() if isinstance(t, torch.Tensor) else t for n, t in batch.items()}
-        step(engine, batch)  # in which a graph is captured
+        if kind == "cuda" and plan == "graph":
+            step(engine, batch)  # in which it is captured
         found[kind] = step(engine, batch)
     (loss, gradient), (truth, expected) = found["cuda"], found["cpu"]
     assert loss == pytest.approx(truth, rel=2e-2)

@@ -22,7 +22,7 @@ from trainer.planner.decoding_plan import (
     answered_tokens_per_s,
     choose_decoding,
 )
-from trainer.planner.gpus import GPUS, nodes_with, speed_of
+from trainer.planner.gpus import GPUS, multiplies_unasked, nodes_with, speed_of
 from trainer.planner.memory_plan import HALF, SLOTS, host_bytes, layer_bytes, weight_bytes
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
@@ -122,6 +122,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         micro_batch=settings.batch_size,
         adapter_width=trainable // settings.lora_r,
         workers=request.workers,
+        unasked=multiplies_unasked(device.capability, precision.name),
         engine=reason is None,
         # Another machine's is not known: what it takes is said.
         host_bytes=selftest.pinnable_bytes() if request.gpu is None else 1 << 60,

@@ -23,7 +23,7 @@ class Routed:
     place_S: torch.Tensor
     weight_MK: torch.Tensor
     chosen_MK: torch.Tensor
-    counts: list[int]  # rows of each expert
+    counts: list[int] | torch.Tensor  # rows of each expert, or where they end
 
     def by_token(self, rows_SH: torch.Tensor) -> torch.Tensor:
         """[M, K, …] of rows that are sorted by expert."""
@@ -65,7 +65,7 @@ class MixturePass(FeedForward):
         out = torch.empty_like(x)
         for rows in slices(len(x), self.plan.mlp_rows):
             h = self.normed(layer.mlp_norm, x[rows], layer)
-            routed = route(_mixture(layer), h)
+            routed = route(_mixture(layer), h, waits=not self.plan.graph)
             gate_up = self._experts_gate_up(layer, h, routed)
             del h
             out[rows] = self._backward(layer, grad[rows], x[rows], routed, gate_up)
@@ -75,7 +75,7 @@ class MixturePass(FeedForward):
         self, layer: Layer, x: torch.Tensor
     ) -> tuple[torch.Tensor, Routed, torch.Tensor, torch.Tensor]:
         h = self.normed(layer.mlp_norm, x, layer)
-        routed = route(_mixture(layer), h)
+        routed = route(_mixture(layer), h, waits=not self.plan.graph)
         gate, up = self._experts_gate_up(layer, h, routed)
         del h
         act = self._activation(layer, gate, up)
@@ -119,14 +119,17 @@ class MixturePass(FeedForward):
         return self.norm_backward(layer.mlp_norm, total, x, layer, grad)
 
 
-def route(mixture: Mixture, h_MH: torch.Tensor) -> Routed:
-    """As transformers does it: the likeliest experts, by a softmax over all of them in float32."""
+def route(mixture: Mixture, h_MH: torch.Tensor, *, waits: bool = True) -> Routed:
+    """As transformers does it: the likeliest experts, by a softmax over all of them in float32.
+    With `waits` the CPU is told how many rows each has."""
     likely = torch.softmax((h_MH @ mixture.router.t()).float(), -1)
     weight_MK, chosen_MK = likely.topk(mixture.experts_of_a_token, -1)
     if mixture.normalises:
         weight_MK = weight_MK / weight_MK.sum(-1, keepdim=True)
     expert_S, place_S = chosen_MK.flatten().sort(stable=True)
-    counts = torch.bincount(expert_S, minlength=len(mixture.router)).tolist()
+    experts = torch.arange(len(mixture.router), device=expert_S.device)
+    ends = torch.searchsorted(expert_S, experts, right=True)
+    counts = ends.diff(prepend=ends.new_zeros(1)).tolist() if waits else ends.int()
     token_S = place_S // mixture.experts_of_a_token
     return Routed(token_S, place_S, weight_MK.to(h_MH.dtype), chosen_MK, counts)
 

@@ -86,13 +86,18 @@ class _Products(torch.autograd.Function):
 
 
 def multiplied(
-    x: torch.Tensor, experts: NF4Experts, counts: list[int], *, by_columns: bool
+    x: torch.Tensor, experts: NF4Experts, counts: list[int] | torch.Tensor, *, by_columns: bool
 ) -> torch.Tensor:
     """Rows of x, so many for each expert, times its weight [R, C]: x @ W.T with `by_columns`, else
-    x @ W."""
+    x @ W. Where `counts` is a tensor, int32 of where the rows of each expert end, the CPU need not
+    know them: all experts are dequantised at once."""
     _, rows, columns = experts.layout.shape
-    out = x.new_empty(len(x), rows if by_columns else columns)
     scales = experts.scales()
+    if isinstance(counts, torch.Tensor):
+        whole = experts.weights(0, experts.layout.experts, scales)
+        right = whole.mT if by_columns else whole
+        return torch.nn.functional.grouped_mm(x, right, offs=counts)
+    out = x.new_empty(len(x), rows if by_columns else columns)
     ends = torch.tensor([*accumulate(counts, initial=0)], dtype=torch.int32, device=x.device)
     for first, parts in _together(counts, experts.layout):
         weights = experts.weights(first, len(parts), scales)

@@ -11,7 +11,11 @@ from trainer.errors import SettingsError
 from trainer.runtime.device import Precision
 
 WIDE = ("gemma2", "gemma3", "gemma3_text")
-UNHELD = ("gemma4", "gemma4_text", "gemma4_unified")  # their gates read the stream itself, in 16 bits
+UNHELD = (
+    "gemma4",
+    "gemma4_text",
+    "gemma4_unified",
+)  # their gates read the stream itself, in 16 bits
 
 
 def is_wide(config: Any, precision: str) -> bool:

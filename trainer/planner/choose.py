@@ -54,7 +54,8 @@ class Workload:
     `base_shards` workers hold the base together. `hosted_layers` is where the base lies already,
     or has to: in host memory with so many; None where that is open. `bus_bytes_per_s` is what was
     measured of the way from there, 0 where that was not. `adapter_width` is the sum of inputs and
-    outputs of all matrices that have an adapter; `workers` compute a step together.
+    outputs of all matrices that have an adapter; `workers` compute a step together. With
+    `unasked` a GPU multiplies with experts without telling the CPU how many rows each has.
     """
 
     device: Device
@@ -70,6 +71,7 @@ class Workload:
     bus_bytes_per_s: int = 0
     adapter_width: int = 0
     workers: int = 1
+    unasked: bool = False
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,8 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
 def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> MemoryPlan:
     """The same with unpacked weights and graphs in what memory it leaves."""
     shape, has_graphs = workload.shape, _has_graphs(workload)
-    peak = peak_bytes(shape, plan, blocks, workload.block_tokens, workload.trainable)
+    captured = replace(plan, graph=has_graphs)
+    peak = peak_bytes(shape, captured, blocks, workload.block_tokens, workload.trainable)
     spare = int(workload.device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
     unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
     return replace(
@@ -304,7 +307,7 @@ def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> Mem
 
 def _has_graphs(workload: Workload) -> bool:
     """Not where the CPU has to know how many tokens an expert is sent."""
-    waits = workload.shape.expert_parameters
+    waits = workload.shape.expert_parameters and not workload.unasked
     return (workload.device.capability or (0, 0)) >= (8, 0) and not waits
 
 

@@ -54,6 +54,12 @@ NODE_SHARE = 0.9  # of a node's memory, which a kubelet leaves to pods
 UNKNOWN = Speed("another GPU", 0, (0, 0), 50e12, 0.5e12, 11e9)
 
 
+def multiplies_unasked(capability: tuple[int, int] | None, precision: str) -> bool:
+    """Whether torch's product of rows with an expert each is one kernel there: then the CPU need
+    not know how many rows each has."""
+    return precision == "bf16" and capability is not None and capability[0] in (9, 10)
+
+
 def speed_of(device_name: str) -> Speed:
     """The entry of `GPUS` whose model is in `device_name`, else a guess."""
     return next((s for s in GPUS.values() if s.name.split()[-1] in device_name), UNKNOWN)

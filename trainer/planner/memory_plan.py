@@ -21,6 +21,7 @@ WORKSPACE = 64 * 2**20  # cuBLAS
 KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up to speed
 EXPERT_VALUES = 2**25  # of the experts that are dequantised at once: 64 MiB in 16 bits
 MLP_KERNELS = 15  # of them in a slice of its feed-forward network
+EXPERT_KERNELS = 6  # for those
 ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
@@ -40,7 +41,8 @@ class MemoryPlan:
     embedding, of which a micro-batch reads a few rows, and the head, needed for a moment, in pinned
     host memory. `unpacked_layers`, counted from the first, hold their NF4 weights in the compute
     dtype too: the same numbers, without dequantising them twice a micro-batch. `graph` captures
-    both passes as CUDA graphs, so that starting kernels takes no time. `base_shards` is how many
+    both passes as CUDA graphs, so that starting kernels takes no time; all experts of a layer are
+    dequantised at once then, else a few. `base_shards` is how many
     workers hold the base together, each its shard and at most two whole layers. `hosted_layers`,
     evenly among all, lie in host memory and come when they are used, to SLOTS on the GPU.
     """
@@ -182,7 +184,7 @@ def _activation_peaks(shape: ModelShape, plan: MemoryPlan, tokens: int) -> Itera
     yield saved + head
     if plan.stored_layers:
         working = HALF * shape.intermediate + 2 * wide * shape.hidden
-        yield saved + tokens * (working + FULL * shape.mixing) + _routed_bytes(shape, tokens)
+        yield saved + tokens * (working + FULL * shape.mixing) + _routed_bytes(shape, plan, tokens)
     if recomputed:
         yield saved_below + _recomputing_bytes(shape, plan, tokens)
 
@@ -195,20 +197,23 @@ def _recomputing_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     moving = tokens * in_flight if plan.offload else 0
     beside = HALF * shape.hidden
     rows = min(tokens, plan.mlp_rows)
-    mlp = rows * (HALF * 3 * shape.intermediate + stream + beside) + _routed_bytes(shape, rows)
+    mlp = rows * (HALF * 3 * shape.intermediate + stream + beside) + _routed_bytes(
+        shape, plan, rows
+    )
     forward = tokens * (HALF * (2 * q + 2 * kv) + 2 * (stream + beside)) + mlp
     forward += tokens * FULL * shape.mixing
     attention_backward = tokens * (HALF * ((3 + FLASH_SUM) * q + 4 * kv) + stream + beside)
     return moving + max(forward, attention_backward)
 
 
-def _routed_bytes(shape: ModelShape, tokens: int) -> int:
+def _routed_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     """Beside that, in a mixture: what its experts are given, give, and give sorted by token; gate
     and up once more; the experts that are dequantised at once."""
     if not shape.expert_parameters:
         return 0
     rows = 3 * shape.experts_of_a_token * shape.hidden + 2 * shape.intermediate
-    return HALF * (tokens * rows + EXPERT_VALUES)
+    gate_up = 2 * shape.expert_parameters // (3 * shape.layers)  # of all experts of a layer
+    return HALF * (tokens * rows + (gate_up if plan.graph else EXPERT_VALUES))
 
 
 def weight_bytes(shape: ModelShape) -> float:
@@ -246,7 +251,8 @@ def tokens_per_s(
     """Products at the GPU's rate; dequantising and element-wise work at its bandwidth; filling and
     draining the GPU for each kernel. Beside that, in each of the two passes, layers that come from
     host memory and, without a graph, the starting of each kernel. A token is multiplied with its
-    experts; all of them are dequantised, for some token of a micro-batch. `adapter_width` is the
+    experts; all of them are dequantised, for some token of a micro-batch, and read as 16 bits,
+    for each has a few tokens. `adapter_width` is the
     sum of inputs and outputs of all matrices that have an adapter."""
     tokens, layers = blocks * block_tokens, shape.layers
     recomputed = (layers - plan.stored_layers) / layers
@@ -266,11 +272,14 @@ def tokens_per_s(
     seconds = 0.0
     for number, passes in enumerate((1, 1 + recomputed)):
         sliced = slices * (1 + number)
-        unpacked = passes * shape.quantised_parameters + sliced * mlp
+        unpacked = passes * shape.linear_parameters + sliced * mlp
         unpacked *= (1 - plan.unpacked_layers / layers) * (NF4_BYTES + HALF)
+        unpacked += passes * shape.expert_parameters * (NF4_BYTES + 2 * HALF)
         moved = layers * (14 * shape.hidden + 3 * shape.intermediate)
         moved_bytes = passes * tokens * HALF * (moved + ADAPTER_PASSES * adapter_width)
         kernels = layers * (passes * (KERNELS + 4 * shape.normed_heads) + sliced * MLP_KERNELS)
+        if not plan.graph:
+            kernels += passes * EXPERT_KERNELS * shape.expert_parameters / EXPERT_VALUES
         work = flops[number] / speed.flops + (unpacked + moved_bytes) / speed.bytes_per_s
         starting = 0 if plan.graph else kernels * speed.launch_s
         transfer = _transferred(shape, plan, tokens)[number] / speed.bus_bytes_per_s

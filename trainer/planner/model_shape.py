@@ -70,7 +70,7 @@ def key_value_heads(config: Any) -> int:
     return widest(config, "num_key_value_heads") or attention_heads(config)
 
 
-CHUNK = 64  # tokens of a document whose steps are solved together
+CHUNK = 64  # tokens of a row whose steps are solved together
 
 
 def mixed_values(config: Any) -> tuple[int, int]:
@@ -82,5 +82,5 @@ def mixed_values(config: Any) -> tuple[int, int]:
     delta = 2 * config.linear_num_key_heads * key_size + 2 * heads * size + 2 * heads
     q, kv = attention_heads(config) * head_size(config), key_value_heads(config) * head_size(config)
     # In chunks: decays, products, a solution; of each chunk a state; and gradients of all.
-    in_chunks = 4 * CHUNK + 6 * (key_size + size) + 2 * key_size * size // CHUNK
+    in_chunks = 2 * CHUNK + 4 * (key_size + size) + 2 * key_size * size // CHUNK
     return max(delta, 3 * q + 2 * kv), 2 * heads * in_chunks
