@@ -1,7 +1,9 @@
 """A base is found where its name says, with a revision that changes with its bytes."""
 
 import hashlib
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,21 @@ def test_a_folder_that_is_not_whole_is_refused(
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(SettingsError, match=sentence):
         locate_base(settings_for(tmp_path, tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_weights_that_are_no_file_are_named(make: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "mine")
+    make(folder / "extra.safetensors")
+    with pytest.raises(SettingsError, match=r"extra\.safetensors is a folder, a pipe or a device"):
+        local_base(folder, "mine")
+
+
+@pytest.mark.parametrize("name", ["a/" + "b" * 5000, "/" + "é" * 200])
+def test_a_name_that_no_disk_has_is_refused_shortly(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no model and no folder has so long a name") as refused:
+        locate_base(settings_for(name, tmp_path))
+    assert len(str(refused.value)) < 200
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere"])

@@ -28,6 +28,7 @@ def test_what_people_write_is_read(tmp_path: Path) -> None:
         (b"HF_TOKEN: hf_secret=\n", "x.env:1: this line is not KEY=VALUE"),
         (b"A=1\0\n", "x.env:1: this line is not KEY=VALUE"),
         (b"\xff\xfe", "it is not text"),
+        (b"#" * 2**20 + b"\n", "more than a MiB"),
         (None, "No such file"),
     ],
 )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from support.jobs import run_command
 
-from trainer.errors import JobError, NotAllowedError, SettingsError
+from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.models.locate import BUILTIN
 from trainer.runtime.last_words import unexpected
+from trainer.runtime.regular_files import NotAFileError
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ from trainer.runtime.last_words import unexpected
         (Exception("No space left on device (os error 28)"), JobError, "a disk is full"),
         (Exception("Disk quota exceeded (os error 122)"), JobError, "a disk is full"),
         (Exception("Read-only file system (os error 30)"), NotAllowedError, "(os error 30); give"),
+        (NotAFileError(Path("/x")), DataError, "/x: is a folder, a pipe or a device"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 999), SettingsError, "choose ano"),
         (ValueError("of\nmany  lines"), JobError, "unexpected ValueError: of many lines"),
     ],
 )
@@ -38,7 +41,7 @@ def test_a_tokenizer_that_panics_is_a_base_that_cannot_be_used(tmp_path: Path) -
     """What the library raises is no Exception."""
     base = shutil.copytree(BUILTIN / "tiny", tmp_path / "base")
     made = json.loads((base / "tokenizer.json").read_text())
-    made["normalizer"] = {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 2000}
+    made["normalizer"] = {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 20}
     (base / "tokenizer.json").write_text(json.dumps(made))
     ended = run_command(tmp_path, "inspect", BASE_MODEL=str(base))
     assert ended.returncode == 2

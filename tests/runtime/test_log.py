@@ -94,8 +94,9 @@ def test_an_error_of_many_lines_is_said_on_one_and_cut_where_it_is_too_long() ->
 
 
 def test_nothing_that_a_terminal_obeys_reaches_it() -> None:
-    hostile = "a\x1b]52;c;ZXZpbA==\x07\x1b[8mhidden\x9b1m\x00\r\x7f\n\tb é 日"
+    hostile = "a\x1b]52;c;ZXZpbA==\x07\x1b[8mhidden\x9b1m\x00\r\x7f\u202egnp\u2066\n\tb é 日"
     shown = for_terminal(hostile)
     assert not any(unicodedata.category(c) == "Cc" for c in shown if c not in "\n\t")
+    assert not {"\u202e", "\u2066"} & {*shown}
     assert shown.endswith("\n\tb é 日")
     assert len(shown) == len(hostile)

@@ -24,6 +24,12 @@ def shared(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("place", ["/proc/self/x", "/tmp/" + "x" * 300])
+def test_where_no_folder_can_be_made_is_a_wrong_setting(place: str) -> None:
+    with pytest.raises(SettingsError, match=r"QLORA_SCRATCH_DIR=/.*: no folder can be made there"):
+        take_scratch(Path(place))
+
+
 def test_it_is_made_for_one_user(shared: Path) -> None:
     take_scratch(shared / "qlora")
     assert mode_of(shared / "qlora") == 0o700

@@ -9,6 +9,8 @@ from trainer.models import hub
 from trainer.models.base_model import Base
 from trainer.models.config_sizes import size_faults
 from trainer.runtime.json_records import read_object
+from trainer.runtime.keys import SEGMENT_BYTES
+from trainer.runtime.log import one_line
 from trainer.runtime.naming import digest
 from trainer.settings import Settings
 from trainer.storage import fetch, objects_at
@@ -33,6 +35,10 @@ def locate_base(settings: Settings) -> Base:
         return local_base(BUILTIN / name.removeprefix("builtin:"), name)
     if is_bucket_uri(name):
         return _in_bucket(name, settings)
+    if max(len(part.encode(errors="replace")) for part in name.split("/")) > SEGMENT_BYTES:
+        raise SettingsError(
+            f"QLORA_BASE_MODEL={one_line(name, 60, '…')}: no model and no folder has so long a name"
+        )
     if Path(name).is_dir():
         return local_base(Path(name), Path(name).resolve().name)
     if Path(name).is_file():
@@ -116,6 +122,11 @@ def local_base(folder: Path, name: str) -> Base:
     _check_config(folder, name)
     digest = hashlib.sha256()
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    if odd := [path.name for path in files if not path.is_file()]:
+        raise SettingsError(
+            f"{name}: its {one_line(odd[0], 80)} is a folder, a pipe or a device and no file of "
+            "weights; remove it or put the file itself there"
+        )
     digest.update("".join(in_parallel(sha256_of, files)).encode())
     return Base(folder, name, f"sha256:{digest.hexdigest()[:16]}")
 

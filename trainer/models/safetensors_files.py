@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
 from trainer.runtime.json_records import json_object, well_formed
+from trainer.runtime.regular_files import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ class StoredTensor:
         import torch
 
         raw = torch.empty(self.size, dtype=torch.uint8) if buffer is None else buffer[: self.size]
-        with self.file.open("rb") as stream:
+        with open_regular(self.file) as stream:
             stream.seek(self.start)
             if stream.readinto(raw.numpy().data) != self.size:
                 raise DataError(f"{self.file.name}: became shorter while it was read")
@@ -89,7 +90,7 @@ def read_header(file: Path) -> tuple[bytes, list[StoredTensor]]:
     """
     size = file.stat().st_size
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             prefix = stream.read(LENGTH_BYTES)
             text = stream.read(header_length(prefix, size - len(prefix)))
         entries = parse_header(text)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from trainer.errors import SettingsError
 from trainer.options import unquoted
+from trainer.runtime.regular_files import open_regular
 
+_LARGEST_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MEANS_MORE = re.compile(r"[\s\"#$\\`]")  # to one of those that read it, unless in quotes
 
@@ -22,9 +24,13 @@ def load_env_file(path: Path) -> None:
 def read_env_file(path: Path) -> dict[str, str]:
     """Its variables; lines that are empty or begin with # say nothing. Raises SettingsError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as file:
+            read = file.read(_LARGEST_BYTES + 1)
+        if len(read) > _LARGEST_BYTES:
+            raise ValueError("too large")
+        lines = read.decode("utf-8").splitlines()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = getattr(error, "strerror", None) or "it is not text, or has more than a MiB"
         raise SettingsError(f"--env-file {path}: {reason}; `init` writes one") from None
     found = {}
     for number, line in enumerate(lines, 1):

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.runtime.regular_files import open_regular
+
 LARGEST_BYTES = 64 << 20  # of a record that is parsed as a whole: the index of a large model has 1
 
 
@@ -44,5 +46,5 @@ def json_object(text: str | bytes, what: str = "JSON") -> dict[str, Any]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a file. Raises OSError, and ValueError as `json_object`."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return json_object(file.read(LARGEST_BYTES + 1), path.name)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from trainer.errors import Interrupted, JobError, NotAllowedError, SettingsError
+from trainer.errors import DataError, Interrupted, JobError, NotAllowedError, SettingsError
 from trainer.runtime import log
 from trainer.runtime.redaction import redact
+from trainer.runtime.regular_files import NotAFileError
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
@@ -62,6 +63,11 @@ def unexpected(error: BaseException) -> JobError:
             f"{fact}; give user {os.geteuid()} access to it or set "
             "QLORA_SCRATCH_DIR to a folder that can be written"
         )
+    if isinstance(error, NotAFileError):
+        return DataError(f"{error.filename}: {error.strerror}; put the file itself there")
+    if isinstance(error, OSError) and number in (errno.ENAMETOOLONG, errno.ELOOP):
+        name = log.one_line(error.filename, 80, "…")
+        return SettingsError(f"{name}: {error.strerror}; no disk has such a name, choose another")
     if isinstance(error, NotADirectoryError | FileExistsError):
         return SettingsError(
             f"{error.filename}: a file is in the way of a folder; remove it, or set "

@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 from trainer.runtime.redaction import redact
 
-_COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # show text in another order
+_COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *_BIDI], "\N{REPLACEMENT CHARACTER}")
 _COMMANDS |= {ord(kept): kept for kept in "\n\t"}
 FIELDS = "fields"  # the attribute of a log record that holds its figures
 
@@ -72,7 +73,7 @@ def one_line(text: object, most: int | None = None, ending: str = "") -> str:
 
 def for_terminal(text: str) -> str:
     """`text` of anybody's without what a terminal takes for a command: C0 and C1 but for line
-    ends and tabs."""
+    ends and tabs, and what shows words in another order than they are in."""
     return text.translate(_COMMANDS)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.errors import DataError, DoesNotFitError, JobError, NotAllowedError, SettingsError
+from trainer.runtime.regular_files import NotAFileError, open_regular
 from trainer.storage.buffers import Bytes
 
 log = logging.getLogger(__name__)
@@ -115,13 +116,13 @@ def copy(chunks: Iterable[Bytes], target: BinaryIO) -> tuple[int, str]:
 
 def chunks_of(path: Path) -> Iterator[bytes]:
     """An error of reading names `path`; one of whoever takes the chunks stays theirs."""
-    with disk_errors(path), path.open("rb") as file:
+    with disk_errors(path), open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -178,6 +179,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _explained(error: OSError, path: Path) -> JobError:
     fact = f"{path}: {error.strerror or error}"
+    if isinstance(error, NotAFileError):
+        return DataError(f"{fact}; put the file itself there")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return SettingsError(f"{fact[-400:]}; no disk has such a name, choose another")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mib = _free_bytes(path) / 2**20
         return JobError(f"{fact}, {free_mib:.1f} MiB free; make room or use a larger volume")

@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.errors import DataError
 from trainer.runtime import keys
 from trainer.runtime.json_records import LARGEST_BYTES
+from trainer.runtime.regular_files import open_regular
 from trainer.storage import files
 from trainer.storage.store import Content, OvertakenError, Stored, WrongContentError, small
 
@@ -46,7 +47,7 @@ class FolderStore:
         path = self.path(name)
         with files.disk_errors(path):
             try:
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     return small(file.read(LARGEST_BYTES + 1), str(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None

@@ -1,15 +1,17 @@
 """The scratch folder is one user's: what is read from it again is what this user wrote there."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from trainer.errors import SettingsError
+from trainer.runtime.log import one_line
 from trainer.storage.files import disk_errors
 
 PRIVATE = 0o700
+_NO_PLACE = (errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTSUP)
 
 
 def take_scratch(folder: Path) -> None:
@@ -18,9 +20,15 @@ def take_scratch(folder: Path) -> None:
     Any other keeps its mode, a volume that is mounted there too. Raises SettingsError where
     another user has put something there: in a folder for everybody, a name can be taken first.
     """
-    with suppress(OSError):  # whoever writes to it says what is wrong
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(PRIVATE)
+    except OSError as error:  # of all others whoever writes to it says what is wrong
+        if error.errno in _NO_PLACE:
+            raise SettingsError(
+                f"QLORA_SCRATCH_DIR={one_line(folder, 80, '…')}: no folder can be made there "
+                f"({error.strerror}); choose another"
+            ) from None
     if not folder.is_dir():
         return
     with disk_errors(folder):
