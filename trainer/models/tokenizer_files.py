@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
+from trainer.models.tokenizer_limits import refuse_bombs
 from trainer.runtime.json_records import read_object
 from trainer.runtime.log import one_line
 
@@ -44,10 +45,17 @@ WEIGHTS = {".bin", ".gguf", ".pt", ".pth", ".safetensors"}
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer in `folder`, which opens no file outside of it.
+    """The tokenizer in `folder`, which opens no file outside of it and makes no text endless.
 
-    Raises DataError for links that lead out of it, and whatever transformers and tokenizers raise.
+    Raises DataError for links that lead out of it, as `refuse_bombs`, and whatever transformers
+    and tokenizers raise.
     """
+    tokenizer = _loaded(folder)
+    refuse_bombs(tokenizer)
+    return tokenizer
+
+
+def _loaded(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     _refuse_what_is_elsewhere(folder)
