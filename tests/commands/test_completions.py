@@ -96,6 +96,8 @@ def test_turns_are_texts_or_lists_of_texts() -> None:
         ({"temperature": "hot"}, 400, "temperature: a number from 0 to 2"),
         ({"top_p": -1}, 400, "top_p: a number from 0 to 1"),
         ({"top_p": float("nan")}, 400, "top_p: a number from 0 to 1"),
+        ({"top_p": 10**400}, 400, "top_p: a number from 0 to 1"),
+        ({"temperature": -(10**400)}, 400, "temperature: a number from 0 to 2"),
         ({"stop": [""]}, 400, "stop: a text or a list of at most 16"),
         ({"stop": ["a"] * 17}, 400, "stop: a text or a list of at most 16"),
         ({"stop": [3]}, 400, "stop: a text or a list of at most 16"),
@@ -113,6 +115,12 @@ def test_what_cannot_be_answered_is_said(given: Any, status: int, words: str) ->
 def test_what_is_no_json_object_is_said(body: bytes) -> None:
     with pytest.raises(RequestRefused, match="the request is no JSON"):
         request_in(body, NAMES, Limits())
+
+
+def test_half_a_character_is_refused_wherever_it_stands() -> None:
+    for body in (rb'{"messages": [{"role": "user", "content": "\ud800"}]}', rb'{"stop": "\udfff"}'):
+        with pytest.raises(RequestRefused, match="half a character"):
+            request_in(body, NAMES, Limits())
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,7 @@ def test_what_the_page_would_not_send_is_refused(
         (json.dumps({"question": "a", "said": [["b", "c" * USUAL.said]]}).encode(), 413),
         (json.dumps({"question": "a" * (USUAL.characters + 1)}).encode(), 413),
         (b"[" * 20_000, 400),
+        (rb'{"question": "\ud800"}', 400),
     ],
 )
 def test_what_is_no_question_is_refused(body: bytes, status: int, server: Server) -> None:

@@ -14,7 +14,9 @@ from support.small_adapters import TINY, edit, random_adapter
 from transformers import AutoModelForCausalLM
 
 from trainer.errors import DataError
+from trainer.export.lora_delta import deltas_of
 from trainer.models.adapters import find_adapter
+from trainer.models.safetensors_files import read_header
 from trainer.settings import Settings
 
 SETTINGS = Settings.read({}, {}, trains=False)
@@ -64,6 +66,28 @@ def test_what_is_no_object_is_named(run: Path, broken: bytes) -> None:
     (run / "adapter" / "adapter_config.json").write_bytes(broken)
     with pytest.raises(DataError, match=r"adapter_config\.json is no JSON object"):
         find_adapter(str(run), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fact"),
+    [
+        (lambda half: half.to(torch.float8_e4m3fn), "is F8_E4M3, and an adapter is of"),
+        (lambda half: half.to(torch.int64), "is I64, and an adapter is of"),
+        (lambda half: half / 0, "holds NaN or infinity"),
+        (lambda half: half * torch.tensor(float("inf")), "holds NaN or infinity"),
+    ],
+)
+def test_weights_that_nothing_can_be_computed_with_are_named(
+    run: Path, spoil: Callable[[torch.Tensor], torch.Tensor], fact: str
+) -> None:
+    """Asked and merged alike."""
+    file = run / "adapter" / "adapter_model.safetensors"
+    save_file({name: spoil(half) for name, half in load_file(file).items()}, file)
+    adapter = find_adapter(str(run), SETTINGS)
+    with pytest.raises(DataError, match=fact):
+        adapter.attach(base())
+    with pytest.raises(DataError, match=fact):
+        deltas_of(adapter, read_header(TINY / "model.safetensors")[1])
 
 
 def test_pickled_weights_are_not_read(run: Path) -> None:

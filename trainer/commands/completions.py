@@ -5,7 +5,6 @@ of parts that are text.
 """
 
 import json
-import math
 import secrets
 import time
 from collections.abc import Collection
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainer.commands.admission import Limits
-from trainer.commands.loopback import RequestRefused
+from trainer.commands.loopback import RequestRefused, object_in
 from trainer.corpus.examples import Message
 from trainer.inference.chat_model import USUAL, Manner
 from trainer.inference.streamed_answer import StreamedAnswer
@@ -49,12 +48,7 @@ def too_long(limits: Limits) -> str:
 
 def request_in(body: bytes, names: Collection[str], limits: Limits) -> Request:
     """Raises RequestRefused for what cannot be answered."""
-    try:
-        record = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RequestRefused(400, "the request is no JSON") from None
-    if not isinstance(record, dict):
-        raise RequestRefused(400, "the request is no JSON object")
+    record = object_in(body)
     model = record.get("model") or next(iter(names))
     if not isinstance(model, str) or model not in names:
         known = ", ".join(names)
@@ -122,7 +116,7 @@ def _number(record: Record, name: str, usual: float, most: float) -> float:
     if value is None:
         return usual
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not 0 <= value <= most:
+    if not is_number or not 0 <= value <= most:  # which NaN and infinity are not
         raise RequestRefused(400, f"{name}: a number from 0 to {most:g}")
     return float(value)
 

@@ -32,6 +32,23 @@ class RequestRefused(Exception):
         self.status, self.code, self.wait_s = status, code, wait_s
 
 
+def object_in(body: bytes) -> dict[str, Any]:
+    """The JSON object that a request is. Raises RequestRefused for anything else, and for text
+    that no encoding has: half of a pair of UTF-16, which JSON can write."""
+    try:
+        record = json.loads(body)
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RequestRefused(
+            400, "the request holds half a character (\\ud800 to \\udfff)"
+        ) from None
+    except (ValueError, RecursionError):
+        raise RequestRefused(400, "the request is no JSON") from None
+    if not isinstance(record, dict):
+        raise RequestRefused(400, "the request is no JSON object")
+    return record
+
+
 class LoopbackServer(ThreadingHTTPServer):
     """On 127.0.0.1, a thread for each connection."""
 
@@ -60,7 +77,13 @@ class LoopbackHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "qlora-job", ""
     timeout = IDLE_S
+    has_begun = False
+    """whether something of a response was sent"""
     disable_nagle_algorithm = True  # a piece of an answer is a packet
+
+    def handle_one_request(self) -> None:
+        self.has_begun = False  # a connection may send several
+        super().handle_one_request()
 
     def check_asker(self) -> None:
         """Raises RequestRefused for another site, and for one without the key."""
@@ -126,6 +149,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         self.send_json(refused.status, record, more)
 
     def _headers(self, status: int, kind: str) -> None:
+        self.has_begun = True
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Cache-Control", "no-store")

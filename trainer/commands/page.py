@@ -1,12 +1,11 @@
 """The page of `ask --serve`, and its questions and answers: lines of JSON."""
 
 import html
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.commands.admission import Limits
-from trainer.commands.loopback import RequestRefused
+from trainer.commands.loopback import RequestRefused, object_in
 from trainer.corpus.examples import Message
 
 PAGE = Path(__file__).with_name("page.html")
@@ -32,10 +31,10 @@ def most_bytes(limits: Limits) -> int:
 def question_in(body: bytes, limits: Limits) -> tuple[str | tuple[Message, ...], bool]:
     """What the page asks, and whether the tuned model is meant. Raises RequestRefused."""
     try:
-        record = json.loads(body)
+        record = object_in(body)
         question, tuned = record["question"].strip(), record.get("tuned", True)
         said = _turns(record.get("said", []))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise RequestRefused(
             400, 'a question looks like {"question": "…", "tuned": true}'
         ) from None

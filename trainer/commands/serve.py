@@ -97,6 +97,10 @@ class Handler(LoopbackHandler):
             self._refuse(refused)
         except (ConnectionError, TimeoutError):  # the page was closed, or "stop" was pressed
             self.close_connection = True
+        except Exception as error:
+            if self.has_begun:
+                raise
+            self._refuse(RequestRefused(500, _sentence(error)))
 
     def _refuse(self, refused: RequestRefused) -> None:
         is_api = self.path.startswith(API)

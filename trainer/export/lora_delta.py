@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.errors import DataError, SettingsError
+from trainer.models.adapter_config import halves_in, refuse_infinite
 from trainer.models.adapters import Adapter
 from trainer.models.checkpoint_names import CheckpointNames
-from trainer.models.safetensors_files import FLOATS, StoredTensor, read_header
+from trainer.models.safetensors_files import FLOATS, StoredTensor
 from trainer.models.trained_weights import NF4Matrix, TrainedWeights
 from trainer.runtime.nf4 import BLOCK_VALUES
 
@@ -161,8 +162,7 @@ def deltas_of(adapter: Adapter, stored: Sequence[StoredTensor]) -> Mapping[str, 
 
 
 def _pairs(adapter: Adapter) -> dict[str, Delta]:
-    _, stored = read_header(adapter.weights)
-    halves = {tensor.name: tensor for tensor in stored}
+    halves = {tensor.name: tensor for tensor in halves_in(adapter.folder)}
     scale = adapter.config["lora_alpha"] / adapter.config["r"]
     found = {}
     for name, a in halves.items():
@@ -170,6 +170,7 @@ def _pairs(adapter: Adapter) -> dict[str, Delta]:
         if is_a and (b := halves.get(name.replace(".lora_A.", ".lora_B."))):
             weight = layer.removeprefix("base_model.model.") + ".weight"
             found[weight] = Delta(a.read().float(), b.read().float(), scale)
+            refuse_infinite({a.name: found[weight].a_RI, b.name: found[weight].b_OR})
     if 2 * len(found) != len(halves):
         raise DataError(
             f"{adapter.weights.name}: {len(halves)} tensors, {2 * len(found)} of them in LoRA "

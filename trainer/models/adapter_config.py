@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
-from trainer.models.safetensors_files import read_header
+from trainer.models.safetensors_files import FLOATS, StoredTensor, read_header
 from trainer.runtime.json_records import read_object
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from torch import Tensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -62,6 +63,28 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def halves_in(folder: Path) -> list[StoredTensor]:
+    """The adapter's tensors as its file lists them. Raises DataError for one that is no matrix of
+    numbers that something can be computed with."""
+    _, stored = read_header(folder / WEIGHTS)
+    if odd := [tensor for tensor in stored if tensor.dtype not in FLOATS]:
+        raise DataError(
+            f"{folder / WEIGHTS}: {odd[0].name[:200]} is {odd[0].dtype[:40]}, and an adapter is of "
+            f"{', '.join(FLOATS)}; use another adapter"
+        )
+    return stored
+
+
+def refuse_infinite(tensors: "Mapping[str, Tensor]") -> None:
+    """Raises DataError for NaN or infinity: every answer would be of the tokens that NaN gives."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise DataError(
+                f"the adapter's {name[:200]} holds NaN or infinity; its training has diverged or "
+                "its file is damaged: use another adapter"
+            )
+
+
 def lora_config(folder: Path, config: Mapping[str, Any]) -> "LoraConfig":
     """As peft wants it, of what was read from `folder`: on the modules that have weights.
 
@@ -69,7 +92,7 @@ def lora_config(folder: Path, config: Mapping[str, Any]) -> "LoraConfig":
     """
     from peft import LoraConfig
 
-    _, stored = read_header(folder / WEIGHTS)
+    stored = halves_in(folder)
     found = [_HALF.fullmatch(tensor.name) for tensor in stored]
     modules = {match[1] for match in found if match is not None}
     if None in found or not modules:

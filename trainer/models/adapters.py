@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
-from trainer.models.adapter_config import CONFIG, WEIGHTS, lora_config, read_adapter_config
+from trainer.models.adapter_config import (
+    CONFIG,
+    WEIGHTS,
+    lora_config,
+    read_adapter_config,
+    refuse_infinite,
+)
 from trainer.models.adapter_files import QUANTISATION, without_twins
 from trainer.models.locate import locate_base, noted_folder
 from trainer.models.tokenizer_files import load_tokenizer
@@ -84,6 +90,7 @@ class Adapter:
             else:
                 tuned = get_peft_model(model, config, adapter_name=name)
             weights = load_peft_weights(str(self.folder), device="cpu")
+            refuse_infinite(weights)
             weights = without_twins(weights, self.base)
             loaded = set_peft_model_state_dict(tuned, weights, adapter_name=name)
         except (ValueError, RuntimeError) as error:  # modules or shapes that the base does not have
