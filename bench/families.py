@@ -4,12 +4,16 @@ transformers, and memory beside what `plan` says.
     python bench/families.py                       all of `MODELS`, each in a process of its own
     python bench/families.py "Phi-4 14B"           one of them
     python bench/families.py --seconds 60          each is given up after so many seconds
+    python bench/families.py --here "Phi-4 14B" …  all of them in this process, which starts once
+    python bench/families.py --write DIR NAME …    checkpoints in 16 bits, which Unsloth reads
+    python bench/families.py --here --only unsloth --read DIR NAME …    where it is installed
 
 All linear layers, r=8, no dropout, 8-bit AdamW, an optimizer step after each micro-batch of 4 x 512
 tokens. "ours" is what the job would choose on this GPU in bf16, "recomputed" computes every layer
 again, "stock" is transformers with peft, bitsandbytes and activation checkpointing. "T4" is what
 `plan` chooses for a T4, in fp16, with the attention kernel of a T4 and 14.7 GiB: what was allocated
-at the peak, and what was predicted. "held" is the base alone.
+at the peak, and what was predicted. "held" is the base alone. "unsloth" computes nothing again, as
+"ours" does; it trains what was written by `--write`, and is not run unless it is asked for.
 """
 
 import argparse
@@ -32,6 +36,8 @@ MORE: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "Qwen 3.5 4B": ("qwen3_5_text", (2560, 9216, 32, 16, 4, 256, 248320),
         {"tie_word_embeddings": True, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
          "linear_key_head_dim": 128, "linear_value_head_dim": 128}),
+    "Qwen 3 30B-A3B, 12 of 48 layers": ("qwen3_moe", (2048, 6144, 12, 32, 4, 128, 151936),
+        {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}),
     "Granite 3.3 8B": ("granite", (4096, 12800, 40, 32, 8, 128, 49159), {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
         "attention_multiplier": 0.0078125, "logits_scaling": 16.0}),
@@ -47,18 +53,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="*")
     parser.add_argument("--seconds", type=int, default=600)
-    parser.add_argument("--only", action="append", choices=WAYS)
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only", action="append", choices=[*WAYS, "unsloth"])
+    parser.add_argument("--here", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="DIR")
+    parser.add_argument("--read", type=Path, metavar="DIR")
     arguments = parser.parse_args()
-    if arguments.here:
-        for row in measure(arguments.model[0], arguments.only or list(WAYS)):
-            print(json.dumps(row), flush=True)
-        return
-    for name in arguments.model or [*models()]:
-        only = [part for way in arguments.only or () for part in ("--only", way)]
+    names, ways = arguments.model or [*models()], arguments.only or list(WAYS)
+    if arguments.write:
+        for name in names:
+            write(name, arguments.write)
+    elif "unsloth" in ways:
+        import unsloth  # noqa: F401  # before transformers
+
+        for name in names:
+            print(json.dumps(unsloth_peer(name, arguments.read)), flush=True)
+    elif arguments.here:
+        for name in names:
+            for row in measure(name, ways):
+                print(json.dumps(row), flush=True)
+            free()
+    else:
+        apart(names, ways, arguments.seconds)
+
+
+def apart(names: list[str], ways: list[str], seconds: int) -> None:
+    """Each in a process of its own."""
+    only = [part for way in ways for part in ("--only", way)]
+    for name in names:
         command = [sys.executable, __file__, "--here", name, *only]
         try:
-            subprocess.run(command, timeout=arguments.seconds, check=False)
+            subprocess.run(command, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             print(json.dumps({"model": name, "error": "took too long"}), flush=True)
 
@@ -221,6 +245,68 @@ WAYS: dict[str, Callable[[str, Any, Any], dict[str, Any]]] = {
     "stock": stock,
     "T4": as_on_a_t4,
 }
+
+
+def write(name: str, folder: Path) -> None:
+    """A checkpoint of random weights in bf16, with the built-in model's tokenizer."""
+    import shutil
+
+    import torch
+    from models import BUILTIN, SPREAD
+    from transformers import AutoModelForCausalLM
+
+    config, to = config_of(name), folder / name
+    to.mkdir(parents=True, exist_ok=True)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BUILTIN / file, to / file)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = model.to_empty(device="cpu")
+    noise = torch.empty(2**24, dtype=torch.bfloat16).normal_(0, SPREAD)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.fill_(1)
+            continue
+        flat = parameter.data.view(-1)
+        for first in range(0, len(flat), len(noise)):
+            part = flat[first : first + len(noise)]
+            part.copy_(noise[: len(part)])
+    model.tie_weights()
+    model.save_pretrained(to)
+
+
+def unsloth_peer(name: str, folder: Path) -> dict[str, Any]:
+    import torch
+    from unsloth import FastLanguageModel
+
+    row = {"model": name, "way": "unsloth"}
+    try:
+        model, _ = FastLanguageModel.from_pretrained(
+            str(folder / name), max_seq_length=TOKENS, dtype=torch.bfloat16, load_in_4bit=True
+        )
+        linear = {
+            n.rpartition(".")[2] for n, m in model.named_modules() if hasattr(m, "in_features")
+        }
+        model = FastLanguageModel.get_peft_model(
+            model,
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0,
+            target_modules=sorted(linear - {"lm_head"}),
+            use_gradient_checkpointing=False,
+        ).train()
+        ids, _ = inputs(model, BLOCKS)
+        trained = [p for p in model.parameters() if p.requires_grad]
+
+        def loss_of() -> Any:
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                return model(input_ids=ids, labels=ids).loss
+
+        return row | timed(trained, loss_of, BLOCKS * TOKENS, scales=False)
+    except Exception as error:
+        return row | {"error": f"{type(error).__name__}: {error}"[:300]}
+    finally:
+        free()
 
 
 def inputs(model: Any, blocks: int) -> tuple[Any, Any]:

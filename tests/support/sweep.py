@@ -57,7 +57,7 @@ def examine(name: str, targets: str, folder: Path) -> Found:
     torch.manual_seed(0)
     changes = settings_of(name, targets, folder)
     settings = Settings.read({}, variables(folder, **changes))
-    assert "base model" in plan_run(settings, PlanRequest(gpu="t4"))
+    assert "base model" in plan_run(settings, PlanRequest(gpu="l4"))  # which has bf16
     run = run_here(folder, **changes)
     record = json.loads((run / "run.json").read_text())
     found = Found(path="fast" if record["micro_batch"]["plan"] else "stock")

@@ -253,7 +253,8 @@ def _answers(prospect: Prospect) -> Rows:
     plan = prospect.estimate.execution.plan
     if device.capability is None or plan is None:
         return
-    if shape.expert_parameters or shape.mixed:  # their answers are transformers'
+    if shape.expert_parameters or shape.mixed:
+        yield "answers", "by transformers' loop, for which nothing is predicted"
         return
     needs = DecodingNeeds.of(
         layers=shape.layers,
