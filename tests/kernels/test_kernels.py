@@ -49,8 +49,8 @@ def test_no_kernel_multiplies_matrices() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tests/engine/test_cuda.py does it on a GPU")
 def test_a_decoder_over_fused_kernels_gives_what_it_gives_over_plain_ones(tmp_path: Path) -> None:
     """All of them together, forward and backward, with dropout and layers that are computed again.
-    Qwen3's have the most: norms on heads, fewer heads for keys."""
-    model = tuned_model("qwen3", tmp_path, "q_proj,down_proj", dropout=0.2)
+    Qwen3.5's have the most: norms on heads, fewer heads for keys, the delta rule."""
+    model = tuned_model("qwen3_5_text", tmp_path, "q_proj,down_proj", dropout=0.2)
     batch, plan = (
         {n: x[:1, :24] for n, x in packed_batch().items()},
         MemoryPlan(1, mlp_rows=16, unpacked_layers=3),
