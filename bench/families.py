@@ -130,8 +130,7 @@ def config_of(name: str) -> Any:
 
 
 def planned(name: str, device: Any, precision: str) -> Any:
-    """What the job would choose on `device` for micro-batches of BLOCKS; None where the engine
-    does not train it."""
+    """What the job would choose on `device`; for micro-batches of BLOCKS, but not on a T4."""
     from trainer.engine.support import why_stock
     from trainer.models import base_model
     from trainer.models.locate import locate_base
@@ -146,13 +145,12 @@ def planned(name: str, device: Any, precision: str) -> Any:
         settings = Settings.read(given, {}, trains=False)
         base = locate_base(settings)
         shape, trainable = base.shape(precision), base_model.trainable_parameters(base, settings)
-        if why_stock(settings, base.config, Precision(precision, ""), device) is not None:
-            return None
+        reason = why_stock(settings, base.config, Precision(precision, ""), device)
         is_t4 = "T4" in device.name
         return choose(Workload(
             device, shape, trainable=trainable, step_blocks=4 * BLOCKS, block_tokens=TOKENS,
             micro_batch=None if is_t4 else BLOCKS, host_bytes=64 * GIB,
-            unasked=multiplies_unasked(device.capability, precision),
+            unasked=multiplies_unasked(device.capability, precision), engine=reason is None,
         ))  # fmt: skip
 
 
@@ -167,7 +165,7 @@ def recomputed(name: str, model: Any, dtype: Any) -> dict[str, Any]:
     from trainer.runtime.device import find_device
 
     execution = planned(name, find_device(), "bf16")
-    if execution is not None:
+    if execution.plan is not None:
         execution = replace(execution, plan=MemoryPlan(0), peak_bytes=0)
     return through_engine(model, dtype, execution)
 
@@ -189,6 +187,8 @@ def as_on_a_t4(name: str, model: Any, dtype: Any) -> dict[str, Any]:
     torch.backends.cuda.enable_cudnn_sdp(False)
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(T4_GIB * GIB / total)
+    if execution.plan is None:
+        return stock(name, model, dtype, execution.blocks) | predicted(execution)
     return through_engine(model, dtype, execution)
 
 
@@ -198,7 +198,7 @@ def through_engine(model: Any, dtype: Any, execution: Any) -> dict[str, Any]:
     from trainer.engine.decoder import Engine
     from trainer.kernels.attention import Documents
 
-    if execution is None:
+    if execution.plan is None:
         return {"note": "not one of the engine's families"}
     engine = Engine(model, dtype=dtype, plan=execution.plan, row_tokens=TOKENS)
     blocks = execution.blocks
@@ -215,26 +215,27 @@ def through_engine(model: Any, dtype: Any, execution: Any) -> dict[str, Any]:
     engine.close()
     plan = execution.plan
     row["plan"] = f"{plan.stored_layers} stored, {plan.unpacked_layers} unpacked, {blocks} blocks"
-    if execution.peak_bytes:
-        row["predicted_gib"] = round(execution.peak_bytes / GIB, 2)
-        row["off"] = f"{100 * (row['peak_gib'] / row['predicted_gib'] - 1):+.1f} %"
-        row["predicted_tokens_per_s"] = round(execution.tokens_per_s)
-    return row
+    return row | (predicted(execution) if execution.peak_bytes else {})
 
 
-def stock(name: str, model: Any, dtype: Any) -> dict[str, Any]:
+def predicted(execution: Any) -> dict[str, Any]:
+    gib, rate = round(execution.peak_bytes / GIB, 2), round(execution.tokens_per_s)
+    return {"predicted_gib": gib, "predicted_tokens_per_s": rate}
+
+
+def stock(name: str, model: Any, dtype: Any, blocks: int = BLOCKS) -> dict[str, Any]:
     import torch
 
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.enable_input_require_grads()
-    ids, positions = inputs(model, BLOCKS)
+    ids, positions = inputs(model, blocks)
     trained = [p for p in model.parameters() if p.requires_grad]
 
     def loss_of() -> Any:
         with torch.autocast("cuda", dtype=dtype):
             return model(input_ids=ids, position_ids=positions, labels=ids).loss
 
-    row = timed(trained, loss_of, BLOCKS * TOKENS, scales=False)
+    row = timed(trained, loss_of, blocks * TOKENS, scales=dtype == torch.float16)
     model.gradient_checkpointing_disable()
     return row
 
