@@ -14,7 +14,7 @@ from trainer.tokenization import token_cache
 
 
 def test_copies_are_left_out_on_both_sides(tmp_path: Path, tokenizer: Any) -> None:
-    changed = prose(0).replace(VOCABULARY[3], "other")
+    changed = prose(0).replace(VOCABULARY[-3], "other")
     write_prose(tmp_path, 30, copy=prose(1) + "\n", near=changed)
     counts = prepare(tmp_path, tokenizer).counts
     assert (counts["duplicates"], counts["near_duplicates"]) == (1, 1)
@@ -28,7 +28,7 @@ def test_evaluation_data_that_is_trained_too_is_counted_and_named(
     write_records(tmp_path / "data" / "a.jsonl", QUESTIONS[:20])
     judged = tmp_path / "judged"
     write_records(judged / "questions.jsonl", QUESTIONS[15:30])
-    (judged / "near.md").write_text(prose(2).replace(VOCABULARY[3], "other"))
+    (judged / "near.md").write_text(prose(2).replace(VOCABULARY[-3], "other"))
     (judged / "new.md").write_text(prose(77))
     with caplog.at_level(logging.WARNING):
         found = prepare(tmp_path, tokenizer, EVAL_URI=str(judged))
