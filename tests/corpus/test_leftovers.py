@@ -16,6 +16,7 @@ from trainer.corpus.reader import Source
     [
         *("._f1.jsonl", "faq/._f1.jsonl", "__MACOSX/faq/f1.txt", "faq/~$rules.docx", "Thumbs.db"),
         *("faq/.ipynb_checkpoints/a-checkpoint.txt", ".DS_Store", "desktop.ini", ".git/a.md"),
+        *(".Trash-1000/files/a.csv", ".Trash/a.csv", "docs/node_modules/marked/README.md"),
     ],
 )
 def test_a_leftover_is_passed_over(name: str) -> None:
@@ -39,3 +40,13 @@ def test_a_folder_of_save_to_disk_is_its_rows(tmp_path: Path) -> None:
     corpus = read_corpus([Source(name, tmp_path / name) for name in files], max_skipped_share=0)
     assert corpus.examples == [Text("one"), Text("two")]
     assert (corpus.files, corpus.skipped) == (1, [])
+
+
+def test_a_file_that_a_dot_hides_is_named_and_not_used(tmp_path: Path) -> None:
+    names = [".faq.txt", ".old/faq.txt", "faq.txt"]
+    (tmp_path / ".old").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(name)
+    corpus = read_corpus([Source(name, tmp_path / name) for name in names], max_skipped_share=0)
+    assert corpus.examples == [Text("faq.txt")]
+    assert corpus.skipped == [f"{n}: hidden by a dot; rename it to use it" for n in names[:2]]

@@ -19,7 +19,7 @@ from trainer.corpus.examples import (
     printable,
 )
 from trainer.corpus.formats import SUFFIXES, Format, format_of, kind_of
-from trainer.corpus.leftovers import is_leftover
+from trainer.corpus.leftovers import is_hidden, is_leftover
 from trainer.corpus.sandbox import Sandbox, SandboxLimits
 from trainer.errors import DataError
 from trainer.runtime.wording import counted
@@ -182,7 +182,11 @@ class Reader:
         form, kind = format_of(source.name), kind_of(source.name)
         if is_leftover(source.name, source.path):
             return
-        if form.is_accepted:
+        if form.is_accepted and is_hidden(source.name):
+            self.tally.foreign += 1
+            self._count_skipped(source)
+            self._keep(self.tally.skipped, source, "hidden by a dot; rename it to use it")
+        elif form.is_accepted:
             self.tally.files += 1
             self.tally.files_by[kind] = self.tally.files_by.get(kind, 0) + 1
             for example in self._examples(source, form, sandbox):

@@ -5,7 +5,7 @@ from typing import Any
 
 from trainer.corpus.columns import Columns
 from trainer.corpus.formats import format_of
-from trainer.corpus.leftovers import is_leftover
+from trainer.corpus.leftovers import is_hidden, is_leftover
 from trainer.corpus.reader import Reader, Source
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
@@ -56,6 +56,6 @@ def reader_of(settings: Settings, files: list[Fetched]) -> Reader:
 def are_documents(files: list[Fetched]) -> bool:
     """Whether what is read of them is prose, by their names: tables hold what was meant as it is,
     be it a column of text."""
-    forms = [format_of(file.name) for file in files if not is_leftover(file.name, file.path)]
-    read = [form.is_prose for form in forms if form.is_accepted]
+    names = [f.name for f in files if not is_leftover(f.name, f.path) and not is_hidden(f.name)]
+    read = [form.is_prose for form in map(format_of, names) if form.is_accepted]
     return bool(read) and all(read)
