@@ -39,3 +39,11 @@ def test_a_record_without_a_form_is_told_which_settings_name_columns():
     words = Columns(question="ask").wanted(["id", "reply"])
     assert "ask + answer" in words and "it has id, reply" in words
     assert "QLORA_QUESTION_COLUMN" in words and "QLORA_TEXT_COLUMN" in words
+
+
+def test_a_dialogue_that_was_chosen_is_no_text_to_train_on():
+    said = "\n\nHuman: Which?\n\nAssistant: A plover."
+    advice = Columns().preferred({"chosen": said, "rejected": said})
+    assert "as messages" in advice and "QLORA_TEXT_COLUMN" not in advice
+    plain = Columns().preferred({"chosen": "A plover.", "rejected": "A gull."})
+    assert plain.endswith("set QLORA_TEXT_COLUMN=chosen")

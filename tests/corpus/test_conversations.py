@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from trainer.corpus.conversations import BEHIND, checked, turns_of, with_system
+from trainer.corpus.conversations import BEHIND, checked, joined_parts, turns_of, with_system
 from trainer.corpus.examples import Message, ToolCall, Unusable
 
 
@@ -163,3 +163,12 @@ def test_a_call_that_names_no_function_is_told_as_it_stands():
 def test_a_speaker_that_is_none_is_named_with_its_key():
     with pytest.raises(Unusable, match=r'"messages\[0\].from" is ann and none of system, user'):
         read({"from": "Ann", "text": "Hi"})
+
+
+@pytest.mark.parametrize(
+    "kind, place",
+    [("thinking", "reasoning_content"), ("tool_use", "tool_calls"), ("tool_result", "role tool")],
+)
+def test_a_part_that_has_a_place_of_its_own_is_refused_with_that(kind, place):
+    with pytest.raises(Unusable, match=f"is {kind}, not text; write .*{place}"):
+        joined_parts([{"type": kind}], "content")

@@ -6,7 +6,7 @@ import pytest
 from support import makers
 
 from trainer.corpus.docx import docx
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import Notice, Unusable
 
 
 def run(words: str, properties: str = "") -> str:
@@ -27,8 +27,14 @@ def table(*rows: str) -> str:
 
 
 def read(folder: Path, body: str, **parts: str) -> str:
+    return read_all(folder, body, **parts)[0]
+
+
+def read_all(folder: Path, body: str, **parts: str) -> tuple[str, list[Notice]]:
     (folder / "a.docx").write_bytes(makers.word(body, **parts))
-    return "".join(docx(folder / "a.docx")).strip()
+    found = list(docx(folder / "a.docx"))
+    words = "".join(part for part in found if isinstance(part, str)).strip()
+    return words, [part for part in found if isinstance(part, Notice)]
 
 
 FEE, TEN, TWELVE = run("The fee is "), run("ten"), run("twelve")
@@ -186,3 +192,49 @@ def test_an_archive_without_a_document_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_bytes(makers.zipped({"a.txt": "a"}))
     with pytest.raises(Unusable, match="holds no document"):
         list(docx(tmp_path / "a.docx"))
+
+
+def test_what_stands_around_the_text_is_told_and_not_used(tmp_path):
+    body = paragraph(run("Seen "), run("not seen", "<w:vanish/>"))
+    words, notices = read_all(
+        tmp_path,
+        body,
+        header=paragraph(run("Draft of the Lamp Shed")),
+        comments=f"<w:comment>{paragraph(run('Really?'))}</w:comment>",
+    )
+    assert words == "Seen"
+    assert {(notice.words, notice.amount) for notice in notices} == {
+        ("what stands in hidden text is not used", "2 words"),
+        ("what stands in headers and footers is not used", "5 words"),
+        ("what stands in comments is not used", "1 word"),
+    }
+
+
+def test_the_number_of_a_page_is_nothing_to_tell(tmp_path):
+    foot = paragraph(run("Page "), run("1"), run(" of "), run("3"))
+    assert read_all(tmp_path, paragraph(run("Seen")), header=foot) == ("Seen", [])
+
+
+def test_signs_of_fonts_are_the_characters_that_they_are(tmp_path):
+    def sign(font, char):
+        return f'<w:r><w:sym w:font="{font}" w:char="{char}"/></w:r>'
+
+    drawn = run("\uf06d", '<w:rFonts w:ascii="Symbol"/>')
+    signs = sign("Symbol", "F0B0"), sign("Wingdings", "F0FC"), sign("Webdings", "F041")
+    body = paragraph(run("20"), signs[0], run("C "), signs[1], drawn, signs[2])
+    words, (notice,) = read_all(tmp_path, body)
+    assert words == "20°C ✓μ"
+    assert (notice.words, notice.amount) == (
+        "signs of fonts that have no letters are left out",
+        "1 sign",
+    )
+
+
+def test_a_chart_follows_its_paragraph_as_a_table(tmp_path):
+    value = '<c:pt idx="0"><c:v>{}</c:v></c:pt>'
+    series = f"<c:tx>{value.format('Bar')}</c:tx><c:cat>{value.format('P1')}</c:cat>"
+    series += f"<c:val>{value.format('40.0')}</c:val>"
+    chart = f'<c:chart xmlns:c="urn:chart"><c:ser>{series}</c:ser></c:chart>'
+    drawn = '<w:r><w:drawing><c:chart xmlns:c="urn:chart" w:id="chart"/></w:drawing></w:r>'
+    found = read(tmp_path, paragraph(run("Pumps"), drawn), chart=chart)
+    assert found == "Pumps\n\n | Bar\nP1 | 40"

@@ -6,9 +6,11 @@ import pytest
 from support.corpora import read_files, read_named
 from support.makers import jsonl
 
+from trainer.corpus.answers import FURTHER_ANSWERS
 from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Conversation, Message
-from trainer.corpus.exports import OTHER_MESSAGES, OTHER_PARTS, OTHER_TOOLS
+from trainer.corpus.exports import OTHER_PARTS, OTHER_TOOLS
+from trainer.corpus.message_trees import OTHER_MESSAGES
 from trainer.errors import DataError
 
 
@@ -137,7 +139,7 @@ def test_what_is_given_and_expected_side_by_side_is_one_record(tmp_path, names):
     "record, reason",
     [
         ({"custom_id": "1", "response": {"body": ANSWERED}}, "without its question"),
-        ({"custom_id": "1", "body": ASKED}, "holds no assistant turn"),
+        ({"custom_id": "1", "body": ASKED}, "is a request without its answer"),
         (
             {"input": ASKED, "preferred_output": [], "non_preferred_output": []},
             "is preference data",
@@ -155,3 +157,25 @@ def test_a_question_of_arc_holds_its_choices(tmp_path):
     assert read_files(tmp_path, {"a.jsonl": jsonl(record)}).examples == [
         qa("Which wades?\n\nA. swift\nB. plover", "B. plover")
     ]
+
+
+def test_of_several_answers_that_were_asked_for_at_once_the_first_is_taken_and_told(tmp_path):
+    other = {"message": {"role": "assistant", "content": "A gull."}}
+    answered = {"choices": [*ANSWERED["choices"], other, other]}
+    corpus = read_files(tmp_path, {"a.jsonl": jsonl({"request": ASKED, "response": answered})})
+    assert corpus.examples == [qa("Which?", "A plover.")]
+    assert corpus.notices == [f"a.jsonl: {FURTHER_ANSWERS}: 1"]
+
+
+def test_a_chat_of_open_webui_is_its_turns(tmp_path):
+    turns = [
+        {"id": "1", "role": "user", "content": "Which?", "models": ["x"]},
+        {"id": "3", "role": "assistant", "content": "A plover.", "done": True},
+    ]
+    chat = {"title": "t", "system": "Be brief.", "messages": turns, "history": {"currentId": "3"}}
+    (found,) = read_files(tmp_path, {"a.jsonl": jsonl({"id": "q", "chat": chat})}).examples
+    assert found.messages == (
+        Message("system", "Be brief."),
+        Message("user", "Which?"),
+        Message("assistant", "A plover."),
+    )

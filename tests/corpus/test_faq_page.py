@@ -62,3 +62,49 @@ def test_questions_that_cannot_be_read_are_told(tmp_path):
     corpus = read_files(tmp_path, {"a.html": page('{"@type": "FAQPage",')})
     assert corpus.examples == [Text("Hi there")]
     assert corpus.notices == ["a.html: its FAQPage is broken JSON and is not used"]
+
+
+MICRODATA = """<h1>Help</h1><div itemscope itemtype="https://schema.org/FAQPage">
+<div itemscope itemprop="mainEntity" itemtype="https://schema.org/Question">
+<h3 itemprop="name">How to return?</h3><div itemscope itemprop="acceptedAnswer"
+itemtype="https://schema.org/Answer"><div itemprop="text">Use the <i>label</i>.</div></div></div>
+<div itemscope itemprop="mainEntity" itemtype="https://schema.org/Question">
+<meta itemprop="name" content="May I swap?"><p>Open.</p></div></div>"""
+RDFA = (
+    MICRODATA.replace("itemscope", "")
+    .replace('itemtype="https://schema.org/', 'typeof="schema:')
+    .replace("itemprop", "property")
+)
+RETURNED = Conversation(
+    (Message("user", "How to return?"), Message("assistant", "Use the *label*."))
+)
+
+
+@pytest.mark.parametrize("marked", [MICRODATA, RDFA + "<!-- 'https://schema.org/' -->"])
+def test_questions_that_are_marked_in_the_page_are_read(tmp_path, marked):
+    corpus = read_files(tmp_path, {"a.html": marked.encode()})
+    assert corpus.examples == [RETURNED, Text("# Help\n\nOpen.")]
+    assert corpus.notices == [
+        "a.html: questions of pages without an accepted answer, read as prose: 1"
+    ]
+
+
+def test_a_question_that_is_marked_twice_is_read_once(tmp_path):
+    asked = ASKED | {"name": "How to return?"}
+    content = page(json.dumps(PAGE | {"mainEntity": asked})) + MICRODATA.encode()
+    found = read_files(tmp_path, {"a.html": content}).examples
+    assert [e.messages[0].content for e in found if isinstance(e, Conversation)] == [
+        "How to return?"
+    ]
+
+
+def test_answers_behind_the_accepted_one_are_told(tmp_path):
+    others = {"suggestedAnswer": [{"text": "Nobody."}, {"text": "Ask."}]}
+    asked = [ASKED | others, ASKED | {"name": "Open?"} | others | {"acceptedAnswer": None}]
+    data = {"@type": "QAPage", "mainEntity": asked}
+    corpus = read_files(tmp_path, {"a.json": json.dumps(data).encode()})
+    assert corpus.examples == [ANSWERED]
+    assert corpus.notices == [
+        "a.json: questions that it says have no answer are left out: 1, first record 2",
+        "a.json: not used: answers to a question behind its first one: 2",
+    ]

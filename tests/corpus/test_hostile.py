@@ -116,7 +116,7 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "NUL in a string": (lines(b'{"text": "a\\u0000"}'), 10, "holds a NUL character"),
     "a list as text": (lines(b'{"text": [3]}'), 10, '"text" is a list, not text'),
     "a null as text": (lines(b'{"question": "q", "answer": null}'), 10, '"answer" is null'),
-    "not a number": (lines(b'{"text": NaN}'), 10, '"text" is a number, not text'),
+    "not a number": (lines(b'{"text": NaN}'), 10, '"text" is NaN, not text'),
     "5,000 digits": (lines(b'{"n": ' + b"9" * 5000 + b"}"), 10, "number that is too long"),
     "missing columns": (
         lines(b'{"question": "q", "reply": "r"}'),
@@ -154,7 +154,7 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
         10,
         r"a\.csv: line 3: a quote that opens here is never closed",
     ),
-    "a quote inside": (file("a.csv", b'text\n"a"b\n'), 10, "line 2: broken row"),
+    "a quote inside": (file("a.csv", b'text\n"a"b\n'), 10, "line 2: a quote closes before"),
     "other columns": (file("a.csv", b"id,words\n1,hello\n"), 10, "line 2: .*; it has id, words"),
     "a column twice": (file("a.csv", b"text,text\na,b\n"), 10, "names 'text' twice"),
     "a header alone": (file("a.csv", b"question,answer\n"), 10, r"a\.csv: it holds no records"),

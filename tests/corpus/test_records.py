@@ -6,6 +6,7 @@ import pytest
 from support.corpora import read_files, read_named
 from support.makers import jsonl
 
+from trainer.corpus.answers import FURTHER_ANSWERS
 from trainer.corpus.columns import Columns
 from trainer.corpus.examples import (
     LONGEST_FIELD,
@@ -15,7 +16,7 @@ from trainer.corpus.examples import (
     Text,
     Unusable,
 )
-from trainer.corpus.records import FURTHER_ANSWERS, Records
+from trainer.corpus.records import Records
 from trainer.errors import DataError
 
 
@@ -39,7 +40,7 @@ def turns(*pairs: tuple[str, object]) -> bytes:
         (b"[" * 20_000, ["nested too deep"]),
         (b'{"n": ' + b"9" * 5000 + b', "text": "a"}', ["number that is too long"]),
         (b'"text"', ["the line is text, not an object"]),
-        (b'{"text": NaN}', ['"text" is a number, not text']),
+        (b'{"text": NaN}', ['"text" is NaN, not text']),
         (b'{"text": [3]}', ['"text" is a list, not text']),
         (b'{"text": {"a": 1}}', ['"text" is an object, not text']),
         (b'{"question": "q", "answer": []}', ['"answer" holds no answer']),
@@ -163,6 +164,7 @@ MARKED = [
     {"prompt": [{"role": "user", "content": "u"}], "completion": "bad", "label": "False"},
     {"question": "q", "answer": "bad", "weight": 0},
     {"messages": [{"role": "assistant", "content": "bad"}], "weight": 0.0},
+    {"messages": [{"role": "assistant", "content": "bad"}], "label": False},
     {"text": "bad", "weight": "0"},
 ]
 
@@ -173,7 +175,7 @@ def test_records_marked_as_not_to_be_trained_are_left_out_and_told(tmp_path):
     assert corpus.examples == [Completion("p", "good")]
     assert corpus.skipped == []
     assert corpus.notices == [
-        "a.jsonl: records that are marked as not to be trained are left out: 5, first line 2"
+        "a.jsonl: records that are marked as not to be trained are left out: 6, first line 2"
     ]
 
 
@@ -220,7 +222,7 @@ def test_the_share_that_may_be_skipped_is_named_where_it_helps(tmp_path):
 
 
 def test_the_number_of_a_class_is_no_mark(tmp_path):
-    record = {"prompt": "p", "completion": "c", "label": 0, "weight": 0.5}
+    record = {"prompt": "p", "completion": "c", "label": 0, "weight": 2.5}
     corpus = read_named(tmp_path, a_jsonl=jsonl(record))
     assert corpus.examples == [Completion("p", "c")]
     assert corpus.notices == ["a.jsonl: not used: columns label, weight"]
@@ -405,3 +407,17 @@ def test_a_document_in_a_record_may_be_a_long_one():
 
 def test_lines_end_in_a_newline_alone():
     assert read_one({"question": "a\r\nb", "answer": "c\rd"}) == qa("a\nb", "c\nd")
+
+
+@pytest.mark.parametrize("weight", [0.5, "0.5"])
+def test_half_a_weight_is_refused_with_what_to_do(tmp_path, weight):
+    record = {"question": "q", "answer": "a", "weight": weight}
+    with pytest.raises(DataError, match=r"0\.5: a record is trained \(1\) or not \(0\); rename"):
+        read_files(tmp_path, {"a.jsonl": jsonl(record)})
+
+
+@pytest.mark.parametrize("weight", [1, "1.00", 1.0])
+def test_a_weight_of_one_is_used_however_it_is_written(tmp_path, weight):
+    record = {"question": "q", "answer": "a", "weight": weight}
+    corpus = read_files(tmp_path, {"a.jsonl": jsonl(record)})
+    assert (corpus.examples, corpus.notices) == ([qa("q", "a")], [])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support import makers
 
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import Notice, Unusable
 from trainer.corpus.slides import pptx
 
 CELL = "<a:tc>{}<a:txBody><a:p><a:r><a:t>{}</a:t></a:r></a:p></a:txBody></a:tc>"
@@ -66,3 +66,26 @@ def test_an_archive_without_a_presentation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pptx").write_bytes(makers.zipped({"a.txt": "a"}))
     with pytest.raises(Unusable, match="holds no presentation"):
         list(pptx(tmp_path / "a.pptx"))
+
+
+def test_a_hidden_slide_is_told_and_not_used(tmp_path: Path) -> None:
+    parts = makers.unzipped(makers.pptx(("One", "a"), ("Two", "b")))
+    second = bytes(parts["ppt/slides/1.xml"])
+    parts["ppt/slides/1.xml"] = second.replace(b"<p:sld ", b'<p:sld show="0" ')
+    (tmp_path / "a.pptx").write_bytes(makers.zipped(parts))
+    *words, notice = pptx(tmp_path / "a.pptx")
+    assert words == ["# One\n\n", "a\n\n"]
+    assert notice == Notice("hidden slides are not used", "1 slide")
+
+
+def test_a_chart_is_read_where_it_stands(tmp_path: Path) -> None:
+    chart = '<p:graphicFrame><c:chart xmlns:c="urn:chart" r:id="chart"/></p:graphicFrame>'
+    parts = makers.unzipped(makers.pptx(("One", "a"), shapes=chart))
+    title = "<c:title><a:t>Sales</a:t></c:title>"
+    parts["ppt/charts/c.xml"] = (
+        f'<c:chartSpace xmlns:c="urn:chart" xmlns:a="urn:a"><c:chart>{title}</c:chart>'
+        "</c:chartSpace>"
+    )
+    parts["ppt/slides/_rels/0.xml.rels"] = makers.relationships({"chart": "../charts/c.xml"})
+    (tmp_path / "a.pptx").write_bytes(makers.zipped(parts))
+    assert "".join(pptx(tmp_path / "a.pptx")) == "# One\n\na\n\nSales\n\n"

@@ -111,3 +111,16 @@ def test_questions_and_answers_need_no_header_where_nothing_else_fits(tmp_path, 
 def test_a_table_without_a_header_is_told_to_have_none(tmp_path):
     with pytest.raises(DataError, match=r'begins with "Saws are sharp\."; put a row above'):
         read_files(tmp_path, {"a.csv": b"Saws are sharp.,Yes\nDrills too.,No\n"})
+
+
+def test_a_tsv_with_commas_between_its_columns_is_read(tmp_path):
+    found = read_files(tmp_path, {"a.tsv": b"question,answer\nWhy?,So\n"}).examples
+    assert [turn.content for turn in found[0].messages] == ["Why?", "So"]
+
+
+def test_a_quote_inside_of_a_field_is_refused_with_how_to_write_it(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: a quote closes before .* doubled"):
+        read_files(tmp_path, {"a.tsv": b'question\tanswer\n"Hi" is what?\tA word\n'})
+    advised = b'question\tanswer\n"""Hi"" is what?"\tA word\n'
+    (found,) = read_files(tmp_path, {"a.tsv": advised}).examples
+    assert found.messages[0].content == '"Hi" is what?'

@@ -1,9 +1,12 @@
 """Rows of JSON, CSV and Arrow are what they were, and a table without any is told."""
 
+import json
+
 import pytest
 from support import makers
 from support.corpora import read_files, read_named
 
+from trainer.corpus import tables
 from trainer.corpus.examples import Conversation, Message, Text
 
 
@@ -67,3 +70,37 @@ def test_keys_that_stand_in_an_object_twice_are_told(tmp_path, name):
     (notice,) = corpus.notices
     assert "keys that stand in an object twice, the last is used: answer" in notice
     assert notice.endswith("first line 2") or name == "a_json"
+
+
+def test_numbers_of_json_are_as_they_are_written(tmp_path):
+    numbers = ["1.10", "1e3", "3.14159265358979323846", "-0.0", "7"]
+    lines = (f'{{"question": "q{n}", "answer": {n}}}' for n in numbers)
+    found = read_files(tmp_path, {"a.jsonl": "\n".join(lines).encode()}).examples
+    assert [example.messages[1].content for example in found] == numbers
+
+
+def test_numbers_of_32_bits_have_no_more_digits_than_they_were_given(tmp_path):
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {"answer": pa.float32(), "context": pa.list_(pa.struct({"x": pa.float16()}))}
+    )
+    batch = pa.RecordBatch.from_pylist(
+        [{"answer": 0.1, "context": [{"x": 0.3}]}, {"answer": None, "context": None}], schema
+    )
+    assert [record for _, record in tables._arrow_rows([batch])] == [
+        {"answer": 0.1, "context": [{"x": 0.3}]},
+        {"answer": None, "context": None},
+    ]
+
+
+def test_a_table_of_turns_beside_a_table_of_questions_is_conversations(tmp_path):
+    turns = [
+        {"conversation_id": 1, "role": role, "content": words}
+        for role, words in (("user", "a"), ("assistant", "b"))
+    ]
+    data = {"said": turns, "faq": [{"question": "c", "answer": "d"}]}
+    assert read_files(tmp_path, {"a.json": json.dumps(data).encode()}).examples == [
+        Conversation((Message("user", "a"), Message("assistant", "b"))),
+        Conversation((Message("user", "c"), Message("assistant", "d"))),
+    ]

@@ -4,7 +4,9 @@ import pytest
 from support.corpora import read_files, read_named
 from support.makers import jsonl
 
-from trainer.corpus.examples import Conversation, Message, Text
+from trainer.corpus.columns import Columns
+from trainer.corpus.examples import Conversation, Message, NextTable, Text
+from trainer.corpus.turn_rows import joined
 from trainer.errors import DataError
 
 
@@ -136,3 +138,15 @@ def test_a_row_that_no_conversation_has_is_named(tmp_path):
 def test_customers_and_agents_are_the_speakers_of_a_support_desk(tmp_path):
     content = b"ticket,sender,message\nx,customer,a\nx,agent,b\n"
     assert read_files(tmp_path, {"a.csv": content}).examples == [FIRST]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_each_table_of_a_file_is_one_of_turns_or_not(is_first):
+    turns = [
+        (f"row {n}", {"session": 1, "role": role, "content": words})
+        for n, (role, words) in enumerate(SAID[:2])
+    ]
+    records = [("row 7", {"question": "c", "answer": "d"})]
+    one, two = (turns, records) if is_first else (records, turns)
+    found = [row[1] for row in joined([*one, NextTable(), *two, NextTable()], Columns())]
+    assert sorted(map(list, found)) == [["messages"], ["question", "answer"]]

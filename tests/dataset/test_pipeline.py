@@ -8,7 +8,8 @@ import pytest
 from support.jobs import QUESTIONS, write_records
 from support.token_caches import columns, content, prepare, prose, settings_of, write_prose
 
-from trainer.corpus import decoding, formats
+from trainer.corpus import decoding
+from trainer.corpus import prose as prose_files
 from trainer.dataset.counts import held_out_in_words
 from trainer.dataset.pipeline import prepare_held_out
 from trainer.errors import DataError
@@ -18,7 +19,7 @@ def test_a_long_text_file_is_read_as_several_documents_that_lose_nothing(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(formats, "LONGEST_DOCUMENT", 3000)
+    monkeypatch.setattr(prose_files, "LONGEST_DOCUMENT", 3000)
     text = prose(1, paragraphs=40).replace("\n", "\r\n")
     write_prose(tmp_path, 0, book=text)
     found = prepare(tmp_path, tokenizer)
@@ -115,13 +116,24 @@ def test_evaluation_data_is_held_out_whole_and_the_data_trained_whole(
 ) -> None:
     write_prose(tmp_path, 5)
     write_records(tmp_path / "judged" / "a.jsonl", QUESTIONS[:7])
+    (tmp_path / "judged" / "photo.png").write_bytes(b"\x89PNG")
     found = prepare(tmp_path, tokenizer, EVAL_URI=str(tmp_path / "judged"))
+    assert found.counts["assumed_first"] == ["evaluation data: skipped photo.png: unsupported .png"]
     assert (found.counts["documents"], found.counts["held_out"]) == (5, 7)
     assert len(found.questions) == 7
     assert held_out(found.counts) == "the evaluation data, 7 records and documents"
     settings = settings_of(tmp_path, EVAL_URI=str(tmp_path / "judged"))
     blocks, questions = prepare_held_out(settings, tokenizer)
     assert columns(blocks) == columns(found.held_out) and questions == found.questions
+
+
+def test_a_fault_of_the_evaluation_data_says_that_it_is_there(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    write_prose(tmp_path, 5)
+    write_records(tmp_path / "judged" / "a.jsonl", [{"id": 1}])
+    with pytest.raises(DataError, match="the evaluation data, QLORA_EVAL_URI: 1 of 1 file"):
+        prepare(tmp_path, tokenizer, EVAL_URI=str(tmp_path / "judged"))
 
 
 def test_records_that_are_all_cut_before_their_end_are_refused(

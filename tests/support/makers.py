@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import zstandard
@@ -197,7 +197,7 @@ def relationships(targets: dict[str, str]) -> str:
     return f'<Relationships xmlns="{name}">{found}</Relationships>'
 
 
-def zipped(parts: dict[str, str]) -> bytes:
+def zipped(parts: Mapping[str, str | bytes]) -> bytes:
     import zipfile
 
     out = io.BytesIO()
@@ -205,6 +205,13 @@ def zipped(parts: dict[str, str]) -> bytes:
         for name, content in parts.items():
             archive.writestr(name, content)
     return out.getvalue()
+
+
+def unzipped(archive: bytes) -> dict[str, str | bytes]:
+    import zipfile
+
+    with zipfile.ZipFile(io.BytesIO(archive)) as found:
+        return {name: found.read(name) for name in found.namelist()}
 
 
 def parquet(records: Iterable[dict[str, Any]], **options: Any) -> bytes:

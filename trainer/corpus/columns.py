@@ -58,7 +58,7 @@ CHOICE_ROLES = tuple(f"choice {n}" for n in range(MOST_CHOICE_COLUMNS))
 _BESIDE_A_QUESTION = ("context", "system", "history", "weight", "unanswerable")
 # A record is read as the first of these forms whose columns it has; those it need not have follow.
 FORMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("messages",): ("system", "tools", "weight"),
+    ("messages",): ("system", "tools", "label", "weight"),
     ("prompt", "completion"): ("system", "tools", "label", "weight"),
     ("question", "answer"): (*_BESIDE_A_QUESTION, "choices", *CHOICE_ROLES),
     ("question", "right choice", "choices"): _BESIDE_A_QUESTION,
@@ -124,11 +124,18 @@ class Columns:
         if isinstance(values["chosen"], list):
             is_answer = isinstance(values.get("prompt"), list)
             advice = f"rename chosen to {'completion' if is_answer else 'messages'}"
+        elif _is_dialogue(values["chosen"]):
+            advice = "write its turns, which begin with Human: and Assistant:, as messages"
         elif any(name in values for name in self.named("question")):
             advice = "set QLORA_ANSWER_COLUMN=chosen"
         else:
             advice = "set QLORA_TEXT_COLUMN=chosen"
         return _PREFERENCES.format(f"chosen {advice}")
+
+
+def _is_dialogue(text: object) -> bool:
+    """Whether it is one text with the turns of both sides, as Anthropic's HH-RLHF has them."""
+    return isinstance(text, str) and "\n\nHuman:" in text and "\n\nAssistant:" in text
 
 
 @dataclass(frozen=True)

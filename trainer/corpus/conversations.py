@@ -37,6 +37,12 @@ _USED = {"weight", "train", *_THOUGHTS} | {
     *("tool_calls", "function_call", "tool_call_id", "name", "type", "id")
 }
 _KNOWN = {"role", "content"} | _USED, {"from", "value"} | _USED  # keys of turns that have no more
+# What to do with parts of a content that have a place of their own.
+_INSTEAD = {
+    "thinking": "; write its words as reasoning_content of the turn",
+    "tool_use": "; write it as one of the tool_calls of the turn",
+    "tool_result": "; write it as a turn of the role tool",
+}
 BEHIND = "turns behind the last answer of a conversation, which are not used"
 _MOST_LITERAL = 1 << 18  # characters
 
@@ -219,7 +225,7 @@ def _part(part: object, what: str) -> str:
     if isinstance(part, dict):
         kind = printable(str(part.get("type", "an object"))[:40])
         if not isinstance(part.get("text"), str):
-            raise Unusable(f"{what} is {kind}, not text")
+            raise Unusable(f"{what} is {kind}, not text{_INSTEAD.get(kind, '')}")
         part = part["text"]
     return checked_text(part, what, may_be_empty=True)
 

@@ -1,20 +1,25 @@
 """A Word document -> Markdown: what Word shows as its final text, each word once.
 
 What a tracked change put in is there and what it took out is not; content controls, smart tags and
-fields are what stands in them; a text box follows the paragraph that it hangs on.
+fields are what stands in them; a text box and a chart follow the paragraph that they hang on. What
+stands around the text on every page, and what Word does not show in it, is told and not used.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
 from trainer.corpus.cells import MOST_COLUMNS, cell, line
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import Notice, Unusable, left_out
 from trainer.corpus.formulas import formula
 from trainer.corpus.numbering import BULLET, Numbering, Place, place_of
+from trainer.corpus.office_charts import chart
 from trainer.corpus.packages import Element, Package, child, is_on, kind_of, open_package, value
 from trainer.corpus.raised import struck, subscript, superscript
+from trainer.corpus.symbols import readable, symbol
+from trainer.runtime.wording import counted
 
 # Elements that only hold others: what they hold stands in their place.
 _WRAPPERS = {
@@ -24,9 +29,11 @@ _WRAPPERS = {
 _GONE = {"del", "moveFrom", "instrText", "delText", "delInstrText", "pPr", "rPr", "sdtPr", "rt"}
 _CHARACTERS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _MOST_LEVELS = 6
+_FEWEST_WORDS = 3  # around the pages: "Page 1 of 3" is nothing that anybody misses
+_HEXADECIMAL = re.compile("[0-9A-Fa-f]{1,4}")
 
 
-def docx(path: Path) -> Iterator[str]:
+def docx(path: Path) -> Iterator[str | Notice]:
     """Paragraphs, headings with their `#`, tables one row a line, and notes at the end."""
     with open_package(path) as package:
         main = next(iter(package.related("", "officeDocument")), "word/document.xml")
@@ -35,19 +42,30 @@ def docx(path: Path) -> Iterator[str]:
         body = child(package.xml(main), "body")
         if body is None:
             raise Unusable("it is no readable .docx (it holds no document)")
-        styles = _Styles(package, main)
-        document = _Document(styles, Numbering(package, main))
+        document = _Document(package, main)
         yield from document.blocks(body)
         for kind in ("footnotes", "endnotes"):
             for part in package.related(main, kind):
                 yield from document.notes(package.xml(part), kind)
+        around = sum(map(_words, _parts(package, main, "header", "footer")))
+        if around >= _FEWEST_WORDS:
+            document.left_out["in headers and footers"] = around
+        document.left_out["in comments"] = sum(map(_words, _parts(package, main, "comments")))
+        yield from left_out(document.left_out)
+        if document.signs:
+            amount = counted(document.signs, "sign")
+            yield Notice("signs of fonts that have no letters are left out", amount)
 
 
 class _Document:
     """Its elements as text; keeps what is open from one paragraph to the next."""
 
-    def __init__(self, styles: "_Styles", numbering: Numbering) -> None:
-        self._styles, self._numbering = styles, numbering
+    def __init__(self, package: Package, main: str) -> None:
+        self._styles, self._numbering = _Styles(package, main), Numbering(package, main)
+        self._package, self._targets = package, package.targets(main)
+        self.left_out: Counter[str] = Counter()  # words, by where they stand
+        self.signs = 0  # that are no letters and are left out
+        self._charts: list[str] = []
         self._fields: list[bool] = []  # open ones, and whether what stands now is their result
         self._joined = ""  # of paragraphs whose end was taken out
         self._boxes: list[Element] = []
@@ -87,6 +105,8 @@ class _Document:
         boxes, self._boxes = self._boxes, []
         for box in boxes:
             yield from self.blocks(box)
+        charts, self._charts = self._charts, []
+        yield from (f"{shown}\n\n" for shown in charts if shown)
 
     def _mark(self, properties: Element, level: int) -> str:
         """The number that Word shows in front, or a bullet, which no heading has."""
@@ -129,12 +149,16 @@ class _Document:
                 yield formula(part)
             elif kind == "txbxContent":
                 self._boxes.append(part)
+            elif kind == "chart" and (target := self._targets.get(value(part, "id") or "")):
+                self._charts.append(chart(self._package.xml(target)))
             elif kind == "r":
                 yield self._run(part)
             elif not all(self._fields):
                 continue
             elif kind == "t":
                 yield part.text or ""
+            elif kind == "sym":
+                yield self._sign(part)
             elif kind in _CHARACTERS:
                 yield _CHARACTERS[kind]
             elif kind in ("footnoteReference", "endnoteReference"):
@@ -149,7 +173,10 @@ class _Document:
         words = "".join(self._inline(run))
         if properties is None or not words:
             return words
+        words, unknown = readable(words, value(child(properties, "rFonts"), "ascii") or "")
+        self.signs += unknown
         if is_on(child(properties, "vanish")):
+            self.left_out["in hidden text"] += len(words.split())
             return ""
         if any(is_on(child(properties, kind)) for kind in ("strike", "dstrike")):
             words = struck(words)
@@ -157,6 +184,13 @@ class _Document:
         if height == "superscript" and "[^" not in words:
             return superscript(words)
         return subscript(words) if height == "subscript" else words
+
+    def _sign(self, element: Element) -> str:
+        code = value(element, "char") or ""
+        known = bool(_HEXADECIMAL.fullmatch(code))
+        found = symbol(int(code, 16), value(element, "font") or "") if known else ""
+        self.signs += not found
+        return found
 
     def _ruby(self, ruby: Element) -> str:
         base, reading = (child(ruby, kind) for kind in ("rubyBase", "rt"))
@@ -171,6 +205,16 @@ class _Document:
             self._fields[-1] = True
         elif kind == "end" and self._fields:
             self._fields.pop()
+
+
+def _words(root: Element) -> int:
+    """How many with letters it has, so not the numbers of pages."""
+    texts = (part.text or "" for part in root.iter() if kind_of(part) == "t")
+    return sum(any(map(str.isalpha, word)) for text in texts for word in text.split())
+
+
+def _parts(package: Package, main: str, *kinds: str) -> Iterator[Element]:
+    return (package.xml(part) for kind in kinds for part in package.related(main, kind))
 
 
 def _unwrapped(elements: Iterable[Element]) -> Iterator[Element]:

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import cached_property
 from math import isfinite
 from typing import Any
+
+from trainer.runtime.wording import counted
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -162,6 +164,25 @@ class Notice:
     amount: str = ""
 
 
+class NextTable:
+    """Between two tables of one file: what follows has columns of its own."""
+
+
+class WrittenNumber(float):
+    """A number as a file of JSON writes it: 1.10 is not 1.1 where it is a price or a version."""
+
+    __slots__ = ("_written",)
+    _written: str
+
+    def __new__(cls, written: str) -> "WrittenNumber":
+        number = super().__new__(cls, written)
+        number._written = written
+        return number
+
+    def __str__(self) -> str:
+        return self._written
+
+
 class UnsavedFormula:
     """What a cell of a workbook has whose formula no program has computed."""
 
@@ -225,10 +246,19 @@ def json_type(value: object) -> str:
         return "null"
     if isinstance(value, CellError):
         return f"an error of Excel ({value})"
-    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", str: "text"}
-    kinds |= {dict: "an object", bytes: "binary"}
+    if isinstance(value, float):
+        return "a number" if isfinite(value) else json.dumps(value)
+    kinds = {bool: "true or false", int: "a number", str: "text", bytes: "binary"}
+    kinds |= {list: "a list", tuple: "a list", dict: "an object", timedelta: "a span of time"}
     kinds[UnsavedFormula] = "a formula without its value (open and save the file once in Excel)"
-    return kinds.get(type(value), f"a {type(value).__name__}")
+    return kinds.get(type(value), f"of a kind that has no text ({type(value).__name__})")
+
+
+def left_out(parts: Mapping[str, int], fewest: int = 1) -> Iterator[Notice]:
+    """What is not used of a document: how many words stand in which part of it."""
+    for part, words in parts.items():
+        if words >= fewest:
+            yield Notice(f"what stands {part} is not used", amount=counted(words, "word"))
 
 
 def asks(words: object) -> bool:

@@ -1,21 +1,22 @@
 """Conversations and tasks as programs export them -> the records that they are.
 
-ChatGPT has a tree of messages for each conversation, Claude a list, Gemini contents of parts;
-OpenAI's batches and logs have a request and its answer, Label Studio tasks with annotations, ARC
-a question with its choices inside. Each is known by keys that nothing else has.
+ChatGPT and DeepSeek have a tree of messages for each conversation, Claude and Open WebUI a list,
+Gemini contents of parts; OpenAI's batches and logs have a request and its answer, Label Studio
+tasks with annotations, ARC a question with its choices inside. Each is known by keys that nothing
+else has.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trainer.corpus.answers import FURTHER_ANSWERS
 from trainer.corpus.columns import Columns, layouts, quoted
 from trainer.corpus.examples import Unusable, printable
+from trainer.corpus.message_trees import shown_turns
 
-OTHER_MESSAGES = "not used: messages of ChatGPT's export that are no text of the user or ChatGPT"
 OTHER_PARTS = "not used: parts of Claude's export that are no text, such as files, tools, thoughts"
 OTHER_TOOLS = "not used: tools of Gemini's form"
-_MOST_MESSAGES = 100_000  # of one conversation, forks included
 _REQUESTS = ("body", "request", "input", "inputs")
 _ANSWERS = ("response", "output", "outputs")
 _PAIRS = (("inputs", "outputs"), ("input", "output"), ("input", "expectedOutput"))
@@ -27,6 +28,7 @@ def is_export(record: Mapping[str, Any]) -> bool:
         isinstance(record.get("mapping"), dict)
         or isinstance(record.get("chat_messages"), list)
         or isinstance(record.get("contents"), list)
+        or _open_webui(record) is not None
         or (isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list))
         or (isinstance(record.get("question"), dict) and "stem" in record["question"])
         or _request(record) is not None
@@ -43,11 +45,14 @@ def reshaped(
     if not is_export(record) or "preferred_output" in record:
         return None
     if isinstance(record.get("mapping"), dict):
-        return {"messages": list(_chatgpt(record["mapping"], record.get("current_node"), counts))}
+        turns = shown_turns(record["mapping"], record.get("current_node"), counts)
+        return {"messages": turns}
     if isinstance(record.get("chat_messages"), list):
         return {"messages": list(_claude(record["chat_messages"], counts))}
     if isinstance(record.get("contents"), list):
         return {"messages": list(_gemini(record, counts))}
+    if (chat := _open_webui(record)) is not None:
+        return chat
     if isinstance(record.get("question"), dict):
         asked = record["question"]
         return record | {"question": asked["stem"], "choices": asked.get("choices")}
@@ -55,7 +60,7 @@ def reshaped(
         return _label_studio(record["data"], record["annotations"], columns)
     if (pair := _pair(record)) is not None and _request(record) is None:
         return pair
-    return _logged(record)
+    return _logged(record, counts)
 
 
 def _pair(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -69,6 +74,20 @@ def _pair(record: Mapping[str, Any]) -> dict[str, Any] | None:
         ):
             return asked | answer
     return None
+
+
+def _open_webui(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The branch that was shown last, which stands in a list beside all of them."""
+    chat = record.get("chat")
+    if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list):
+        return None
+    system = {"system": chat["system"]} if _is_text(chat.get("system")) else {}
+    kept = ("role", "content")
+    turns = [
+        {key: turn[key] for key in kept if key in turn} if isinstance(turn, dict) else turn
+        for turn in chat["messages"]
+    ]
+    return {"messages": turns, **system}
 
 
 def _claude(messages: list[Any], counts: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -117,12 +136,17 @@ def _joined(content: Mapping[str, Any], what: str) -> tuple[str, str]:
     return "".join(said[0]), "".join(said[1])
 
 
-def _logged(record: dict[str, Any]) -> dict[str, Any]:
+def _logged(record: dict[str, Any], counts: Counter[str]) -> dict[str, Any]:
     """A request to a chat API with its answer."""
-    request, answer = _request(record), _answer(record)
+    request, answer = _request(record), _answer(record, counts)
     if request is None:
         raise Unusable(
             "is an answer of a batch without its question, which stands in the file of requests; "
+            "write both into messages"
+        )
+    if answer is None and not any(_is_answer(turn) for turn in request["messages"]):
+        raise Unusable(
+            "is a request without its answer, which stands in the file of answers of a batch; "
             "write both into messages"
         )
     more = {"tools": request["tools"]} if request.get("tools") else {}
@@ -135,8 +159,12 @@ def _request(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return next(with_turns, None)
 
 
-def _answer(record: Mapping[str, Any]) -> list[Any] | None:
-    """The turns of the answer."""
+def _is_answer(turn: object) -> bool:
+    return isinstance(turn, dict) and turn.get("role") == "assistant"
+
+
+def _answer(record: Mapping[str, Any], counts: Counter[str] | None = None) -> list[Any] | None:
+    """The turns of the answer; of several that were asked for at once the first."""
     for value in (record.get(key) for key in _ANSWERS):
         body = value.get("body", value) if isinstance(value, dict) else None
         if not isinstance(body, dict):
@@ -146,62 +174,20 @@ def _answer(record: Mapping[str, Any]) -> list[Any] | None:
         choices = body.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else body
         if isinstance(first, dict) and isinstance(first.get("message"), dict):
+            if counts is not None and isinstance(choices, list) and (more := _further(choices)):
+                counts[FURTHER_ANSWERS] += more
             return [first["message"]]
     return None
 
 
+def _further(choices: list[Any]) -> int:
+    """How many say something else than the first."""
+    first, *others = (str(c.get("message")) if isinstance(c, dict) else "" for c in choices)
+    return len(set(others) - {first})
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _chatgpt(
-    mapping: Mapping[str, Any], current: object, counts: Counter[str]
-) -> Iterator[dict[str, str]]:
-    """The turns of the branch that was shown last."""
-    turns: list[tuple[str, str]] = []
-    for message in reversed(list(_branch(mapping, current))):
-        role, words = _said(message)
-        if words == "" or role == "system":
-            continue
-        if role not in ("user", "assistant") or words is None:
-            counts[OTHER_MESSAGES] += 1
-        elif turns and turns[-1][0] == role:  # what a tool did stood between them
-            turns[-1] = role, f"{turns[-1][1]}\n\n{words}"
-        else:
-            turns.append((role, words))
-    return ({"role": role, "content": words} for role, words in turns)
-
-
-def _branch(mapping: Mapping[str, Any], current: object) -> Iterator[Mapping[str, Any]]:
-    """The messages from the last to the first."""
-    if not isinstance(current, str) or current not in mapping:
-        nodes = (node for node in mapping.values() if isinstance(node, dict))
-        parents = {above for node in nodes if isinstance(above := node.get("parent"), str)}
-        leaves = [name for name in mapping if name not in parents]
-        if len(leaves) != 1:
-            raise Unusable('"mapping" has several ends and no "current_node" says which is shown')
-        current = leaves[0]
-    for _ in range(min(len(mapping), _MOST_MESSAGES)):
-        node = mapping.get(current) if isinstance(current, str) else None
-        if not isinstance(node, dict):
-            return
-        if isinstance(node.get("message"), dict):
-            yield node["message"]
-        current = node.get("parent")
-
-
-def _said(message: Mapping[str, Any]) -> tuple[str, str | None]:
-    """(who speaks, the words; "" for none, None for what is no text)."""
-    author, content = message.get("author"), message.get("content")
-    role = str(author.get("role")) if isinstance(author, dict) else ""
-    if not isinstance(content, dict) or content.get("content_type", "text") != "text":
-        return role, None
-    if message.get("recipient", "all") != "all":  # a tool
-        return role, None
-    parts = content.get("parts", [])
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        return role, None
-    return role, "\n".join(parts).strip("\n") if any(map(str.strip, parts)) else ""
 
 
 def _label_studio(data: dict[str, Any], annotations: list[Any], columns: Columns) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """One file -> its examples, by the suffixes of its name: `FILE_TYPES` has an entry for each."""
 
-import io
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainer.corpus import damage, decoding, spreadsheets, tables, turn_rows
+from trainer.corpus.anki import ANKI, anki
 from trainer.corpus.columns import Columns, fits
 from trainer.corpus.damage import Damage
 from trainer.corpus.decoding import (
@@ -24,37 +24,24 @@ from trainer.corpus.decoding import (
 from trainer.corpus.docx import docx
 from trainer.corpus.epub import epub
 from trainer.corpus.examples import (
-    LONGEST_LINE,
     Conversation,
-    Heading,
     Item,
     Notice,
     NotTrained,
     SkippedRecord,
-    Text,
     Unusable,
-    checked_text,
     printable,
 )
 from trainer.corpus.faq_page import faq_in_page, unsaid
-from trainer.corpus.headings import markdown_headings, rst_headings
+from trainer.corpus.headings import rst_headings
 from trainer.corpus.html import html
 from trainer.corpus.pdf import pdf
+from trainer.corpus.prose import document, is_tabbed, markdown, names_columns, prose
 from trainer.corpus.records import NO_CHOICE, NUMBERED, Records
 from trainer.corpus.shapes import Fits
 from trainer.corpus.slides import pptx
 
-# A text file that is longer becomes several documents.
-LONGEST_DOCUMENT = 4 << 20  # characters
 _QUOTED_COLUMNS = 8
-_HEADERS = 1 << 14  # characters that those of a mail have
-_ENCODED_MAIL = re.compile(
-    r"(?:From .*\n)?(?:[A-Za-z][\w-]*:.*\n|[ \t]+\S.*\n)*"
-    r"Content-Transfer-Encoding:[ \t]*(?:quoted-printable|base64)",
-    re.IGNORECASE,
-)
-
-FindHeadings = Callable[[str], tuple[Heading, ...]]
 
 
 @dataclass(frozen=True)
@@ -135,54 +122,49 @@ def _as_it_stands(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
 # -- documents ----------------------------------------------------------------------------
 
 
-def _document(text: str, find_headings: FindHeadings = markdown_headings) -> Text:
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = checked_text(text, "the file", longest=LONGEST_LINE)
-    if not _has_words(text):
-        raise Unusable("it holds no words")
-    return Text(text, find_headings(text))
+def _rst(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
+    return prose(rst_headings, chunks)
 
 
-def _prose(find_headings: FindHeadings, chunks: Iterator[str], columns: Columns) -> Iterator[Text]:
-    """One document, or several where it is so long that it is better not held in memory."""
-    newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    waiting: list[str] = []
-    is_first = True
-    for chunk in chunks:
-        waiting.append(newlines.decode(chunk))
-        if sum(map(len, waiting)) > LONGEST_DOCUMENT:
-            text = "".join(waiting)
-            end = _last_paragraph(text)
-            waiting = [text[end:]]
-            _refuse_records(text[:end], is_first)
-            if _has_words(text[:end]):
-                yield _document(text[:end], find_headings)
-                is_first = False
-    text = "".join(waiting) + newlines.decode("", final=True)
-    _refuse_records(text, is_first)
-    if is_first or _has_words(text):
-        yield _document(text, find_headings)
+def _markdown(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
+    return markdown(chunks)
 
 
-def _refuse_records(text: str, is_first: bool) -> None:
-    if is_first and tables.holds_json_lines(text):
-        raise Unusable("it holds JSON Lines; name it .jsonl")
-    if is_first and _ENCODED_MAIL.match(text, 0, _HEADERS):
-        raise Unusable("it is an e-mail as it was sent, encoded; save its text")
+def _plain_text(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
+    """A document; or a table, as spreadsheets and flash cards are saved as text."""
+    head = next(chunks, "")
+    whole = chain([head], chunks)
+    if head.startswith(ANKI):
+        yield from _records(anki(whole), columns)
+    elif names_columns(head, columns):
+        yield Notice("its first line names the columns of a table, and it is read as one")
+        rows = spreadsheets.delimited(whole, partial(_can_be_read, columns=columns))
+        yield from _records(rows, columns)
+    else:
+        if is_tabbed(head):
+            yield Notice(
+                "each of its lines has the same number of tabs, and it is trained as prose; for "
+                "records name it .tsv, with a first line that names the columns"
+            )
+        yield from prose(lambda text: (), whole)
 
 
 def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
     page = "".join(chunks)
     found = list(faq_in_page(page))
     yield from (notice for notice in found if isinstance(notice, Notice))
-    asked = [record for record in found if not isinstance(record, Notice)]
+    records = [record for record in found if not isinstance(record, Notice)]
+    asked = [record for record in records if record["answers"]]
+    if len(asked) < len(records):
+        left = len(records) - len(asked)
+        yield Notice(f"questions of pages without an accepted answer, read as prose: {left:,}")
     if asked:
         numbered = enumerate(asked, start=1)
         yield from _records(((f"question {n}", record) for n, record in numbered), Columns())
     with suppress(Unusable) if asked else nullcontext():
         words, left_out = html(page)
         yield from left_out
-        yield _document(unsaid(words, asked))
+        yield document(unsaid(words, asked))
 
 
 def _book(path: Path, columns: Columns) -> Iterator[Item]:
@@ -193,7 +175,7 @@ def _book(path: Path, columns: Columns) -> Iterator[Item]:
             words, left_out = html(page_text(page))
             chapters.append(words)
             yield from left_out
-    yield _document("\n\n".join(chapters))
+    yield document("\n\n".join(chapters))
 
 
 def _pages(
@@ -205,24 +187,7 @@ def _pages(
             yield part
         else:
             found.append(part)
-    yield _document("".join(found))
-
-
-def _no_headings(text: str) -> tuple[Heading, ...]:
-    return ()
-
-
-def _has_words(text: str) -> bool:
-    return any(map(str.isalpha, text))
-
-
-def _last_paragraph(text: str) -> int:
-    """The last place behind a paragraph, else a line, else a word, else the end."""
-    for separator in ("\n\n", "\n", " "):
-        found = text.rfind(separator, len(text) // 2)
-        if found >= 0:
-            return found + len(separator)
-    return len(text)
+    yield document("".join(found))
 
 
 # -- records ------------------------------------------------------------------------------
@@ -241,11 +206,12 @@ def _table_of_names(
 ) -> Iterator[Item]:
     """One whose `rows` ask which columns can be read."""
 
-    def can_be_read(names: Iterable[str]) -> bool:
-        known = list(names)
-        return fits(known, columns) or turn_rows.turn_columns(known, columns) is not None
+    return _records(rows(source, partial(_can_be_read, columns=columns)), columns)
 
-    return _records(rows(source, can_be_read), columns)
+
+def _can_be_read(names: Iterable[str], columns: Columns) -> bool:
+    known = list(names)
+    return fits(known, columns) or turn_rows.turn_columns(known, columns) is not None
 
 
 def _binary_table(
@@ -312,9 +278,9 @@ def _listed(names: Iterable[str]) -> str:
 _HTML = FileType(from_text=_web_page, is_prose=True, declared=declared_charset, libraries=("lxml",))
 
 FILE_TYPES = {
-    ".txt": FileType(partial(_prose, _no_headings), is_harmless=True, is_prose=True),
-    ".md": FileType(partial(_prose, markdown_headings), is_harmless=True, is_prose=True),
-    ".rst": FileType(partial(_prose, rst_headings), is_harmless=True, is_prose=True),
+    ".txt": FileType(_plain_text, is_harmless=True, is_prose=True),
+    ".md": FileType(_markdown, is_harmless=True, is_prose=True),
+    ".rst": FileType(_rst, is_harmless=True, is_prose=True),
     ".html": _HTML,
     ".htm": _HTML,
     ".xhtml": _HTML,

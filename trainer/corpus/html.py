@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from itertools import chain
 
 from trainer.corpus.cells import MOST_COLUMNS, cell
-from trainer.corpus.examples import Notice, Unusable
+from trainer.corpus.examples import Notice, Unusable, left_out
 from trainer.corpus.formulas import mathml
 from trainer.corpus.numbering import BULLET, numeral
 from trainer.corpus.packages import Element
 from trainer.corpus.page_content import Content, content, parsed
 from trainer.corpus.raised import subscript, superscript
-from trainer.runtime.wording import counted
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = {
@@ -59,9 +58,7 @@ def fragment(text: str) -> str:
 def _left_out(page: Content) -> Iterator[Notice]:
     if page.taken < _LEAST_TAKEN:
         yield Notice(f"{page.taken:.0%} of the page's words were taken for its content")
-    for part, words in page.left_out.items():
-        if words >= _FEWEST_WORDS:
-            yield Notice(f"what stands {part} is not used", amount=counted(words, "word"))
+    yield from left_out(page.left_out, _FEWEST_WORDS)
 
 
 class _Writer:

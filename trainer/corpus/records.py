@@ -9,10 +9,11 @@ The first form whose columns are there is taken; `columns` has the names they ma
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from trainer.corpus.answers import answer_of, has_no_answer
 from trainer.corpus.choices import Choices, choices_of
 from trainer.corpus.columns import CHOICE_ROLES, Columns, Layout, layouts
 from trainer.corpus.conversations import (
@@ -22,6 +23,7 @@ from trainer.corpus.conversations import (
     turns_of,
     with_system,
 )
+from trainer.corpus.embedded_turns import turns_in
 from trainer.corpus.examples import (
     LONGEST_LINE,
     Completion,
@@ -38,11 +40,9 @@ from trainer.corpus.examples import (
 from trainer.corpus.exports import reshaped
 from trainer.corpus.recorded_thoughts import refuse_open_thought
 
-FURTHER_ANSWERS = "not used: answers to a question behind its first one"
 NO_CHOICE = "answers that are no choice"
 NUMBERED = "answers read as the numbers of choices, counted from 0"
 _MOST_KEPT_LAYOUTS = 64
-_LIST_OF_ANSWERS = "answers"  # a column of this name has alternatives, one of another name parts
 
 
 class Records:
@@ -63,8 +63,10 @@ class Records:
         if not isinstance(record, dict):
             raise Unusable(f"the record is {json_type(record)}, not an object")
         possible = self._possible(record)
-        if not possible and (other := reshaped(record, self._columns, self.counts)) is not None:
-            record, possible = other, self._possible(other)
+        if not possible or isinstance(record.get("chat"), dict):
+            other = reshaped(record, self._columns, self.counts)
+            if other is not None:
+                record, possible = other, self._possible(other)
         if not possible:
             raise Unusable(self._columns.preferred(record) or self._columns.wanted(record))
         # the first form whose columns all hold something, else are there
@@ -121,7 +123,7 @@ class _Fields:
         name = self.layout.names.get(role)
         if name is None:
             return False
-        is_wanted = _MARKS[role].get(str(self._record[name]).strip().casefold())
+        is_wanted = _MARKS[role].get(_mark(self._record[name]))
         if is_wanted is not None:
             self.used.add(name)
         return is_wanted is False
@@ -133,14 +135,24 @@ class _Fields:
         """That of a column which may be missing or empty."""
         return self.text(role) if _says_something(self.get(role)) else ""
 
+    def turns(self, role: str) -> list[Any] | None:
+        """Those that its column holds in place of a text; None where it has none."""
+        return turns_in(self.get(role), self.counts)
+
     def name(self, role: str) -> str:
         return f'"{printable(self.layout.names[role][:40])}"'
 
 
 def _refuse_untrained(found: _Fields) -> None:
-    """KTO's `label` of a completion, and a `weight` of 0."""
+    """KTO's `label` of a completion, and a `weight` of 0. Raises Unusable for a part of one."""
     if any([found.says_no("label"), found.says_no("weight")]):
         raise NotTrained("records that are marked as not to be trained")
+    with suppress(ValueError):
+        if 0 < float(str(found.peek("weight"))) < 1:
+            raise Unusable(
+                f"{found.name('weight')} is {found.peek('weight')}: a record is trained (1) or not "
+                "(0); rename the column if it says something else"
+            )
 
 
 def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
@@ -151,37 +163,43 @@ def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:
 
 def _prompt_completion(found: _Fields, unused: dict[str, None]) -> Completion | Conversation:
     """Text that goes on; or turns, of which those of the prompt are given."""
-    prompt, completion = found.get("prompt"), found.get("completion")
-    has_system = "system" in found.layout.names
-    if not has_system and not isinstance(prompt, list) and not isinstance(completion, list):
+    is_text = all(found.turns(role) is None for role in ("prompt", "completion"))
+    if is_text and "system" not in found.layout.names:
         refuse_open_thought(found.text("completion"), found.name("completion"))
         return Completion(found.text("prompt"), found.text("completion"))
-    turns = _turns(found, "prompt", "user", unused)
-    given = [replace(turn, trained=turn.role != "assistant") for turn in turns]
-    answer = _turns(found, "completion", "assistant", unused)
-    return checked(
-        _with_system(found, [*given, *answer]),
-        found.name("completion"),
-        found.counts,
-        found.get("tools"),
-    )
+    asked, answer = (found.turns(role) for role in ("prompt", "completion"))
+    if asked is None:
+        asked = [{"role": "user", "content": found.text("prompt")}]
+    if answer is None:
+        answer = [{"role": "assistant", "content": found.text("completion")}]
+    turns = _given_and_answered(found, ("prompt", asked), ("completion", answer), unused)
+    what = found.name("completion")
+    return checked(_with_system(found, turns), what, found.counts, found.get("tools"))
 
 
-def _turns(found: _Fields, role: str, speaker: str, unused: dict[str, None]) -> list[Message]:
-    """A list of turns, or text that `speaker` says."""
-    if isinstance(found.get(role), list):
-        return turns_of(found.get(role), found.name(role), unused)
-    return [Message(speaker, found.text(role))]
+def _given_and_answered(
+    found: _Fields,
+    asked: tuple[str, list[Any]],
+    answered: tuple[str, list[Any]],
+    unused: dict[str, None],
+) -> list[Message]:
+    """(the role of the column, its turns) of both; of the first nothing is trained."""
+    given, answer = (turns_of(turns, found.name(role), unused) for role, turns in (asked, answered))
+    return [*(replace(turn, trained=turn.role != "assistant") for turn in given), *answer]
 
 
 def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
     given = found.get("answer")
-    is_empty = isinstance(given, list | dict) and _has_no_answer(given, found)
+    is_empty = isinstance(given, list | dict) and has_no_answer(given, found.name("answer"))
     if is_empty or (found.layout.is_quiz and found.says_no("unanswerable")):
         raise NotTrained("questions that it says have no answer")
+    asked, answered = found.turns("question"), found.turns("answer")
+    if asked is not None or answered is not None:
+        return _logged_turns(found, asked, answered, unused)
     choices = _choices(found) if found.layout.is_quiz else None
     line = _right(choices, found) if choices is not None else ""
-    question, answer = found.text("question"), line or _answer(found)
+    question = found.text("question")
+    answer = line or answer_of(given, found.name("answer"), found.counts)
     if choices is not None and line:
         question = choices.worded(question)
         found.use("choices", *CHOICE_ROLES)
@@ -190,6 +208,20 @@ def _question_answer(found: _Fields, unused: dict[str, None]) -> Conversation:
         question = f"{question}\n\n{context}"
     turns = [*_history(found, unused), Message("user", question), Message("assistant", answer)]
     return checked(_with_system(found, turns), "the record", found.counts)
+
+
+def _logged_turns(
+    found: _Fields, asked: list[Any] | None, answered: list[Any] | None, unused: dict[str, None]
+) -> Conversation:
+    """What a chat API was asked and what it answered, of which one may be text."""
+    if asked is None:
+        asked = [{"role": "user", "content": found.text("question")}]
+    if answered is None:
+        words = answer_of(found.get("answer"), found.name("answer"), found.counts)
+        answered = [{"role": "assistant", "content": words}]
+    turns = _given_and_answered(found, ("question", asked), ("answer", answered), unused)
+    turns = _with_system(found, [*_history(found, unused), *turns])
+    return checked(turns, "the record", found.counts)
 
 
 def _choices(found: _Fields) -> Choices | None:
@@ -224,13 +256,6 @@ def _right(choices: Choices, found: _Fields) -> str:
     return line
 
 
-def _has_no_answer(answer: object, found: _Fields) -> bool:
-    """Whether it is SQuAD's way to say that the context has none."""
-    if isinstance(answer, dict):
-        return answer.get("text") == []
-    return answer == [] and _folded(found.name("answer")) == _LIST_OF_ANSWERS
-
-
 def _with_system(found: _Fields, turns: list[Message]) -> list[Message]:
     """The turns behind the system prompt of the record, which is told where it is not used."""
     prompt = found.get("system")
@@ -241,42 +266,6 @@ def _with_system(found: _Fields, turns: list[Message]) -> list[Message]:
         where = "in records with a system turn of their own"
         found.counts[f"not used: column {found.name('system')} {where}"] += 1
     return with_system(turns, prompt)
-
-
-def _answer(found: _Fields) -> str:
-    """The answer; parts of it are joined, and of several answers the first is taken."""
-    answer, what = found.get("answer"), found.name("answer")
-    has_several = _folded(what) == _LIST_OF_ANSWERS
-    if _is_text_object(answer):  # as SQuAD has them: {"text": [...], …}
-        answer, has_several = answer["text"], True
-    if not isinstance(answer, list):
-        return checked_text(answer, what)
-    if not answer:
-        raise Unusable(f"{what} holds no answer")
-    if has_several:
-        return _first_answer(answer, what, found.counts)
-    if any(isinstance(part, dict) for part in answer):
-        return checked_text(joined_parts(answer, what), what)
-    lines = (checked_text(line, what, may_be_empty=True) for line in answer)
-    return checked_text("\n".join(lines), what)
-
-
-def _folded(quoted: str) -> str:
-    return quoted.strip('"').strip().casefold()
-
-
-def _first_answer(answers: Sequence[Any], what: str, counts: Counter[str]) -> str:
-    """Of several, which may be alike."""
-    texts = [answer["text"] if _is_text_object(answer) else answer for answer in answers]
-    first = checked_text(texts[0], what)
-    further = len({str(text) for text in texts} - {str(texts[0])})
-    if further:
-        counts[FURTHER_ANSWERS] += further
-    return first
-
-
-def _is_text_object(value: object) -> bool:
-    return isinstance(value, dict) and "text" in value
 
 
 def _history(found: _Fields, unused: dict[str, None]) -> list[Message]:
@@ -297,14 +286,17 @@ def _history(found: _Fields, unused: dict[str, None]) -> list[Message]:
     ]
 
 
-def _text(found: _Fields, unused: dict[str, None]) -> Text:
+def _text(found: _Fields, unused: dict[str, None]) -> Text | Conversation:
+    if (turns := found.turns("text")) is not None:
+        what = found.name("text")
+        return checked(turns_of(turns, what, unused), what, found.counts)
     return Text(checked_text(found.get("text"), found.name("text"), longest=LONGEST_LINE))
 
 
 _MARKS = {
     "unanswerable": {"true": False, "false": True, "1": False, "0": True},
     "label": {"true": True, "false": False},
-    "weight": {"1": True, "1.0": True, "0": False, "0.0": False},
+    "weight": {"1": True, "0": False},
 }
 _READERS = {
     "messages": _messages,
@@ -312,6 +304,13 @@ _READERS = {
     "answer": _question_answer,
     "text": _text,
 }
+
+
+def _mark(value: object) -> str:
+    """1 and 1.0, in figures or as text, are the same."""
+    mark = str(value).strip().casefold()
+    whole, _, places = mark.partition(".")
+    return whole if whole in ("0", "1") and not places.strip("0") else mark
 
 
 def _says_something(value: object) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from trainer.corpus.columns import quoted
-from trainer.corpus.examples import Notice, asks, printable
+from trainer.corpus.examples import NextTable, Notice, asks, printable
 from trainer.corpus.exports import is_export
 from trainer.corpus.faq_page import faq_records
 
@@ -22,7 +22,7 @@ _KEPT_FOR_JUDGING = ("test", "validation", "valid", "val", "eval", "evaluation",
 
 def table(data: Any, fits: Fits) -> tuple[Any, list[Notice]]:
     """The list of records that a JSON file holds in another shape, else `data` itself; and what of
-    it is not used.
+    it is not used. Between records of several tables stands a `NextTable`.
 
     An object whose own columns make a record is one, whatever lists it holds.
     """
@@ -98,7 +98,7 @@ def _of_lists(data: dict[str, Any], fits: Fits) -> tuple[Any, list[Notice]]:
         )
     if rest := [name for name in tables if name not in fitting]:
         notices.append(Notice(f"not used: its lists {quoted(map(printable, rest))}"))
-    return [row for name in taken for row in fitting[name]], notices
+    return [row for name in taken for row in (*fitting[name], NextTable())], notices
 
 
 def _lists(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.corpus.examples import (
     LONGEST_LINE,
+    NextTable,
     Notice,
     Unusable,
     printable,
@@ -33,8 +34,8 @@ _SEPARATOR = "sep="  # how Excel names the delimiter, on a line of its own
 
 
 def delimited(chunks: Iterable[str], fits: Fits, delimiter: str = "") -> Iterator[TableRow]:
-    """Rows of a CSV. Without a `delimiter` it is the one with which the first lines have a header
-    that `fits`, else the likeliest one of the first line.
+    """Rows of a CSV. What stands between its cells is that with which the first lines have a header
+    that `fits`, `delimiter` before others; else `delimiter`, or the likeliest of the first line.
 
     Every value is text, also NA, null and 007.
     """
@@ -44,9 +45,9 @@ def delimited(chunks: Iterable[str], fits: Fits, delimiter: str = "") -> Iterato
     head = list(islice(found, HEADER_ROWS))
     first_line = 1
     if head and head[0].strip().strip('"').lower().startswith(_SEPARATOR):
-        delimiter = delimiter or head[0].strip().strip('"')[len(_SEPARATOR) :][:1]
+        delimiter = head[0].strip().strip('"')[len(_SEPARATOR) :][:1] or delimiter
         first_line, head = 2, head[1:]
-    chosen = delimiter or _delimiter(head, fits)
+    chosen = _delimiter(head, fits, delimiter)
     rows = _csv_rows(chain(head, found), chosen, first_line, _has_spaces(head, chosen))
     yield from records_below(rows, fits, is_ragged=False)
 
@@ -68,6 +69,7 @@ def xlsx(path: Path, fits: Fits) -> Iterator[TableRow]:
         and header_at(list(islice(_sheet_rows(sheet), HEADER_ROWS)), fits) >= 0
     ]
     for sheet in sheets:
+        yield NextTable()
         name = f"sheet {printable(sheet.title)}"
         if sheet.is_hidden:
             yield Notice(f"{name}: it is hidden and is not used")
@@ -108,10 +110,11 @@ def _csv_rows(
             yield where, row
 
 
-def _delimiter(head: Sequence[str], fits: Fits) -> str:
+def _delimiter(head: Sequence[str], fits: Fits, promised: str) -> str:
     if not head:
-        return ","
+        return promised or ","
     likeliest = sorted(_DELIMITERS, key=lambda delimiter: -head[0].count(delimiter))
+    likeliest = [*([promised] if promised else []), *likeliest]
     for delimiter in likeliest:
         with suppress(csv.Error):  # told with its line by whoever reads the rows
             rows = list(csv.reader(head, delimiter=delimiter))
@@ -125,4 +128,7 @@ def _csv_fault(error: csv.Error) -> str:
         return "a quote that opens here is never closed"
     if "field limit" in str(error):
         return f"a field is longer than {LONGEST_LINE >> 20} Mi characters, or its quote is open"
-    return f"broken row ({error})"
+    return (
+        "a quote closes before its field ends; a field with quotes in it stands in quotes whole, "
+        'with each of its own doubled: "say ""hi"" first"'
+    )

@@ -11,11 +11,19 @@ from typing import Any
 
 from trainer.corpus import shapes
 from trainer.corpus.columns import quoted
-from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type, printable
+from trainer.corpus.examples import (
+    NextTable,
+    Notice,
+    SkippedRecord,
+    Unusable,
+    WrittenNumber,
+    json_type,
+    printable,
+)
 from trainer.corpus.header_rows import holds_something, records_below
 from trainer.corpus.shapes import Fits
 
-TableRow = tuple[str, Any] | SkippedRecord | Notice
+TableRow = tuple[str, Any] | SkippedRecord | Notice | NextTable
 _BATCH_ROWS = 256
 _FIRST_LINES = 3  # that are JSON objects: the file is no prose
 _ARRAY_OF_RECORDS = re.compile(r"\s*\[\s*(\{|$)")
@@ -73,20 +81,31 @@ def json_document(chunks: Iterable[str], fits: Fits) -> Iterator[TableRow]:
     data, notices = shapes.table(data, fits)
     if not isinstance(data, list):
         raise Unusable(f"it is {json_type(data)}, not a list of records")
-    numbered = ((f"record {number}", record) for number, record in enumerate(data, start=1))
     if data and all(isinstance(row, list) for row in data):
-        yield from _lists(data, numbered, fits)
+        yield from _lists(data, fits)
     else:
-        for where, record in numbered:
-            yield from ((where, part) for part in shapes.squad(record))
+        for row in _numbered(data):
+            if isinstance(row, NextTable):
+                yield row
+            else:
+                yield from ((row[0], part) for part in shapes.squad(row[1]))
     yield from notices
     yield from twice.notices()
 
 
-def _lists(
-    data: list[Any], numbered: Iterator[tuple[str, list[Any]]], fits: Fits
-) -> Iterator[TableRow]:
+def _numbered(data: list[Any]) -> Iterator[tuple[str, Any] | NextTable]:
+    number = 0
+    for record in data:
+        if isinstance(record, NextTable):
+            yield record
+        else:
+            number += 1
+            yield f"record {number}", record
+
+
+def _lists(data: list[list[Any]], fits: Fits) -> Iterator[TableRow]:
     """Conversations that are lists of turns; else rows, which may have a header."""
+    numbered = ((f"record {number}", row) for number, row in enumerate(data, start=1))
     if all(row and all(isinstance(cell, dict) for cell in row) for row in data):
         yield from ((where, {"messages": turns}) for where, turns in numbered)
     else:
@@ -120,10 +139,39 @@ def arrow(path: Path) -> Iterator[TableRow]:
 def _arrow_rows(batches: Iterable[Any]) -> Iterator[TableRow]:
     number = 0
     for batch in batches:
+        narrow = {field.name: field.type for field in batch.schema if _is_narrow(field.type)}
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             for record in batch.slice(start, _BATCH_ROWS).to_pylist():
                 number += 1
+                for name, kind in narrow.items():
+                    record[name] = _as_short(record[name], kind)
                 yield f"row {number}", record
+
+
+def _is_narrow(kind: Any) -> bool:
+    """Whether it holds numbers of fewer digits than Python's."""
+    import pyarrow as pa
+
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return True
+    return not pa.types.is_map(kind) and any(
+        _is_narrow(kind.field(at).type) for at in range(kind.num_fields)
+    )
+
+
+def _as_short(value: Any, kind: Any) -> Any:
+    """0.1 in 32 bits is 0.10000000149011612 in 64: with no more digits than it was stored with."""
+    import numpy as np
+    import pyarrow as pa
+
+    if value is None or not _is_narrow(kind):
+        return value
+    if isinstance(value, dict):
+        return {name: _as_short(part, kind.field(name).type) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_as_short(part, kind.value_type) for part in value]
+    narrow = np.float16 if pa.types.is_float16(kind) else np.float32
+    return float(str(narrow(value)))
 
 
 def _is_json(text: str) -> bool:
@@ -170,9 +218,10 @@ def _keys(value: Any) -> int:
 
 def _parsed(text: str, twice: _KeysTwice | None = None) -> Any:
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_float=WrittenNumber)
         if twice is not None and text.count('":') + text.count('" :') > _keys(found):
-            json.loads(text, object_pairs_hook=twice.object)  # a key twice, or it is in a text
+            # a key twice, or it is in a text
+            json.loads(text, object_pairs_hook=twice.object)
         return found
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""

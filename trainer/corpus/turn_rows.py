@@ -19,7 +19,14 @@ from trainer.corpus.conversations import (
     parsed,
     role_of,
 )
-from trainer.corpus.examples import Notice, SkippedRecord, Unusable, json_type, printable
+from trainer.corpus.examples import (
+    NextTable,
+    Notice,
+    SkippedRecord,
+    Unusable,
+    json_type,
+    printable,
+)
 from trainer.corpus.moments import order
 
 Row = tuple[str, Any] | SkippedRecord | Notice
@@ -69,16 +76,36 @@ def turn_columns(names: Iterable[str], columns: Columns) -> TurnColumns | None:
     return TurnColumns(speaker, words, conversation, number, places)
 
 
-def joined(rows: Iterable[Row], columns: Columns) -> Iterable[Row]:
-    """`rows`, or where the first of them is a turn the conversations that they are. Raises
-    Unusable, also late."""
-    found = iter(rows)
+def joined(rows: Iterable[Row | NextTable], columns: Columns) -> Iterator[Row]:
+    """`rows` of one or more tables; of a table whose first row is a turn the conversations that
+    they are. Raises Unusable, also late."""
+    tables = _Tables(rows)
+    while not tables.are_over:
+        yield from _joined(tables.next(), columns)
+
+
+class _Tables:
+    """Takes rows up to the next table, one table after the other."""
+
+    def __init__(self, rows: Iterable[Row | NextTable]) -> None:
+        self._rows = iter(rows)
+        self.are_over = False
+
+    def next(self) -> Iterator[Row]:
+        for row in self._rows:
+            if isinstance(row, NextTable):
+                return
+            yield row
+        self.are_over = True
+
+
+def _joined(found: Iterator[Row], columns: Columns) -> Iterable[Row]:
     head: list[Row] = []
     for row in found:
         head.append(row)
         if isinstance(row, tuple):
             break
-    rows = chain(head, found)
+    rows: Iterator[Row] = chain(head, found)
     last = head[-1] if head else None
     if isinstance(last, tuple) and isinstance(last[1], dict):
         of_turns = turn_columns(last[1], columns)

@@ -41,7 +41,7 @@ def count(train: Selection) -> dict[str, Any]:
         "near_duplicates": int((corpus.copies == Copy.NEAR).sum()),
         "skipped": tally.unusable + tally.foreign,
         "skipped_first": tally.skipped,
-        "assumed_first": tally.notices,
+        "assumed_first": list(tally.notices),
         "records": int(is_record.sum()),
         "documents": int((~is_record).sum()),
         "turns": int(rows["turns"].sum(dtype=np.int64)),
@@ -70,6 +70,12 @@ def count_held_out(held_out: Selection, by: HeldOutBy) -> dict[str, Any]:
         "held_out_documents": int(is_document.sum()),
         "held_out_first": [held_out.corpus.files[n].name for n in sources[:NAMED_DOCUMENTS]],
     }
+
+
+def noticed_of_evaluation(tally: Tally) -> list[str]:
+    """What was skipped and assumed of the evaluation data, which is told among what was noticed."""
+    skipped = (f"skipped {reason}" for reason in tally.skipped)
+    return [f"evaluation data: {words}" for words in (*skipped, *tally.notices)]
 
 
 def held_out_in_words(
@@ -179,7 +185,7 @@ def log_counts(tally: Tally, counts: dict[str, Any], max_length: int) -> None:
     """Say what was left out and what is there; `counts` also has blocks and held_out."""
     for reason in tally.skipped:
         log.warning("skipped %s", reason)
-    for notice in tally.notices:
+    for notice in counts["assumed_first"]:
         log.warning("%s", notice)
     for caution in cautions(counts, max_length):
         log.warning("%s", caution)

@@ -8,7 +8,14 @@ import numpy as np
 
 from trainer.corpus.examples import Text
 from trainer.dataset import holdout
-from trainer.dataset.counts import check_masked, count, count_held_out, log_counts, match
+from trainer.dataset.counts import (
+    check_masked,
+    count,
+    count_held_out,
+    log_counts,
+    match,
+    noticed_of_evaluation,
+)
 from trainer.dataset.eval_questions import (
     MOST_MATCHED,
     MOST_QUESTIONS,
@@ -95,6 +102,8 @@ def prepare(
     split = _split(inputs, how)
     counts = count(split.train)
     counts |= count_held_out(split.held_out, split.by) | {"evaluation_copies": split.copies}
+    if split.by == HeldOutBy.EVALUATION_DATA:
+        counts["assumed_first"] += noticed_of_evaluation(split.held_out.corpus.cache.tally)
     check_masked(split.train, settings.max_length, settings.max_skipped_share)
     blocks = _pack(split.train, how)
     if not len(blocks):
@@ -130,7 +139,7 @@ def prepare_held_out(
     inputs = fetch_inputs(settings)
     how = Tokenisation(settings, tokenizer, RecordTokenizer(tokenizer))
     if inputs.evaluation:
-        judged = _tokenised(inputs.evaluation, how)
+        judged = _evaluation(inputs, how)
         by = asked = Selection(judged, judged.kept)
     else:
         split = _hold_out(_tokenised(inputs.data, how), how)
@@ -146,7 +155,7 @@ def _split(inputs: Inputs, how: Tokenisation) -> _Split:
     data = _tokenised(inputs.data, how)
     if not inputs.evaluation:
         return _hold_out(data, how)
-    judged = _tokenised(inputs.evaluation, how)
+    judged = _evaluation(inputs, how)
     copies = warn_of_copies(data, judged)
     return _Split(
         Selection(data, data.kept),
@@ -161,6 +170,14 @@ def _tokenised(files: list[Fetched], how: Tokenisation) -> TokenizedCorpus:
     cache = tokenise_files(files, how)
     cache.tally.check(how.settings.max_skipped_share)
     return drop_copies(files, cache)
+
+
+def _evaluation(inputs: Inputs, how: Tokenisation) -> TokenizedCorpus:
+    """Raises DataError, which says that it is not the data that is at fault."""
+    try:
+        return _tokenised(inputs.evaluation, how)
+    except DataError as error:
+        raise DataError(f"the evaluation data, QLORA_EVAL_URI: {error}") from error
 
 
 def _hold_out(corpus: TokenizedCorpus, how: Tokenisation) -> _Split:
