@@ -82,11 +82,12 @@ class DeltaPass:
         )
         q, k, v = convolved.split((net.key_width, net.key_width, heads * size), dim=-1)
         q, k = (
-            _of_length_one(self._in_chunks(x.unflatten(-1, (net.key_heads, -1)))) for x in (q, k)
+            _of_length(length, self._in_chunks(x.unflatten(-1, (net.key_heads, -1))))
+            for length, x in ((net.key_size**-0.5, q), (1, k))
         )
         decay = -net.log_decay_V.float().exp() * F.softplus(decay_MV.float() + net.bias_V)
         made = gated_delta_rule(
-            q * net.key_size**-0.5,
+            q,
             k,
             self._in_chunks(v.unflatten(-1, (heads, -1))),
             self._in_chunks(decay),
@@ -102,12 +103,11 @@ class DeltaPass:
 
     def _in_chunks(self, x_MV: torch.Tensor) -> torch.Tensor:
         """[N, B, V, CHUNK, …] of N chunks of B rows, float32, with zeros behind each row."""
-        x = x_MV.float().unflatten(0, (self.rows, -1))
-        short = -x.shape[1] % CHUNK
-        if short:
+        x = x_MV.unflatten(0, (self.rows, -1))
+        if short := -x.shape[1] % CHUNK:
             x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
         chunks: torch.Tensor = x.unflatten(1, (-1, CHUNK)).transpose(0, 1).transpose(2, 3)
-        return chunks.contiguous()
+        return chunks.to(torch.float32, memory_format=torch.contiguous_format)
 
     def _in_rows(self, x_NBVTE: torch.Tensor, tokens: int) -> torch.Tensor:
         """[M, V, E], without what lies behind each row."""
@@ -280,5 +280,5 @@ def _tensor_cores(device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _of_length_one(x: torch.Tensor) -> torch.Tensor:
-    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPSILON)
+def _of_length(length: float, x: torch.Tensor) -> torch.Tensor:
+    return x * (torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPSILON) * length)

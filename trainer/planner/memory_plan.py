@@ -22,6 +22,7 @@ KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up t
 EXPERT_VALUES = 2**25  # of the experts that are dequantised at once: 64 MiB in 16 bits
 MLP_KERNELS = 15  # of them in a slice of its feed-forward network
 EXPERT_KERNELS = 6  # for those
+MIXING_PASSES = 2, 6  # forward and backward over what is made where a layer keeps a state
 ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
@@ -277,6 +278,7 @@ def tokens_per_s(
         unpacked += passes * shape.expert_parameters * (NF4_BYTES + 2 * HALF)
         moved = layers * (14 * shape.hidden + 3 * shape.intermediate)
         moved_bytes = passes * tokens * HALF * (moved + ADAPTER_PASSES * adapter_width)
+        moved_bytes += layers * tokens * FULL * MIXING_PASSES[number] * shape.mixing
         kernels = layers * (passes * (KERNELS + 4 * shape.normed_heads) + sliced * MLP_KERNELS)
         if not plan.graph:
             kernels += passes * EXPERT_KERNELS * shape.expert_parameters / EXPERT_VALUES
