@@ -34,8 +34,9 @@ from trainer.engine.decoder import Engine
 from trainer.engine.greedy_decoder import GreedyDecoder, why_not
 from trainer.errors import DoesNotFitError
 from trainer.models import load
+from trainer.models.frozen_base import streamed_base_of
 from trainer.models.locate import locate_base
-from trainer.models.streamed_base import SLOTS, StreamedBase, spread
+from trainer.models.streamed_base import SLOTS, StreamedBase, spread, to_answer
 from trainer.planner.choose import Workload
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Precision, find_device
@@ -292,6 +293,21 @@ def test_a_gpu_answers_with_it_as_with_any_other(tmp_path: Path) -> None:
         for _ in range(3):
             assert torch.equal(model(ids).logits, whole(ids).logits)
     assert answered(model) == answered(whole)
+
+
+@pytest.mark.cuda
+@needs_gpu
+def test_only_who_asks_for_a_base_to_answer_gets_layers_in_host_memory(tmp_path: Path) -> None:
+    """However little a device is said to have."""
+    given = {"QLORA_BASE_MODEL": "builtin:tiny", "QLORA_SCRATCH_DIR": str(tmp_path)}
+    settings = Settings.read({}, given, trains=False)
+    base, full = locate_base(settings), replace(find_device(), free_bytes=0)
+    precision = Precision("fp16", "a test")
+    assert streamed_base_of(load.load_base(base, settings, precision, full)) is None
+    hosted = load.load_base(base, settings, precision, full, to_answer(base, full))
+    found = streamed_base_of(hosted)
+    assert isinstance(found, StreamedBase) and len(found._host) == LAYERS
+    assert not isinstance(to_answer(base, find_device()), StreamedBase)
 
 
 @pytest.mark.cuda

@@ -171,10 +171,13 @@ class _BaseModel:
             self._model.report()
 
     def _loaded(self) -> SmallModel:
+        from trainer.models.streamed_base import to_answer
+
         device = find_device()
         precision = choose_precision(self._settings.precision, device)
         tokenizer = self._base.tokenizer()
-        model = load.load_base(self._base, self._settings, precision, device).eval()
+        frozen = to_answer(self._base, device)
+        model = load.load_base(self._base, self._settings, precision, device, frozen).eval()
         return SmallModel(model, tokenizer, engine=self._settings.engine != "stock")
 
 

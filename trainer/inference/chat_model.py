@@ -168,10 +168,14 @@ def _found(where: str, settings: Settings, base_model: str | None) -> adapters.A
 
 
 def _base_of(adapter: adapters.Adapter, settings: Settings, form: str) -> Any:
+    from trainer.models.streamed_base import to_answer
+
     found = device.find_device()
     precision = device.choose_precision(settings.precision, found)
-    loaded = load.load_16bit if form == "16bit" else load.load_base
-    return loaded(adapter.base, settings, precision, found)
+    base = adapter.base
+    if form == "16bit":
+        return load.load_16bit(base, settings, precision, found)
+    return load.load_base(base, settings, precision, found, to_answer(base, found))
 
 
 def _chat_model(tuned: Any, adapter: adapters.Adapter, settings: Settings) -> ChatModel:

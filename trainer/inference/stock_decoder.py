@@ -15,6 +15,7 @@ from trainer.inference.precision import compute_precision
 from trainer.models.residual_stream import is_wide
 from trainer.planner.memory_plan import FULL, HALF
 from trainer.planner.model_shape import head_size, key_value_heads
+from trainer.runtime.device import free_gpu_bytes
 
 NEVER_DRAWN: Mapping[str, Any] = {"do_sample": False}
 MIN_KV_CACHE_TOKENS = 4096  # 2 GiB of keys and values for Llama-2-7B in 16 bits
@@ -197,7 +198,4 @@ def _kv_cache_tokens(model: Any) -> int:
     is_fp16 = model.get_input_embeddings().weight.dtype == torch.float16
     value_bytes = FULL if is_fp16 and is_wide(model.config, "fp16") else HALF
     token_bytes = 2 * value_bytes * text.num_hidden_layers * key_value_heads(text) * head_size(text)
-    device_free, total = torch.cuda.mem_get_info()
-    cap = torch.cuda.get_per_process_memory_fraction() * total
-    free = float(min(device_free, cap - torch.cuda.memory_reserved()))
-    return max(MIN_KV_CACHE_TOKENS, int(free / 2 / token_bytes))
+    return max(MIN_KV_CACHE_TOKENS, free_gpu_bytes(model.device) // 2 // token_bytes)

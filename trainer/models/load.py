@@ -22,7 +22,6 @@ from trainer.models.nf4_stream import (
 from trainer.models.residual_stream import widen
 from trainer.models.weight_files import fetch_weights, open_shards
 from trainer.monitoring.counting import waiting
-from trainer.planner.decoding_plan import hosted_to_answer
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,14 +47,16 @@ def load_base(
     Embedding, head and norms stay in the compute dtype: the usual cast to float32 costs 0.5 GiB
     on a 7B model and slows each step. The weights come from QLORA_BASE_CACHE_URI if they are
     there; otherwise they are quantised as they are read, and kept there. `frozen` says what of
-    them this worker holds; without it all that fits beside what answering takes.
+    them this worker holds, and where: without it all of them, on the device.
 
     Raises SettingsError, DataError, DoesNotFitError, NotAllowedError or UnreachableError.
     """
     import torch
 
+    from trainer.models.frozen_base import WholeBase
+
     on = torch.device(device.kind if device.kind == "cpu" else "cuda:0")
-    frozen = frozen or _to_answer(base, device)
+    frozen = frozen or WholeBase()
     if hasattr(base.config, MERGED):
         log.warning(
             "%s holds a merged adapter, which NF4 can round away whole, so that the base is left; "
@@ -99,14 +100,6 @@ def finished(model: Any, precision: "Precision") -> Any:
     model.requires_grad_(False)
     _keep_as_quantised(model)
     return widen(model, precision.name)
-
-
-def _to_answer(base: Base, device: "Device") -> "WholeBase":
-    from trainer.models.frozen_base import WholeBase
-    from trainer.models.streamed_base import StreamedBase
-
-    hosted = hosted_to_answer(base.shape(), device) if device.kind == "cuda" else 0
-    return StreamedBase(hosted) if hosted else WholeBase()
 
 
 def load_16bit(base: Base, settings: Settings, precision: "Precision", device: "Device") -> Any:

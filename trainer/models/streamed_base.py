@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trainer.models.base_model import Base
 from trainer.models.frozen_base import (
     STREAMED,
     FlatLayers,
@@ -19,8 +20,9 @@ from trainer.models.frozen_base import (
     bytes_of,
     without_memory,
 )
+from trainer.planner.decoding_plan import hosted_to_answer
 from trainer.planner.memory_plan import SLOTS
-from trainer.runtime.device import GIB
+from trainer.runtime.device import GIB, Device
 from trainer.runtime.log import figures
 
 log = logging.getLogger(__name__)
@@ -156,6 +158,17 @@ class StreamedBase(WholeBase):
         if self._stream is not None:
             current = torch.cuda.current_stream(self._stream.device)
             self._slot_of[layer].used = current.record_event()
+
+
+def to_answer(base: Base, device: Device) -> WholeBase:
+    """Who is to hold a base that only answers: layers that leave no room for that beside them lie
+    in host memory."""
+    hosted = hosted_to_answer(base.shape(), device) if device.kind == "cuda" else 0
+    if not hosted:
+        return WholeBase()
+    free = device.free_bytes / GIB
+    log.info("%s has %.1f GiB free, too little for %s and answers", device.name, free, base.name)
+    return StreamedBase(hosted)
 
 
 def spread(count: int, layers: int) -> list[int]:

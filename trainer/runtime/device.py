@@ -41,15 +41,13 @@ def find_device() -> Device:
 
     if not torch.cuda.is_available():
         return Device("cpu", "CPU", None, 0)
-    free, total = torch.cuda.mem_get_info()
-    cap = int(torch.cuda.get_per_process_memory_fraction() * total)
-    return Device(
-        "cuda", torch.cuda.get_device_name(), torch.cuda.get_device_capability(), min(free, cap)
-    )
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    return Device("cuda", name, capability, free_gpu_bytes())
 
 
-def free_gpu_bytes(device: "torch.device") -> int:
-    """What this process may still take, with what torch holds of it unused."""
+def free_gpu_bytes(device: "torch.device | None" = None) -> int:
+    """What this process may still take of `device`, or of the first GPU, with what torch holds of
+    it unused."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
