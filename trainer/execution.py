@@ -5,20 +5,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.distributed.workers import Workers
 from trainer.errors import SettingsError
 from trainer.models import base_model
 from trainer.models.base_model import Base
-from trainer.planner import choose
+from trainer.planner import choose, resume
 from trainer.planner.bus_speed import bus_bytes_per_s, in_steps
+from trainer.planner.disk_speed import disk_bytes_per_s, free_disk_bytes
 from trainer.planner.gpus import multiplies_unasked, speed_of
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision
 from trainer.runtime.nf4 import NF4_BYTES
 from trainer.settings import Settings
+from trainer.storage.files import disk_errors
 
 if TYPE_CHECKING:
     from trainer.models.frozen_base import WholeBase
@@ -38,6 +41,7 @@ class ExecutionPlan:
     trainable_parameters: int
     total_parameters: int
     warnings: list[str]
+    scratch_dir: Path
 
     def frozen_base(self, workers: Workers) -> "WholeBase":
         """Who is to hold the base, which is still to be loaded."""
@@ -48,7 +52,9 @@ class ExecutionPlan:
         plan = self.execution.plan
         if plan is not None and plan.base_shards > 1:
             return ShardedBase(workers)
-        return StreamedBase(plan.hosted_layers) if plan and plan.hosted_layers else WholeBase()
+        if plan is None or not plan.hosted_layers:
+            return WholeBase()
+        return StreamedBase(plan.hosted_layers, self.scratch_dir if plan.on_disk else None)
 
 
 def choose_execution(
@@ -73,7 +79,7 @@ def choose_execution(
             f"QLORA_SHARDING=fsdp: {base.name} trains on the stock path, which holds the base "
             "whole; use QLORA_SHARDING=auto"
         )
-    smallest, host_bytes = _smallest_device(device, workers)
+    smallest, host_bytes, disk_bytes = _smallest(settings, device, workers)
     workload = choose.Workload(
         smallest,
         shape,
@@ -86,21 +92,20 @@ def choose_execution(
         unasked=multiplies_unasked(smallest.capability, precision.name),
         engine=has_engine,
         host_bytes=host_bytes,
+        disk_bytes=disk_bytes,
     )
     workload, execution = _chosen(settings, workload, workers)
     log.info("%s: %s (%s)", device.name, precision.name, precision.reason)
-    log.info(
-        "adapter of %s parameters, %.3f %% of %s",
-        f"{trainable:,}",
-        100 * trainable / shape.parameters,
-        f"{shape.parameters:,}",
-    )
+    share, whole = 100 * trainable / shape.parameters, f"{shape.parameters:,}"
+    log.info("adapter of %s parameters, %.3f %% of %s", f"{trainable:,}", share, whole)
     choose.log_execution(execution)
     _log_experts(shape)
     warnings = _warned(device, shape)
-    loaded = choose.once_loaded(workload, execution)
-    replan = partial(choose.replan_on_resume, workload=loaded)
-    return ExecutionPlan(execution, replan, trainable, shape.parameters, warnings)
+    loaded = resume.once_loaded(workload, execution)
+    replan = partial(resume.replan_on_resume, workload=loaded)
+    return ExecutionPlan(
+        execution, replan, trainable, shape.parameters, warnings, settings.scratch_dir
+    )
 
 
 def _warned(device: Device, shape: ModelShape) -> list[str]:
@@ -116,29 +121,36 @@ def _log_experts(shape: ModelShape) -> None:
         log.info("its experts, %.2f GiB in NF4, are not trained", size)
 
 
-def _smallest_device(device: Device, workers: Workers) -> tuple[Device, int]:
-    """The first worker's device and free host memory, with the least that any of them has: all
-    plan the same, for micro-batches of different sizes would be other blocks."""
-    free, host_bytes = workers.all_reduce_min(device.free_bytes, selftest.pinnable_bytes())
+def _smallest(settings: Settings, device: Device, workers: Workers) -> tuple[Device, int, int]:
+    """The first worker's device, free host memory and disk, with the least that any of them has:
+    all plan the same, for micro-batches of different sizes would be other blocks."""
+    disk = free_disk_bytes(settings.scratch_dir)
+    free, host, disk = workers.all_reduce_min(device.free_bytes, selftest.pinnable_bytes(), disk)
     kind, name, capability = json.loads(
         workers.broadcast_bytes(json.dumps([device.kind, device.name, device.capability]).encode())
     )
-    return Device(kind, name, capability and (capability[0], capability[1]), free), host_bytes
+    return Device(kind, name, capability and (capability[0], capability[1]), free), host, disk
 
 
 def _chosen(
     settings: Settings, workload: choose.Workload, workers: Workers
 ) -> tuple[choose.Workload, choose.Execution]:
-    """With the way from host memory measured where layers would come from there: the slowest of any
-    worker's, tried by all at the same time."""
+    """With the ways from host memory and disk measured where layers would come from there: the
+    slowest of any worker's, tried by all at the same time."""
     execution = choose.choose_for(workers.size, settings.sharding, workload)
     plan = execution.plan
     if workload.device.kind == "cpu" or plan is None or not plan.hosted_layers:
         return workload, execution
     (slowest,) = workers.all_reduce_min(bus_bytes_per_s())
     log.info("host memory is read at %.1f GB/s", slowest / 1e9)
-    usual = speed_of(workload.device.name).bus_bytes_per_s
-    workload = replace(workload, bus_bytes_per_s=in_steps(slowest, usual))
+    usual = speed_of(workload.device.name)
+    workload = replace(workload, bus_bytes_per_s=in_steps(slowest, usual.bus_bytes_per_s))
+    if plan.on_disk:
+        with disk_errors(settings.scratch_dir / "any"):
+            found = disk_bytes_per_s(settings.scratch_dir)
+        (slowest,) = workers.all_reduce_min(found)
+        log.info("the scratch disk is read at %.2f GB/s", slowest / 1e9)
+        workload = replace(workload, disk_bytes_per_s=in_steps(slowest, usual.disk_bytes_per_s))
     return workload, choose.choose_for(workers.size, settings.sharding, workload)
 
 

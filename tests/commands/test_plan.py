@@ -101,6 +101,8 @@ def test_a_base_larger_than_the_gpu_says_what_host_memory_it_takes(tmp_path: Pat
     host = r"3\d\.\d\d GB pinned, of a machine with 4\d\.\d\d GB free or more: "
     nodes = "g4dn.4xlarge or n1-highmem-8 or Standard_NC8as_T4_v3"
     assert re.fullmatch(host + nodes, lines["host memory"])
+    disk = r"where 9\.66 GB may be pinned, \d\d\.\d\d GB, read \d+ times a step: .* at 1\.00 GB/s"
+    assert re.match(disk, lines["scratch disk"])
     rows, rate = re.match(r"(\d+) together at (\d+) tokens/s", lines["answers"]).groups()
     assert int(rows) > 64 and 20 < int(rate) < 100  # 35 GB come for each token of all rows
     assert "host memory" not in planned("--gpu", "t4")

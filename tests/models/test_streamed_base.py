@@ -44,6 +44,7 @@ from trainer.settings import Settings
 
 LAYERS, ROW = 4, 32
 HOSTED_WORKLOAD = functools.partial(Workload, hosted_layers=3)  # as if the rest did not fit
+DISK_WORKLOAD = functools.partial(HOSTED_WORKLOAD, on_disk=True)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
@@ -68,10 +69,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return loaded(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.fixture(scope="module", params=[1, 3, 4])
+@pytest.fixture(scope="module", params=[(1, False), (3, False), (4, False), (3, True)])
 def streamed(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, StreamedBase]:
-    frozen = StreamedBase(request.param)
-    return loaded(tmp_path_factory.mktemp("streamed"), frozen), frozen
+    """With so many layers in host memory, or on disk."""
+    count, on_disk = request.param
+    folder = tmp_path_factory.mktemp("streamed")
+    frozen = StreamedBase(count, folder if on_disk else None)
+    return loaded(folder, frozen), frozen
 
 
 @torch.no_grad()
@@ -158,7 +162,7 @@ def test_layers_are_gathered_in_any_order_and_given_up_in_between(
         for stop in (len(order), 1):
             gathering = frozen.gather_layers(order)
             for layer, _ in zip(gathering, range(stop), strict=False):
-                if layer in frozen._host:
+                if layer in frozen._host:  # a thread may have filled it
                     there = frozen._slot_of[layer].bytes[: len(frozen._host[layer])]
                     assert torch.equal(there, frozen._host[layer])
             gathering.close()
@@ -169,7 +173,9 @@ def test_what_was_quantised_is_kept_whole_in_the_cache(tmp_path: Path) -> None:
     first = logits(loaded(tmp_path / "a", StreamedBase(3), **cache).eval())
     assert list((tmp_path / "cache").rglob("*.safetensors"))
     assert torch.equal(logits(loaded(tmp_path / "b", **cache).eval()), first)
-    assert torch.equal(logits(loaded(tmp_path / "c", StreamedBase(4), **cache).eval()), first)
+    on_disk = StreamedBase(4, tmp_path / "file")
+    assert torch.equal(logits(loaded(tmp_path / "c", on_disk, **cache).eval()), first)
+    assert not list((tmp_path / "file").iterdir())  # it has no name, so that nothing is left of it
 
 
 def test_a_layout_that_only_transformers_reads_is_not_loaded_whole_instead(tmp_path: Path) -> None:
@@ -188,8 +194,10 @@ def test_a_run_ends_in_the_same_bytes_killed_or_not(
     expected = run_here(tmp_path / "whole")
     monkeypatch.setattr("trainer.planner.choose.Workload", HOSTED_WORKLOAD)
     stop_here(tmp_path / "hosted")
+    monkeypatch.setattr("trainer.planner.choose.Workload", DISK_WORKLOAD)  # where memory has gone
     run = run_here(tmp_path / "hosted")
-    assert json.loads((run / "run.json").read_text())["micro_batch"]["plan"]["hosted_layers"] == 3
+    plan = json.loads((run / "run.json").read_text())["micro_batch"]["plan"]
+    assert plan["hosted_layers"] == 3 and plan["on_disk"]
     assert adapter_bytes(run) == adapter_bytes(expected)
 
 
@@ -217,7 +225,7 @@ def twenty_steps(
 ) -> tuple[list[float], list[torch.Tensor]]:
     """Losses, and the last gradients and what was trained, of steps with dropout and with held-out
     losses in between."""
-    frozen = StreamedBase(hosted) if hosted else None
+    frozen = StreamedBase(hosted, scratch if plan.on_disk else None) if hosted else None
     model = loaded(scratch, frozen, "fp16", QLORA_LORA_DROPOUT="0.1").train()
     load.adapter_to_float32(model)
     engine = Engine(model, dtype=torch.float16, plan=plan, row_tokens=ROW, frozen=frozen)
@@ -252,20 +260,21 @@ def twenty_steps(
 def test_twenty_steps_on_a_gpu_are_those_of_a_resident_base(plan: str, tmp_path: Path) -> None:
     losses, expected = twenty_steps(tmp_path / "whole", 0, ON_A_GPU[plan])
     assert len(set(losses)) == len(losses) and all(map(math.isfinite, losses))
-    for hosted in (1, 3, LAYERS):
-        made = replace(ON_A_GPU[plan], hosted_layers=hosted)
-        found, ended = twenty_steps(tmp_path / str(hosted), hosted, made)
+    for hosted, on_disk in ((1, False), (3, False), (3, True), (LAYERS, False), (LAYERS, True)):
+        made = replace(ON_A_GPU[plan], hosted_layers=hosted, on_disk=on_disk)
+        found, ended = twenty_steps(tmp_path / f"{hosted}{on_disk}", hosted, made)
         assert found == losses
         assert all(map(torch.equal, ended, expected))
 
 
 @pytest.mark.cuda
 @needs_gpu
-def test_a_layer_that_is_still_on_its_way_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_layer_that_is_still_on_its_way_is_waited_for(on_disk: bool, tmp_path: Path) -> None:
     """And a slot is not filled while it is read: layers of 64 MiB, each of one number."""
     size, layers = 2**26, 7
     names = [f"model.layers.{n}.mlp.up_proj.weight" for n in range(layers)]
-    frozen = StreamedBase(layers)
+    frozen = StreamedBase(layers, tmp_path if on_disk else None)
     frozen.allocate({name: (2 * size // 64, 64) for name in names}, torch.device("cuda"))
     for number, host in frozen._host.items():
         host.fill_(number + 1)

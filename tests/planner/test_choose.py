@@ -1,36 +1,14 @@
 """The fastest execution that is predicted to fit is taken, and taken again on resume."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from support.devices import A10, CPU, LLAMA_2_7B, LLAMA_3_70B, T4, TRAINABLE
+from support.devices import A10, CPU, H200, LLAMA_2_7B, LLAMA_3_70B, T4, chosen, workload
 
 from trainer.errors import DoesNotFitError
-from trainer.planner.choose import (
-    Execution,
-    Workload,
-    choose,
-    choose_for,
-    once_loaded,
-    replan_on_resume,
-)
+from trainer.planner.choose import Execution, choose, choose_for
 from trainer.planner.memory_plan import SLOTS, MemoryPlan
 from trainer.runtime.device import GIB, Device
-
-OFFLOADED = MemoryPlan(0, offload=True, mlp_rows=2048, logit_rows=512, offload_embeddings=True)
-H200 = Device("cuda", "NVIDIA H200", (9, 0), 139 * GIB)
-
-
-def workload(device: Device, **changes: Any) -> Workload:
-    usual = Workload(
-        device, LLAMA_2_7B, TRAINABLE, step_blocks=16, block_tokens=512, host_bytes=8 * GIB
-    )
-    return replace(usual, **changes)
-
-
-def chosen(device: Device, **changes: Any) -> Any:
-    return choose(workload(device, **changes))
 
 
 @pytest.mark.parametrize("device", [T4, A10, H200], ids=lambda d: d.name)
@@ -129,8 +107,22 @@ def test_layers_lie_in_host_memory_too_where_that_is_a_tenth_faster() -> None:
     assert slow == chosen(small, bus_bytes_per_s=10**9, hosted_layers=0)
 
 
+def test_where_host_memory_is_short_too_they_lie_on_disk_at_its_speed() -> None:
+    short = {"shape": LLAMA_3_70B, "host_bytes": 8 * GIB}
+    choice = chosen(T4, disk_bytes=60 * GIB, **short)
+    assert choice.plan.on_disk and f"{choice.plan.hosted_layers} layers of the base on disk" in (
+        choice.reason
+    )
+    faster = chosen(T4, disk_bytes=60 * GIB, disk_bytes_per_s=4 * 10**9, **short)
+    assert choice.tokens_per_s < faster.tokens_per_s
+    roomy = short | {"host_bytes": 60 * GIB}
+    assert chosen(T4, disk_bytes=60 * GIB, **roomy) == chosen(T4, **roomy)
+    with pytest.raises(DoesNotFitError, match=r"the disk has 4\.0 for them"):
+        chosen(T4, disk_bytes=4 * GIB, **short)
+
+
 def test_host_memory_that_is_too_small_for_the_base_is_named_with_what_it_takes() -> None:
-    with pytest.raises(DoesNotFitError, match=r"take 2\d\.\d GiB of it and 8\.0 may be pinned"):
+    with pytest.raises(DoesNotFitError, match=r"they take 2\d\.\d GiB, 8\.0 may be pinned"):
         chosen(T4, shape=LLAMA_3_70B)
 
 
@@ -146,16 +138,6 @@ def test_workers_share_the_base_before_each_has_layers_of_it_in_host_memory() ->
     assert plan("auto", 8).hosted_layers and plan("ddp", 22).hosted_layers
 
 
-def test_a_base_that_is_loaded_stays_where_it_lies() -> None:
-    begun = chosen(T4, shape=LLAMA_3_70B, host_bytes=60 * GIB)
-    whole = once_loaded(workload(H200, shape=LLAMA_3_70B), Execution(1, MemoryPlan(80), ""))
-    plan = replace(begun.plan, hosted_layers=0)
-    assert replan_on_resume(begun, whole) == replace(begun, plan=plan)
-    hosting = once_loaded(workload(A10, shape=LLAMA_3_70B, host_bytes=60 * GIB), begun)
-    again = replan_on_resume(replace(begun, plan=plan), hosting)
-    assert again.plan is not None and again.plan.hosted_layers == begun.plan.hosted_layers
-
-
 def test_where_the_weights_alone_do_not_fit_shorter_blocks_are_no_advice() -> None:
     with_experts = replace(LLAMA_2_7B, expert_parameters=3 * 10**10)
     t4 = Device("cuda", "Tesla T4", (7, 5), 14 * GIB)
@@ -166,59 +148,6 @@ def test_where_the_weights_alone_do_not_fit_shorter_blocks_are_no_advice() -> No
 def test_a_micro_batch_that_was_set_is_used() -> None:
     assert chosen(T4, micro_batch=2).blocks == 2
     assert chosen(CPU, micro_batch=2).blocks == 2
-
-
-def gone_on(begun: Execution, device: Device, **changes: Any) -> Execution:
-    return replan_on_resume(begun, workload(device, **changes))
-
-
-@pytest.mark.parametrize("gib", [6, 10, 14.7, 24, 40, 80, 139])
-@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
-def test_a_run_goes_on_as_it_began_where_as_much_or_more_is_free(
-    gib: float, capability: tuple[int, int]
-) -> None:
-    device = Device("cuda", "a GPU", capability, int(gib * GIB))
-    begun = chosen(device)
-    for more in (0,) if begun.plan.hosted_layers else (0, 1, 20):
-        larger = workload(replace(device, free_bytes=device.free_bytes + more * GIB))
-        assert replan_on_resume(begun, once_loaded(larger, choose(larger))) == begun
-
-
-def test_where_less_is_free_it_goes_on_with_the_micro_batch_at_least() -> None:
-    begun = chosen(H200)
-    less = gone_on(begun, replace(H200, free_bytes=20 * GIB))
-    assert less.blocks == begun.blocks
-    assert less.plan != begun.plan
-    assert less.peak_bytes <= 20 * GIB
-
-
-@pytest.mark.parametrize(
-    ("begun", "device", "changes"),
-    [
-        (Execution(16, MemoryPlan(32), ""), T4, {}),
-        (Execution(1, MemoryPlan(32, graph=True), ""), T4, {}),
-        (Execution(1, MemoryPlan(32, graph=True), ""), CPU, {}),
-        (Execution(16, MemoryPlan(32), ""), H200, {"step_blocks": 8}),
-        (Execution(1, OFFLOADED, ""), H200, {"host_bytes": 0}),
-        (Execution(1, MemoryPlan(32, graph=True), ""), H200, {"base_shards": 2}),
-        (Execution(1, None, ""), H200, {}),
-        (Execution(1, MemoryPlan(32), ""), H200, {"engine": False}),
-    ],
-    ids=[
-        "memory",
-        "no graphs",
-        "a CPU",
-        "workers",
-        "host memory",
-        "shards",
-        "engine",
-        "no engine",
-    ],
-)
-def test_what_is_not_possible_any_more_is_chosen_anew(
-    begun: Execution, device: Device, changes: dict[str, Any]
-) -> None:
-    assert not gone_on(begun, device, **changes).is_as(begun)
 
 
 def test_the_optimizer_step_is_always_whole_micro_batches() -> None:

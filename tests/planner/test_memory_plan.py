@@ -17,7 +17,9 @@ from trainer.planner.gpus import GPUS
 from trainer.planner.memory_plan import (
     FULL,
     HALF,
+    SLOTS,
     MemoryPlan,
+    disk_bytes,
     host_bytes,
     leaner_plan,
     peak_bytes,
@@ -56,6 +58,7 @@ ON_DISK = {  # as checkpoints and run.json of the first releases hold a plan
     "graph": True,
     "parts": 4,
     "hosted_layers": 2,
+    "on_disk": True,
 }
 IN_CODE = MemoryPlan(
     stored_layers=3,
@@ -68,6 +71,7 @@ IN_CODE = MemoryPlan(
     graph=True,
     base_shards=4,
     hosted_layers=2,
+    on_disk=True,
 )
 
 
@@ -211,7 +215,12 @@ def test_a_layer_in_host_memory_takes_none_of_the_gpu_but_the_slots() -> None:
 
     layer = LLAMA_2_7B.linear_parameters * NF4_BYTES / 32
     assert weights(0) - weights(12) == pytest.approx(10 * layer, rel=1e-6)
-    assert host_bytes(LLAMA_2_7B, MemoryPlan(32, hosted_layers=12), 2048) == int(12 * layer)
+    plan = MemoryPlan(32, hosted_layers=12)
+    assert host_bytes(LLAMA_2_7B, plan, 2048) == int(12 * layer)
+    assert disk_bytes(LLAMA_2_7B, plan) == 0
+    plan = replace(plan, on_disk=True)
+    assert host_bytes(LLAMA_2_7B, plan, 2048) == int(SLOTS * layer)
+    assert disk_bytes(LLAMA_2_7B, plan) == int(12 * layer)
 
 
 def test_what_comes_from_the_host_hides_behind_enough_tokens() -> None:

@@ -54,7 +54,7 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert list(written["micro_batch"]["plan"]) == [
         "kept_layers", "keep_attention", "offload", "mlp_rows", "logit_rows", "host_ends",
-        "unpacked_layers", "graph", "parts", "hosted_layers",
+        "unpacked_layers", "graph", "parts", "hosted_layers", "on_disk",
     ]  # fmt: skip
     assert list(written["training"]) == [
         "steps", "seconds", "tokens_per_s", "vram_peak_gib", "loss", "best_held_out_loss",

@@ -1,5 +1,9 @@
 """Devices and sizes of models to plan for."""
 
+from dataclasses import replace
+from typing import Any
+
+from trainer.planner.choose import Execution, Workload, choose
 from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
 
@@ -7,6 +11,9 @@ T4 = Device("cuda", "Tesla T4", (7, 5), int(14.7 * GIB))
 
 
 A10 = Device("cuda", "NVIDIA A10G", (8, 6), 22 * GIB)
+
+
+H200 = Device("cuda", "NVIDIA H200", (9, 0), 139 * GIB)
 
 
 CPU = Device("cpu", "CPU", None, 0)
@@ -43,3 +50,15 @@ LLAMA_3_70B = ModelShape(
 
 
 TRAINABLE = 4_194_304  # r=8 on q and v
+
+
+def workload(device: Device, **changes: Any) -> Workload:
+    """Of a 7B, unless `changes` say otherwise."""
+    usual = Workload(
+        device, LLAMA_2_7B, TRAINABLE, step_blocks=16, block_tokens=512, host_bytes=8 * GIB
+    )
+    return replace(usual, **changes)
+
+
+def chosen(device: Device, **changes: Any) -> Execution:
+    return choose(workload(device, **changes))

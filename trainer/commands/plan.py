@@ -3,12 +3,14 @@
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from trainer.commands.look import Look, look_at, too_little
 from trainer.commands.trial import Trial, can_be_tried, try_run
 from trainer.dataset.counts import cautions
 from trainer.engine.support import why_stock
+from trainer.errors import DoesNotFitError
 from trainer.models import base_model
 from trainer.models.architecture import unnamed_for_peft
 from trainer.models.locate import locate_base
@@ -22,8 +24,16 @@ from trainer.planner.decoding_plan import (
     answered_tokens_per_s,
     choose_decoding,
 )
+from trainer.planner.disk_speed import free_disk_bytes
 from trainer.planner.gpus import GPUS, multiplies_unasked, nodes_with, speed_of
-from trainer.planner.memory_plan import HALF, SLOTS, host_bytes, layer_bytes, weight_bytes
+from trainer.planner.memory_plan import (
+    HALF,
+    SLOTS,
+    disk_bytes,
+    host_bytes,
+    layer_bytes,
+    weight_bytes,
+)
 from trainer.planner.scaling import ScalingEstimate
 from trainer.planner.schedule import choose_schedule
 from trainer.reporting.data_section import data_rows, schedule_rows
@@ -34,6 +44,7 @@ from trainer.runtime.nf4 import NF4_BYTES
 from trainer.runtime.wording import counted, hanging, lasting
 from trainer.settings import Settings
 
+SHORT_HOST_BYTES = 9 * GIB  # that may be pinned on a node of 16
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
 TOKENS = 10**6  # where neither data nor a number is given
 BUSY = 1.5  # times as long as if nothing else ran: worth telling
@@ -68,6 +79,7 @@ class Prospect:
     tokens: int
     look: Look | None
     trial: Trial | None
+    workload: Workload
 
 
 @waiting("planning")
@@ -126,6 +138,7 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         engine=reason is None,
         # Another machine's is not known: what it takes is said.
         host_bytes=selftest.pinnable_bytes() if request.gpu is None else 1 << 60,
+        disk_bytes=free_disk_bytes(settings.scratch_dir) if request.gpu is None else 1 << 60,
     )
     execution = choose_for(request.workers, settings.sharding, workload)
     trial = None
@@ -144,7 +157,9 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
         linear_parameters=shape.linear_parameters,
         parameters=shape.parameters,
     )
-    return Prospect(base, settings, device, precision, reason, estimate, tokens, look, trial)
+    return Prospect(
+        base, settings, device, precision, reason, estimate, tokens, look, trial, workload
+    )
 
 
 def _data(prospect: Prospect) -> Rows:
@@ -203,6 +218,28 @@ def _host_memory(prospect: Prospect) -> Rows:
         text = f"{_size(size)} pinned, of a machine with {_size(needed)} free or more"
         nodes = nodes_with(prospect.device.name, needed)
         yield "host memory", text + (f": {' or '.join(nodes)}" if nodes else "")
+    if execution.plan.hosted_layers and (on_disk := _from_disk(prospect)):
+        yield "scratch disk", on_disk
+
+
+def _from_disk(prospect: Prospect) -> str | None:
+    """What lies there, or would where host memory is short too, and what that costs."""
+    workload, execution, before = prospect.workload, prospect.estimate.execution, ""
+    if execution.plan is not None and not execution.plan.on_disk:
+        workload = replace(workload, host_bytes=SHORT_HOST_BYTES)
+        with suppress(DoesNotFitError):
+            execution = choose_for(workload.workers, prospect.settings.sharding, workload)
+        before = f"where {_size(SHORT_HOST_BYTES)} may be pinned, "
+    if execution.plan is None or not execution.plan.on_disk:
+        return None
+    speed = speed_of(workload.device.name).disk_bytes_per_s
+    micro_batches = workload.step_blocks // execution.blocks
+    size, reads = disk_bytes(workload.shape, execution.plan), 2 * micro_batches
+    return (
+        f"{before}{_size(size)}, read {counted(reads, 'time')} a step: "
+        f"{lasting(reads * size / speed)} at {_size(speed)}/s, which a run measures; "
+        f"{execution.tokens_per_s:,.0f} tokens/s then"
+    )
 
 
 def _experts(base: base_model.Base) -> Rows:

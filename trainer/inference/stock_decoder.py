@@ -198,4 +198,5 @@ def _kv_cache_tokens(model: Any) -> int:
     is_fp16 = model.get_input_embeddings().weight.dtype == torch.float16
     value_bytes = FULL if is_fp16 and is_wide(model.config, "fp16") else HALF
     token_bytes = 2 * value_bytes * text.num_hidden_layers * key_value_heads(text) * head_size(text)
-    return max(MIN_KV_CACHE_TOKENS, free_gpu_bytes(model.device) // 2 // token_bytes)
+    free: int = free_gpu_bytes(model.device)
+    return max(MIN_KV_CACHE_TOKENS, int(free // 2 // token_bytes))

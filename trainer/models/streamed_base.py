@@ -1,4 +1,5 @@
 """A base larger than the GPU: some of its layers lie in host memory and come when they are used.
+Where that is short too they lie in a file, from which a thread reads ahead into two pinned buffers.
 
 Two slots on the GPU take turns: while a layer computes in one of them, the next one comes into the
 other on a stream of its own, forward and backward. What is computed is the same, bit for bit.
@@ -7,7 +8,9 @@ other on a stream of its own, forward and backward. What is computed is the same
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from trainer.models.frozen_base import (
     bytes_of,
     without_memory,
 )
+from trainer.models.layer_file import LayerFile
 from trainer.planner.decoding_plan import hosted_to_answer
 from trainer.planner.memory_plan import SLOTS
 from trainer.runtime.device import GIB, Device
@@ -33,7 +37,9 @@ class _Slot:
     """Room for one layer on the device; `layer` is the one that is there or on its way."""
 
     bytes: torch.Tensor
+    staged: torch.Tensor | None = None  # where a file is read into; on a CPU the slot itself
     layer: int | None = None
+    coming: "Future[None] | None" = None  # the reading of that file
     arrived: Any = None  # CUDA events; None on a CPU, whose copies have ended when they return
     used: Any = None
 
@@ -45,8 +51,11 @@ class StreamedBase(WholeBase):
     is_resident = False
     unloadable = "cannot lie in host memory"
 
-    def __init__(self, hosted_layers: int) -> None:
+    def __init__(self, hosted_layers: int, folder: Path | None = None) -> None:
+        """With a `folder` they lie in a file there."""
         self._count = hosted_layers
+        self._folder = folder
+        self._file: LayerFile | None = None
         self._flat = FlatLayers({})
         self._host: dict[int, torch.Tensor] = {}  # a layer's bytes
         self._slot_of: dict[int, _Slot] = {}
@@ -57,25 +66,38 @@ class StreamedBase(WholeBase):
         self._flat = FlatLayers(weights)
         sizes = self._flat.sizes
         hosted = spread(self._count, len(sizes))
-        whole = torch.empty(sum(sizes[layer] for layer in hosted), dtype=torch.uint8)
+        whole = self._room_for(sum(sizes[layer] for layer in hosted))
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            _pin(self, whole)
+            if self._file is None:
+                _pin(self, whole)
         parts = whole.split([sizes[layer] for layer in hosted])
         self._host = dict(zip(hosted, parts, strict=True))
         widest = max((len(part) for part in parts), default=0)
         slots = [_Slot(torch.empty(widest, dtype=torch.uint8, device=device)) for _ in range(SLOTS)]
+        for slot in slots if self._file is not None else ():
+            on_gpu = device.type == "cuda"
+            slot.staged = (
+                torch.empty(widest, dtype=torch.uint8, pin_memory=True) if on_gpu else slot.bytes
+            )
         if self._stream is not None:  # what had a slot's memory before may still be at work there
             self._stream.wait_stream(torch.cuda.current_stream(device))
         self._slot_of = {layer: slots[n % SLOTS] for n, layer in enumerate(hosted)}
         self._next = dict(zip(hosted, [*hosted[1:], *hosted[:1]], strict=True))
         log.info(
-            "%d of %d layers, %.2f GiB, lie in host memory",
+            "%d of %d layers, %.2f GiB, lie %s",
             len(hosted),
             len(sizes),
             len(whole) / GIB,
+            "in host memory" if self._file is None else "on disk",
             extra=figures(hosted_bytes=len(whole)),
         )
+
+    def _room_for(self, size: int) -> torch.Tensor:
+        if self._folder is None or not size:
+            return torch.empty(size, dtype=torch.uint8)
+        self._file = LayerFile(self._folder, size)
+        return self._file.bytes
 
     def keep_shard(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: self._copy_to_host(name, tensor) for name, tensor in tensors.items()}
@@ -119,7 +141,7 @@ class StreamedBase(WholeBase):
         used = started = 0
         for layer in order:
             while started < len(hosted) and self._is_free(hosted[started], hosted[used:started]):
-                self._fetch(hosted[started])
+                self._fetch(*hosted[started : started + 2])
                 started += 1
             if layer in self._host:
                 self._wait_for(layer)
@@ -134,22 +156,48 @@ class StreamedBase(WholeBase):
         """Whether its slot holds none of the `wanted` layers."""
         return all(self._slot_of[layer] is not self._slot_of[other] for other in wanted)
 
-    def _fetch(self, layer: int) -> None:
-        """Start bringing a hosted layer, unless it is there or on its way."""
+    def _fetch(self, layer: int, following: int | None = None) -> None:
+        """Start bringing a hosted layer, unless it is there or on its way. The `following` one is
+        to be fetched next."""
         slot, source = self._slot_of[layer], self._host[layer]
         if slot.layer == layer:
             return
         slot.layer = layer
-        if self._stream is None:
-            slot.bytes[: len(source)].copy_(source)
+        if self._file is None:
+            self._send(source, slot, slot.used)
             return
-        if slot.used is not None:
-            self._stream.wait_event(slot.used)
+        assert slot.staged is not None
+        staged, used, sent = slot.staged[: len(source)], slot.used, slot.arrived
+        slot.coming = self._file.read(
+            self._part(layer),
+            staged,
+            range(0) if following is None else self._part(following),
+            first=lambda: sent and sent.synchronize(),  # what was there before is being sent
+            then=lambda: self._send(staged, slot, used),
+        )
+
+    def _part(self, layer: int) -> range:
+        """The bytes of its file that are a layer."""
+        assert self._file is not None
+        host = self._host[layer]
+        start = host.data_ptr() - self._file.bytes.data_ptr()
+        return range(start, start + len(host))
+
+    def _send(self, source: torch.Tensor, slot: _Slot, used: Any) -> None:
+        """Bytes of the host to a slot, once the GPU has passed the event `used`."""
+        there = slot.bytes[: len(source)]
+        if self._stream is None:
+            there.copy_(source)
+            return
+        if used is not None:
+            self._stream.wait_event(used)
         with torch.cuda.stream(self._stream):
-            slot.bytes[: len(source)].copy_(source, non_blocking=True)
+            there.copy_(source, non_blocking=True)
             slot.arrived = self._stream.record_event()
 
     def _wait_for(self, layer: int) -> None:
+        if (coming := self._slot_of[layer].coming) is not None:
+            coming.result()
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_event(self._slot_of[layer].arrived)
 

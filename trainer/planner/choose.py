@@ -6,7 +6,6 @@ Everything follows from the model's sizes and the bytes that are free; nothing i
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -18,6 +17,7 @@ from trainer.planner.memory_plan import (
     HALF,
     SLOTS,
     MemoryPlan,
+    disk_bytes,
     host_bytes,
     layer_bytes,
     loading_bytes,
@@ -50,10 +50,11 @@ class Workload:
 
     `trainable` are the adapter's parameters, `step_blocks` the blocks of an optimizer step;
     `micro_batch` fixes the blocks of a micro-batch, otherwise any divisor of `step_blocks` may be
-    chosen. Without `engine` it trains on the stock path. `host_bytes` of host memory may be used;
-    `base_shards` workers hold the base together. `hosted_layers` is where the base lies already,
-    or has to: in host memory with so many; None where that is open. `bus_bytes_per_s` is what was
-    measured of the way from there, 0 where that was not. `adapter_width` is the sum of inputs and
+    chosen. Without `engine` it trains on the stock path. `host_bytes` of host memory and
+    `disk_bytes` of the scratch disk may be used; `base_shards` workers hold the base together.
+    `hosted_layers` is where the base lies already, or has to: in host memory with so many, or
+    `on_disk`; None where that is open. `bus_bytes_per_s` and `disk_bytes_per_s` are what was
+    measured of the ways from there, 0 where that was not. `adapter_width` is the sum of inputs and
     outputs of all matrices that have an adapter; `workers` compute a step together. With
     `unasked` a GPU multiplies with experts without telling the CPU how many rows each has.
     """
@@ -66,9 +67,12 @@ class Workload:
     micro_batch: int | None = None
     engine: bool = True
     host_bytes: int = 0
+    disk_bytes: int = 0
     base_shards: int = 1
     hosted_layers: int | None = None
+    on_disk: bool = False
     bus_bytes_per_s: int = 0
+    disk_bytes_per_s: int = 0
     adapter_width: int = 0
     workers: int = 1
     unasked: bool = False
@@ -95,7 +99,8 @@ class Execution:
         """Whether both end in the same bits: who holds the base does not show in them."""
 
         def decisive(one: Execution) -> tuple[int, MemoryPlan | None]:
-            return one.blocks, one.plan and replace(one.plan, base_shards=1, hosted_layers=0)
+            whole = one.plan and replace(one.plan, base_shards=1, hosted_layers=0, on_disk=False)
+            return one.blocks, whole
 
         return decisive(self) == decisive(other)
 
@@ -109,8 +114,9 @@ def choose_for(workers: int, sharding: str, workload: Workload) -> Execution:
     if sharding == "fsdp":
         return choose(shared)
     resident = replace(workload, hosted_layers=0)
-    # Each has the base in host memory of its own, which workers on one machine share.
-    hosting = replace(workload, host_bytes=workload.host_bytes // workers)
+    # Each has the base in memory or files of its own, and workers on one machine share both.
+    host, disk = workload.host_bytes // workers, workload.disk_bytes // workers
+    hosting = replace(workload, host_bytes=host, disk_bytes=disk)
     faults = []
     for way in [resident, hosting] if sharding == "ddp" else [resident, shared, hosting]:
         try:
@@ -128,12 +134,12 @@ def choose(workload: Workload) -> Execution:
     if workload.device.kind == "cpu":
         return _on_a_cpu(workload)
     found = [
-        _predicted(blocks, plan, workload)
+        predicted(blocks, plan, workload)
         for blocks in _sizes(workload)
         for plan in _plans(blocks, workload)
     ]
     fitting = _fitting([*found, *_hosting(found, workload)], workload)
-    fitting = [c for c in fitting if _host_bytes(c, workload) <= workload.host_bytes]
+    fitting = [c for c in fitting if _has_room(c, workload)]
     if not fitting:
         raise _does_not_fit(found, workload)
     best = max(fitting, key=_worth)
@@ -158,40 +164,23 @@ def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Executi
         stays = workload.hosted_layers is not None or workload.shape.expert_parameters
         if plan is None or plan.base_shards > 1 or stays:
             return
-        lean = _predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
+        lean = predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
         assert lean.plan is not None
         highest = max(lean.peak_bytes, loading_bytes(workload.shape, lean.plan))
         too_many = math.ceil((highest - room) / layer_bytes(workload.shape))
         if too_many > 0:
             plan = replace(lean.plan, hosted_layers=min(too_many + SLOTS, layers))
-            yield _predicted(execution.blocks, plan, workload)
+            yield predicted(execution.blocks, plan, workload)
+            yield predicted(execution.blocks, replace(plan, on_disk=True), workload)
 
 
-def _host_bytes(execution: Execution, workload: Workload) -> int:
-    if execution.plan is None:
-        return 0
-    return host_bytes(workload.shape, execution.plan, execution.blocks * workload.block_tokens)
-
-
-def once_loaded(workload: Workload, execution: Execution) -> Workload:
-    """The same when the base lies where `execution` has it, which does not change any more."""
-    plan = execution.plan or MemoryPlan(0)
-    return replace(workload, base_shards=plan.base_shards, hosted_layers=plan.hosted_layers)
-
-
-def replan_on_resume(begun: Execution, workload: Workload) -> Execution:
-    """How a run goes on that began with `begun`: the same, if it fits what is free now, or else as
-    like it as possible. Raises DoesNotFitError as `choose` does."""
-    if begun.plan is not None:  # by now there may be another number of workers
-        shards, hosted = workload.base_shards, workload.hosted_layers or 0
-        plan = replace(begun.plan, base_shards=shards, hosted_layers=hosted)
-        begun = replace(begun, plan=plan)
-    if _still_fits(begun, workload):
-        return begun
-    if begun.blocks <= workload.step_blocks:
-        with suppress(DoesNotFitError):
-            return choose(replace(workload, micro_batch=begun.blocks))
-    return choose(workload)
+def _has_room(execution: Execution, workload: Workload) -> bool:
+    """Whether host memory and disk hold what is to lie there."""
+    plan, shape = execution.plan, workload.shape
+    if plan is None:
+        return True
+    on_host = host_bytes(shape, plan, execution.blocks * workload.block_tokens)
+    return on_host <= workload.host_bytes and disk_bytes(shape, plan) <= workload.disk_bytes
 
 
 def log_execution(execution: Execution) -> None:
@@ -212,7 +201,8 @@ def _sizes(workload: Workload) -> list[int]:
 def _on_a_cpu(workload: Workload) -> Execution:
     blocks = max(b for b in _sizes(workload) if workload.micro_batch or b <= CPU_MICRO_BATCH)
     shape, shards = workload.shape, workload.base_shards
-    plan = MemoryPlan(shape.layers, base_shards=shards, hosted_layers=workload.hosted_layers or 0)
+    hosted, on_disk = workload.hosted_layers or 0, workload.on_disk
+    plan = MemoryPlan(shape.layers, base_shards=shards, hosted_layers=hosted, on_disk=on_disk)
     if plan.base_is_resident and shape.linear_parameters * FULL <= CPU_UNPACKED_BYTES:
         plan = replace(plan, unpacked_layers=shape.layers)
     reason = "as set" if workload.micro_batch else "a CPU gains nothing from more"
@@ -235,41 +225,16 @@ def _does_not_fit(found: list[Execution], workload: Workload) -> DoesNotFitError
         f"to train blocks of {workload.block_tokens} tokens needs about "
         f"{leanest_bytes * (1 + SLACK) / GIB:.1f} GiB{_in_shards(workload.base_shards)}"
     )
-    if hosting := _fitting(_hosting(found, workload), workload):
-        wanted = min(_host_bytes(c, workload) for c in hosting)
+    hosting = [c.plan for c in _fitting(_hosting(found, workload), workload) if c.plan]
+    if hosting:
+        layers = min(p.hosted_layers for p in hosting) * layer_bytes(shape)
         return DoesNotFitError(
-            f"{needs}; with layers of the base in host memory it would fit, but they take "
-            f"{wanted / GIB:.1f} GiB of it and {workload.host_bytes / GIB:.1f} may be "
-            "pinned: give the machine or the container more, lower QLORA_MAX_LENGTH or use a "
-            "smaller model"
+            f"{needs}; with layers of the base in host memory or on the scratch disk it would "
+            f"fit, but they take {layers / GIB:.1f} GiB, {workload.host_bytes / GIB:.1f} may be "
+            f"pinned and the disk has {workload.disk_bytes / GIB:.1f} for them: give it or the "
+            "machine more, lower QLORA_MAX_LENGTH or use a smaller model"
         )
     return DoesNotFitError(f"{needs}; lower QLORA_MAX_LENGTH{smaller} or use a smaller model")
-
-
-def _still_fits(begun: Execution, workload: Workload) -> bool:
-    plan = begun.plan
-    if begun.blocks > workload.step_blocks or (plan is not None) != workload.engine:
-        return False
-    if plan is not None and not _is_possible(plan, begun.blocks, workload):
-        return False
-    if workload.device.kind == "cpu":
-        return True
-    reserve = SLACK
-    if plan is not None and (plan.graph or plan.unpacked_layers):
-        reserve = GRAPHS if plan.graph else SPARE
-    peak = _predicted(begun.blocks, plan, workload).peak_bytes
-    return peak * (1 + reserve) <= workload.device.free_bytes
-
-
-def _is_possible(plan: MemoryPlan, blocks: int, workload: Workload) -> bool:
-    """Whether this device and these workers can do it at all, memory of the device aside."""
-    if not plan.base_is_resident and (plan.graph or plan.unpacked_layers):
-        return False
-    if workload.device.kind == "cpu":
-        return not (plan.graph or plan.offload or plan.offload_embeddings)
-    if plan.graph and not _has_graphs(workload):
-        return False
-    return host_bytes(workload.shape, plan, blocks * workload.block_tokens) <= workload.host_bytes
 
 
 def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
@@ -277,7 +242,8 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
         yield None
         return
     layers, shards = workload.shape.layers, workload.base_shards
-    everything = MemoryPlan(layers, base_shards=shards, hosted_layers=workload.hosted_layers or 0)
+    hosted, on_disk = workload.hosted_layers or 0, workload.on_disk
+    everything = MemoryPlan(layers, base_shards=shards, hosted_layers=hosted, on_disk=on_disk)
     if everything.base_is_resident:
         yield _with_spare_memory(everything, blocks, workload)
     else:
@@ -293,28 +259,31 @@ def _plans(blocks: int, workload: Workload) -> Iterator[MemoryPlan | None]:
 
 def _with_spare_memory(plan: MemoryPlan, blocks: int, workload: Workload) -> MemoryPlan:
     """The same with unpacked weights and graphs in what memory it leaves."""
-    shape, has_graphs = workload.shape, _has_graphs(workload)
-    captured = replace(plan, graph=has_graphs)
+    shape, graphs = workload.shape, has_graphs(workload)
+    captured = replace(plan, graph=graphs)
     peak = peak_bytes(shape, captured, blocks, workload.block_tokens, workload.trainable)
-    spare = int(workload.device.free_bytes / (1 + (GRAPHS if has_graphs else SPARE))) - peak
+    spare = int(workload.device.free_bytes / (1 + (GRAPHS if graphs else SPARE))) - peak
     unpacked = spare * shape.layers // (shape.linear_parameters * HALF)
     return replace(
         plan,
         unpacked_layers=min(max(unpacked, 0), shape.layers),
-        graph=has_graphs and spare >= 0,
+        graph=graphs and spare >= 0,
     )
 
 
-def _has_graphs(workload: Workload) -> bool:
+def has_graphs(workload: Workload) -> bool:
     """Not where the CPU has to know how many tokens an expert is sent."""
     waits = workload.shape.expert_parameters and not workload.unasked
     return (workload.device.capability or (0, 0)) >= (8, 0) and not waits
 
 
-def _predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:
+def predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execution:
+    """Peak and speed of a plan, without a reason."""
     shape, speed = workload.shape, speed_of(workload.device.name)
     if workload.bus_bytes_per_s:
         speed = replace(speed, bus_bytes_per_s=workload.bus_bytes_per_s)
+    if workload.disk_bytes_per_s:
+        speed = replace(speed, disk_bytes_per_s=workload.disk_bytes_per_s)
     if plan is None:
         tokens = blocks * workload.block_tokens
         peak = stock_peak_bytes(shape, trainable=workload.trainable, tokens=tokens)
@@ -336,7 +305,8 @@ def _why(execution: Execution, workload: Workload) -> str:
         return f"{fact}, every layer computed again"
     fact += _in_shards(plan.base_shards)
     if plan.hosted_layers:
-        fact += f", {plan.hosted_layers} layers of the base in host memory"
+        place = "on disk" if plan.on_disk else "in host memory"
+        fact += f", {plan.hosted_layers} layers of the base {place}"
     stored, layers = plan.stored_layers, workload.shape.layers
     if stored == layers:
         unpacked = plan.unpacked_layers

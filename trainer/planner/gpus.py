@@ -8,7 +8,8 @@ from trainer.runtime.device import GIB
 @dataclass(frozen=True)
 class Speed:
     """What a GPU does in practice: products in FLOP/s, element-wise work and copies from pinned
-    host memory in bytes/s, and the seconds in which Python starts a kernel.
+    host memory in bytes/s, and the seconds in which Python starts a kernel; what a disk beside it
+    reads.
 
     Measured on the H200 only; a cautious part of the data sheet for the others.
     """
@@ -21,6 +22,7 @@ class Speed:
     bus_bytes_per_s: float
     measured: bool = False
     launch_s: float = 60e-6
+    disk_bytes_per_s: float = 1e9
 
 
 GPUS = {

@@ -45,7 +45,8 @@ class MemoryPlan:
     both passes as CUDA graphs, so that starting kernels takes no time; all experts of a layer are
     dequantised at once then, else a few. `base_shards` is how many
     workers hold the base together, each its shard and at most two whole layers. `hosted_layers`,
-    evenly among all, lie in host memory and come when they are used, to SLOTS on the GPU.
+    evenly among all, lie in host memory and come when they are used, to SLOTS on the GPU; `on_disk`
+    they lie in a file, of which host memory holds what nothing else needs.
     """
 
     stored_layers: int
@@ -58,6 +59,7 @@ class MemoryPlan:
     graph: bool = False
     base_shards: int = 1
     hosted_layers: int = 0
+    on_disk: bool = False
 
     @property
     def base_is_resident(self) -> bool:
@@ -116,7 +118,13 @@ def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     widths = [shape.stream_bytes * shape.hidden, *([HALF * shape.q] if plan.keep_attention else [])]
     activations = sum(_power_of_2(tokens * width) for width in widths)
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
-    return recomputed * activations + tables * table + int(plan.hosted_layers * layer_bytes(shape))
+    hosted = min(SLOTS, plan.hosted_layers) if plan.on_disk else plan.hosted_layers
+    return recomputed * activations + tables * table + int(hosted * layer_bytes(shape))
+
+
+def disk_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
+    """Of the scratch disk, for layers that lie there."""
+    return int(plan.hosted_layers * layer_bytes(shape)) if plan.on_disk else 0
 
 
 def _power_of_2(size: int) -> int:
@@ -285,7 +293,8 @@ def tokens_per_s(
         work = flops[number] / speed.flops + (unpacked + moved_bytes) / speed.bytes_per_s
         starting = 0 if plan.graph else kernels * speed.launch_s
         transfer = _transferred(shape, plan, tokens)[number] / speed.bus_bytes_per_s
-        seconds += max(work + kernels * KERNEL_S, starting, transfer)
+        reading = disk_bytes(shape, plan) / speed.disk_bytes_per_s
+        seconds += max(work + kernels * KERNEL_S, starting, transfer, reading)
     return tokens / seconds
 
 
