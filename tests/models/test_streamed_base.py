@@ -313,10 +313,10 @@ def test_only_who_asks_for_a_base_to_answer_gets_layers_in_host_memory(tmp_path:
     base, full = locate_base(settings), replace(find_device(), free_bytes=0)
     precision = Precision("fp16", "a test")
     assert streamed_base_of(load.load_base(base, settings, precision, full)) is None
-    hosted = load.load_base(base, settings, precision, full, to_answer(base, full))
+    hosted = load.load_base(base, settings, precision, full, to_answer(base, settings, full))
     found = streamed_base_of(hosted)
     assert isinstance(found, StreamedBase) and len(found._host) == LAYERS
-    assert not isinstance(to_answer(base, find_device()), StreamedBase)
+    assert not isinstance(to_answer(base, settings, find_device()), StreamedBase)
 
 
 @pytest.mark.cuda

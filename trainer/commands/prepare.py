@@ -176,7 +176,7 @@ class _BaseModel:
         device = find_device()
         precision = choose_precision(self._settings.precision, device)
         tokenizer = self._base.tokenizer()
-        frozen = to_answer(self._base, device)
+        frozen = to_answer(self._base, self._settings, device)
         model = load.load_base(self._base, self._settings, precision, device, frozen).eval()
         return SmallModel(model, tokenizer, engine=self._settings.engine != "stock")
 

@@ -175,7 +175,7 @@ def _base_of(adapter: adapters.Adapter, settings: Settings, form: str) -> Any:
     base = adapter.base
     if form == "16bit":
         return load.load_16bit(base, settings, precision, found)
-    return load.load_base(base, settings, precision, found, to_answer(base, found))
+    return load.load_base(base, settings, precision, found, to_answer(base, settings, found))
 
 
 def _chat_model(tuned: Any, adapter: adapters.Adapter, settings: Settings) -> ChatModel:

@@ -25,9 +25,11 @@ from trainer.models.frozen_base import (
 )
 from trainer.models.layer_file import LayerFile
 from trainer.planner.decoding_plan import hosted_to_answer
-from trainer.planner.memory_plan import SLOTS
+from trainer.planner.memory_plan import SLOTS, layer_bytes
+from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device
 from trainer.runtime.log import figures
+from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -208,15 +210,17 @@ class StreamedBase(WholeBase):
             self._slot_of[layer].used = current.record_event()
 
 
-def to_answer(base: Base, device: Device) -> WholeBase:
+def to_answer(base: Base, settings: Settings, device: Device) -> WholeBase:
     """Who is to hold a base that only answers: layers that leave no room for that beside them lie
-    in host memory."""
-    hosted = hosted_to_answer(base.shape(), device) if device.kind == "cuda" else 0
+    in host memory, or on the scratch disk where that is short too."""
+    shape = base.shape()
+    hosted = hosted_to_answer(shape, device) if device.kind == "cuda" else 0
     if not hosted:
         return WholeBase()
     free = device.free_bytes / GIB
     log.info("%s has %.1f GiB free, too little for %s and answers", device.name, free, base.name)
-    return StreamedBase(hosted)
+    fits = hosted * layer_bytes(shape) <= selftest.pinnable_bytes()
+    return StreamedBase(hosted, None if fits else settings.scratch_dir)
 
 
 def spread(count: int, layers: int) -> list[int]:
