@@ -3,6 +3,8 @@
     python bench/hosted.py                 every case; half an hour, 140 GiB of GPU memory
     python bench/hosted.py --only 8b-512   one of them
     python bench/hosted.py --tiny          a small model, on a CPU too: that it runs
+    python bench/hosted.py --on-disk FOLDER --only 14b-qv   from a file there, as if host memory
+                                           were short too; what is free of it caches the file
 
 Random weights, fp16 with loss scaling, 8-bit AdamW, no dropout, neither flash nor cuDNN attention,
 16 blocks of 512 tokens in an optimizer step unless a case says otherwise. In one process the model
@@ -14,6 +16,7 @@ it. Speed and peak stand beside their predictions. Host memory: 60 GiB for a 70B
 """
 
 import argparse
+import functools
 import gc
 import json
 import subprocess
@@ -84,10 +87,11 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES, action="append")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--one-plan", action="store_true", help="resident by the same plan alone")
+    parser.add_argument("--on-disk", type=Path, metavar="FOLDER")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
-        for row in measure(CASES[arguments.case], one_plan=arguments.one_plan):
+        for row in measure(CASES[arguments.case], arguments.on_disk, one_plan=arguments.one_plan):
             print(json.dumps({"case": arguments.case} | row), flush=True)
         return
     chosen = ["tiny"] if arguments.tiny else arguments.only or [n for n in CASES if n != "tiny"]
@@ -95,6 +99,7 @@ def main() -> None:
     for name in chosen:
         command = [sys.executable, __file__, "--case", name]
         command += ["--one-plan"] * arguments.one_plan
+        command += ["--on-disk", arguments.on_disk] if arguments.on_disk else []
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         for line in process.stdout or ():
             if line.startswith("{"):
@@ -114,8 +119,9 @@ def _line(row: dict[str, Any]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
-    """Rows of the base resident without the cap, and one under it."""
+def measure(case: Case, folder: Path | None, *, one_plan: bool) -> Iterator[dict[str, Any]]:
+    """Rows of the base resident without the cap, and one under it; with layers in a file where
+    there is a `folder`."""
     import torch
 
     from trainer.planner.memory_plan import leaner_plan
@@ -126,11 +132,11 @@ def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
     began = time.perf_counter()
     base, sizes, weights = made(case, "cuda" if is_gpu else "cpu")
     name = torch.cuda.get_device_name() if is_gpu else "CPU"
-    plans = planned(case, sizes, name)
+    plans = planned(case, sizes, name, folder)
     say(f"{case.shape}: built in {time.perf_counter() - began:.1f} s; {plans}")
     hosted_micro, hosted = plans["hosted"]
     own_micro, own = plans["own"]
-    ways = [("resident", hosted_micro, replace(hosted, hosted_layers=0))]
+    ways = [("resident", hosted_micro, replace(hosted, hosted_layers=0, on_disk=False))]
     if (own_micro, own) != ways[0][1:] and not one_plan:
         ways.append(("resident, its own plan", own_micro, own))
     ways.append((CAPPED, hosted_micro, hosted))
@@ -138,7 +144,8 @@ def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
     frozen = ended = None
     for way, micro, plan in ways:
         if way == CAPPED:
-            frozen = under_the_cap(base, weights, plan.hosted_layers, case.cap_gib)
+            on_disk = folder if plan.on_disk else None
+            frozen = under_the_cap(base, weights, plan.hosted_layers, case.cap_gib, on_disk)
         ran = None
         while ran is None and plan is not None:
             try:
@@ -154,10 +161,10 @@ def measure(case: Case, *, one_plan: bool) -> Iterator[dict[str, Any]]:
         yield (
             {"base": way}
             | found
-            | predicted(case, sizes, name, micro, plan)
+            | predicted(case, sizes, name, micro, plan, folder)
             | {
                 "plan": _words(micro, plan),
-                "hosted": f"{plan.hosted_layers} of {sizes.layers}",
+                "hosted": f"{plan.hosted_layers} of {sizes.layers}" + " on disk" * plan.on_disk,
                 "of_resident": found["tokens_per_s"] / rate,
                 "same": "no, another plan" if plan != hosted and plan != ways[0][2] else same,
             }
@@ -212,7 +219,9 @@ def trainable(case: Case, sizes: Any) -> int:
     return int(case.rank * sizes.layers * sum(sum(widths[name]) for name in case.targets))
 
 
-def planned(case: Case, sizes: Any, name: str) -> dict[str, tuple[int, Any]]:
+def planned(
+    case: Case, sizes: Any, name: str, folder: Path | None = None
+) -> dict[str, tuple[int, Any]]:
     """Blocks of a micro-batch and plan, under the cap and without it."""
     from trainer.planner.choose import Workload, choose
     from trainer.planner.memory_plan import MemoryPlan
@@ -221,14 +230,16 @@ def planned(case: Case, sizes: Any, name: str) -> dict[str, tuple[int, Any]]:
     if case.leanest:
         lean = MemoryPlan(
             0, mlp_rows=1024, logit_rows=256, offload=name != "CPU",
-            offload_embeddings=name != "CPU", hosted_layers=sizes.layers,
+            offload_embeddings=name != "CPU", hosted_layers=sizes.layers, on_disk=bool(folder),
         )  # fmt: skip
         return {"hosted": (case.blocks, lean), "own": (case.blocks, lean)}
     found = {}
     for way, gib in (("hosted", T4_GIB), ("own", 139.0)):
         given = Workload(
             Device("cuda", name, (7, 5), int(gib * GIB)), sizes, trainable(case, sizes),
-            step_blocks=case.blocks, block_tokens=case.tokens, host_bytes=HOST_BYTES,
+            step_blocks=case.blocks, block_tokens=case.tokens,
+            host_bytes=2 * GIB if folder else HOST_BYTES, disk_bytes=HOST_BYTES if folder else 0,
+            disk_bytes_per_s=disk_of(folder),
             adapter_width=trainable(case, sizes) // case.rank,
         )  # fmt: skip
         chosen = choose(given)
@@ -236,24 +247,42 @@ def planned(case: Case, sizes: Any, name: str) -> dict[str, tuple[int, Any]]:
     return found
 
 
-def predicted(case: Case, sizes: Any, name: str, micro: int, plan: Any) -> dict[str, float]:
+@functools.cache
+def disk_of(folder: Path | None) -> int:
+    """Bytes/s, as a run measures it; 0 where there is none."""
+    from trainer.planner.bus_speed import in_steps
+    from trainer.planner.disk_speed import disk_bytes_per_s
+    from trainer.planner.gpus import UNKNOWN
+
+    if folder is None:
+        return 0
+    found = disk_bytes_per_s(folder)
+    say(f"{folder} is read at {found / 1e9:.2f} GB/s")
+    return in_steps(found, UNKNOWN.disk_bytes_per_s)
+
+
+def predicted(
+    case: Case, sizes: Any, name: str, micro: int, plan: Any, folder: Path | None = None
+) -> dict[str, float]:
     from trainer.planner.gpus import speed_of
     from trainer.planner.memory_plan import peak_bytes, tokens_per_s
 
     trained, summed = trainable(case, sizes), micro < case.blocks
     peak = peak_bytes(sizes, plan, micro, case.tokens, trained, summed=summed)
-    rate = tokens_per_s(sizes, plan, micro, case.tokens, speed_of(name), trained // case.rank)
+    speed = speed_of(name)
+    speed = replace(speed, disk_bytes_per_s=disk_of(folder) or speed.disk_bytes_per_s)
+    rate = tokens_per_s(sizes, plan, micro, case.tokens, speed, trained // case.rank)
     return {"predicted_gib": peak / GIB, "predicted_tokens_per_s": rate}
 
 
 def under_the_cap(
-    base: Any, weights: dict[str, tuple[int, ...]], layers: int, cap_gib: float
+    base: Any, weights: dict[str, tuple[int, ...]], layers: int, cap_gib: float, folder: Path | None
 ) -> Any:
-    """Hold this process to so much GPU memory, with so many layers in the host's."""
+    """Hold this process to so much GPU memory, with so many layers in the host's or on disk."""
     import torch
 
     began = time.perf_counter()
-    frozen = moved_to_host(base, weights, layers) if layers else None
+    frozen = moved_to_host(base, weights, layers, folder) if layers else None
     say(f"{layers} layers to the host in {time.perf_counter() - began:.1f} s")
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
@@ -261,13 +290,15 @@ def under_the_cap(
     return frozen
 
 
-def moved_to_host(base: Any, weights: dict[str, tuple[int, ...]], layers: int) -> Any:
+def moved_to_host(
+    base: Any, weights: dict[str, tuple[int, ...]], layers: int, folder: Path | None
+) -> Any:
     """So many layers of a base that is resident, as a loader would have put them."""
     import torch
 
     from trainer.models.streamed_base import StreamedBase
 
-    frozen, modules = StreamedBase(layers), dict(base.named_modules())
+    frozen, modules = StreamedBase(layers, folder), dict(base.named_modules())
     frozen.allocate(weights, next(base.parameters()).device)
     for name in weights:
         weight = modules[name.removesuffix(".weight")].weight
