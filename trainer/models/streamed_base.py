@@ -169,12 +169,12 @@ class StreamedBase(WholeBase):
             self._send(source, slot, slot.used)
             return
         assert slot.staged is not None
-        staged, used, sent = slot.staged[: len(source)], slot.used, slot.arrived
+        staged, used = slot.staged[: len(source)], slot.used
         slot.coming = self._file.read(
             self._part(layer),
             staged,
             range(0) if following is None else self._part(following),
-            first=lambda: sent and sent.synchronize(),  # what was there before is being sent
+            first=lambda: slot.arrived and slot.arrived.synchronize(),  # it is being sent
             then=lambda: self._send(staged, slot, used),
         )
 
