@@ -174,7 +174,8 @@ class _States(torch.autograd.Function):
         values, keys, told = (x.flatten(1, 2) for x in (values_NBVTE, keys_NBVTD, told_NBVTD))
         kept = kept_NBV1.flatten(1)[..., None, None]
         chunks, heads, _, size = values.shape
-        states = values.new_zeros(chunks, heads, keys.shape[-1], size)
+        states = values.new_empty(chunks, heads, keys.shape[-1], size)
+        states[0] = 0
         new = torch.empty_like(values)
         for n in range(chunks):
             torch.baddbmm(values[n], keys[n], states[n], alpha=-1, out=new[n])
@@ -189,7 +190,8 @@ class _States(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
         keys, told, kept, states, new = ctx.saved_tensors
         of_states, of_new = (gradient.flatten(1, 2) for gradient in gradients)
-        behind = torch.zeros_like(states)  # of the state that each chunk leaves
+        behind = torch.empty_like(states)  # of the state that each chunk leaves
+        behind[-1] = 0
         grad = torch.empty_like(new)
         for n in reversed(range(len(new))):
             torch.baddbmm(of_new[n], told[n], behind[n], out=grad[n])
