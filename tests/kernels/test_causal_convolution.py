@@ -15,12 +15,11 @@ pytestmark = pytest.mark.cuda  # on a machine without a GPU in Triton's interpre
 LENGTHS = (1, 2, 7, 3)
 
 
-@pytest.mark.parametrize("channels", [24, 700])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_convolution(channels: int, dtype: torch.dtype, noise: Any) -> None:
+def test_convolution(dtype: torch.dtype, noise: Any) -> None:
     position = torch.cat([torch.arange(n) for n in LENGTHS]).to(DEVICE, torch.int32)
-    x, grad = (noise(len(position), channels, dtype=dtype) for _ in range(2))
-    taps = noise(channels, 4, dtype=dtype)
+    x, grad = (noise(len(position), 700, dtype=dtype) for _ in range(2))
+    taps = noise(700, 4, dtype=dtype)
     truth = causal_convolution.reference(x, taps, position)
     assert_near(causal_convolution.fused(x, taps, position), truth)
     truth = causal_convolution.reference_backward(grad, x, taps, position)
