@@ -121,7 +121,8 @@ class Engine:
         The random state stays as it is, so that measuring changes no later step.
         """
         inputs = Inputs(input_ids_BT, labels_BT, position_ids_BT, where)
-        return self._present.held_out_sum(inputs)
+        passes = self._present
+        return (passes.graphs or passes).held_out_sum(inputs)
 
     def stand_by(self) -> None:
         """What others' micro-batch needs of this worker, which has none of its own."""

@@ -16,7 +16,7 @@ from trainer.monitoring.counting import counting
 from trainer.runtime.device import free_gpu_bytes
 
 STACKED_TOKENS = 1024  # at once; what trains a block of half of them has the memory for it
-MOST_STACKED = 16384  # on a GPU, where most of a small pass is starting kernels
+MOST_STACKED = 65536  # on a GPU, where most of a small pass is starting kernels
 LOGIT_ROWS = 2048  # rows of logits at once: 0.25 GiB in float32 for a vocabulary of 32,000
 
 
@@ -35,7 +35,7 @@ def held_out_loss(
         compute_precision(model),
         counting("held-out loss", len(blocks)) as add,
     ):
-        for some in _stacked(blocks, _stacked_tokens(model)):
+        for some in stacked(model, blocks, len(blocks[0].labels) if blocks else 1):
             batch = collate([vars(block) for block in some])
             places = (batch["labels"][:, 1:] != IGNORED).nonzero()
             targets.append(batch["labels"][:, 1:][tuple(places.T)].numpy())
@@ -49,22 +49,23 @@ def held_out_loss(
     )
 
 
-def _stacked_tokens(model: Any) -> int:
-    """As many at once as half of a GPU's free memory is enough for."""
+def stacked(model: Any, blocks: Sequence[Block], length: int) -> Iterator[Sequence[Block]]:
+    """Of `blocks` of at most this length as many at once as `model` is to read; one at least."""
+    rows = max(1, _stacked_tokens(model, length) // length)
+    for start in range(0, len(blocks), rows):
+        yield blocks[start : start + rows]
+
+
+def _stacked_tokens(model: Any, length: int) -> int:
+    """As many at once as half of a GPU's free memory is enough for, in blocks of this length."""
     if model.device.type == "cpu":
         return STACKED_TOKENS
     config = model.config.get_text_config()
     intermediate = getattr(config, "intermediate_size", 4 * config.hidden_size)
     values = 16 * config.hidden_size + 4 * intermediate + 3 * config.vocab_size
-    room: int = free_gpu_bytes(model.device) // 2 // (values * 2)
+    mask = 4 * length  # bytes, where attention is given one
+    room: int = free_gpu_bytes(model.device) // 2 // (values * 2 + mask)
     return min(max(STACKED_TOKENS, room), MOST_STACKED)
-
-
-def _stacked(blocks: Sequence[Block], tokens: int) -> Iterator[Sequence[Block]]:
-    """So many blocks at once that they have as many `tokens`, or one that has more."""
-    rows = max(1, tokens // len(blocks[0].labels)) if blocks else 1
-    for start in range(0, len(blocks), rows):
-        yield blocks[start : start + rows]
 
 
 def _token_losses(model: Any, batch: dict[str, Any], places: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.dataset.collate import collate
 from trainer.dataset.packing import Block
-from trainer.evaluation.loss import trained_logits
+from trainer.evaluation.loss import stacked, trained_logits
 from trainer.inference.as_merged import as_merged
 from trainer.inference.precision import compute_precision
 from trainer.inference.reply import Reply
@@ -36,10 +36,12 @@ def same_when_merged(model: Any, replies: Sequence[Reply], stored: "torch.dtype"
     text = model.config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None) or BLOCK_TOKENS
     blocks = _blocks(replies, min(BLOCK_TOKENS, longest))  # some have a mask of that size
+    longest = max((len(block.labels) for block in blocks), default=1)
+    together = list(stacked(model, blocks, longest))
     with counting("merged answers", 2 * len(blocks)) as add:
-        adapter = [_chosen(model, block, add) for block in blocks]
+        adapter = [chosen for some in together for chosen in _chosen(model, some, add)]
         with as_merged(model, stored):
-            merged = [_chosen(model, block, add) for block in blocks]
+            merged = [chosen for some in together for chosen in _chosen(model, some, add)]
     return sum(
         int(np.logical_and.reduceat(before == after, _starts(block)).sum())
         for block, before, after in zip(blocks, adapter, merged, strict=True)
@@ -72,15 +74,28 @@ def _starts(block: Block) -> Any:
     return np.flatnonzero(begins[answered])
 
 
-def _chosen(model: Any, block: Block, add: Add) -> Any:
-    """The likeliest token at each of the answers' places, int64 [N]."""
+def _chosen(model: Any, blocks: Sequence[Block], add: Add) -> list[Any]:
+    """The likeliest token at each of the answers' places, int64 [N] for each block."""
     import torch
 
-    batch = collate([vars(block)])
+    longest = max(len(block.labels) for block in blocks)
+    batch = collate([vars(_padded(block, longest)) for block in blocks])
     places = (batch["labels"][:, 1:] != IGNORED).nonzero()
     with torch.no_grad(), compute_precision(model):
         chosen = torch.empty(len(places), dtype=torch.int64, device=model.device)
         for at, logits in trained_logits(model, batch, places):
             chosen[at] = logits.argmax(-1)
-    add(1)
-    return chosen.cpu().numpy()
+    add(len(blocks))
+    ends = np.cumsum(np.bincount(places[:, 0].numpy(), minlength=len(blocks)))
+    return np.split(chosen.cpu().numpy(), ends[:-1])
+
+
+def _padded(block: Block, length: int) -> Block:
+    """With one more document behind it, of which no token counts."""
+    more = length - len(block.labels)
+    none = np.zeros(more, np.int64)
+    return Block(
+        np.concatenate([block.input_ids, none]),
+        np.concatenate([block.labels, none + IGNORED]),
+        np.concatenate([block.position_ids, np.arange(more)]),
+    )

@@ -14,7 +14,10 @@ def collect_rarely() -> None:
 
 
 def collect_as_usual() -> None:
-    """Before anything is on a GPU that the collector might have to free."""
+    """Before anything is on a GPU that the collector might have to free. What the imports have made
+    is not looked through again, which each time takes half a second."""
+    if not gc.get_freeze_count():  # a second time there would be garbage among it
+        gc.freeze()
     gc.set_threshold(*_USUAL)
 
 
