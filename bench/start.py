@@ -7,9 +7,11 @@ Each round is a process of its own, which is ended there. Seconds of processor t
 brackets of time; `--warm` keeps the scratch folder of the first round, so that the others find its
 tokens there. With `--whole` the run trains, answers and publishes: first with nothing kept
 from before, then with the same scratch folder; `process` is all, as whoever started it waits.
+What training takes beside its steps is told apart: of `_train` the steps are left.
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -41,6 +43,15 @@ AFTER = (
     "_publish",
 )
 IN_COMPARE = ("ask", "ask_trained", "_losses", "same_when_merged")
+IN_TRAINING = (  # module, class, method
+    ("trainer.training.resumable_trainer", "ResumableTrainer", "__init__"),
+    ("trainer.engine.decoder", "Engine", "__init__"),
+    ("trainer.engine.cuda_graphs", "CapturedPasses", "__init__"),
+    ("trainer.engine.cuda_graphs", "CapturedLoss", "__init__"),
+    ("trainer.training.validation", "HeldOutLoss", "measure"),
+    ("trainer.runs.checkpoints", "Checkpoints", "save"),
+    ("trainer.training.resumable_trainer", "ResumableTrainer", "close"),
+)
 
 
 def main() -> None:
@@ -102,9 +113,9 @@ class Phases:
         self._inside: list[list[float]] = []
         self._began = time.perf_counter()
 
-    def watch(self, module: Any, name: str) -> None:
+    def watch(self, module: Any, name: str, label: str = "") -> None:
         """The function of this name."""
-        inner = getattr(module, name)
+        inner, label = getattr(module, name), label or name
 
         def outer(*args: Any, **more: Any) -> Any:
             begin = now()
@@ -112,7 +123,7 @@ class Phases:
             try:
                 return inner(*args, **more)
             finally:
-                self.add(name, begin, self._inside.pop())
+                self.add(label, begin, self._inside.pop())
 
         setattr(module, name, outer)
 
@@ -137,6 +148,9 @@ def now() -> list[float]:
 def whole() -> None:
     """A run, and what each phase of it took. One that is rejected is at its end too."""
     phases = Phases()
+    from trainer.runtime.device import wake_gpu
+
+    wake_gpu()
     from trainer import job
     from trainer.errors import RejectedError
     from trainer.evaluation import compare
@@ -145,6 +159,7 @@ def whole() -> None:
 
     lean_imports.collect_rarely()
     log.set_up("auto", os.environ.get("BENCH_LOG", "WARNING"), sys.stderr)
+    watch_training(job, phases)
     for name in (*PHASES, *AFTER):
         phases.watch(job, name)
     for name in IN_COMPARE:
@@ -154,6 +169,20 @@ def whole() -> None:
     except RejectedError as error:
         print(error, file=sys.stderr)
     phases.print()
+    lean_imports.collect_no_more()
+
+
+def watch_training(job: Any, phases: Phases) -> None:
+    """Once it is imported: that is a phase itself."""
+    imports = job._import_training
+
+    def then_watch() -> None:
+        imports()
+        for module, owner, method in IN_TRAINING:
+            found = getattr(importlib.import_module(module), owner)
+            phases.watch(found, method, f"{owner}.{method}")
+
+    job._import_training = then_watch
 
 
 def first_step() -> None:

@@ -15,6 +15,7 @@ from trainer.flags import CommandWithSettings, EnvFileOption, versions, with_set
 from trainer.monitoring.counting import import_in_sight
 from trainer.options import ENV_PREFIX
 from trainer.runtime import last_words, lean_imports, log, malloc, signals
+from trainer.runtime.device import wake_gpu
 from trainer.runtime.env_file import load_env_file
 from trainer.settings import PATIENCE_MINUTES, Settings
 from trainer.storage.s3 import request_options
@@ -115,6 +116,7 @@ def train(**flags: str | None) -> None:
     workers = Workers.from_environment(os.environ)
     settings = workers.settings_for_rank(_settings(flags))
     log.set_up(settings.log_format, settings.log_level)
+    wake_gpu()
     import_in_sight("trainer.job")
     from trainer.job import run
 

@@ -97,6 +97,11 @@ def loss_of(engine: Engine, batch: dict[str, Any]) -> torch.Tensor:
     return engine.loss_sum(*named, documents(batch))
 
 
+def held_out(engine: Engine, batch: dict[str, Any]) -> torch.Tensor:
+    named = batch["input_ids"], batch["labels"], batch["position_ids"]
+    return engine.held_out_sum(*named, documents(batch))
+
+
 def step(engine: Engine, batch: dict[str, Any], seed: int = 1) -> tuple[float, torch.Tensor]:
     """Loss and all gradients, float32 in one line, of a micro-batch with its own seed."""
     torch.manual_seed(seed)
@@ -420,6 +425,21 @@ def test_a_graph_computes_what_the_same_plan_computes_without_one(tmp_path: Path
     found_loss, found = step(engine_of(model, "fp16", PLANS["graph"]), batch)
     assert found_loss == pytest.approx(loss, rel=1e-3)
     assert (found - gradient).norm() / gradient.norm() < 1e-3
+
+
+def test_a_held_out_loss_by_a_graph_is_that_of_the_adapter_as_it_is_then(tmp_path: Path) -> None:
+    model = tuned_model("llama", tmp_path, "all-linear", 0.2, precision="fp16", kind="cuda")
+    batches = [micro_batch(), micro_batch(rows=5, seed=4), micro_batch(seed=2)]
+    found: dict[str, list[float]] = {}
+    for name in ("stored", "graph"):
+        engine = engine_of(model, "fp16", PLANS[name])
+        for factor in (1.0, 3.0, 1 / 3):
+            for parameter in engine.parameters:
+                parameter.data.mul_(factor)
+            found.setdefault(name, []).extend(float(held_out(engine, b)) for b in batches)
+        engine.close()
+    assert found["graph"] == pytest.approx(found["stored"], rel=1e-4)
+    assert found["stored"][3:6] != pytest.approx(found["stored"][:3], rel=1e-3)
 
 
 @pytest.mark.parametrize("plan", ["stored", "graph"])

@@ -1,5 +1,6 @@
 """A run starts without what it does not use."""
 
+import gc
 from pathlib import Path
 
 from support.jobs import start
@@ -24,3 +25,12 @@ def test_the_compiler_is_there_for_others() -> None:
 
     assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
     assert torch.compile.__module__ == "torch"
+
+
+def test_what_imports_have_made_is_collected_no_more_and_what_comes_later_is() -> None:
+    lean_imports.collect_rarely()
+    lean_imports.collect_as_usual()
+    frozen, later = gc.get_freeze_count(), [[] for _ in range(9_000)]
+    lean_imports.collect_as_usual()
+    assert 1_000 < gc.get_freeze_count() < frozen + len(later)
+    assert gc.get_threshold() == lean_imports._USUAL

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,23 @@ def test_it_is_whole_when_it_is_made(tmp_path: Path) -> None:
     assert not trainer.stop_requested
     assert {type(c).__name__ for c in trainer.callback_handler.callbacks} == {"DefaultFlowCallback"}
     assert EngineTrainer(on_stock_path(setup)).engine is None
+
+
+def test_a_step_of_the_engine_walks_through_no_module_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers counts, zeroes and switches all of them, several times a step."""
+    trainer, walked = EngineTrainer(tiny_setup(tmp_path)), []
+    named_modules = torch.nn.Module.named_modules
+
+    def seen(module: torch.nn.Module, *given: Any, **named: Any) -> Any:
+        if module is trainer.model:
+            walked.append(trainer.state.global_step)
+        return named_modules(module, *given, **named)
+
+    monkeypatch.setattr(torch.nn.Module, "named_modules", seen)
+    assert len(losses(trainer)) == STEPS
+    assert set(walked) == {0}  # before the first
 
 
 def test_a_step_with_fewer_micro_batches_than_workers_is_refused(tmp_path: Path) -> None:

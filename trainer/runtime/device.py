@@ -1,6 +1,11 @@
 """What the device can do: its memory and its precision, with the reason."""
 
+import contextlib
+import ctypes
+import os
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import SettingsError
@@ -9,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 GIB = 2**30
+DRIVER, CONTROL = "libcuda.so.1", Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,22 @@ class Precision:
         import torch
 
         return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[self.name]
+
+
+def wake_gpu() -> None:
+    """Have the driver started, and the context made that torch will use, beside its import: both
+    take a second. Not for one of several workers, whose GPU may be another one."""
+    if CONTROL.exists() and "LOCAL_RANK" not in os.environ:
+        threading.Thread(target=_make_context, daemon=True).start()
+
+
+def _make_context() -> None:
+    """What is wrong with a driver is told later, by the self-test."""
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    with contextlib.suppress(OSError, AttributeError):
+        driver = ctypes.CDLL(DRIVER)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
+            driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
 
 
 def find_device() -> Device:
