@@ -283,12 +283,13 @@ class RecordTokenizer:
         return LabelledTokens(input_ids, labels)
 
     def _ids(self, segments: Sequence[Segment]) -> list[list[int]]:
-        texts = [(segment.text, segment.follows) for segment in segments if not segment.is_special]
-        found = iter(self.plain.ids(texts))
+        """Each text once: most are the template's, the same in every record."""
+        texts = list(dict.fromkeys((s.text, s.follows) for s in segments if not s.is_special))
+        found = dict(zip(texts, self.plain.ids(texts), strict=True))
+        special = {s.text for s in segments if s.is_special}
+        alone = {text: [self._tokenizer.convert_tokens_to_ids(text)] for text in special}
         return [
-            [self._tokenizer.convert_tokens_to_ids(segment.text)]
-            if segment.is_special
-            else next(found)
+            alone[segment.text] if segment.is_special else found[segment.text, segment.follows]
             for segment in segments
         ]
 
