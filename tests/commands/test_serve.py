@@ -24,7 +24,9 @@ from support.small_adapters import random_adapter
 from trainer.commands import admission
 from trainer.commands.admission import Limits
 from trainer.commands.serve import Server, names_of
-from trainer.corpus.examples import Message
+from trainer.corpus.columns import Columns
+from trainer.corpus.examples import Conversation, Message
+from trainer.corpus.formats import format_of, read
 from trainer.engine.decode_rows import DecodeRows
 from trainer.errors import SettingsError
 from trainer.inference.chat_model import ChatModel, Manner, load_chat_models
@@ -216,6 +218,43 @@ def test_stop_ends_the_answer_on_the_page_and_in_the_model() -> None:
         assert slow.closed.wait(120)
 
 
+def test_answers_are_copied_called_good_or_corrected_and_the_next_run_learns_them(
+    model: ChatModel, tmp_path: Path
+) -> None:
+    kept, given = tmp_path / "kept.jsonl", "".join(model.stream(QUESTION)).strip()
+    buttons = "return [...document.querySelectorAll('.who')].map(who => who.innerText)"
+    with running(model, kept_in=kept) as server, browser(PHONE) as window:
+        window.open(f"http://localhost:{server.server_port}/")
+        allowed = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        window.devtools("Browser.grantPermissions", permissions=allowed)
+        window.click("#remember")
+        window.type("#question", QUESTION + "\ue007")
+        window.wait_for(lambda: answers(window) and idle(window))
+        window.click(".who button")
+        window.wait_for(lambda: "Copied" in window.script(buttons)[0])
+        assert window.script("return navigator.clipboard.readText()") == given
+        assert not kept.exists()
+        window.click(".who button:nth-of-type(2)")
+        window.wait_for(lambda: "kept" in window.script(buttons)[0])
+
+        window.type("#question", QUESTION + "\ue007")
+        window.wait_for(lambda: len(answers(window)) == 2 and idle(window))
+        window.click(".who button:last-child")
+        window.script("document.querySelector('.change textarea').value = ''")
+        window.type(".change textarea", "Less than\na kilogram.")
+        assert not window.overflows()
+        shoot(window, "correct")
+        window.click(".change button")
+        window.wait_for(lambda: "kept" in window.script(buttons)[0])
+        assert answers(window)[0].endswith("Less than\na kilogram.")
+    asked, before = Message("user", QUESTION), Message("assistant", given, trained=False)
+    found = read(kept, format_of(kept.name), Columns())
+    assert [list(record.messages) for record in found if isinstance(record, Conversation)] == [
+        [asked, Message("assistant", given)],
+        [asked, before, asked, Message("assistant", "Less than\na kilogram.")],
+    ]
+
+
 class PacedModel:
     """Gives the first piece of an answer, and the others once it may go on."""
 
@@ -340,6 +379,26 @@ def test_what_is_no_question_is_refused(body: bytes, status: int, server: Server
     answered, record = send(server, "POST", "/ask", body, Content_Type="application/json")
     assert answered == status
     assert record["error"]
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "words"),
+    [
+        ({"question": "a"}, 400, "an answer to keep looks like"),
+        ({"question": "a", "answer": 3}, 400, "an answer to keep looks like"),
+        ({"question": "a", "answer": " "}, 400, "is empty"),
+        ({"question": "a", "answer": "\ud800"}, 400, "half a surrogate pair"),
+        ({"question": "a", "answer": "b" * (USUAL.kept + 1)}, 413, f"at most {USUAL.kept} "),
+        ({"question": "a", "answer": "b"}, 500, "is no plain file; move it away"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_not_kept(
+    record: dict[str, Any], status: int, words: str, model: ChatModel
+) -> None:
+    with running(model, kept_in=Path("/dev/null")) as server:
+        body = json.dumps(record).encode()
+        answered, said = send(server, "POST", "/keep", body, Content_Type="application/json")
+    assert (answered, words in said["error"]) == (status, True)
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/etc/passwd"), ("POST", "/")])

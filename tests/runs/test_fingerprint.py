@@ -110,4 +110,4 @@ def test_a_refused_start_leaves_nothing_and_another_goes_on(
         raise error
     there = [stored.name.removeprefix("mine/") for stored in store.list()]
     assert sorted(there) == sorted(left)
-    assert (tmp_path / "out" / "mine").exists() == bool(left)
+    assert (tmp_path / "out" / "mine").exists() == (tmp_path / "out").exists() == bool(left)

@@ -170,9 +170,35 @@ def test_a_folder_may_be_removed_whenever_it_is_empty(store: FolderStore, run: P
     assert [other.result() for other in ended] == [None, None, None]
 
 
-def test_a_probe_leaves_nothing(store: FolderStore) -> None:
-    store.probe()
-    assert list(Path(store.uri).iterdir()) == []
+def test_a_start_that_comes_to_nothing_leaves_no_folder_but_those_that_were_there(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "new" / "results"):
+        store = FolderStore(folder)
+        store.probe()
+        store.update("latest.json", lambda there: there)
+        store.write("id/fingerprint.json", b"")
+        store.delete(["id/fingerprint.json"])
+        assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_workers_that_start_at_once_in_a_folder_that_is_not_there_do_not_disturb_each_other(
+    tmp_path: Path,
+) -> None:
+    stores = [FolderStore(tmp_path / "new" / "results") for _ in range(4)]
+
+    def start(number: int) -> None:
+        store = stores[number]
+        for _ in range(40):
+            store.probe()
+            store.update("latest.json", lambda there: there)
+            assert store.write(f"{number}/a", b"", only_if_absent=True)
+            store.delete([f"{number}/a"])
+
+    with ThreadPoolExecutor() as workers:
+        assert list(workers.map(start, range(4))) == [None] * 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_where_the_output_folder_should_be_is_a_settings_error(tmp_path: Path) -> None:

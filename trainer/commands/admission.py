@@ -18,6 +18,8 @@ class Limits:
     """of a question"""
     said: int = 12_000
     """characters of what was said before it"""
+    kept: int = 20_000
+    """characters of an answer that is kept"""
     messages: int = 100_000
     """characters of all messages that come by the API; the model may read fewer"""
     answer_tokens: int = 2048

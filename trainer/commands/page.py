@@ -3,10 +3,11 @@
 import html
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.commands.admission import Limits
 from trainer.commands.loopback import RequestRefused, object_in
-from trainer.corpus.examples import Message
+from trainer.corpus.examples import Message, Unusable, checked_text
 
 PAGE = Path(__file__).with_name("page.html")
 POLICY = (
@@ -25,39 +26,65 @@ def filled_page(names: Mapping[str, str]) -> str:
 
 def most_bytes(limits: Limits) -> int:
     """Of a request; JSON writes one character in six bytes."""
-    return 6 * (limits.characters + limits.said) + 9000
+    return 6 * (limits.characters + limits.said + limits.kept) + 9000
 
 
 def question_in(body: bytes, limits: Limits) -> tuple[str | tuple[Message, ...], bool]:
     """What the page asks, and whether the tuned model is meant. Raises RequestRefused."""
+    form = 'a question looks like {"question": "…", "tuned": true}'
+    record, question, said = _asked(body, limits, form)
+    tuned = record.get("tuned", True)
+    if not isinstance(tuned, bool):
+        raise RequestRefused(400, form)
+    turns = tuple(
+        Message(role, text)
+        for pair in said
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    )
+    return (*turns, Message("user", question)) if said else question, tuned
+
+
+def kept_in(body: bytes, limits: Limits) -> tuple[list[tuple[str, str]], str, str]:
+    """An answer that is to be kept: what was said before, its question, itself. Raises
+    RequestRefused."""
+    form = 'an answer to keep looks like {"question": "…", "answer": "…"}'
+    record, question, said = _asked(body, limits, form)
+    try:
+        answer = _words(record["answer"])
+    except (KeyError, TypeError):
+        raise RequestRefused(400, form) from None
+    if len(answer) > limits.kept:
+        raise RequestRefused(413, f"at most {limits.kept} characters of an answer are kept")
+    return said, question, answer
+
+
+def _asked(
+    body: bytes, limits: Limits, form: str
+) -> tuple[dict[str, Any], str, list[tuple[str, str]]]:
+    """The whole request, its question, and the questions with their answers before it."""
     try:
         record = object_in(body)
-        question, tuned = record["question"].strip(), record.get("tuned", True)
-        said = _turns(record.get("said", []))
+        question = _words(record["question"])
+        said = [(_words(asked), _words(answer)) for asked, answer in record.get("said", [])]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RequestRefused(
-            400, 'a question looks like {"question": "…", "tuned": true}'
-        ) from None
-    if not question or not isinstance(tuned, bool):
-        raise RequestRefused(400, "there is no question")
+        raise RequestRefused(400, form) from None
     if len(question) > limits.characters:
         raise RequestRefused(413, too_long(limits))
-    if sum(len(turn.content) for turn in said) > limits.said:
+    if sum(len(text) for pair in said for text in pair) > limits.said:
         raise RequestRefused(413, f"at most {limits.said} characters are remembered")
-    return (*said, Message("user", question)) if said else question, tuned
+    return record, question, said
 
 
 def too_long(limits: Limits) -> str:
     return f"a question has at most {limits.characters} characters"
 
 
-def _turns(said: list[list[str]]) -> tuple[Message, ...]:
-    """Of questions with their answers. Raises ValueError or TypeError for anything else."""
-    pairs = [(question, answer) for question, answer in said]
-    if not all(isinstance(text, str) and text.strip() for pair in pairs for text in pair):
-        raise ValueError("no text")
-    return tuple(
-        Message(role, text)
-        for pair in pairs
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    )
+def _words(value: object) -> str:
+    """What a question or an answer says. Raises TypeError for what is no text, RequestRefused for
+    text that no model can be given."""
+    if not isinstance(value, str):
+        raise TypeError
+    try:
+        return checked_text(value, "what is sent").strip()
+    except Unusable as unusable:
+        raise RequestRefused(400, str(unusable)) from None

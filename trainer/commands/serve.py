@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ import click
 from trainer.commands import completions, page
 from trainer.commands.admission import USUAL, Admission, Limits
 from trainer.commands.loopback import LoopbackHandler, LoopbackServer, RequestRefused
+from trainer.commands.ratings import FILE, Ratings
 from trainer.errors import DataError, JobError, SettingsError
 from trainer.inference.chat_model import ChatModel
 from trainer.inference.streamed_answer import StreamedAnswer
@@ -35,8 +37,10 @@ class Server(LoopbackServer):
         compare: bool = False,
         limits: Limits = USUAL,
         key: str = "",
+        kept_in: Path = FILE,
     ) -> None:
         self.limits, self.admission = limits, Admission(limits)
+        self.ratings = Ratings(kept_in)
         self.ending = threading.Event()
         self.started = int(time.time())
         (name, self.first), *_ = models.items()
@@ -47,6 +51,7 @@ class Server(LoopbackServer):
             "ADAPTER": name,
             "MOST_CHARACTERS": str(limits.characters),
             "MOST_SAID": str(limits.said),
+            "KEPT_IN": str(self.ratings.path),
             "TUNED": "" if compare else "checked",
             "BOTH": "checked" if compare else "",
             "REMEMBERS": "checked" if self.first.remembers else "",
@@ -63,7 +68,7 @@ class Server(LoopbackServer):
 
 class Handler(LoopbackHandler):
     """GET / is the page, whose questions are POST /ask and answered in lines of JSON, {"text": …}
-    or {"error": …}; all under /v1/ is the API."""
+    or {"error": …}; what it keeps is POST /keep; all under /v1/ is the API."""
 
     server: Server
 
@@ -87,11 +92,13 @@ class Handler(LoopbackHandler):
             self.check_asker()
             if self.path == "/ask":
                 self._ask()
+            elif self.path == "/keep":
+                self._keep()
             elif self.path == f"{API}chat/completions":
                 self._complete()
             else:
                 raise RequestRefused(
-                    404, f"{self.path}: there is only /ask and {API}chat/completions"
+                    404, f"{self.path}: there is only /ask, /keep and {API}chat/completions"
                 )
         except RequestRefused as refused:
             self._refuse(refused)
@@ -125,6 +132,17 @@ class Handler(LoopbackHandler):
             except Exception as error:  # the page shows it: nothing else would
                 self._line({"error": _sentence(error)})
             self.end_parts()
+
+    def _keep(self) -> None:
+        limits = self.server.limits
+        body = self.body(page.most_bytes(limits), page.too_long(limits))
+        said, question, answer = page.kept_in(body, limits)
+        with self.server.admission.turn():
+            try:
+                self.server.ratings.keep(said, question, answer)
+            except JobError as error:
+                raise RequestRefused(500, _sentence(error)) from None
+        self.send_json(200, {"kept": True})
 
     def _line(self, record: Any) -> None:
         self.send_part(json.dumps(record).encode() + b"\n")
@@ -220,6 +238,7 @@ def serve(
         raise SettingsError(f"--port {port}: {error}; name another one") from None
     address = f"http://localhost:{server.server_port}"
     click.echo(f"{address} answers, and {address}/v1 as OpenAI's API does; Ctrl-C ends it")
+    click.echo(f"answers that are kept on the page go to {server.ratings.path}, to train on")
     try:
         with server:
             server.serve_forever()

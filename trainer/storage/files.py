@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from trainer.errors import DataError, DoesNotFitError, JobError, NotAllowedError, SettingsError
 from trainer.runtime.regular_files import NotAFileError, open_regular
@@ -37,7 +37,7 @@ def staged(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     """
     part = _part_of(path)
     with disk_errors(path):
-        file = _new(part)
+        file = _opened(part, "xb")
         try:
             with file:
                 yield file
@@ -78,10 +78,8 @@ def locked(path: Path) -> Iterator[None]:
     Goes on without the lock on a disk that has none, and when it is not free within LOCK_S.
     """
     lock = path.with_name(f"{PART}{path.name}.lock")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _taken(lock):
-            yield
+    with disk_errors(path), _taken(lock):
+        yield
 
 
 @contextmanager
@@ -204,21 +202,21 @@ def _part_of(path: Path) -> Path:
     return path.with_name(PART + secrets.token_hex(8))
 
 
-def _new(path: Path) -> BinaryIO:
-    """A new file, in a folder that another process may remove while it is empty."""
+def _opened(path: Path, mode: str) -> BinaryIO:
+    """For writing, in a folder that another process may remove while it is empty."""
     for _ in range(MOST_RACES):
         with suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("xb")
+            return cast(BinaryIO, path.open(mode))
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("xb")
+    return cast(BinaryIO, path.open(mode))
 
 
 @contextmanager
 def _taken(lock: Path) -> Iterator[None]:
     deadline = time.monotonic() + LOCK_S
     while True:
-        with lock.open("wb") as file:
+        with _opened(lock, "wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -20,13 +20,16 @@ STALE_S = 3600
 
 
 class FolderStore:
-    """Objects are files below `folder`, which is created by the first write."""
+    """Objects are files below `folder`, which is created by the first write and removed with the
+    last object, if it was not there before."""
 
     small_object_bytes = 16 << 20  # a larger file keeps a disk busy by itself
 
     def __init__(self, folder: Path) -> None:
         self._root = folder.expanduser().absolute()
         self.uri = f"{self._root}/"
+        ways = (self._root, *self._root.parents)
+        self._absent = [folder for folder in ways if not os.path.lexists(folder)]
 
     def unread(self) -> list[Stored]:
         """As `list`, but without reading the files: with no version."""
@@ -87,15 +90,21 @@ class FolderStore:
             data = change(self.read(name))
             if data is not None:
                 self.write(name, data)
+        self._remove_if_empty(self._absent)
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             path = self.path(name)
             with files.disk_errors(path):
                 path.unlink(missing_ok=True)
-            with suppress(OSError):  # the first folder that is not empty ends it
-                for parent in path.parents[: name.count("/")]:
-                    parent.rmdir()
+            self._remove_if_empty([*path.parents[: name.count("/")], *self._absent])
+
+    def _remove_if_empty(self, folders: Iterable[Path]) -> None:
+        """Inner ones first; the first that is not empty ends it."""
+        with suppress(OSError):
+            for folder in folders:
+                with suppress(FileNotFoundError):
+                    folder.rmdir()
 
     def probe(self) -> None:
         name = f".probe-{secrets.token_hex(8)}"
