@@ -1,7 +1,6 @@
 """The commands, their logging and their exit codes."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -201,7 +200,7 @@ def inspect_command(examples: int, **flags: str | None) -> None:
 
     found = inspect_data(settings, examples)
     if log.wants_text(settings.log_format):
-        width = shutil.get_terminal_size().columns
+        width = log.columns(sys.stdout)
         click.echo(found.as_text(width, is_coloured=log.wants_colour()))
     else:
         click.echo(found.as_json())

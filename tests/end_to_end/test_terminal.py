@@ -22,11 +22,8 @@ class Terminal:
     """The command on a pseudo-terminal of its own, as a shell would start it."""
 
     def __init__(self, folder: Path, columns: int = 110, **changes: str) -> None:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("QLORA_") and name != "COLUMNS"  # which is another terminal's
-        }
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("QLORA_")}
+        environment |= {"COLUMNS": "60"}  # another terminal's, which counts for nothing here
         environment |= variables(folder, LOG_FORMAT="auto", **changes)
         self.pid, self.fd = pty.fork()
         if self.pid == 0:

@@ -1,6 +1,5 @@
 """`plan`: what a run would do, before anything is trained."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,6 +39,7 @@ from trainer.reporting.data_section import data_rows, schedule_rows
 from trainer.reporting.run_record import RecordedSchedule, RecordedSettings
 from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
+from trainer.runtime.log import columns
 from trainer.runtime.nf4 import NF4_BYTES
 from trainer.runtime.wording import counted, hanging, lasting
 from trainer.settings import Settings
@@ -99,7 +99,7 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
         *(("note", note) for note in _notes(prospect)),
     ]
     # As wide as the terminal, and whole where there is none.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    width = columns(sys.stdout) if sys.stdout.isatty() else sys.maxsize
     return "\n".join(hanging(value, width, f"{name:<12} ") for name, value in rows)
 
 

@@ -2,14 +2,13 @@
 
 import contextlib
 import logging
-import shutil
 import sys
 import time
 from typing import Any
 
 from trainer.monitoring.counting import DRAW_EVERY_S, LINE_EVERY_S, bar_on, every
 from trainer.monitoring.prometheus import Metrics
-from trainer.runtime.log import figures, wants_text
+from trainer.runtime.log import columns, figures, wants_text
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class Progress:
         if held_out_loss is not None:
             self._held_out = f", held-out {held_out_loss:.4f}"
         if self._bar is not None:
-            is_wide = shutil.get_terminal_size().columns >= WIDE
+            is_wide = columns(sys.stdout) >= WIDE
             rate = f", {tokens_per_s:,.0f} tokens/s" if is_wide else ""
             self._bar.set_postfix_str(f"loss {loss:.4f}{self._held_out}{rate}", refresh=False)
             self._bar.update(step - self._bar.n)

@@ -7,6 +7,7 @@ whichever library wrote it to whichever handler.
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -52,6 +53,17 @@ def terminal() -> TextIO | None:
             if is_text and handler.stream.isatty():
                 return handler.stream  # type: ignore[no-any-return]
     return None
+
+
+def columns(stream: TextIO) -> int:
+    """How wide the terminal behind `stream` is. By itself: COLUMNS, which Python would ask first,
+    may be another terminal's, and is for those that do not know their size."""
+    try:
+        if width := os.get_terminal_size(stream.fileno()).columns:
+            return width
+    except (OSError, ValueError):
+        pass
+    return shutil.get_terminal_size().columns
 
 
 def figures(**values: Any) -> dict[str, Any]:
