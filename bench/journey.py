@@ -21,12 +21,12 @@ LOOK_EVERY_S, STANDS_S = 0.1, 0.3
 
 
 class Terminal:
-    """A shell in tmux with nothing set."""
+    """A shell in tmux with nothing set and nothing left of earlier runs."""
 
     def __init__(self, folder: Path, columns: int) -> None:
         self._tmux = ["tmux", "-S", str(folder / "socket")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("QLORA_", "TMUX"))}
-        environment |= {"PS1": "$ ", "LANG": "C.UTF-8"}
+        environment |= {"PS1": "$ ", "LANG": "C.UTF-8", "TMPDIR": str(folder)}
         size = ["-x", str(columns), "-y", "50"]
         start = [*self._tmux, "new-session", "-d", *size, "bash", "--norc", "--noprofile"]
         subprocess.run(start, env=environment, check=True)

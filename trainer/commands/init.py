@@ -2,7 +2,7 @@
 to start a run reads."""
 
 import shlex
-import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from trainer.commands.chat import is_terminal
 from trainer.commands.inspect import Inspection, inspect_data
 from trainer.commands.plan import training_time
 from trainer.errors import DataError, JobError, SettingsError
-from trainer.monitoring.counting import waiting
 from trainer.preflight import refuse_output_among_data
 from trainer.runtime import log
 from trainer.runtime.device import GIB, Device, find_device
@@ -101,8 +100,7 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
     could not be had for a look."""
     while True:
         try:
-            with waiting("looking at it"):
-                found = inspect_data(_settings_of(chosen), examples=1)
+            found = inspect_data(_settings_of(chosen), examples=1)
         except DataError as error:
             click.echo(f"error: {error}", err=True)
             chosen["data_uri"] = _ask_data()
@@ -110,7 +108,7 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
         except JobError as error:  # of the base, which a bucket or a hub has
             click.echo(f"not looked at: {error}", err=True)
             return None
-        width = shutil.get_terminal_size().columns
+        width = log.columns(sys.stdout)
         click.echo(f"\n{found.as_text(width, is_coloured=log.wants_colour())}")
         return found
 

@@ -12,6 +12,7 @@ from trainer.corpus.sandbox import unconfined
 from trainer.dataset import counts
 from trainer.dataset.inputs import Inputs
 from trainer.dataset.seen import Piece, SeenRecord, seen_records, shortened
+from trainer.monitoring.counting import waiting
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
@@ -81,6 +82,7 @@ class Inspection:
             yield f"{style.heading(printed(title(shown)))}\n{text}"
 
 
+@waiting("looking at the data")
 def inspect_data(settings: Settings, examples: int) -> Inspection:
     """By what a run uses itself, up to the schedule; `examples` are shown.
 

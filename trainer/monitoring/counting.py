@@ -56,7 +56,9 @@ def uncounted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting(what: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[None]:
+def waiting(
+    what: str, *, line_every_s: float = LINE_EVERY_S, shown_after_s: float = SHOWN_AFTER_S
+) -> Iterator[None]:
     """While something is done whose pieces nobody counts: for how long already. Inside of another
     phase that has its bar or lines, nothing."""
     if _outer.get() is not None or _waits.get():
@@ -68,7 +70,7 @@ def waiting(what: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[None]:
             open_.enter_context(every(line_every_s, lambda: _say_waiting(what, began)))
         else:
             bar = open_.enter_context(
-                bar_on(stream, what, None, delay=SHOWN_AFTER_S, leave=False, form=WAITING)
+                bar_on(stream, what, None, delay=shown_after_s, leave=False, form=WAITING)
             )
             open_.enter_context(every(DRAW_EVERY_S, bar.refresh))
         token = _waits.set(True)
@@ -77,8 +79,8 @@ def waiting(what: str, *, line_every_s: float = LINE_EVERY_S) -> Iterator[None]:
 
 
 def import_in_sight(*modules: str) -> None:
-    """Import what takes seconds on a machine that is busy, and show that."""
-    with waiting("starting"):
+    """Import what takes seconds on a machine that is busy, and show that from the first moment."""
+    with waiting("starting", shown_after_s=0):
         for name in modules:
             importlib.import_module(name)
 
