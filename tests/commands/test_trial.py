@@ -1,10 +1,16 @@
 """A run is foretold by its own steps and questions on a base of the same sizes."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.jobs import variables
 
+from trainer.commands import trial
 from trainer.commands.look import Look, look_at
 from trainer.commands.trial import Trial, can_be_tried, try_run
 from trainer.planner.choose import Execution
@@ -38,6 +44,26 @@ def test_steps_and_questions_of_the_run_are_tried(
     found = try_run(look, settings, Precision("fp32", "a CPU"), execution(look))
     assert 0 < found.trained_s < 1
     assert found.start_s > 0 and found.read_s > 0 and found.answered_s >= 0
+    assert found.alone is not None
+    assert 0 < found.alone.trained_s <= found.trained_s
+    assert 0 < found.alone.start_s <= found.start_s
+
+
+def test_what_else_runs_is_told_from_what_this_thread_waits_for_a_core() -> None:
+    if not Path("/proc/thread-self/schedstat").exists():
+        pytest.skip("this kernel does not tell")
+    cores = os.sched_getaffinity(0)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            for process in (0, other.pid):
+                os.sched_setaffinity(process, {min(cores)})
+            waited_s, until = trial._waited_s(), time.thread_time() + 0.2
+            while time.thread_time() < until:
+                pass
+            assert trial._waited_s() - waited_s > 0.02
+        finally:
+            os.sched_setaffinity(0, cores)
+            other.kill()
 
 
 def test_the_whole_run_is_start_training_questions_and_losses(look: Look) -> None:

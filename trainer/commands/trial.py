@@ -6,9 +6,13 @@ What else runs on the machine slows the one as the other. Names of CPUs say noth
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from trainer import STARTED
 from trainer.commands.look import Look
@@ -26,20 +30,23 @@ if TYPE_CHECKING:
 
 TRIED_S = 4.0  # of steps, behind one that is not counted
 ASKED, ANSWERED = 8, 5  # questions, and tokens of each answer
+LEAST_ALONE = 0.02  # of the time that something took: a thread that had a core for less is none
 FORWARD = 0.5  # of a step: what is frozen has no gradient of its own
+
+Pair = npt.NDArray[np.float64]  # seconds as they were, and if nothing else had run here
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Seconds, as they were on this machine just now: of a trained token; until a first step would
-    begin; until ASKED questions have been read, and for one more token of each answer. A token took
-    `busy` times as long as it would if nothing else ran here."""
+    """Seconds: of a trained token; until a first step would begin; until ASKED questions have been
+    read, and for one more token of each answer. As they were on this machine just now; `alone`
+    has them as they would be if nothing else ran here."""
 
     trained_s: float
     start_s: float
     read_s: float
     answered_s: float
-    busy: float = 1.0
+    alone: "Trial | None" = None
 
     def training_s(self, look: Look, tokens: int) -> float:
         """Of so many tokens, and of the held-out loss that is measured meanwhile."""
@@ -95,38 +102,41 @@ def try_run(look: Look, settings: Settings, precision: Precision, execution: Exe
     from trainer.models.random_base import random_base
 
     model = attach_adapter(random_base(look.base, precision), settings)
-    start_s = time.monotonic() - STARTED
-    trained_s, busy = _trained_s(look, model, precision, execution)
-    if not look.data.questions:
-        return Trial(trained_s, start_s, 0.0, 0.0, busy)
-    with Answerer(model, look.tokenizer) as answerer:
-        read_s, answered_s = _answered_s(look, answerer)
-    return Trial(trained_s, start_s, read_s, answered_s, busy)
+    waited_s = _waited_s()
+    start_s = np.array([time.monotonic() - STARTED] * 2) - (0.0, waited_s)
+    found = [_trained_s(look, model, precision, execution), start_s, np.zeros(2), np.zeros(2)]
+    if look.data.questions:
+        with Answerer(model, look.tokenizer) as answerer:
+            found[2:] = _answered_s(look, answerer)
+    pairs = zip(*(_positive(seconds) for seconds in found), strict=True)
+    just_now, alone = (Trial(*four) for four in pairs)
+    return replace(just_now, alone=alone)
 
 
-def _trained_s(
-    look: Look, model: Any, precision: Precision, execution: Execution
-) -> tuple[float, float]:
-    """Seconds of a token, and `Trial.busy`: pass after pass over the blocks as a run does it, for
-    TRIED_S; single blocks, where a micro-batch would take longer than that."""
-    import torch
+def _positive(seconds: Pair) -> list[float]:
+    """Waiting is told with an error of its own."""
+    now, alone = seconds.tolist()
+    return [now, min(now, max(alone, LEAST_ALONE * now))]
 
+
+def _trained_s(look: Look, model: Any, precision: Precision, execution: Execution) -> Pair:
+    """Of a token: pass after pass over the blocks as a run does it, for TRIED_S; single blocks,
+    where a micro-batch would take longer than that."""
     from trainer.engine.decoder import Engine
 
     assert execution.plan is not None  # as `can_be_tried` says
     engine = Engine(model, dtype=precision.dtype, plan=execution.plan, row_tokens=look.block_tokens)
     try:
-        first_s = _timed(lambda: _train_on(engine, look.data.train[:1]))  # counted nowhere
+        first_s, _ = _timed(lambda: _train_on(engine, look.data.train[:1]))  # counted nowhere
         together = execution.blocks if first_s * execution.blocks < TRIED_S else 1
-        begin, begin_cpu, trained = time.perf_counter(), time.process_time(), 0
+        begin, trained = _now_s(), 0
         for start in cycle(range(0, len(look.data.train), together)):
             blocks = look.data.train[start : start + together]
             _train_on(engine, blocks)
             trained += len(blocks)
-            if (spent_s := time.perf_counter() - begin) > TRIED_S:
+            if (spent_s := _now_s() - begin)[0] > TRIED_S:
                 break
-        computed_s = (time.process_time() - begin_cpu) / torch.get_num_threads()
-        return spent_s / (trained * look.block_tokens), max(1.0, spent_s / computed_s)
+        return spent_s / (trained * look.block_tokens)
     finally:
         engine.close()
 
@@ -139,8 +149,8 @@ def _train_on(engine: "Engine", blocks: "Sequence[Block]") -> None:
     engine.loss_sum(ids, labels, positions, documents(batch)).backward()
 
 
-def _answered_s(look: Look, answerer: "Answerer") -> tuple[float, float]:
-    """Seconds until ASKED questions have a first token, and for each token behind it."""
+def _answered_s(look: Look, answerer: "Answerer") -> tuple[Pair, Pair]:
+    """Until ASKED questions have a first token, and for each token behind it."""
     questions = [question.turns for question in look.data.questions]
     questions = (questions * ASKED)[:ASKED]
 
@@ -149,10 +159,28 @@ def _answered_s(look: Look, answerer: "Answerer") -> tuple[float, float]:
 
     ask(ANSWERED)()  # its weights are unpacked, its memory taken
     read_s = _timed(ask(1))
-    return read_s, max(0.0, _timed(ask(ANSWERED)) - read_s) / (ANSWERED - 1)
+    return read_s, np.maximum(0.0, _timed(ask(ANSWERED)) - read_s) / (ANSWERED - 1)
 
 
-def _timed(act: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+def _timed(act: Callable[[], object]) -> Pair:
+    begin = _now_s()
     act()
-    return time.perf_counter() - begin
+    return _now_s() - begin
+
+
+def _now_s() -> Pair:
+    now_s = time.perf_counter()
+    return np.array([now_s, now_s - _waited_s()])
+
+
+def _waited_s() -> float:
+    """How long this thread could have run so far and had no core, by Linux; 0 where it is not told.
+
+    Its processor time would say less: threads sleep while they wait for each other, on a machine
+    that is their own too.
+    """
+    try:
+        told = Path("/proc/thread-self/schedstat").read_text(encoding="utf-8")
+        return int(told.split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
