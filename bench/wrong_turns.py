@@ -82,12 +82,34 @@ TURNS: list[tuple[str, str, dict[str, str]]] = [
     ("a block beyond the base", "plan --max-length 100000000", FAQ),
     ("no run to resume", "train", FAQ | {"QLORA_RESUME": "must"}),
     ("a question of nothing", 'ask --adapter faq " "', {}),
+    # tried for the first time
+    ("a misspelt variable in an env file", "inspect --env-file typo.env", {}),
+    ("an env file of Windows", "inspect --examples 0 --env-file windows.env", {}),
+    ("an env file of PowerShell", "inspect --env-file powershell.env", {}),
+    ("a variable in small letters", "train", {"qlora_data_uri": "faq", "qlora_output_uri": "out"}),
+    ("a base at ~", "plan", FAQ | {"QLORA_BASE_MODEL": "~/no-model"}),
+    ("one file as data", "inspect --examples 0", FAQ | {"QLORA_DATA_URI": "faq/faq.csv"}),
+    ("two folders as data", "inspect", FAQ | {"QLORA_DATA_URI": "faq,prose"}),
+    ("a file: address as data", "inspect", FAQ | {"QLORA_DATA_URI": "file:///data/faq"}),
+    ("s3 without a bucket", "inspect", FAQ | {"QLORA_DATA_URI": "s3://"}),
+    ("s3 with three slashes", "train", FAQ | {"QLORA_OUTPUT_URI": "s3:///models"}),
+    ("the output is the data", "train", FAQ | {"QLORA_OUTPUT_URI": "faq"}),
+    ("all GPUs where none is", "-m trainer.launch --nproc-per-node=gpu entrypoint.py", FAQ),
+    ("CUDA devices where none is", "plan", FAQ | {"CUDA_VISIBLE_DEVICES": "0,1"}),
+    ("a base with a space", "plan", FAQ | {"QLORA_BASE_MODEL": "HuggingFaceTB/SmolLM2 135M"}),
+    ("a base without its owner", "plan", FAQ | {"QLORA_BASE_MODEL": "SmolLM2-135M-Instruct"}),
+    ("an adapter as base", "plan", FAQ | {"QLORA_BASE_MODEL": "adapter"}),
+    ("a base as adapter", "ask --adapter base", {}),
+    ("a built-in base that is none", "plan", FAQ | {"QLORA_BASE_MODEL": "builtin:small"}),
+    ("a decimal comma", "plan", FAQ | {"QLORA_LEARNING_RATE": "0,0002"}),
+    ("a number with commas", "plan", FAQ | {"QLORA_MAX_STEPS": "1,000"}),
+    ("a port that is none", "ask --adapter faq --serve --port 99999999", {}),
 ]
 
 
 def prepare(folder: Path) -> None:
     """What the turns are given."""
-    for name in ("faq", "photos", "empty", "prose", "pickled"):
+    for name in ("faq", "photos", "empty", "prose", "pickled", "base", "adapter"):
         (folder / name).mkdir()
     rows = "".join(f"What is {n} and {n}?,It is {2 * n} in all.\n" for n in range(40))
     (folder / "faq" / "faq.csv").write_text("question,answer\n" + rows)
@@ -107,6 +129,14 @@ def prepare(folder: Path) -> None:
     for file in tiny.glob("*.json"):
         (folder / "pickled" / file.name).write_bytes(file.read_bytes())
     (folder / "pickled" / "pytorch_model.bin").write_bytes(bytes(100))
+    for file in tiny.iterdir():
+        (folder / "base" / file.name).write_bytes(file.read_bytes())
+    (folder / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(bytes(100))
+    set_up = "QLORA_DATA_URI=faq\nQLORA_BASE_MODEL=builtin:tiny\n"
+    (folder / "typo.env").write_text(set_up + "QLORA_EPOCH=3\n")
+    (folder / "windows.env").write_bytes(("\ufeff" + set_up.replace("\n", "\r\n")).encode())
+    (folder / "powershell.env").write_text(set_up, encoding="utf-16")
     (folder / "spaces.env").write_text("QLORA_DATA_URI = faq\nQLORA_BASE_MODEL = builtin:tiny\n")
     (folder / "shell.env").write_text('export QLORA_DATA_URI="faq"\n')
 
@@ -119,6 +149,7 @@ def turn(command: str, given: dict[str, str], folder: Path) -> tuple[int, str, f
     if words[0] == "make":
         words, folder = ["make", "-B", *words[1:]], ROOT
     elif words[0] == "-m":
+        words = [str(ROOT / word) if word == "entrypoint.py" else word for word in words]
         words, environment["PYTHONPATH"] = [sys.executable, *words], str(ROOT)
     else:
         words = [sys.executable, str(ROOT / "entrypoint.py"), *words]

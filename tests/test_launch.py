@@ -1,5 +1,6 @@
 """torchrun whose exit code is the job's."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,12 @@ def test_the_launcher_ends_with_the_code_of_the_worker_that_failed(
     command = [sys.executable, "-m", "trainer.launch", "--nproc-per-node=2"]
     command += [f"--master-port={unused_port()}", str(script)]
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == code
+
+
+def test_no_gpu_where_all_are_asked_for_is_a_sentence() -> None:
+    command = [sys.executable, "-m", "trainer.launch", "--nproc-per-node=gpu", "entrypoint.py"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: torchrun: Cuda is not available.")
+    assert "Traceback" not in done.stderr

@@ -39,7 +39,8 @@ def test_every_fault_is_reported_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.read(
             {"epochs": "many"},
-            {"QLORA_LORA_R": "0", "QLORA_SCHEDULER": "round", "QLORA_LORA_RR": "8"},
+            {"QLORA_LORA_R": "0", "QLORA_SCHEDULER": "round", "QLORA_LORA_RR": "8"}
+            | {"qlora_seed": "1"},
         )
     message = str(caught.value)
     for words in (
@@ -49,6 +50,7 @@ def test_every_fault_is_reported_at_once() -> None:
         "--epochs='many' is not a number",
         "QLORA_SCHEDULER=round: needs one of cosine, linear, constant",
         "QLORA_LORA_RR is not a setting; did you mean QLORA_LORA_R?",
+        "qlora_seed is not read: write it as QLORA_SEED",
     ):
         assert words in message
 

@@ -45,6 +45,10 @@ def test_every_scheme_is_split_into_bucket_and_key(scheme: str) -> None:
     [
         ("s3:/bucket/x", "write it as s3://bucket/prefix/"),
         ("gs://bucket/x", "only folders and s3:// are supported"),
+        ("file:///data/faq", "write the folder as /data/faq"),
+        ("s3://", "names no bucket; write s3://bucket/prefix/"),
+        ("s3:///x", "names no bucket"),
+        ("s3://me:secret@/x", "names no bucket"),
         ("s3://UPPER/x", "'UPPER' is not a bucket name"),
         ("s3://me:secret@UPPER/x", "'UPPER' is not a bucket name"),
     ],

@@ -211,7 +211,9 @@ def inspect_command(examples: int, **flags: str | None) -> None:
 @_of_a_base
 @click.option("--compare", is_flag=True, help="Show the base model's answer too.")
 @click.option("--serve", is_flag=True, help="A page and OpenAI's API, for this machine only.")
-@click.option("--port", default=8080, show_default=True, help="Where --serve listens.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Of --serve."
+)
 @click.option("--api-key", envvar="SERVE_API_KEY", default="", help="--serve wants it sent.")
 @click.argument("question", nargs=-1)
 def ask(

@@ -8,7 +8,7 @@ again helps.
 
 import sys
 
-from trainer.errors import Interrupted
+from trainer.errors import Interrupted, SettingsError
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +24,9 @@ def main(arguments: list[str]) -> int:
         return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
     except SignalException:  # it has passed the signal on and waited
         return Interrupted.exit_code
+    except ValueError as error:  # of its own arguments: no GPU, say, where all are asked for
+        print(f"error: torchrun: {error} Correct what it is given.", file=sys.stderr)
+        return SettingsError.exit_code
     return 0
 
 

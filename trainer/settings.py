@@ -143,13 +143,16 @@ def _recipe_named(flags: Mapping[str, str | None], environ: Mapping[str, str]) -
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """One fault for each `QLORA_*` variable that is no setting, with the nearest real name."""
+    """One fault for each `QLORA_*` variable that is no setting, with the nearest real name, and for
+    each that is one but for its small letters."""
     known = [option.env for option in options()]
     faults = []
     for name in sorted(environ):
         if name.startswith(ENV_PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             faults.append(f"{name} is not a setting; did you mean {near}?")
+        elif name.upper() in known and name not in known and not environ.get(name.upper()):
+            faults.append(f"{name} is not read: write it as {name.upper()}")
     return faults
 
 

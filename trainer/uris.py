@@ -53,12 +53,18 @@ def uri_faults(source: str, uri: str) -> Iterator[str]:
         return
     if scheme not in SCHEMES:
         known = " and ".join(f"{scheme}://" for scheme in SCHEMES)
+        if scheme.lower() == "file":
+            yield f"{source}={uri}: write the folder as /{rest.lstrip('/')}"
+            return
         yield (
             f"{source}={publishable_uri(uri)}: only folders and {known} are supported; bring what "
             "is there to a folder first"
         )
     elif not SCHEMES[scheme].fullmatch(rest.split("/")[0]):
         bucket = rest.split("/")[0].rpartition("@")[2]
+        if not bucket:
+            yield f"{source}={scheme}://: names no bucket; write {scheme}://bucket/prefix/"
+            return
         yield f"{source}={publishable_uri(uri)}: {bucket!r} is not a bucket name"
 
 

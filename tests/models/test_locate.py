@@ -31,6 +31,12 @@ def test_a_folder_s_name_is_all_of_its_path_that_may_be_published(
     assert base.folder.resolve() == folder
 
 
+def test_an_adapter_is_no_base_and_told_so(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(SettingsError, match="is an adapter; `ask --adapter` asks it"):
+        local_base(tmp_path, "mine")
+
+
 def test_a_tokenizer_of_any_size_is_not_read(tmp_path: Path) -> None:
     folder = shutil.copytree(TINY, tmp_path / "mine")
     with (folder / "tokenizer.json").open("r+b") as file:

@@ -17,7 +17,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_what_people_write_is_read(tmp_path: Path) -> None:
     file = tmp_path / "x.env"
-    file.write_text("\n  # no\nexport A=1\n B = 2\n".replace(" B = 2", 'B="2"'))
+    file.write_text("\ufeff\n  # no\nexport A=1\n B = 2\n".replace(" B = 2", 'B="2"'))
     assert read_env_file(file) == {"A": "1", "B": "2"}
 
 
@@ -25,9 +25,10 @@ def test_what_people_write_is_read(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         (b"A=1\nfoo\n", "x.env:2: this line is not KEY=VALUE"),
+        (b"A = 1\n", "x.env:1: this line is not KEY=VALUE, without spaces"),
         (b"HF_TOKEN: hf_secret=\n", "x.env:1: this line is not KEY=VALUE"),
         (b"A=1\0\n", "x.env:1: this line is not KEY=VALUE"),
-        (b"\xff\xfe", "it is not text"),
+        (b"\xff\xfe", "it is not UTF-8"),
         (b"#" * 2**20 + b"\n", "more than a MiB"),
         (None, "No such file"),
     ],

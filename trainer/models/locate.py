@@ -134,6 +134,11 @@ def local_base(folder: Path, name: str) -> Base:
 def _check_config(folder: Path, name: str) -> None:
     config = folder / "config.json"
     if not config.is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise SettingsError(
+                f"{name}: is an adapter; `ask --adapter` asks it, and QLORA_BASE_MODEL is what it "
+                "was trained on"
+            )
         raise SettingsError(f"{name}: no config.json there; name the folder that holds the model")
     small = (path for pattern in CONFIG_FILES for path in folder.glob(pattern) if path.is_file())
     if large := [path.name for path in small if path.stat().st_size > LARGEST_FILE_BYTES]:

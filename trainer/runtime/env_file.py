@@ -28,9 +28,9 @@ def read_env_file(path: Path) -> dict[str, str]:
             read = file.read(_LARGEST_BYTES + 1)
         if len(read) > _LARGEST_BYTES:
             raise ValueError("too large")
-        lines = read.decode("utf-8").splitlines()
+        lines = read.decode("utf-8-sig").splitlines()  # as Notepad writes it too
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text, or has more than a MiB"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8, or has more than a MiB"
         raise SettingsError(f"--env-file {path}: {reason}; `init` writes one") from None
     found = {}
     for number, line in enumerate(lines, 1):
@@ -39,7 +39,9 @@ def read_env_file(path: Path) -> dict[str, str]:
         name, separator, value = line.strip().removeprefix("export ").partition("=")
         if not separator or not _KEY.fullmatch(name) or "\0" in value:
             # Without its words: they may be a secret.
-            raise SettingsError(f"{path}:{number}: this line is not KEY=VALUE; correct it")
+            raise SettingsError(
+                f"{path}:{number}: this line is not KEY=VALUE, without spaces; correct it"
+            )
         found[name] = unquoted(value)
     return found
 
