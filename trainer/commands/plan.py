@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from trainer.commands.look import Look, look_at, too_little
-from trainer.commands.trial import Trial, can_be_tried, try_run
+from trainer.commands.trial import Trial, can_be_tried, try_run, whole_time
 from trainer.dataset.counts import cautions
 from trainer.engine.support import why_stock
 from trainer.errors import DoesNotFitError
@@ -47,7 +47,6 @@ from trainer.settings import Settings
 SHORT_HOST_BYTES = 9 * GIB  # that may be pinned on a node of 16
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
 TOKENS = 10**6  # where neither data nor a number is given
-BUSY = 1.2  # times as long as if nothing else ran: worth telling
 SMALL_SHARE = 0.1  # of the computing time, which a network may take
 Rows = Iterator[tuple[str, str]]
 
@@ -274,23 +273,10 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     if request.price is not None:
         text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
     if prospect.trial and prospect.look:
-        yield "time", text + _whole_time(prospect.trial, prospect.look, prospect.tokens)
+        yield "time", f"{text}; {whole_time(prospect.trial, prospect.look, prospect.tokens)}"
     else:
         rest = "loading, and a tenth of it or half a minute for questions"
         yield "time", f"{text}; on top come {rest}"
-
-
-def _whole_time(trial: Trial, look: Look, tokens: int) -> str:
-    """Of a run that was tried, as this machine is now and, where that differs, as it can be."""
-
-    def whole_s(tried: Trial) -> float:
-        return tried.whole_s(look, tried.training_s(look, tokens))
-
-    text = f"; {lasting(whole_s(trial))} with its start, questions and checks"
-    if trial.alone and whole_s(trial) > BUSY * whole_s(trial.alone):
-        training, whole = trial.alone.training_s(look, tokens), whole_s(trial.alone)
-        text += f". If nothing else ran here, {lasting(training)} and {lasting(whole)}"
-    return text
 
 
 def _answers(prospect: Prospect) -> Rows:

@@ -21,6 +21,7 @@ from trainer.evaluation.general import general_blocks
 from trainer.planner.choose import CPU_UNPACKED_BYTES, Execution
 from trainer.planner.memory_plan import FULL
 from trainer.runtime.device import Precision
+from trainer.runtime.wording import lasting
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 TRIED_S = 4.0  # of steps, behind one that is not counted
 ASKED, ANSWERED = 8, 5  # questions, and tokens of each answer
 LEAST_ALONE = 0.02  # of the time that something took: a thread that had a core for less is none
+BUSY = 1.2  # times as long as if nothing else ran: worth telling
 FORWARD = 0.5  # of a step: what is frozen has no gradient of its own
 
 Pair = npt.NDArray[np.float64]  # seconds as they were, and if nothing else had run here
@@ -84,6 +86,19 @@ class Trial:
         tokens += 2 * sum(len(b.input_ids) for b in (*general.text, *general.answers))
         tokens += 2 * min(MOST_BLOCKS, len(look.data.train)) * look.block_tokens
         return FORWARD * self.trained_s * tokens
+
+
+def whole_time(trial: Trial, look: Look, tokens: int) -> str:
+    """Of all the run, in words: as this machine is now and, where that differs, as it can be."""
+
+    def whole_s(tried: Trial) -> float:
+        return tried.whole_s(look, tried.training_s(look, tokens))
+
+    text = f"{lasting(whole_s(trial))} with its start, questions and checks"
+    if trial.alone and whole_s(trial) > BUSY * whole_s(trial.alone):
+        training, whole = trial.alone.training_s(look, tokens), whole_s(trial.alone)
+        text += f". If nothing else ran here, {lasting(training)} and {lasting(whole)}"
+    return text
 
 
 def can_be_tried(look: Look, execution: Execution) -> bool:
