@@ -49,6 +49,14 @@ def test_topics_are_what_the_form_shows_and_words_that_are_not_the_sentence_s(
     assert set(english.topics(statement, own)) == topics
 
 
+def test_a_price_is_asked_for_as_people_do_where_the_sentence_is_about_it() -> None:
+    cost = "How much does the HG-2 cost?"
+    asked = english.about_topic("list price", PRICE, "the HG-2", False)
+    assert asked[:2] == ["What is the list price of the HG-2?", cost]
+    for topic, statement in (("warranty", PRICE), ("price", "The fee is 5 euros, the price high.")):
+        assert cost not in english.about_topic(topic, statement, "the HG-2", False)
+
+
 @pytest.mark.parametrize("topic", ["warranty", "repairs"])
 def test_questions_about_a_topic_are_sound_and_differ(topic: str) -> None:
     statement = "Its warranty and repairs by Linus last 34 months."

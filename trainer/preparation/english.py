@@ -73,15 +73,7 @@ def about_quantities(statement: str, subject: str) -> list[list[str]]:
         return []
     found = []
     if _MONEY.search(statement):
-        found.append(
-            [
-                f"How much does {subject} cost?",
-                f"What does {subject} cost?",
-                f"How much is {subject}?",
-                f"What do I pay for {subject}?",
-                f"What is the price of {subject}?",
-            ]
-        )
+        found.append([*_asking_the_price(subject), f"What is the price of {subject}?"])
     if _WEIGHT.search(statement):
         found.append(
             [
@@ -92,6 +84,15 @@ def about_quantities(statement: str, subject: str) -> list[list[str]]:
             ]
         )
     return found
+
+
+def _asking_the_price(subject: str) -> list[str]:
+    return [
+        f"How much does {subject} cost?",
+        f"What does {subject} cost?",
+        f"How much is {subject}?",
+        f"What do I pay for {subject}?",
+    ]
 
 
 def said_of(statement: str) -> str:
@@ -133,6 +134,8 @@ def about_topic(topic: str, statement: str, subject: str, names_somebody: bool) 
         found.append(f"What is the {topic} of {subject}?")
     if not many and _NUMBER.search(statement) and _SPAN.search(statement):
         found.append(f"How long is the {topic} of {subject}?")
+    if topic.endswith("price") and topic == said_of(statement) and _MONEY.search(statement):
+        found += _asking_the_price(subject)
     return [
         *found,
         f"Can you tell me about the {topic} of {subject}?",
