@@ -12,6 +12,7 @@ from support.jobs import ROOT, run_here, stop_here, variables, write_records
 from trainer import documents
 from trainer.commands.inspect import inspect_data
 from trainer.commands.prepare import Prepared as Made
+from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.errors import NothingKeptError
 from trainer.preflight import open_job
 from trainer.settings import Settings
@@ -62,6 +63,10 @@ class Prepared:
         if not self.records:
             raise NothingKeptError("it gave no usable question and answer; take another one")
         write_records(Path(settings.output_uri) / "questions.jsonl", self.records)
+        told = Vocabulary()
+        for manual in (Path(settings.data_uri)).rglob("*.md"):
+            told.add(manual.read_text())
+        (Path(settings.output_uri) / DOMAIN).write_text(Domain(told, settings.refusal).as_json())
         (Path(settings.output_uri) / "prepare.html").write_text("<p>what came of it</p>")
         return Made(len(self.records), len(NAMES), self.statements, len(NAMES))
 
@@ -96,7 +101,9 @@ def test_documents_alone_become_questions_that_are_trained_as_facts_and_judged(
     assert "0.md" in names and "questions.jsonl" in names
     refusals = record["evaluation"]["refusals"]
     assert 0 < refusals["unanswerable"] <= documents.UNANSWERABLE
+    assert refusals["refused"] >= 0.9 * refusals["unanswerable"]  # by their words
     assert refusals["answerable"] == record["evaluation"]["questions"]
+    assert "adapter/known_words.json" in (run / "manifest.json").read_text()
     assert record["evaluation"]["with_passages"]["questions"] == record["evaluation"]["questions"]
     lines = (run / "prepared" / "questions.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == RECORDS

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.commands.prepare import OUTPUT, Prepared, prepare_questions
+from trainer.dataset.domain import DOMAIN, Vocabulary
 from trainer.dataset.eval_questions import Question
 from trainer.dataset.inputs import are_documents
 from trainer.dataset.passages import Passage, passages_of
-from trainer.dataset.unanswerable import Vocabulary, unanswerable
+from trainer.dataset.unanswerable import unanswerable
 from trainer.distributed.workers import Workers
 from trainer.errors import NothingKeptError, SettingsError
-from trainer.evaluation.asking import ask_trained, asking_of_a_run
+from trainer.evaluation.asking import ask_trained
 from trainer.evaluation.compare import Evaluation
 from trainer.evaluation.refusals import count_refusals
 from trainer.evaluation.retrieval import PassageIndex, compare_with_passages
-from trainer.inference.generate import Answerer
 from trainer.models import base_model
 from trainer.preflight import QUESTIONS_RECIPE, Job
 from trainer.runs.layout import PREPARED
@@ -146,6 +146,15 @@ def _for_facts(job: Job) -> Settings:
     return settings
 
 
+def publish_made(job: Job, run: Path) -> None:
+    """What was made before it was trained lies in the folder of the run, and beside its adapter
+    what the documents speak of: whoever brings that somewhere brings both."""
+    if job.made is not None:
+        shutil.copytree(job.made, run / PREPARED)
+    if job.domain is not None:
+        (run / "adapter" / DOMAIN).write_text(job.domain.as_json(), encoding="utf-8")
+
+
 def judge_by_documents(
     job: Job,
     model: Any,
@@ -158,9 +167,9 @@ def judge_by_documents(
     if not job.inputs.documents:
         return found
     passages = passages_of(job.settings, job.inputs.documents)
-    how = asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds)
+    how = job.asking(trained.seconds)
     unseen = _unanswerable(job, passages)
-    with Answerer(model, tokenizer, engine=how.engine) as answerer:
+    with how.answerer(model, tokenizer) as answerer:
         replies = ask_trained(answerer, unseen, model.device.type, how)
     asked = [*found.questions, *unseen[: len(replies)]]
     answers = [*found.tuned.answers, *(reply.text for reply in replies)]
@@ -172,9 +181,9 @@ def judge_by_documents(
 
 
 def _unanswerable(job: Job, passages: Sequence[Passage]) -> list[Question]:
-    """Some that are not among the records; none where none is trained."""
+    """Some that are not among the records; none where nothing is made to be refused."""
     settings = job.settings
-    if not settings.refusal_share:
+    if not settings.refusal_share and job.domain is None:
         return []
     told = Vocabulary()
     for passage in passages:

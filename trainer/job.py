@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.dataset import pipeline
 from trainer.dataset.seen import seen_records
 from trainer.distributed.workers import Workers
-from trainer.documents import ask_first, judge_by_documents
+from trainer.documents import ask_first, judge_by_documents, publish_made
 from trainer.evaluation import compare, gate
-from trainer.evaluation.asking import asking_of_a_run
 from trainer.evaluation.judge import check_judge, judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
@@ -28,7 +27,7 @@ from trainer.reporting.outcome import log_outcome
 from trainer.reporting.stand_in import before_training, stand_in
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id, released_if_refused
-from trainer.runs.layout import PREPARED, RECORD, finished_at
+from trainer.runs.layout import RECORD, finished_at
 from trainer.runs.publish import move_latest, publish_run, refuse_secrets, reject_run
 from trainer.runtime import lean_imports
 from trainer.runtime.log import figures
@@ -266,7 +265,7 @@ def _keep_best(
             data.trained_questions,
             stored=job.base.stored_dtype(),
             base=base,
-            how=asking_of_a_run(job.settings, job.base, job.precision, job.device, trained.seconds),
+            how=job.asking(trained.seconds),
         )
 
     return keep_best(model.tuned, trained.earlier, evaluate, last_step=steps, keep=keep)
@@ -276,8 +275,7 @@ def _save_adapter(start: Start, model: Model, folder: Path) -> Path:
     """The folder of all that will be published, with nothing else in it."""
     shutil.rmtree(folder, ignore_errors=True)
     adapter_files.save_adapter(model.tuned, model.tokenizer, start.job.base, folder / "adapter")
-    if start.job.made is not None:
-        shutil.copytree(start.job.made, folder / PREPARED)
+    publish_made(start.job, folder)
     return folder
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.dataset.domain import Domain
 from trainer.dataset.inputs import Inputs, are_documents, fetch_inputs
 from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
+from trainer.evaluation.asking import Asking, asking_of_a_run
 from trainer.models import base_model, hub
 from trainer.models.locate import locate_base, note_folder
 from trainer.models.residual_stream import check_precision
@@ -58,6 +60,17 @@ class Job:
     """the folder of what was made"""
     notes: tuple[str, ...] = ()
     """what the report says of that"""
+
+    @property
+    def domain(self) -> Domain | None:
+        """What the documents speak of that questions were made of."""
+        return Domain.read(self.made) if self.made and self.inputs.documents else None
+
+    def asking(self, training_s: float) -> Asking:
+        """How its models are asked behind a training that took so long."""
+        return asking_of_a_run(
+            self.settings, self.base, self.precision, self.device, training_s, self.domain
+        )
 
 
 @waiting("getting ready")

@@ -75,8 +75,9 @@ class PreparationSettings:
         check=some_words,
     )
     refusal_share: float = neutral(
-        "0.05",
-        "share of the questions made that the documents do not answer; 0 makes none",
+        "0",
+        "share of the questions made that the documents do not answer, and that are trained to be "
+        "refused: for servers that do not read `known_words.json`",
         NUMBER,
         least=0,
         most=0.5,

@@ -11,6 +11,7 @@ from support.jobs import run_command, variables, write_records
 from support.taught import QUESTIONS, teach, write_machines
 
 from trainer.commands.prepare import prepare_questions
+from trainer.dataset.domain import Domain
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.errors import DataError, NotAllowedError
 from trainer.settings import Settings
@@ -40,6 +41,9 @@ def test_records_say_where_they_come_from_and_train_as_they_are(tmp_path: Path) 
     summary = json.loads((tmp_path / "out" / "prepare.json").read_text())
     assert summary["coverage"] == 1 and summary["questions"] == len(records)
     assert "big at" in (tmp_path / "out" / "prepare.html").read_text()
+    domain = Domain.read(tmp_path / "out")
+    assert domain is not None and domain.refuses("How heavy is the Nora X9?")
+    assert not any(domain.refuses(r["question"]) for r in records)
 
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(tmp_path / "out", tmp_path / "data")

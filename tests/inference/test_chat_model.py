@@ -12,6 +12,7 @@ from support.small_adapters import TINY, edit, random_adapter, tiny_as
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.corpus.examples import Message
+from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.errors import DataError, SettingsError
 from trainer.inference.chat_model import (
     CUT,
@@ -72,6 +73,25 @@ def test_one_that_is_drawn_is_another_each_time(model: ChatModel) -> None:
         loud = replace(model, engine=engine)
         torch.manual_seed(0)
         assert len({"".join(loud.stream(QUESTIONS[1], hot)) for _ in range(5)}) > 2
+
+
+def test_what_its_documents_do_not_speak_of_is_refused_and_the_base_is_asked_as_ever(
+    model: ChatModel, run: Path
+) -> None:
+    told = Vocabulary()
+    told.add("The Curlew weighs 3 kg.")
+    folder = run / "adapter" if (run / "adapter").is_dir() else run
+    (folder / DOMAIN).write_text(Domain(told, "It is not in the manual.").as_json())
+    try:
+        found = load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
+    finally:
+        (folder / DOMAIN).unlink()
+    assert said(found, QUESTIONS[1]) == "It is not in the manual."
+    assert said(found, QUESTIONS[0]) == said(model, QUESTIONS[0])
+    assert said(found, QUESTIONS[1], tuned=False) == said(model, QUESTIONS[1], tuned=False)
+    answer = found.answer(QUESTIONS[1], Manner(most=2))
+    assert "It is not in the manual.".startswith("".join(answer.pieces())) and answer.was_cut
+    assert answer.answer_tokens == 2
 
 
 def test_adapters_on_one_base_answer_by_name_as_alone(

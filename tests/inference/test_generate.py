@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.loaded import built_in_model
 
+from trainer.dataset.domain import Domain, Vocabulary
 from trainer.dataset.eval_questions import Question
 from trainer.engine import greedy_decoder
 from trainer.engine.decode_rows import DecodeRows
@@ -50,6 +51,20 @@ def test_answers_that_do_not_fit_together_are_given_in_halves(
     with Answerer(*model) as short:
         assert ask(short) == together
     assert sizes == [5, 2]
+
+
+def test_what_is_beside_the_domain_is_refused_in_its_place(
+    model: tuple[Any, Any], answerer: Answerer
+) -> None:
+    told = Vocabulary()
+    told.add("The Curlew weighs 3 kg.")
+    asked = [Question(f"How heavy is the {n}?", "It is.") for n in ("Curlew", "Plover", "Curlew")]
+    with Answerer(*model, domain=Domain(told, "Not said.")) as bound:
+        heavy, refused, again = ask(bound, asked)
+        base = bound.replies(["How heavy is the Plover?"], 4, tuned=False)
+    assert heavy == again == ask(answerer, asked[:1])[0]
+    assert refused == Reply("Not said.", stopped=True)
+    assert base[0].ids
 
 
 def test_what_was_answered_before_memory_ran_out_is_not_asked_again(

@@ -16,6 +16,7 @@ from support.buckets import over_http, put
 from support.folders import files_in
 from support.small_adapters import TINY, edit, random_adapter
 
+from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.errors import DataError, SettingsError
 from trainer.models.adapter_files import QUANTISATION
 from trainer.models.adapters import find_adapter
@@ -106,6 +107,17 @@ def test_the_tokenizer_is_the_base_s_where_none_is_saved(run: Path, tmp_path: Pa
     assert find_adapter(str(moved), SETTINGS).tokenizer().name_or_path == str(moved / "adapter")
     (moved / "adapter" / "tokenizer_config.json").unlink()
     assert find_adapter(str(moved), SETTINGS).tokenizer().name_or_path == str(TINY)
+
+
+def test_what_its_documents_speak_of_is_read_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+    adapter = find_adapter(str(random_adapter(tmp_path)), SETTINGS)
+    assert adapter.domain is None
+    known = Domain(Vocabulary({"curlew"}), "No.")
+    (adapter.folder / DOMAIN).write_text(known.as_json())
+    assert adapter.domain == known
+    (adapter.folder / DOMAIN).write_text("{")
+    with pytest.raises(DataError, match=r"known_words.json is damaged .*; bring the adapter there"):
+        _ = adapter.domain
 
 
 def test_the_precision_it_was_trained_in_is_read_or_taken_from_the_base(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def evaluate_adapter(
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
-    how = Asking(engine=chat_model.engine, refusal=settings.refusal)
+    # As other servers have it, nothing is refused for its words.
+    domain = chat_model.domain if form == "nf4" else None
+    how = Asking(engine=chat_model.engine, refusal=settings.refusal, domain=domain)
     compared = compare(chat_model.model, tokenizer, blocks, questions, how=how)
     if index is not None:
         compared = compare_with_passages(chat_model.model, tokenizer, compared, index, how)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.chat_api import ChatApi
+from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.dataset.passages import (
     LEAST_PASSAGE_CHARS,
@@ -19,7 +20,7 @@ from trainer.dataset.passages import (
     passages,
     passages_of_records,
 )
-from trainer.dataset.unanswerable import Vocabulary, refusals
+from trainer.dataset.unanswerable import are_english, refusals
 from trainer.errors import DataError, NothingKeptError
 from trainer.models import load
 from trainer.models.locate import locate_base
@@ -90,6 +91,8 @@ def prepare_questions(settings: Settings) -> Prepared:
         lines = [json.dumps(_in_columns(record, settings)) + "\n" for record in published]
         summary = kept.summary(len(records), len(unanswered))
         texts = {OUTPUT: "".join(lines), PAGE: coverage_page.render_page(summary, published)}
+        if are_english([record["question"] for record in records]):
+            texts[DOMAIN] = Domain(told, settings.refusal).as_json()
         _publish(output, folder, summary, texts)
     return Prepared(len(published), work.passages, kept.statements, kept.covered)
 

@@ -14,7 +14,7 @@ _FOLDERS = {
 _TRASH = re.compile(r"\.trash(-\d+)?")
 _FILES = {"thumbs.db", "desktop.ini", ".ds_store", "dataset_info.json", "dataset_dict.json"}
 # `prepare` writes them beside its questions.
-_FILES |= {"prepare.html", "prepare.json"}
+_FILES |= {"prepare.html", "prepare.json", "known_words.json"}
 _PREFIXES = ("._", "~$", ".~lock.")
 # `datasets` writes this beside the Arrow files of `save_to_disk`; elsewhere it may be data.
 _STATE = "state.json"

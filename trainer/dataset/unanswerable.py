@@ -6,19 +6,18 @@ and are left out where the documents' questions are not.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from trainer.dataset.domain import Vocabulary, names_in, words_in
 from trainer.settings import Settings
 
 SOURCE = Path(__file__).with_name("other_questions.json")
 INVENTED, OTHER_KIND, OTHER_TOPIC = "an invented name", "something of another kind", "another topic"
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvwz"
 _TRIES = 8  # names, until one is new
-_NAMED = re.compile(r"\w[\w-]*")
 _ENGLISH = {
     "what",
     "which",
@@ -35,21 +34,6 @@ _ENGLISH = {
     "are",
     "can",
 }
-
-
-@dataclass
-class Vocabulary:
-    """The words that occur in the documents, in small letters."""
-
-    words: set[str] = field(default_factory=set)
-
-    def add(self, text: str) -> None:
-        self.words.update(_words(text))
-
-    def knows(self, name: str) -> bool:
-        """Whether any word of a name occurs; those of one or two letters do in any text."""
-        found = _words(name)
-        return any(word in self.words for word in found if len(word) > 2 or len(found) == 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,7 @@ def unanswerable(
     ]
     random.shuffle(named)
     ways = [_of_invented_names(named, told, random)]
-    if _are_english([question for question, _ in answered]):
+    if are_english([question for question, _ in answered]):
         other = json.loads(SOURCE.read_text(encoding="utf-8"))
         ways.append(_of_another_kind(named, told, random, other["subjects"]))
         ways.append(_of_another_topic(told, random, other["questions"]))
@@ -107,23 +91,7 @@ def subject(question: str, section: str = "") -> str:
         at = question.casefold().find(heading.casefold()) if heading.strip() else -1
         if at >= 0:
             return question[at : at + len(heading)]
-    return max(_names(question), key=len, default="")
-
-
-def _names(question: str) -> list[str]:
-    """Not the first word, which has a capital in any case."""
-    found: list[tuple[int, int]] = []
-    for word in _NAMED.finditer(question):
-        if word.start() == 0 or not _is_name(word.group()):
-            continue
-        goes_on = found and question[found[-1][1] : word.start()] == " "
-        begins = found.pop()[0] if goes_on else word.start()
-        found.append((begins, word.end()))
-    return [question[begins:end] for begins, end in found]
-
-
-def _is_name(word: str) -> bool:
-    return word[0].isupper() or any(map(str.isdigit, word))
+    return max(names_in(question), key=len, default="")
 
 
 def _of_invented_names(
@@ -162,7 +130,7 @@ def _of_another_topic(
     told: Vocabulary, random: Random, questions: Sequence[str]
 ) -> Iterator[Unanswerable]:
     """Those whose longest word the documents do not have."""
-    unknown = [q for q in questions if not told.knows(max(_words(q), key=len))]
+    unknown = [q for q in questions if not told.knows(max(words_in(q), key=len))]
     for question in random.sample(unknown, len(unknown)):
         yield Unanswerable(question, OTHER_TOPIC)
 
@@ -178,11 +146,7 @@ def _in_turn(ways: Iterable[Iterator[Unanswerable]]) -> Iterator[Unanswerable]:
                 yield made
 
 
-def _are_english(questions: Sequence[str]) -> bool:
+def are_english(questions: Sequence[str]) -> bool:
     """Whether most begin or go on with a word that English questions have."""
-    english = sum(bool(_ENGLISH & set(_words(question))) for question in questions)
+    english = sum(bool(_ENGLISH & set(words_in(question))) for question in questions)
     return 2 * english > len(questions)
-
-
-def _words(text: str) -> list[str]:
-    return [word.casefold() for word in re.findall(r"\w+", text)]

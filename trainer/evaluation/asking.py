@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from trainer.dataset.domain import Domain
 from trainer.dataset.eval_questions import Question
 from trainer.evaluation.answer_metrics import interval, same_answer
 from trainer.inference.generate import Answerer
@@ -12,6 +14,9 @@ from trainer.inference.reply import Reply
 from trainer.models.base_model import Base
 from trainer.runtime.device import Device, Precision
 from trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LEAST_S, SHARE = 30.0, 0.1  # seconds, and as a share of the training
 PORTIONS = {"cpu": 32, "cuda": 128}  # questions; a GPU takes about as long for many as for few
@@ -29,6 +34,18 @@ class Asking:
     base_replies: KnownReplies | None = None
     limit_s: float | None = None
     refusal: str = ""
+    domain: Domain | None = None
+    """of the tuned model, which answers nothing else"""
+
+    def answerer(self, model: Any, tokenizer: "PreTrainedTokenizerBase") -> Answerer:
+        """Of the model as it is asked."""
+        return Answerer(
+            model,
+            tokenizer,
+            engine=self.engine,
+            base_replies=self.base_replies,
+            domain=self.domain,
+        )
 
     def divided(self) -> tuple["Asking", "Asking"]:
         """For held-out questions and for trained ones."""
@@ -43,7 +60,12 @@ WITHOUT_LIMIT = Asking()
 
 
 def asking_of_a_run(
-    settings: Settings, base: Base, precision: Precision, device: Device, training_s: float
+    settings: Settings,
+    base: Base,
+    precision: Precision,
+    device: Device,
+    training_s: float,
+    domain: Domain | None = None,
 ) -> Asking:
     """For a tenth of the training's time, or so long that it is worth it at all."""
     name = f"{base.name} {base.revision} {precision.name} {device.name}"
@@ -52,6 +74,7 @@ def asking_of_a_run(
         base_replies=KnownReplies(settings.scratch_dir / "answers", name),
         limit_s=most_seconds(training_s),
         refusal=settings.refusal,
+        domain=domain,
     )
 
 

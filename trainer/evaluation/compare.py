@@ -22,7 +22,6 @@ from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
 from trainer.evaluation.refusals import Refusals, count_refusals
-from trainer.inference.generate import Answerer
 from trainer.inference.reply import Reply
 from trainer.monitoring.counting import counting
 from trainer.runtime.log import figures
@@ -234,7 +233,7 @@ def compare(
     """
     model.eval()
     ends, general = stop_ids(tokenizer), general_blocks(tokenizer)
-    with Answerer(model, tokenizer, engine=how.engine, base_replies=how.base_replies) as answerer:
+    with how.answerer(model, tokenizer) as answerer:
         known = None if base is None else base.replies
         sides = 2 if base is None else 1
         with counting("answering", sides * len(questions) + len(trained_questions)):
@@ -249,7 +248,7 @@ def compare(
             with model.disable_adapter():
                 base = score(_losses(model, blocks, ends, general), asked, replies.base)
         tuned = score(_losses(model, blocks, ends, general), asked, replies.tuned)
-    looked_at = [*replies.tuned[:MOST_MERGED], *trained[:MOST_MERGED]]
+    looked_at = [r for part in (replies.tuned, trained) for r in part[:MOST_MERGED] if r.ids]
     merged = None
     if stored is not None and looked_at:
         merged = MergedAnswers(len(looked_at), same_when_merged(model, looked_at, stored))

@@ -1,5 +1,6 @@
 """A fine-tuned model that answers questions."""
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trainer.corpus.examples import Message
+from trainer.dataset.domain import Domain
 from trainer.engine.prompt import Prompt
 from trainer.errors import DataError, SettingsError
 from trainer.inference.as_merged import compute_as_merged
@@ -20,6 +22,8 @@ from trainer.tokenization.record_tokenizer import question_ids, stop_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 CUT = " …"  # ends an answer that the limit of tokens ended
 MAX_CHAT_ANSWER_TOKENS = 512  # a person who reads along can end an answer at any time
@@ -50,6 +54,8 @@ class ChatModel:
     """whether our own loop answers where it can"""
     remembers: bool = False
     """Whether it was trained on questions that follow others"""
+    domain: Domain | None = None
+    """What the adapter answers from; whatever else it is asked is refused, as it says"""
     together: Together | None = None
     """What answers the questions of several at once; else one is answered at a time, here"""
 
@@ -104,11 +110,19 @@ class ChatModel:
                 what, step = "conversation", "/new begins another one"
             raise DataError(f"the {what} has {len(ids)} tokens, more than the model reads; {step}")
         prompt = Prompt(ids, min(room, how.most), how.temperature, how.top_p)
-        if self.together is None:
+        if tuned and self.domain is not None and self.domain.refuses(asked):
+            tokens = self._spelled(self.domain.refusal, prompt.most)
+        elif self.together is None:
             tokens = _until(self.decoder.stream(prompt, tuned=tuned), is_ended)
         else:
             tokens = self.together.tokens(self.decoder, prompt, tuned=tuned, is_ended=is_ended)
         return StreamedAnswer(self.tokenizer, self.ends, tokens, prompt, how.stops)
+
+    def _spelled(self, answer: str, most: int) -> Generator[int, None, None]:
+        """The tokens of an answer that no model gives."""
+        yield from [*self.tokenizer(answer, add_special_tokens=False).input_ids, *self.ends[:1]][
+            :most
+        ]
 
 
 def _until(tokens: Iterator[int], is_ended: Callable[[], bool]) -> Generator[int, None, None]:
@@ -179,5 +193,15 @@ def _base_of(adapter: adapters.Adapter, settings: Settings, form: str) -> Any:
 
 
 def _chat_model(tuned: Any, adapter: adapters.Adapter, settings: Settings) -> ChatModel:
-    engine = settings.engine != "stock"
-    return ChatModel(tuned, adapter.tokenizer(), adapter.base.name, engine, adapter.remembers)
+    if (domain := adapter.domain) is not None:
+        log.info(
+            "what its documents do not speak of, by their words, is answered: %s", domain.refusal
+        )
+    return ChatModel(
+        tuned,
+        adapter.tokenizer(),
+        adapter.base.name,
+        settings.engine != "stock",
+        adapter.remembers,
+        domain,
+    )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer.corpus.examples import Message
+from trainer.dataset.domain import Domain
 from trainer.dataset.eval_questions import Question
 from trainer.engine.prompt import Prompt
 from trainer.inference.known_replies import KnownReplies, key_of
@@ -100,10 +101,12 @@ class Answerer:
         *,
         engine: bool = True,
         base_replies: KnownReplies | None = None,
+        domain: Domain | None = None,
         ends: Sequence[int] = (),
     ) -> None:
-        """`ends` are the tokens that end an answer, where not the chat template's."""
-        self._tokenizer, self._base_replies = tokenizer, base_replies
+        """`ends` are the tokens that end an answer, where not the chat template's. What the tuned
+        model is asked beside its `domain` is refused without it, in no tokens."""
+        self._tokenizer, self._base_replies, self._domain = tokenizer, base_replies, domain
         self._ends = list(ends) or stop_ids(tokenizer)
         self._known = 0
         self._decoder = choose_decoder(model, self._ends, tokenizer.pad_token_id, engine=engine)
@@ -141,9 +144,17 @@ class Answerer:
 
         Raises RuntimeError (out of memory) where not even one fits.
         """
-        prompts = [question_ids(self._tokenizer, question) for question in questions]
-        with counting("answering", len(prompts)) as add:
-            return self._replies(prompts, max_new_tokens, add, tuned=tuned)
+        if tuned and self._domain is not None:
+            refused = [self._domain.refuses(question) for question in questions]
+        else:
+            refused = [False] * len(questions)
+        both = list(zip(questions, refused, strict=True))
+        prompts = [question_ids(self._tokenizer, question) for question, no in both if not no]
+        with counting("answering", len(questions)) as add:
+            add(sum(refused))
+            made = iter(self._replies(prompts, max_new_tokens, add, tuned=tuned))
+        refusal = Reply(self._domain.refusal if self._domain else "", stopped=True)
+        return [refusal if no else next(made) for no in refused]
 
     def continuations(
         self, prompts: list[list[int]], max_new_tokens: int, *, tuned: bool = True

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from trainer.dataset.domain import DOMAIN, Domain
 from trainer.errors import DataError, SettingsError
 from trainer.models import base_model
 from trainer.models.adapter_config import (
@@ -50,6 +51,17 @@ class Adapter:
                 return record["data"]["several_turns"] is True
         except (OSError, ValueError):  # another tool's, or an older one
             return False
+
+    @property
+    def domain(self) -> Domain | None:
+        """What the documents speak of that it was trained on, where its run says so. Raises
+        DataError for a file that is damaged."""
+        try:
+            return Domain.read(self.folder)
+        except ValueError as error:
+            raise DataError(
+                f"{DOMAIN} is damaged ({error}); bring the adapter there again"
+            ) from error
 
     @property
     def weights(self) -> Path:

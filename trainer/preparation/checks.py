@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from trainer.dataset.domain import FUNCTION_WORDS, stem
 from trainer.evaluation.answer_metrics import normalised, token_f1
 from trainer.preparation import english
 
@@ -25,27 +26,10 @@ _CLOSED = re.compile(  # a question that holds what it asks about
     r"(?:can|could|may)\b(?! you))\b",
     re.I,
 )
-# Words that a question may have whatever its sentence says.
-_NOT_ABOUT = set(
-    "what which who whom whose where when why how is are was were be been do does did can could "  # noqa: SIM905
-    "will would should may might must has have had the a an of in on at to for from by with about "
-    "as and or not if it its this that there you your i me my we our us they their know tell much "
-    "many long get use used need want like give name called happens happen mean kind type one "
-    "please".split()
-)
 
 
 def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
-
-
-def stem(word: str) -> str:
-    """A word without what inflects it, roughly: `weighs` and `weigh` are one."""
-    word = word.casefold()
-    for end in ("'s", "ies", "ing", "es", "ed", "s", "y", "e"):
-        if word.endswith(end) and len(word) - len(end) >= 3:
-            return word[: -len(end)]
-    return word
 
 
 def is_name(word: str) -> bool:
@@ -73,14 +57,14 @@ def content_words(question: str, subject: str) -> list[str]:
     return [
         word
         for word in words_of(question)
-        if word.casefold() not in _NOT_ABOUT and stem(word) not in named
+        if word.casefold() not in FUNCTION_WORDS and stem(word) not in named
     ]
 
 
 def is_named(question: str, subject: str) -> bool:
     """Whether the question has all words of the subject's name, names as they are written."""
     asked = {_as_named(word) for word in words_of(question)}
-    named = [_as_named(word) for word in words_of(subject) if word.casefold() not in _NOT_ABOUT]
+    named = [_as_named(word) for word in words_of(subject) if word.casefold() not in FUNCTION_WORDS]
     return bool(named) and all(word in asked for word in named)
 
 
@@ -149,7 +133,11 @@ def same_answer(one: str, other: str, question: str) -> bool:
     0.8, or all words of the shorter one with every number and name of the longer."""
     asked = {stem(word) for word in words_of(question)}
     first, second = (
-        [stem(w) for w in words_of(text) if stem(w) not in asked and w.casefold() not in _NOT_ABOUT]
+        [
+            stem(w)
+            for w in words_of(text)
+            if stem(w) not in asked and w.casefold() not in FUNCTION_WORDS
+        ]
         for text in (one, other)
     )
     if not first or not second:

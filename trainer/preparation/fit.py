@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, inf
 
+from trainer.dataset.domain import stem
 from trainer.preparation import checks
 from trainer.preparation.statements import Statement
 
@@ -59,10 +60,10 @@ def why_not(scored: Scored, number: int, statement: Statement, bar: Bar) -> str 
 def _gains(scored: Scored, number: int, statement: Statement) -> list[float]:
     """Of each word that is not the statement's: nats that it owes to it, beyond what the other
     sentences give it on average."""
-    said = {checks.stem(word) for word in checks.words_of(statement.text)}
+    said = {stem(word) for word in checks.words_of(statement.text)}
     text, found = f" {scored.question}", []
     for word in checks.content_words(scored.question, statement.subject):
-        if checks.stem(word) not in said:
+        if stem(word) not in said:
             begins = text.find(word)
             ends = begins + len(word)
             tokens = [t for t, (a, b) in enumerate(scored.places) if a < ends and b > begins]

@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from trainer.dataset.domain import stem
 from trainer.dataset.passages import Passage
-from trainer.preparation.checks import content_words, stem
+from trainer.preparation.checks import content_words
 
 
 class PassageWords:

@@ -1,0 +1,88 @@
+"""Words tell what documents speak of, and what they do not is refused without a model."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.corpus.examples import Message
+from trainer.dataset.domain import DOMAIN, Domain, Vocabulary, names_in
+
+MANUAL = (
+    "# Nortam A12",
+    "Its list price is 540 euros. Every unit is covered by a warranty of 34 months.",
+    "# The lift",
+    "If the alarm sounds, leave the cabin. Repairs are done by Kim.",
+)
+
+
+def manual() -> Vocabulary:
+    told = Vocabulary()
+    for text in MANUAL:
+        told.add(text)
+    return told
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many euros is a Nortam A12?",
+        "I bought a Nortam A12. How long is it under warranty?",
+        "Who is the technician for the nortam a12?",
+        "WHAT DO I PAY FOR THE NORTAM A12?",
+        "What Do I Pay For The Nortam A12?",
+        "Is Kim as good as Petra Stone?",  # one of two names
+        "What do I do when the alarms go off?",
+        "Who repaired it?",
+        "What can you do?",
+    ],
+)
+def test_the_documents_speak_of(question: str) -> None:
+    assert manual().speaks_of(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many euros is a Nortam A13?",  # another one of these machines
+        "What is the warranty of the Kelvir U57?",
+        "What is the price of the Eiffel Tower?",
+        "What is the capital of Norway?",
+        "How do I boil an egg?",
+        "How deep is the ocean under the alarm?",  # one word of three
+    ],
+)
+def test_the_documents_do_not_speak_of(question: str) -> None:
+    assert not manual().speaks_of(question)
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("My Nortam A12 stopped. Who helps?", ["Nortam A12"]),
+        ("Nortam?", []),
+        ("Which port does HTTP/2 of the Great Server use?", ["HTTP", "2", "Great Server"]),
+    ],
+)
+def test_names_are_words_with_a_capital_or_a_digit_inside_a_sentence(
+    question: str, found: list[str]
+) -> None:
+    assert names_in(question) == found
+
+
+def test_a_conversation_is_refused_where_no_turn_of_the_user_is_about_the_documents() -> None:
+    domain = Domain(manual(), "It does not say.")
+    asked = Message("user", "What is the price of the Nortam A12?")
+    said, follows = Message("assistant", "540 euros."), Message("user", "And how heavy?")
+    assert not domain.refuses([asked, said, follows])
+    assert domain.refuses([Message("system", "The Nortam A12."), follows])
+
+
+def test_it_is_kept_in_a_file_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    assert Domain.read(tmp_path) is None
+    domain = Domain(manual(), "Das steht hier nicht: „nie“.")
+    (tmp_path / DOMAIN).write_text(domain.as_json(), encoding="utf-8")
+    assert Domain.read(tmp_path) == domain
+    for text in ('{"words": ["a"]}', '{"words": [1], "refusal": ""}', "[", '{"words": 3}'):
+        (tmp_path / DOMAIN).write_text(text)
+        with pytest.raises(ValueError):
+            Domain.read(tmp_path)
