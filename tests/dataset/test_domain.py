@@ -34,6 +34,7 @@ def manual() -> Vocabulary:
         "What do I do when the alarms go off?",
         "Who repaired it?",
         "What can you do?",
+        "Is the warranty longer than 99 months?",  # a number names nothing
     ],
 )
 def test_the_documents_speak_of(question: str) -> None:

@@ -51,7 +51,7 @@ class Vocabulary:
         whether half of the words occur that say what it is about."""
         if question.isupper() or question.istitle():
             question = question.lower()  # whose capitals make no names
-        if names := [name for name in names_in(question) if len(name) > 1]:  # but not "I"
+        if names := [name for name in names_in(question) if _is_of_something(name)]:
             return any(self._has_all(name) for name in names)
         about = [w for w in words_in(question) if w not in FUNCTION_WORDS | _ALSO_IN_QUESTIONS]
         return 2 * sum(stem(word) in self.words for word in about) >= len(about)
@@ -116,6 +116,11 @@ def names_in(question: str) -> list[str]:
         begins = found.pop()[0] if goes_on else word.start()
         found.append((begins, word.end()))
     return [question[begins:end] for begins, end in found]
+
+
+def _is_of_something(name: str) -> bool:
+    """And neither "I" nor a number."""
+    return len(name) > 1 and any(map(str.isalpha, name))
 
 
 def _is_name(word: str) -> bool:
