@@ -88,7 +88,11 @@ class GradientAccumulator:
         if step != self._step:
             self._step, self._own_micro_batch = step, 0
         number = self._own_micro_batch * self._workers.size + self._workers.rank
-        torch.manual_seed((self._seed << 32) + step * SEEDS_PER_STEP + number & (1 << 63) - 1)
+        seed = (self._seed << 32) + step * SEEDS_PER_STEP + number & (1 << 63) - 1
+        # As `torch.manual_seed`, which looks for devices of four other kinds each time.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         self._own_micro_batch += 1
 
     def add(self, parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor | None) -> None:
