@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trainer.models.experts import ExpertLayout, is_experts
+from trainer.planner.gpus import multiplies_unasked
 from trainer.planner.memory_plan import EXPERT_VALUES
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
@@ -102,7 +103,7 @@ def multiplied(
     for first, parts in _together(counts, experts.layout):
         weights = experts.weights(first, len(parts), scales)
         right = weights.mT if by_columns else weights
-        if _has_grouped(x.device):
+        if _has_grouped(x):
             span = slice(parts[0].start, parts[-1].stop)
             behind = ends[first + 1 : first + 1 + len(parts)] - ends[first]
             out[span] = torch.nn.functional.grouped_mm(x[span], right, offs=behind)
@@ -113,9 +114,12 @@ def multiplied(
     return out
 
 
-def _has_grouped(device: torch.device) -> bool:
-    """One kernel for the products of many experts, from compute capability 8.0 up."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+def _has_grouped(x: torch.Tensor) -> bool:
+    """One kernel for the products of many experts; where torch has none it loops, and waits."""
+    if x.device.type != "cuda":
+        return False
+    precision = "bf16" if x.dtype == torch.bfloat16 else ""
+    return multiplies_unasked(torch.cuda.get_device_capability(x.device), precision)
 
 
 def _together(counts: list[int], layout: ExpertLayout) -> Iterator[tuple[int, list[slice]]]:
