@@ -1,5 +1,6 @@
 """Whatever JSON a stranger puts where a record of ours is read: a sentence, and nothing else."""
 
+import base64
 import hashlib
 import json
 import os
@@ -10,17 +11,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support.small_adapters import TINY
 
-from trainer.errors import JobError
+from trainer.errors import JobError, SettingsError
 from trainer.inference.known_replies import KnownReplies
 from trainer.models.adapter_config import CONFIG, LARGEST_RANK, WEIGHTS, read_adapter_config
 from trainer.models.base_model import Base
 from trainer.models.locate import local_base
 from trainer.models.safetensors_files import UnsoundError, in_order, parse_header
+from trainer.models.tokenizer_limits import MOST_GROWTH
 from trainer.models.weight_files import fetch_weights
 from trainer.preparation.drafts import read_drafts
 from trainer.preparation.journal import Journal
@@ -29,11 +32,14 @@ from trainer.reporting.outcome import log_outcome
 from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.fingerprint import claim_run_id
 from trainer.runs.layout import LATEST, finished_at, newest_run
+from trainer.runtime.last_words import is_panic
 from trainer.runtime.naming import digest
 from trainer.setting_checks import RUN_ID
 from trainer.settings import Settings
 from trainer.storage import FolderStore, read_manifest
 from trainer.storage.lease import owner_of
+from trainer.tokenization import template_process
+from trainer.tokenization.template_process import Refused, rendered
 from trainer.tokenization.token_cache import WriteProgress
 from trainer.training.checkpoint_state import (
     ADAPTER,
@@ -138,6 +144,82 @@ def test_the_config_of_a_tokenizer(data: bytes, changes: dict[str, Any]) -> None
             (base / "tokenizer_config.json").write_bytes(content)
             with suppress(JobError):
                 local_base(base, "mine").tokenizer()
+
+
+SHORT = st.one_of(st.text(max_size=3), st.sampled_from(["", ".", "x" * 50, "a" * 1000, "▁"]))
+STEPS = st.recursive(
+    st.one_of(
+        VALUES,
+        st.builds(
+            lambda kind, pattern, content: {
+                "type": "Replace", "pattern": {kind: pattern}, "content": content
+            },
+            st.sampled_from(["String", "Regex"]), SHORT, SHORT,
+        ),
+        st.builds(lambda text: {"type": "Prepend", "prepend": text}, SHORT),
+        st.builds(
+            lambda text: {"type": "Precompiled", "precompiled_charsmap": text},
+            st.one_of(st.binary(max_size=60).map(lambda b: base64.b64encode(b).decode()), SHORT),
+        ),
+        st.sampled_from(["NFKC", "Lowercase", "Fuse", "ByteLevel", "ByteFallback", "Nmt"]).map(
+            lambda name: {"type": name}
+        ),
+    ),
+    lambda inner: st.builds(
+        lambda name, steps: {"type": "Sequence", name: steps},
+        st.sampled_from(["normalizers", "decoders"]), st.lists(inner, max_size=4),
+    ),
+    max_leaves=5,
+)  # fmt: skip
+TEXT = "Why is it so, and what about the rest of it? Ä ﷺ 日本 \u202e" * 3
+
+
+@contextmanager
+def panics_allowed() -> Iterator[None]:
+    """Of the library in Rust: they end a run with a sentence."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+
+
+@settings(fuzzed, max_examples=max(10, EXAMPLES // 4))
+@given(STEPS, STEPS, st.dictionaries(KEYS, VALUES, max_size=2))
+def test_the_parts_of_a_tokenizer(normalizer: Any, decoder: Any, around: dict[str, Any]) -> None:
+    made = json.loads((TINY / "tokenizer.json").read_text())
+    made |= {"normalizer": normalizer, "decoder": decoder}
+    made["post_processor"] = made["post_processor"] | around
+    with folder() as at:
+        base = shutil.copytree(TINY, at / "base")
+        (base / "tokenizer.json").write_text(json.dumps(made))
+        with suppress(JobError), panics_allowed():
+            tokenizer = local_base(base, "mine").tokenizer()
+            # What stands before it in the tokenizer, and forms of Unicode, may add to it.
+            assert len(tokenizer(TEXT)["input_ids"]) <= MOST_GROWTH * 20 * len(TEXT)
+            assert len(tokenizer.decode(list(range(300, 400)))) <= MOST_GROWTH * 100 * 20
+
+
+PIECES = st.sampled_from(
+    ["{{ ", " }}", "{% for m in messages %}", "{% endfor %}", "{% if m %}", "{% endif %}",
+     "{% set x = ", " %}", "m.content", "messages", "x", "n", "'a'", "'ab' * 99999", "9999999999",
+     " ~ ", " + ", " * ", " ** ", " // ", " % ", " in ", "|join(x)", "|center(10 ** 9)", "|list",
+     "|tojson(indent=99999999)", "|batch(10 ** 9, x)", "|replace('a', x)", "|int(n, 16)", "|sort",
+     "[n] * 9999999", "range(99999)", ".split('a')", ".__class__", "|round(10 ** 9, 'ceil')", "\n",
+     "{% macro f(a) %}", "{% endmacro %}", "f(x)", "|map('center', 10 ** 8)", "|urlize"]
+)  # fmt: skip
+
+
+@settings(
+    max_examples=max(10, EXAMPLES // 4), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(st.one_of(st.lists(PIECES, max_size=12).map("".join), st.text(max_size=40)), VALUES)
+def test_a_chat_template(template: str, value: Any) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(template_process, "MOST_S", 0.3)
+        with suppress(Refused, SettingsError):
+            (text,) = rendered(template, {"messages": [{"content": value}], "n": 16, "x": "a"})
+            assert len(text) < template_process.MEMORY_BYTES
 
 
 @fuzzed

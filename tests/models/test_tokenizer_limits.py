@@ -41,18 +41,21 @@ def around(record: dict[str, Any], count: int) -> None:
     [
         (
             lambda r: r.update(normalizer={"type": "Sequence", "normalizers": [BOMB] * 3}),
-            "its normalizer can make a text 1,003,003,001 times as long",
+            "the tokenizer's normalizer can make a text 1,003,003,001 times as long",
         ),
-        (lambda r: r.update(normalizer=BOMB), "its normalizer can make a text 1,001 times"),
+        (
+            lambda r: r.update(normalizer=BOMB),
+            "the tokenizer's normalizer can make a text 1,001 times",
+        ),
         (
             lambda r: r.update(normalizer={"type": "Prepend", "prepend": "x" * 10**6}),
-            "its normalizer can make a text 1,000,001 times",
+            "the tokenizer's normalizer can make a text 1,000,001 times",
         ),
         (
             lambda r: r["decoder"].update(
                 type="Sequence", decoders=[{"type": "Fuse"}, BOMB | {"pattern": {"String": "a"}}]
             ),
-            "its decoder can make a text 1,000 times",
+            "the tokenizer's decoder can make a text 1,000 times",
         ),
         (lambda r: around(r, 100_000), "more than 64 tokens around a text"),
         (lambda r: r["model"]["vocab"].update({"y" * 10**5: 3071}), "token of more than 16,384"),

@@ -12,8 +12,10 @@ import platform
 import struct
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+_MOST_OPEN = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # prctl
@@ -70,6 +72,20 @@ _FORBIDDEN = (
     *((169, 142), (103, 116), (164, 170), (227, 112), (305, 266), (159, 171), (170, 161)),
     (171, 162),
 )
+
+
+def limit(memory_bytes: int) -> None:
+    """No more memory than this, no core files, no writing of files, and few open ones."""
+    import resource
+
+    for kind, most in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, _MOST_OPEN),
+    ):
+        with suppress(ValueError, OSError):  # macOS has no limit of address space
+            resource.setrlimit(kind, (most, most))
 
 
 def confine() -> list[str]:

@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path, PosixPath
 from typing import Any
@@ -25,7 +24,6 @@ from trainer.corpus.sandbox_protocol import encode_item
 
 _OUT_OF_MEMORY = 3  # exit code; the parent starts a fresh child
 _LENGTH_BYTES = 4
-_MOST_OPEN = 64
 
 
 class OpenFile(PosixPath):
@@ -68,7 +66,7 @@ def _requests(parent: socket.socket) -> Iterator[tuple[OpenFile, Format, Columns
 def main(memory_bytes: int) -> int:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # libraries may print
-    _limit(memory_bytes)
+    confinement.limit(memory_bytes)
     logging.disable()
     mimetypes.init([])  # openpyxl asks it, and it would read /etc/mime.types
     parent = socket.socket(fileno=os.dup(sys.stdin.fileno()))
@@ -96,20 +94,6 @@ def main(memory_bytes: int) -> int:
 def _reason(error: object, form: Format) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"it is no readable {form} ({lines[0][:120]})"
-
-
-def _limit(memory_bytes: int) -> None:
-    """No more memory than this, no core files, no writing of files, and few open ones."""
-    import resource
-
-    for kind, most in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, _MOST_OPEN),
-    ):
-        with suppress(ValueError, OSError):  # macOS has no limit of address space
-            resource.setrlimit(kind, (most, most))
 
 
 if __name__ == "__main__":

@@ -30,18 +30,18 @@ def refuse_bombs(tokenizer: "PreTrainedTokenizerBase") -> None:
     try:
         with well_formed("a tokenizer"):
             faults = [
-                f"its {name} can make a text {growth:,.0f} times as long"
+                f"the tokenizer's {name} can make a text {growth:,.0f} times as long"
                 for name in ("normalizer", "decoder")
                 if (growth := _growth(_state(getattr(backend, name)))) > MOST_GROWTH
             ]
             if _around(_state(backend.post_processor)) > MOST_AROUND:
-                faults.append(f"it puts more than {MOST_AROUND} tokens around a text")
+                faults.append(f"the tokenizer puts more than {MOST_AROUND} tokens around a text")
     except ValueError as error:
         raise DataError(f"its parts are none that are known here ({error})") from None
     if max(map(len, backend.get_vocab()), default=0) > LONGEST_TOKEN:
-        faults.append(f"it has a token of more than {LONGEST_TOKEN:,} characters")
+        faults.append(f"the tokenizer has a token of more than {LONGEST_TOKEN:,} characters")
     if faults:
-        raise DataError(f"{', and '.join(faults)}, which no tokenizer of a language needs")
+        raise DataError(f"{', and '.join(faults)}, which no language needs; use another")
 
 
 def _state(part: Any) -> dict[str, Any]:

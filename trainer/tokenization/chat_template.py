@@ -8,16 +8,15 @@ used only where it is the first one but for the marks.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trainer.corpus.examples import Conversation, Message, Unusable
-from trainer.tokenization import watched_words
+from trainer.tokenization import template_process
 from trainer.tokenization.marks import Marks, Region
 from trainer.tokenization.special_tokens import SpecialTokens
 from trainer.tokenization.style_probe import style_of
 from trainer.tokenization.template_defaults import thinks_by_default
-from trainer.tokenization.template_limits import check_template, within_limits
 from trainer.tokenization.turns import (
     HIDDEN_CLOSING,
     Turn,
@@ -27,6 +26,7 @@ from trainer.tokenization.turns import (
     thought_of,
     with_system_in_user,
 )
+from trainer.tokenization.watched_words import is_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,10 +50,6 @@ FALLBACK_TEMPLATE = r"""
 # Of conversations that are rendered to look at them.
 _WORD, _ANSWER, _THOUGHT = "qquestionq", "qanswerq", "qthoughtq"
 MOST_TURNS = 2048  # a template may take a turn's time for each pair of turns
-_TEMPLATE_ERRORS = (
-    *(ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError),
-    *(ValueError, AssertionError),
-)
 
 
 def ensure_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
@@ -86,7 +82,6 @@ class ChatTemplate:
         self._special = special
         own = self._tokenizer.chat_template and self._tokenizer.get_chat_template()
         self._template: str = FIXED_DATE + (own or FALLBACK_TEMPLATE)
-        check_template(self._template)
         self.thinks: bool = thinks_by_default(self._template)
         """whether an answer that is asked for begins with a thought"""
         self._openings: dict[bool, tuple[str, str]] = {}
@@ -97,7 +92,10 @@ class ChatTemplate:
 
     @cached_property
     def _is_plain(self) -> Callable[[str], bool]:
-        return within_limits(partial(watched_words.is_plain, self._template))
+        try:
+            return is_plain(*template_process.watched_words(self._template))
+        except template_process.Refused:  # whatever is wrong with it, nothing is known of it
+            return lambda _content: False
 
     def is_plain(self, conversation: Conversation) -> bool:
         """Whether nothing that this conversation says changes what is written around it."""
@@ -114,25 +112,32 @@ class ChatTemplate:
         thinking: bool = False,
         generation: bool = False,
     ) -> str:
-        """What the template makes of `turns`. Raises Unusable for what it refuses, and as
-        `within_limits`."""
-        from jinja2 import TemplateError
+        """What the template makes of `turns`. Raises as `_written`."""
+        (text,) = self._written([turns], tools, thinking=thinking, generation=generation)
+        return text
 
+    def _written(
+        self,
+        wanted: Sequence[Sequence[Turn]],
+        tools: Any = None,
+        *,
+        thinking: bool = False,
+        generation: bool = False,
+    ) -> list[str]:
+        """The same of several. Raises Unusable for what it refuses, and as
+        `template_process.rendered`."""
         try:
-            text: str = within_limits(
-                partial(
-                    self._tokenizer.apply_chat_template,
-                    turns,
-                    tools,
-                    chat_template=self._template,
-                    tokenize=False,
-                    add_generation_prompt=generation,
-                    enable_thinking=thinking,
-                )
+            texts = rendered(
+                self._tokenizer,
+                self._template,
+                wanted,
+                tools=tools,
+                add_generation_prompt=generation,
+                enable_thinking=thinking,
             )
-        except (TemplateError, *_TEMPLATE_ERRORS) as error:
+        except template_process.Refused as error:
             raise Unusable(f"the chat template refuses it ({_one_line(error)})") from error
-        return text.replace(HIDDEN_CLOSING, "</think>")
+        return [text.replace(HIDDEN_CLOSING, "</think>") for text in texts]
 
     def render(self, conversation: Conversation) -> Rendering:
         """Raises Unusable where the template refuses a turn or leaves one out."""
@@ -145,9 +150,9 @@ class ChatTemplate:
         thinking = has_thoughts(conversation)
         marks = Marks([message.content + message.thought for message in messages])
         turns = as_turns(messages, self.style, _unmarked)
-        text = self.written(turns, tools, thinking=thinking)
         marked = as_turns(messages, self.style, marks.put)
-        found, regions = marks.take(self.written(marked, tools, thinking=thinking))
+        text, other = self._written([turns, marked], tools, thinking=thinking)
+        found, regions = marks.take(other)
         if found != text:
             raise Unusable("the chat template words its turns by what they say")
         return Rendering(messages, text, regions, _dropped(messages, marks.lost(regions)))
@@ -211,6 +216,26 @@ class ChatTemplate:
         """From the first special token of a text to its last."""
         tokens = list(self._special.all_in(behind))
         return behind[tokens[0].start() : tokens[-1].end()] if tokens else ""
+
+
+def rendered(
+    tokenizer: Any, template: str, wanted: Sequence[Sequence[Turn]], **variables: Any
+) -> list[str]:
+    """What `apply_chat_template` gives as texts. Raises as `template_process.rendered`."""
+    given = {"tools": None, "documents": None} | tokenizer.special_tokens_map | variables
+    conversations = ([_as_given(turn) for turn in turns] for turns in wanted)
+    return template_process.rendered(
+        template, *(given | {"messages": turns} for turns in conversations)
+    )
+
+
+def _as_given(turn: Turn) -> Turn:
+    """As transformers gives it: without what is None, and gpt-oss reads a thought by a name of its
+    own."""
+    given = {name: value for name, value in turn.items() if value is not None}
+    return (
+        {"thinking": given["reasoning_content"], **given} if "reasoning_content" in given else given
+    )
 
 
 def shared_start(one: str, other: str) -> str:

@@ -8,8 +8,9 @@ inference is, by construction, the start of what was trained.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,9 @@ from trainer.corpus.examples import (
     ToolCall,
     Unusable,
 )
-from trainer.errors import DataError, JobError, SettingsError
+from trainer.errors import DataError, SettingsError
 from trainer.labels import IGNORED
-from trainer.tokenization.chat_template import ChatTemplate
+from trainer.tokenization.chat_template import ChatTemplate, rendered
 from trainer.tokenization.framed_text import FramedText, frame_in
 from trainer.tokenization.loss_mask import LossMask
 from trainer.tokenization.plain_text import PlainTextTokenizer
@@ -33,7 +34,7 @@ from trainer.tokenization.template_defaults import (
     with_system_prompt,
     with_thinking,
 )
-from trainer.tokenization.template_limits import check_template, within_limits
+from trainer.tokenization.template_process import Refused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -139,17 +140,11 @@ def _frames(tokenizer: Any) -> str:
     if not tokenizer.chat_template:
         return ""
     found = [str(tokenizer.get_chat_template())]
-    check_template(found[0])
     pair = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
     for turns in (pair, pair[:1], [{"role": "system", "content": "a"}, *pair]):
         asks = turns[-1]["role"] == "user"
-        write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=asks)
-        try:
-            found.append(within_limits(partial(write, turns)))
-        except JobError:
-            raise
-        except Exception:  # a template refuses turns by errors of its own
-            continue
+        with suppress(Refused):
+            found += rendered(tokenizer, found[0], [turns], add_generation_prompt=asks)
     return "\n".join(found)
 
 

@@ -2,20 +2,20 @@
 the same around it as around any other."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 _METHODS = re.compile(
     "r?split|r?partition|startswith|endswith|replace|r?find|r?index|count|remove(pre|suf)fix|[lr]?strip"
 )
 
 
-def is_plain(template: str) -> Callable[[str], bool]:
-    """Whether a content holds nothing that `template` looks for: none of the words that it splits,
+def is_plain(parts: Collection[str], wholes: Collection[str]) -> Callable[[str], bool]:
+    """Whether a content holds nothing that a template looks for: none of the words that it splits,
     replaces or searches at, none that it compares with, no white space to strip, and something."""
-    try:
-        parts, wholes = _watched(template)
-    except Exception:  # whatever is wrong with it, nothing is known of it
-        return lambda _content: False
     pattern = re.compile("|".join(map(re.escape, sorted(parts))) or "(?!)")
 
     def plain(content: str) -> bool:
@@ -29,12 +29,10 @@ def is_plain(template: str) -> Callable[[str], bool]:
     return plain
 
 
-def _watched(template: str) -> tuple[set[str], set[str]]:
+def watched(tree: "nodes.Template") -> tuple[set[str], set[str]]:
     """(words looked for inside of a text, those that a text is compared with)."""
     from jinja2 import nodes
-    from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    tree = _compile_jinja_template(template).environment.parse(template)
     parts: set[str] = {"<think>"}
     wholes: set[str] = set()
     for call in tree.find_all(nodes.Call):
