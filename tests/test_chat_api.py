@@ -1,11 +1,14 @@
 """Requests to a real server of OpenAI's API: in parallel, tried again, half answers told."""
 
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.chat_server import ChatServer, chat_server
 
+from trainer import chat_api
 from trainer.chat_api import ChatApi, Completion
 from trainer.corpus.examples import Message
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError, UnreachableError
@@ -101,6 +104,24 @@ def test_half_an_answer_is_not_taken_for_a_whole_one() -> None:
         assert ask(server, "a") == [Completion("a", whole=False)]
 
 
+def test_half_a_character_becomes_one_that_can_be_written() -> None:
+    with chat_server(write=lambda text: f"a \ud800 {text}") as server:
+        assert ask(server, "b") == [Completion("a ? b", whole=True)]
+
+
+def test_an_answer_that_comes_in_drops_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each drop is in time."""
+    monkeypatch.setattr(chat_api, "TIMEOUT_S", 0.05)
+
+    def drops() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.01)
+            yield b" "
+
+    with pytest.raises(chat_api._BadAnswer, match=r"what it sends took more than 0\.05 s"):
+        chat_api._read(drops())
+
+
 def test_one_request_that_is_refused_leaves_the_others() -> None:
     def refuses(body: dict[str, Any]) -> str | None:
         return "filtered" if body["messages"][-1]["content"] == "b" else None
@@ -119,6 +140,8 @@ def test_one_request_that_is_refused_leaves_the_others() -> None:
         (302, SettingsError, "answers 302"),
         (500, UnreachableError, "answers 500"),
         ("page", UnreachableError, "what it sends is no chat completion"),
+        ("deep", UnreachableError, "what it sends is no chat completion"),
+        ("large", UnreachableError, "it sends more than 16 MiB"),
     ],
 )
 def test_what_does_not_pass_ends_the_asking_in_a_sentence(
@@ -170,9 +193,9 @@ def test_tokens_are_as_the_server_counts_them() -> None:
         (reply,) = ask(server, "one")
     assert isinstance(reply, Completion)
     assert (reply.prompt_tokens, reply.completion_tokens) == (12, 3)
-    with chat_server(usage="many") as server:
-        (reply,) = ask(server, "one")
-    assert isinstance(reply, Completion) and reply.prompt_tokens == 0
+    for odd in ("many", {"prompt_tokens": -5, "completion_tokens": 10**400}):
+        with chat_server(usage=odd) as server:
+            assert ask(server, "one") == [Completion("one", whole=True)]
 
 
 def test_a_key_that_a_server_repeats_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

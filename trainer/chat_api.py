@@ -8,6 +8,7 @@ all such tools have it; a server of one's own needs none.
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from trainer.corpus.examples import Message
 from trainer.errors import DataError, NotAllowedError, SettingsError, UnreachableError
+from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.log import one_line
 from trainer.storage.endpoints import refuse_link_local
 from trainer.storage.parallel import in_order
@@ -24,6 +26,8 @@ from trainer.storage.retry import Failure, retry
 KEY = "OPENAI_API_KEY"
 PATH = "/chat/completions"
 TIMEOUT_S = 120.0  # of one request: a model that thinks takes a minute
+LARGEST_ANSWER_BYTES = 16 << 20
+MOST_COUNTED = 10**9  # tokens of one request
 MANY_REQUESTS, TIMED_OUT = 429, 408
 NOT_ALLOWED, NOT_FOUND = (401, 403), 404
 REFUSED = (400, 422)
@@ -129,22 +133,30 @@ class ChatApi:
 
         address = self.url.rstrip("/").removesuffix(PATH) + PATH
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        answer = httpx2.post(address, json=body, headers=headers, timeout=TIMEOUT_S)
+        # Packed, few bytes can become any number; a redirect, which is not followed, would take the
+        # key to another host.
+        headers["Accept-Encoding"] = "identity"
+        options: Any = {"json": body, "headers": headers, "timeout": TIMEOUT_S}
+        with httpx2.stream("POST", address, follow_redirects=False, **options) as answer:
+            data = _read(answer.iter_raw())
         if answer.status_code != 200:
             wait_s = _seconds(answer.headers.get("Retry-After", ""))
-            raise _BadAnswer(answer.status_code, one_line(answer.text, most=200), wait_s)
+            said = one_line(data.decode(errors="replace"), most=200)
+            raise _BadAnswer(answer.status_code, said, wait_s)
+        usage: Any = None
         try:
-            usage = answer.json().get("usage")
-            choice = answer.json()["choices"][0]
-            text, reason = choice["message"]["content"], choice.get("finish_reason")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            with well_formed("a chat completion"):
+                record = json_object(data)
+                usage, choice = record.get("usage"), record["choices"][0]
+                text, reason = choice["message"]["content"], choice.get("finish_reason")
+        except ValueError:
             text, reason = None, None
         if text is None and reason == "length":  # of a thought, which is sent elsewhere
             text = ""
         if not isinstance(text, str):
             raise _BadAnswer(200, "what it sends is no chat completion")
         return Completion(
-            text.strip(),
+            text.encode(errors="replace").decode().strip(),  # JSON can hold half a character
             whole=reason in ("stop", None),
             prompt_tokens=_count(usage, "prompt_tokens"),
             completion_tokens=_count(usage, "completion_tokens"),
@@ -182,9 +194,21 @@ class ChatApi:
         return f"see whether {self.variable} and the model's name are right"
 
 
+def _read(chunks: Iterator[bytes]) -> bytes:
+    """A whole answer. Raises _BadAnswer for one that is too large or takes too long in all."""
+    data, began = bytearray(), time.monotonic()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > LARGEST_ANSWER_BYTES:
+            raise _BadAnswer(200, f"it sends more than {LARGEST_ANSWER_BYTES >> 20} MiB")
+        if time.monotonic() - began > TIMEOUT_S:
+            raise _BadAnswer(200, f"what it sends took more than {TIMEOUT_S:.3g} s")
+    return bytes(data)
+
+
 def _count(usage: Any, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_COUNTED else 0
 
 
 def _seconds(retry_after: str) -> float:

@@ -16,7 +16,7 @@ class ChatServer:
     """What it is asked, and what it answers: `write` makes the text of a request's last message.
 
     `troubles` are taken one a request before it answers as it should: a status, or the way in
-    which an answer is no whole one ("length", "cut", "page", "empty").
+    which an answer is no whole one ("length", "cut", "page", "empty", "deep", "large").
     """
 
     url: str = ""
@@ -65,6 +65,10 @@ def chat_server(**given: Any) -> Iterator[ChatServer]:
                 return self._send(400, {"error": {"message": refused}})
             if trouble == "page":
                 return self._send(200, "<html>Welcome</html>")
+            if trouble == "deep":
+                return self._send(200, "[" * 100_000)
+            if trouble == "large":
+                return self._send(200, " " * (20 << 20))
             text = state.write(body["messages"][-1]["content"])
             reason = "length" if trouble == "length" else "stop"
             message = {"role": "assistant", "content": None if trouble == "empty" else text}
