@@ -1,9 +1,11 @@
 """What a base's config says: its shape, what is trained on it, and what settings it refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.devices import LLAMA_2_7B
+from support.small_adapters import edit
 from support.tokenizers import make_tokenizer
 
 from trainer.errors import SettingsError
@@ -48,6 +50,28 @@ def test_every_fault_that_the_model_shows_is_named_at_once(tmp_path: Path) -> No
         check_settings(llama_2_7b(tmp_path), settings)
     for words in ("at most 4096", "query", "down_proj", "q_proj"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"bnb_4bit_compute_dtype": "os.system"}, "no attribute 'os.system'"),
+        ({"bnb_4bit_quant_type": ["nf4"]}, "bnb_4bit_quant_type must be a string"),
+        ({"load_in_8bit": True}, "load_in_4bit and load_in_8bit are both True"),
+        ({"llm_int8_threshold": "x"}, "llm_int8_threshold must be a float"),
+        ({"quant_method": None, "load_in_4bit": False}, "quant"),
+    ],
+)
+def test_figures_that_bitsandbytes_does_not_take_are_refused_early(
+    change: dict[str, Any], fact: str, tmp_path: Path
+) -> None:
+    base = llama_2_7b(tmp_path)
+    sound = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    edit(tmp_path / "config.json", quantization_config=sound)
+    assert Base(tmp_path, "llama", "main").is_quantised
+    edit(tmp_path / "config.json", quantization_config=sound | change)
+    with pytest.raises(SettingsError, match=rf"config\.json describes no model .*{fact}"):
+        _ = base.config
 
 
 def test_a_base_without_linear_layers_is_refused_before_anything_is_counted(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ class Base:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            _check_quantisation(config)
+            return config
         except ValueError as error:
             raise SettingsError(f"{self.name}: {self._why_unknown(error)}") from error
         except Exception as error:  # of values that its class does not take
@@ -210,6 +212,19 @@ class Base:
             # Padding is masked by position here, so sharing a token with the end costs nothing.
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         return tokenizer
+
+
+def _check_quantisation(config: Any) -> None:
+    """Raises whatever transformers raises for figures of bitsandbytes that are none: it would when
+    the weights are loaded."""
+    from transformers.quantizers import AutoQuantizationConfig
+
+    stored = getattr(config, "quantization_config", None)
+    if isinstance(stored, dict) and stored.get("quant_method") in (None, "bitsandbytes"):
+        try:
+            AutoQuantizationConfig.from_dict(dict(stored))
+        except ValueError as error:
+            raise TypeError(str(error)) from error  # that of the model's type is another
 
 
 def check_settings(base: Base, settings: Settings) -> None:
