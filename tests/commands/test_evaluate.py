@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 from support.jobs import variables, write_records
+from support.small_adapters import TINY
+from transformers import AutoTokenizer
 
-from trainer.commands.evaluate import MOST_SAMPLES, EvaluationResult, evaluate_adapter
+from trainer.commands.evaluate import (
+    FORMS,
+    MOST_SAMPLES,
+    EvaluationResult,
+    asking_as,
+    evaluate_adapter,
+)
+from trainer.dataset.domain import Domain, Vocabulary
 from trainer.dataset.eval_questions import Question
 from trainer.errors import DataError, SettingsError
 from trainer.evaluation.compare import Evaluation, Scores, WithPassages
+from trainer.inference.chat_model import ChatModel
 from trainer.settings import Settings
 
 ASKED = tuple(Question(f"What\nis {n}?", f"{n}") for n in range(12))
@@ -68,6 +78,14 @@ def test_answers_with_passages_in_view_are_rows_of_a_table() -> None:
         ["adapter", "with", "3", "passages", "75%", "(47-91%)"],
     ]
     assert json.loads(judged.as_json())["with_passages"]["tuned"]["told"] == 0.75
+
+
+def test_what_is_refused_for_its_words_is_judged_as_ask_answers_and_not_as_others_do() -> None:
+    domain = Domain(Vocabulary({"curlew"}), "Not said.")
+    model = ChatModel(None, AutoTokenizer.from_pretrained(TINY), "tiny", domain=domain)
+    settings = Settings.read({}, {}, trains=False)
+    found = [asking_as(form, model, settings).domain for form in ("nf4", *FORMS)]
+    assert found == [domain, None, None]
 
 
 @pytest.mark.parametrize(

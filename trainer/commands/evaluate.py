@@ -12,7 +12,7 @@ from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
 from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, table
-from trainer.inference.chat_model import load_chat_model
+from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.runtime.log import one_line
@@ -102,15 +102,19 @@ def evaluate_adapter(
     tokenizer = chat_model.tokenizer
     ensure_chat_template(tokenizer)
     blocks, questions = prepare_held_out(settings, tokenizer)
-    # As other servers have it, nothing is refused for its words.
-    domain = chat_model.domain if form == "nf4" else None
-    how = Asking(engine=chat_model.engine, refusal=settings.refusal, domain=domain)
+    how = asking_as(form, chat_model, settings)
     compared = compare(chat_model.model, tokenizer, blocks, questions, how=how)
     if index is not None:
         compared = compare_with_passages(chat_model.model, tokenizer, compared, index, how)
     evaluation = judge(compared, settings)
     data = settings.eval_uri or settings.data_uri
     return EvaluationResult(adapter, data, len(blocks), evaluation, form)
+
+
+def asking_as(form: str, model: ChatModel, settings: Settings) -> Asking:
+    """As `ask` does; in another form as other servers do, which refuse nothing for its words."""
+    domain = model.domain if form == "nf4" else None
+    return Asking(engine=model.engine, refusal=settings.refusal, domain=domain)
 
 
 def _index_of(documents: str, settings: Settings) -> PassageIndex:
