@@ -29,9 +29,11 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     return with_template(template(name))
 
 
-def with_template(text: str) -> PreTrainedTokenizerBase:
+def with_template(text: str, without: str = "") -> PreTrainedTokenizerBase:
+    """`without` matches those that are no tokens of their own."""
     tokenizer = AutoTokenizer.from_pretrained(BUILTIN / "tiny")
     found = sorted({*_TOKEN.findall(text)})
+    found = [token for token in found if not without or not re.search(without, token)]
     tokenizer.add_tokens(
         [
             AddedToken(token, special=_NOT_SPECIAL.search(token) is None, normalized=False)

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from support.chat_templates import tokenizer_of
+from support.chat_templates import template, tokenizer_of, with_template
 from support.records import THINK, asked, one, trained_ids
 from support.tokenizers import make_tokenizer
 
@@ -99,6 +99,22 @@ def test_a_call_is_trained_with_its_frame_and_what_the_tool_gave_is_not():
             "Take a coat.<|im_end|>",
         ]
     ]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseekv3"])
+def test_a_call_is_trained_from_its_first_character_where_its_tag_is_several_tokens(name):
+    """<think> and <tool_call> begin alike, and nothing says where one of them ends."""
+    call = Message(
+        "assistant", "", tool_calls=(ToolCall("rain", '{"town": "Brede"}', "call00001"),)
+    )
+    result = Message("tool", "wet", name="rain", call_id="call00001")
+    conversation = Conversation((USER, call, result, Message("assistant", "Take a coat.")))
+    text = template(name)
+    found = []
+    for tokenizer in (with_template(text), with_template(text, without="think|tool")):
+        (spans,) = tokenizer_of_records(tokenizer).spans(conversation)
+        found.append("".join(span.text for span in spans if span.trained))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ _THOUGHT_TAG = re.compile(
     r"<\|channel>thought.*?<channel\|>|<[^<>]*(?:think|thought|reason)[^<>]*>",
     re.DOTALL | re.IGNORECASE,
 )
+_BEGUN_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
 _MOST_UNROLLED = 64
 # Of conversations of the same roles: each is kept, but not without bounds.
 _MOST_FRAMES, _MOST_KEPT_TURNS = 1024, 16
@@ -167,10 +168,13 @@ def _last_end(rendering: Rendering) -> int:
 
 
 def _behind(header: str, opening: str) -> int:
-    """The end of as much of `opening` as `header` has; its own where that is next to nothing."""
+    """The end of as much of `opening` as `header` has; its own where that is next to nothing. A tag
+    is in it whole or not at all: <think> and <tool_call> begin alike."""
     for length in range(len(opening), len(opening) // 3, -1):
         if (at := header.rfind(opening[:length])) >= 0:
-            return at + length
+            end = at + length
+            begun = _BEGUN_TAG.search(header, at, end) if length < len(opening) else None
+            return begun.start() if begun else end
     return len(header)
 
 
