@@ -10,6 +10,7 @@ from typing import Any
 from trainer.corpus.conversations import CONTENT_KEYS, parsed, role_of
 
 REASONING = "not used: reasoning of logged answers"
+MAY_BEGIN = {"[", "{", " ", "\n", "\r", "\t"}
 _BEGINS = ("[", "{")
 _SPEAKERS = ("role", "from")
 _SAID = (*CONTENT_KEYS, "tool_calls", "function_call")

@@ -8,9 +8,10 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trainer.corpus import damage, decoding, spreadsheets, tables, turn_rows
+from trainer.corpus import decoding, spreadsheets, tables, turn_rows
 from trainer.corpus.anki import ANKI, anki
 from trainer.corpus.columns import Columns, fits
+from trainer.corpus.damage import LIBRARIES as REPAIRING
 from trainer.corpus.damage import Damage
 from trainer.corpus.decoding import (
     COMPRESSED,
@@ -101,11 +102,11 @@ def kind_of(name: str) -> str:
 def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
     """The items of one file. Raises Unusable, also late: then none of its items counts."""
     found = Damage()
-    yield from map(found.item, _as_it_stands(path, form, columns))
+    yield from map(found.item, _as_it_stands(path, form, columns, found))
     yield from found.notices()
 
 
-def _as_it_stands(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
+def _as_it_stands(path: Path, form: Format, columns: Columns, damage: Damage) -> Iterator[Item]:
     file_type = FILE_TYPES[form.suffix]
     if file_type.from_file is not None:
         with path.open("rb") as file:
@@ -116,7 +117,9 @@ def _as_it_stands(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
         encoding = encoding_of(raw, file_type.declared)
         if encoding.notice:
             yield Notice(encoding.notice)
-        yield from file_type.from_text(decoded(raw, encoding), columns)
+        text = decoded(raw, encoding)
+        text = damage.looked_at(text) if file_type.is_harmless else text  # no entities of HTML
+        yield from file_type.from_text(text, columns)
 
 
 # -- documents ----------------------------------------------------------------------------
@@ -305,7 +308,7 @@ SUFFIXES = tuple(FILE_TYPES)
 LIBRARIES = tuple(
     sorted(
         {name for kind in FILE_TYPES.values() for name in kind.libraries}
-        | {*decoding.LIBRARIES, *damage.LIBRARIES}
+        | {*decoding.LIBRARIES, *REPAIRING}
     )
 )
 """Distributions whose version may change what some file reads as."""

@@ -23,7 +23,7 @@ from trainer.corpus.conversations import (
     turns_of,
     with_system,
 )
-from trainer.corpus.embedded_turns import turns_in
+from trainer.corpus.embedded_turns import MAY_BEGIN, turns_in
 from trainer.corpus.examples import (
     LONGEST_LINE,
     Completion,
@@ -137,7 +137,10 @@ class _Fields:
 
     def turns(self, role: str) -> list[Any] | None:
         """Those that its column holds in place of a text; None where it has none."""
-        return turns_in(self.get(role), self.counts)
+        value = self.get(role)
+        if isinstance(value, str) and value[:1] not in MAY_BEGIN:  # as nearly all of them
+            return None
+        return turns_in(value, self.counts)
 
     def name(self, role: str) -> str:
         return f'"{printable(self.layout.names[role][:40])}"'
@@ -147,12 +150,17 @@ def _refuse_untrained(found: _Fields) -> None:
     """KTO's `label` of a completion, and a `weight` of 0. Raises Unusable for a part of one."""
     if any([found.says_no("label"), found.says_no("weight")]):
         raise NotTrained("records that are marked as not to be trained")
+    if "weight" in found.layout.names and _is_a_part(found.peek("weight")):
+        raise Unusable(
+            f"{found.name('weight')} is {found.peek('weight')}: a record is trained (1) or not "
+            "(0); rename the column if it says something else"
+        )
+
+
+def _is_a_part(weight: object) -> bool:
     with suppress(ValueError):
-        if 0 < float(str(found.peek("weight"))) < 1:
-            raise Unusable(
-                f"{found.name('weight')} is {found.peek('weight')}: a record is trained (1) or not "
-                "(0); rename the column if it says something else"
-            )
+        return 0 < float(str(weight)) < 1
+    return False
 
 
 def _messages(found: _Fields, unused: dict[str, None]) -> Conversation:

@@ -25,6 +25,7 @@ from trainer.corpus.shapes import Fits
 
 TableRow = tuple[str, Any] | SkippedRecord | Notice | NextTable
 _BATCH_ROWS = 256
+_JSON = json.JSONDecoder(parse_float=WrittenNumber)
 _FIRST_LINES = 3  # that are JSON objects: the file is no prose
 _ARRAY_OF_RECORDS = re.compile(r"\s*\[\s*(\{|$)")
 _ARROW_FILE = b"ARROW1"
@@ -218,7 +219,7 @@ def _keys(value: Any) -> int:
 
 def _parsed(text: str, twice: _KeysTwice | None = None) -> Any:
     try:
-        found = json.loads(text, parse_float=WrittenNumber)
+        found = _JSON.decode(text)
         if twice is not None and text.count('":') + text.count('" :') > _keys(found):
             # a key twice, or it is in a text
             json.loads(text, object_pairs_hook=twice.object)
