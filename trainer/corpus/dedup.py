@@ -28,6 +28,9 @@ PERMUTATIONS = 128
 
 _RUN_WORDS = 5
 _NUMBER = re.compile(r"\d+")
+_DIGITS_ALONE = bytes(
+    code if chr(code).isascii() and chr(code).isdigit() else 32 for code in range(256)
+)
 _COMPARED_BYTES = 400_000
 _BASE = 0x9E3779B97F4A7C15
 _MIX = np.uint64(0xD6E8FEB86659FD93)
@@ -107,8 +110,10 @@ def _runs(text: str) -> U64:
 
 def _numbers(text: str) -> int:
     """A hash of the numbers of `text` in their order, 32 bits."""
-    found = " ".join(_NUMBER.findall(text[:_COMPARED_BYTES]))
-    return zlib.crc32(found.encode())
+    compared = text[:_COMPARED_BYTES]
+    if compared.isascii():
+        return zlib.crc32(b" ".join(compared.encode().translate(_DIGITS_ALONE).split()))
+    return zlib.crc32(" ".join(_NUMBER.findall(compared)).encode())
 
 
 @cache
