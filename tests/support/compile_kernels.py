@@ -89,6 +89,17 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
          "channels": "i32"},
         {"TAPS": 4, "BLOCK": 512},
     ),
+    "delta_decays._forward": (
+        dict.fromkeys(("kk", "qk", "step", "decay", "document", "system", "inside", "entered",
+                       "leaves"), FP32) | {"rows": "i32", "pairs": "i32"},
+        {"GROUP": 2, "SIZE": 64},
+    ),
+    "delta_decays._backward": (
+        dict.fromkeys(("grad_system", "grad_inside", "grad_entered", "grad_leaves", "kk", "qk",
+                       "step", "decay", "document", "grad_kk", "grad_qk", "grad_step",
+                       "grad_decay"), FP32) | {"rows": "i32", "pairs": "i32"},
+        {"GROUP": 2, "SIZE": 64},
+    ),
     "triangular_inverse._invert": ({"lower": FP32, "out": FP32}, {"SIZE": 64}),
     "cross_entropy._loss_and_gradient": (
         {"logits": FP16, "target": "*i64", "loss": FP32, "columns": "i32"},

@@ -82,7 +82,7 @@ class DeltaPass:
         )
         q, k, v = convolved.split((net.key_width, net.key_width, heads * size), dim=-1)
         q, k = (
-            _of_length(length, self._in_chunks(x.unflatten(-1, (net.key_heads, -1))))
+            self._in_chunks(self._of_length(length, x, net.key_size))
             for length, x in ((net.key_size**-0.5, q), (1, k))
         )
         decay = -net.log_decay_V.float().exp() * F.softplus(decay_MV.float() + net.bias_V)
@@ -101,13 +101,21 @@ class DeltaPass:
         )
         return out.view(gate_MO.shape)
 
+    def _of_length(self, length: float, x_MC: torch.Tensor, size: int) -> torch.Tensor:
+        """Heads [M, K, D] of this length, float32, by the kernel of norms."""
+        weight = x_MC.new_full((size,), length * size**-0.5, dtype=torch.float32)
+        made: torch.Tensor = _Normed.apply(  # type: ignore[no-untyped-call]
+            x_MC.reshape(-1, size), weight, EPSILON / size, self.kernels
+        )
+        return made.view(len(x_MC), -1, size)
+
     def _in_chunks(self, x_MV: torch.Tensor) -> torch.Tensor:
         """[N, B, V, CHUNK, …] of N chunks of B rows, float32, with zeros behind each row."""
         x = x_MV.unflatten(0, (self.rows, -1))
         if short := -x.shape[1] % CHUNK:
             x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
         chunks: torch.Tensor = x.unflatten(1, (-1, CHUNK)).transpose(0, 1).transpose(2, 3)
-        return chunks.to(torch.float32, memory_format=torch.contiguous_format)
+        return chunks.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
 
     def _in_rows(self, x_NBVTE: torch.Tensor, tokens: int) -> torch.Tensor:
         """[M, V, E], without what lies behind each row."""
@@ -131,31 +139,29 @@ def gated_delta_rule(
     and is given q S; where a document begins S is 0. Inside a chunk the steps solve a triangular
     system.
     """
-    heads = v_NBVTE.shape[2]
+    pairs, heads = k_NBKTD.shape[2], v_NBVTE.shape[2]
+    apart = pairs, heads // pairs
 
-    def of_all(x_NBK: torch.Tensor) -> torch.Tensor:
-        return x_NBK.repeat_interleave(heads // x_NBK.shape[2], dim=2)
+    def spread(x_NBKTD: torch.Tensor, weight_NBVT: torch.Tensor) -> torch.Tensor:
+        weight: torch.Tensor = weight_NBVT.unflatten(2, apart)
+        weighed = x_NBKTD[:, :, :, None] * weight[..., None]
+        return weighed.flatten(2, 3)
 
-    document = document_NBT[:, :, None]
-    last = document[..., -1:]
-    former = torch.cat((torch.zeros_like(last[:1]), last[:-1]))
-    total = decay_NBVT.cumsum(-1)
-    seen = (document[..., None] == document[..., None, :]).tril()
-    between = (total[..., None] - total[..., None, :]).masked_fill(~seen, -torch.inf).exp()
-    system = of_all(k_NBKTD @ k_NBKTD.mT) * between * step_NBVT[..., None]
+    keys, queries = k_NBKTD @ k_NBKTD.mT, q_NBKTD @ k_NBKTD.mT
+    system, inside, entered, leaves = _Decayed.apply(  # type: ignore[no-untyped-call]
+        keys, queries, step_NBVT, decay_NBVT, document_NBT, kernels
+    )
     solved: torch.Tensor = _Inverse.apply(system, kernels)  # type: ignore[no-untyped-call]
     solved = solved * step_NBVT[..., None, :]
-    inside = of_all(q_NBKTD @ k_NBKTD.mT) * between
-    entered = total.exp() * (document == former)  # what is left of the state before the chunk
-    leaves = (total[..., -1:] - total).exp() * (document == last)
-    k = of_all(k_NBKTD)
+    told = spread(k_NBKTD, leaves)
+    asking = (solved * entered[..., None, :]).unflatten(2, apart).flatten(3, 4)
     states, new = _States.apply(  # type: ignore[no-untyped-call]
         solved @ v_NBVTE,
-        (solved * entered[..., None, :]) @ k,
-        k * leaves[..., None],
+        (asking @ k_NBKTD).view_as(told),
+        told,
         entered[..., -1:],
     )
-    out: torch.Tensor = (of_all(q_NBKTD) * entered[..., None]) @ states + inside @ new
+    out: torch.Tensor = spread(q_NBKTD, entered) @ states + inside @ new
     return out
 
 
@@ -200,11 +206,24 @@ class _States(torch.autograd.Function):
                 torch.baddbmm(state, keys[n].mT, grad[n], alpha=-1, out=behind[n - 1])
         found = (
             grad,
-            -(grad @ states.mT),
+            (grad @ states.mT).neg_(),
             new @ behind.mT,
             (states * behind).sum((-2, -1)),
         )
         return tuple(x.view(shape) for x, shape in zip(found, ctx.shapes, strict=True))
+
+
+class _Decayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> tuple[torch.Tensor, ...]:
+        *tensors, ctx.kernels = given
+        ctx.save_for_backward(*tensors)
+        made: tuple[torch.Tensor, ...] = ctx.kernels.delta_decays(*tensors)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        return *ctx.kernels.delta_decays_backward(gradients, *ctx.saved_tensors), None, None
 
 
 class _Inverse(torch.autograd.Function):
@@ -219,7 +238,7 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         (made,), (grad,) = ctx.saved_tensors, gradients
-        return -(made.mT @ grad @ made.mT).tril(-1), None
+        return (made.mT @ grad @ made.mT).neg_().tril_(-1), None
 
 
 class _Convolved(torch.autograd.Function):
@@ -240,6 +259,23 @@ class _Convolved(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         grad = gradients[0].contiguous()
         return ctx.kernels.convolution_backward(grad, *ctx.saved_tensors), None, None, None
+
+
+class _Normed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_XD: torch.Tensor, weight_D: torch.Tensor, epsilon: float, kernels: Kernels
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x_XD, weight_D)
+        ctx.epsilon, ctx.kernels = epsilon, kernels
+        made: torch.Tensor = kernels.rms_norm(x_XD, weight_D, epsilon, torch.float32)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        grad = gradients[0].contiguous()
+        made = ctx.kernels.rms_norm_backward(grad, *ctx.saved_tensors, ctx.epsilon)
+        return made, None, None, None
 
 
 class _Gated(torch.autograd.Function):
@@ -280,7 +316,3 @@ def _tensor_cores(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def _of_length(length: float, x: torch.Tensor) -> torch.Tensor:
-    return x * (torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPSILON) * length)

@@ -10,6 +10,7 @@ from trainer.kernels import (
     causal_convolution,
     cross_entropy,
     decode_attention,
+    delta_decays,
     dequantise,
     dropout,
     embedding,
@@ -44,6 +45,8 @@ class Kernels:
     convolution: Any
     convolution_backward: Any
     triangular_inverse: Any
+    delta_decays: Any
+    delta_decays_backward: Any
 
 
 # For each field of `Kernels` its plain torch reference and its fused kernel.
@@ -68,6 +71,8 @@ OPERATIONS: dict[str, tuple[Any, Any]] = {
         causal_convolution.fused_backward,
     ),
     "triangular_inverse": (triangular_inverse.reference, triangular_inverse.fused),
+    "delta_decays": (delta_decays.reference, delta_decays.fused),
+    "delta_decays_backward": (delta_decays.reference_backward, delta_decays.fused_backward),
 }
 PLAIN = Kernels("plain torch", **{name: plain for name, (plain, _) in OPERATIONS.items()})
 FUSED = Kernels("Triton", **{name: fused for name, (_, fused) in OPERATIONS.items()})
