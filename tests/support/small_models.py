@@ -181,6 +181,8 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def ours(model: Any, batch: dict[str, Any], made: Engine) -> tuple[float, dict[str, torch.Tensor]]:
+    for parameter in made.parameters:  # another engine's too, over the same model
+        parameter.grad = None
     loss = made.loss_sum(
         **{f"{k}_BT": v for k, v in batch.items()}, where=documents(batch["position_ids"])
     )
