@@ -25,7 +25,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[stand_in_hub.Hub]:
 
 
 def test_a_push_that_fails_leaves_a_published_run_and_the_next_start_only_pushes(
-    tmp_path: Path, hub: stand_in_hub.Hub
+    tmp_path: Path,
+    hub: stand_in_hub.Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hub.refuses = 403
     failed = run_command(tmp_path, HUB_REPO=REPO)
@@ -36,11 +39,14 @@ def test_a_push_that_fails_leaves_a_published_run_and_the_next_start_only_pushes
     assert (run / "manifest.json").is_file()
 
     hub.refuses = 0
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for _ in range(2):  # the second finds everything there
-        done = run_command(tmp_path, HUB_REPO=REPO)
-        assert done.returncode == 0, done.stderr
-        assert "is already finished" in done.stdout
-        assert "pushed to" in done.stdout
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            run_here(tmp_path, HUB_REPO=REPO)
+        assert "is already finished" in caplog.text
+        assert "pushed to" in caplog.text
     assert hub.private == {REPO: True}
     assert hub.commits == 1
     assert hub.tokens == {"Bearer hf_secret_of_the_test"}

@@ -121,7 +121,7 @@ def test_the_config_of_an_adapter(data: bytes, changes: dict[str, Any]) -> None:
                 assert 1 <= read_adapter_config(at)["r"] <= LARGEST_RANK
 
 
-@fuzzed
+@settings(fuzzed, max_examples=EXAMPLES // 4)  # each makes a model of it, twice
 @given(BYTES, st.dictionaries(KEYS, VALUES, max_size=3))
 def test_the_config_of_a_base(data: bytes, changes: dict[str, Any]) -> None:
     plain = json.loads((TINY / "config.json").read_text())
