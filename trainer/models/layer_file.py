@@ -65,4 +65,6 @@ class LayerFile:
 
     def _expect(self, part: range) -> None:
         """The kernel may read it at once, as deep as the disk can."""
-        os.posix_fadvise(self._file.fileno(), part.start, len(part), os.POSIX_FADV_WILLNEED)
+        if part:  # no bytes would be all of the file
+            descriptor = self._file.fileno()
+            os.posix_fadvise(descriptor, part.start, len(part), os.POSIX_FADV_WILLNEED)

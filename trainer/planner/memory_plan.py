@@ -118,8 +118,10 @@ def host_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
     widths = [shape.stream_bytes * shape.hidden, *([HALF * shape.q] if plan.keep_attention else [])]
     activations = sum(_power_of_2(tokens * width) for width in widths)
     recomputed = shape.layers - plan.stored_layers if plan.offload else 0
-    hosted = min(SLOTS, plan.hosted_layers) if plan.on_disk else plan.hosted_layers
-    return recomputed * activations + tables * table + int(hosted * layer_bytes(shape))
+    hosted = int(plan.hosted_layers * layer_bytes(shape))
+    if plan.on_disk:  # what the file is read into
+        hosted = min(SLOTS, plan.hosted_layers) * _power_of_2(int(layer_bytes(shape)))
+    return recomputed * activations + tables * table + hosted
 
 
 def disk_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
