@@ -25,6 +25,18 @@ def test_the_front_of_a_card_asks_and_its_back_answers(tmp_path: Path) -> None:
     assert corpus.notices == []
 
 
+def test_odd_words_of_its_first_lines_are_told_or_passed_over(tmp_path: Path) -> None:
+    odd = b"#separator:tab\n#deck column:" + b"9" * 5000 + b"\n#tags column:0\n#\na?\tb\n"
+    nothing = b"#separator:tab\n#html:true\n"
+    quotes = b'#separator:"\na?"b\n'
+    corpus = read_named(tmp_path, a_txt=odd, b_txt=nothing, c_txt=quotes)
+    assert corpus.examples == [card("a?", "b")]
+    assert corpus.skipped == [
+        "b.txt: it holds no records",
+        "c.txt: its fields stand between quotes alone; export it with tabs",
+    ]
+
+
 def test_further_fields_and_cards_with_gaps_are_told(tmp_path: Path) -> None:
     notes = b"#separator:Semicolon\n#html:false\na < b?;yes;see 3\n{{c1::Rome}} is old;;\n"
     corpus = read_named(tmp_path, a_txt=notes)

@@ -69,6 +69,13 @@ def test_where_an_answer_was_found_is_no_part_of_it() -> None:
     assert told == {OTHER_MESSAGES: 1}
 
 
+@pytest.mark.parametrize("begun", ["\ue200cite", "【4†source"])
+def test_many_places_that_do_not_end_are_words(begun: str) -> None:
+    """And take no time."""
+    found, _ = shown(message("user", "Does it?"), message("assistant", begun * 200_000))
+    assert found[1][1] == begun * 200_000
+
+
 def test_a_message_of_deepseek_is_its_fragments() -> None:
     def fragments(**said: str) -> dict[str, Any]:
         return {"fragments": [{"type": kind, "content": words} for kind, words in said.items()]}

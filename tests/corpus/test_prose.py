@@ -44,6 +44,13 @@ def test_many_that_are_never_closed_take_no_time() -> None:
     assert without_comments(text)[1] == 1
 
 
+@pytest.mark.parametrize("part", ["%% a %% ", "`a` ", "` ``a "])
+def test_one_long_paragraph_of_marks_takes_no_time(part: str) -> None:
+    """Where lines and paragraphs end is looked for once."""
+    text = part * ((4 << 20) // len(part))
+    assert without_comments(text)[0].strip("` a") == ""
+
+
 def test_comments_of_a_file_are_told_with_their_headings_in_place(tmp_path: Path) -> None:
     content = b"<!-- draft -->\n# One\n\n%% later %% Text.\n\n## Two\n"
     corpus = read_files(tmp_path, {"a.md": content})

@@ -1,5 +1,6 @@
 """Words tell what documents speak of, and what they do not is refused without a model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_the_documents_do_not_speak_of(question: str) -> None:
     [
         ("My Nortam A12 stopped. Who helps?", ["Nortam A12"]),
         ("Nortam?", []),
+        ("So -- Nortam. -- Alta, Bora - Cora: Dora", ["Nortam", "Bora", "Cora"]),
         ("Which port does HTTP/2 of the Great Server use?", ["HTTP", "2", "Great Server"]),
     ],
 )
@@ -68,6 +70,11 @@ def test_names_are_words_with_a_capital_or_a_digit_inside_a_sentence(
     question: str, found: list[str]
 ) -> None:
     assert names_in(question) == found
+
+
+@pytest.mark.parametrize("question", ["." * 200_000 + "a b" * 9, "is " * 100_000, "A. " * 100_000])
+def test_a_question_of_any_length_takes_no_time(question: str) -> None:
+    assert names_in(question) == []
 
 
 def test_a_conversation_is_refused_where_no_turn_of_the_user_is_about_the_documents() -> None:
@@ -78,12 +85,15 @@ def test_a_conversation_is_refused_where_no_turn_of_the_user_is_about_the_docume
     assert domain.refuses([Message("system", "The Nortam A12."), follows])
 
 
+LONG = json.dumps({"words": [], "refusal": "a" * 4001})
+
+
 def test_it_is_kept_in_a_file_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     assert Domain.read(tmp_path) is None
     domain = Domain(manual(), "Das steht hier nicht: „nie“.")
     (tmp_path / DOMAIN).write_text(domain.as_json(), encoding="utf-8")
     assert Domain.read(tmp_path) == domain
-    for text in ('{"words": ["a"]}', '{"words": [1], "refusal": ""}', "[", '{"words": 3}'):
+    for text in ('{"words": ["a"]}', '{"words": [1], "refusal": ""}', "[", '{"words": 3}', LONG):
         (tmp_path / DOMAIN).write_text(text)
         with pytest.raises(ValueError):
             Domain.read(tmp_path)

@@ -5,9 +5,11 @@ import io
 import re
 from collections.abc import Iterator
 from html import unescape
+from itertools import chain
 from typing import Any
 
 from trainer.corpus.examples import LONGEST_LINE, SkippedRecord, Unusable
+from trainer.corpus.tables import lines
 
 ANKI = "#separator:"
 _SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|", "colon": ":"}
@@ -22,20 +24,24 @@ _LINE_END, _TAG = (
 
 def anki(chunks: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]] | SkippedRecord]:
     """Notes of the file, whose first lines say what is in it. Raises Unusable."""
-    lines = io.StringIO("".join(chunks), newline=None)
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    found = (line + "\n" for line in lines(newlines.decode(chunk) for chunk in chunks))
     said: dict[str, str] = {}
-    begins = lines.tell()
-    number = 0
-    while (line := lines.readline()).startswith("#"):
-        name, _, value = line[1:].rstrip("\n").partition(":")
+    number, first = 0, ""
+    for first in found:
+        if not first.startswith("#"):
+            break
+        name, _, value = first[1:].rstrip("\n").partition(":")
         said[name.strip().lower()] = value
-        begins, number = lines.tell(), number + 1
-    lines.seek(begins)
+        number, first = number + 1, ""
     between = said["separator"].strip()
     between = _SEPARATORS.get(between.lower(), between[:1] or "\t")
-    own = {int(said[name]) - 1 for name in _OWN_COLUMNS if said.get(name, "").strip().isdecimal()}
+    columns = [said.get(name, "").strip() for name in _OWN_COLUMNS]
+    own = {int(column) - 1 for column in columns if re.fullmatch(r"\d{1,4}", column, re.ASCII)}
     csv.field_size_limit(LONGEST_LINE)
-    rows = csv.reader(lines, delimiter=between)
+    if between == '"':
+        raise Unusable("its fields stand between quotes alone; export it with tabs")
+    rows = csv.reader(chain([first] if first else [], found), delimiter=between)
     try:
         for row in rows:
             if any(map(str.strip, row)):

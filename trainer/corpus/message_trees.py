@@ -15,7 +15,9 @@ from trainer.corpus.examples import NotTrained, Unusable
 OTHER_MESSAGES = "not used: messages of ChatGPT's export that are no text of the user or ChatGPT"
 UNSEEN = "answers to pictures and files, which are given and not trained"
 _MOST_MESSAGES = 100_000  # of one conversation, forks included
-_SOURCE = re.compile("\ue200[^\ue201]*\ue201|【\\d+†[^】]*】")  # where it says what it found
+_SOURCE = re.compile(
+    "\ue200[^\ue200\ue201]*\ue201|【\\d+†[^【】]*】"
+)  # where it says what it found
 _OF_DEEPSEEK = {"REQUEST": "user", "RESPONSE": "assistant"}
 
 

@@ -74,12 +74,13 @@ def without_comments(text: str) -> tuple[str, int]:
         return text, 0
     kept, comments, done, at = [], 0, 0, 0
     never_closed: set[str] = set()
+    ends = _Ends(text)
     while found := _OPENS.search(text, at):
         mark = found.group()
         if found["fence"] or mark[0] == "`":
-            at = _end_of_code(text, found)
+            at = _end_of_code(ends, found)
             continue
-        end = -1 if mark in never_closed else _end_of_comment(text, found)
+        end = -1 if mark in never_closed else _end_of_comment(ends, found)
         at = found.end() if end < 0 else end
         if end < 0:
             if mark == "<!--":
@@ -92,28 +93,48 @@ def without_comments(text: str) -> tuple[str, int]:
     return "".join((*kept, text[done:])), comments
 
 
-def _end_of_code(text: str, opened: re.Match[str]) -> int:
+class _Ends:
+    """Where lines and paragraphs of a text end, for whoever goes through it from its begin: each
+    part of it is looked through once, however often that is asked."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._found = {"\n": -1, "\n\n": -1}
+
+    def of_line(self, start: int) -> int:
+        """The end of the line that `start` is in; that of the text where it is the last."""
+        return self._next("\n", start)
+
+    def of_paragraph(self, start: int) -> int:
+        return self._next("\n\n", start)
+
+    def _next(self, end: str, start: int) -> int:
+        if self._found[end] < start:
+            found = self.text.find(end, start)
+            self._found[end] = found if found >= 0 else len(self.text)
+        return self._found[end]
+
+
+def _end_of_code(ends: _Ends, opened: re.Match[str]) -> int:
     """Where code ends; behind its mark where nothing closes it on its line."""
+    text, line_end = ends.text, ends.of_line(opened.end())
     if fence := opened["fence"]:
         closing = re.compile(rf"^ {{0,3}}{re.escape(fence)}[`~]*[ \t]*$", re.MULTILINE)
-        line_end = text.find("\n", opened.end())
-        found = closing.search(text, line_end + 1) if line_end >= 0 else None
+        found = closing.search(text, line_end + 1)
         return found.end() if found else len(text)
-    line_end = text.find("\n", opened.end())
-    end = text.find(opened.group(), opened.end(), line_end if line_end >= 0 else len(text))
+    end = text.find(opened.group(), opened.end(), line_end)
     return end + len(opened.group()) if end >= 0 else opened.end()
 
 
-def _end_of_comment(text: str, opened: re.Match[str]) -> int:
+def _end_of_comment(ends: _Ends, opened: re.Match[str]) -> int:
     """Behind what closes it, -1 for nothing. One of Obsidian that begins in a line ends in its
     paragraph: %% may stand anywhere."""
-    start = opened.end()
+    text, start = ends.text, opened.end()
     if opened.group() == "<!--":
         end = text.find("-->", start)
         return end + 3 if end >= 0 else -1
     is_block = _begins_a_line(text, opened.start()) and text[start : start + 1] == "\n"
-    paragraph = -1 if is_block else text.find("\n\n", start)
-    end = text.find("%%", start, len(text) if paragraph < 0 else paragraph)
+    end = text.find("%%", start, len(text) if is_block else ends.of_paragraph(start))
     return end + 2 if end >= 0 else -1
 
 

@@ -15,7 +15,8 @@ from trainer.runtime.json_records import read_object, well_formed
 
 DOMAIN = "known_words.json"
 _NAMED = re.compile(r"\w[\w-]*")
-_SENTENCE_BEGINS = re.compile(r"(?:^|[.!?:;])\W*$")
+_ENDS_A_SENTENCE = frozenset(".!?:;")
+LONGEST_REFUSAL = 4000  # characters
 # Words that a question in English may have whatever it is about.
 FUNCTION_WORDS = frozenset(
     "what which who whom whose where when why how is are was were be been do does did can could "  # noqa: SIM905
@@ -86,7 +87,8 @@ class Domain:
         record = read_object(folder / DOMAIN)
         with well_formed("a domain"):
             words, refusal = record["words"], record["refusal"]
-            if not (isinstance(refusal, str) and all(isinstance(word, str) for word in words)):
+            sound = isinstance(refusal, str) and len(refusal) <= LONGEST_REFUSAL
+            if not (sound and all(isinstance(word, str) for word in words)):
                 raise ValueError(f"{DOMAIN} holds something else than words")
             return cls(Vocabulary(set(words)), refusal)
 
@@ -109,8 +111,12 @@ def names_in(question: str) -> list[str]:
     """Words with a capital or a digit, those that follow each other as one; not the first word of
     a sentence, which has a capital in any case."""
     found: list[tuple[int, int]] = []
+    before = -1  # where the last word ended
     for word in _NAMED.finditer(question):
-        if _SENTENCE_BEGINS.search(question, 0, word.start()) or not _is_name(word.group()):
+        gap = question[max(before, 0) : word.start()]
+        begins_sentence = before < 0 or not _ENDS_A_SENTENCE.isdisjoint(gap)
+        before = word.end()
+        if begins_sentence or not _is_name(word.group()):
             continue
         goes_on = found and question[found[-1][1] : word.start()] == " "
         begins = found.pop()[0] if goes_on else word.start()
