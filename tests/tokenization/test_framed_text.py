@@ -37,6 +37,13 @@ def test_a_text_in_the_bases_own_frame_is_the_conversation_it_frames(name, text)
     assert recognised(name, Text(text)) == TURNS
 
 
+@pytest.mark.parametrize("end", ["", "b", "b [/INST] "])
+def test_white_space_in_a_frame_takes_no_time(end):
+    text = "<s>[INST] a" + " " * 500_000 + end
+    assert recognised("llava_next", Text(text)) == Text(text)
+    assert frame_in(asked(" " * 500_000 + "a", "b")) == ""
+
+
 def test_several_rounds_and_a_system_turn_are_found():
     text = "<|im_start|>system\nBe brief.<|im_end|>\n" + CHATML + CHATML
     assert recognised("qwen2_5", Text(text)) == Conversation(

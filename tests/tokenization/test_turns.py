@@ -1,8 +1,13 @@
 """Turns are given to a template in the fields that it reads."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.corpus.examples import Conversation, Message, ToolCall, Unusable
+from trainer.tokenization import turns
 from trainer.tokenization.turns import (
     TurnStyle,
     as_turns,
@@ -25,6 +30,20 @@ def test_a_thought_is_split_off_an_answer_and_off_nothing_else():
     assert split_thought("Yes, <think>") == ("", "Yes, <think>")
     assert has_thoughts(Conversation((OWN,))) and has_thoughts(Conversation((INLINE,)))
     assert not has_thoughts(Conversation((Message("user", INLINE.content),)))
+
+
+@given(st.lists(st.sampled_from([" ", "\n", "<think>", "</think>", "a", "\u2003b"]), max_size=9))
+def test_a_thought_is_where_the_first_one_ends(parts: list[str]) -> None:
+    content = "".join(parts)
+    pattern = r"(\s*<think>\s*)(.*?)(\s*</think>\s*)(.*)"  # which takes hours for a long one
+    found = re.fullmatch(pattern, content, re.DOTALL)
+    assert turns._parts(content) == (found and found.groups())
+
+
+@pytest.mark.parametrize("end", ["x", "x</think>y"])
+def test_white_space_in_a_thought_takes_no_time(end: str) -> None:
+    content = "<think>a" + " " * 2_000_000 + end
+    assert split_thought(content) == (("", content) if end == "x" else (content[7:-9], "y"))
 
 
 @pytest.mark.parametrize("message", [OWN, INLINE])

@@ -32,7 +32,8 @@ TASK = (
     "<question>\n{question}\n</question>\n<reference>\n{reference}\n</reference>\n"
     "<answer>\n{answer}\n</answer>\nThe score:"
 )
-_THOUGHTS = re.compile(r"(?s)<think>.*?</think>")
+_THOUGHT_ENDS = "</think>"
+_LOOKED_AT = 1000  # characters at the end of what it writes
 _SCORE = re.compile(r"(?<![\d.])(?:1(?:\.0+)?|0(?:\.\d+)?|\.\d+)(?![\d.]*\d)")
 
 
@@ -109,7 +110,7 @@ def score_of(reply: Completion | DataError) -> float | None:
     """The last number from 0 to 1 that a judge wrote; None where it wrote none, or half of it."""
     if isinstance(reply, DataError) or not reply.whole:
         return None
-    found = _SCORE.findall(_THOUGHTS.sub("", reply.text))
+    found = _SCORE.findall(reply.text.rpartition(_THOUGHT_ENDS)[2][-_LOOKED_AT:])
     return float(found[-1]) if found else None
 
 

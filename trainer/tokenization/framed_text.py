@@ -25,9 +25,10 @@ _TASK = "Below is an instruction that describes a task"
 _WORDED = {"### Instruction:": "### Response:", "### Human:": "### Assistant:"}
 # What a turn that was cut out of framed text begins or ends with.
 _TURN_BEGINS = re.compile(
-    rf"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:{_FRAME.pattern}|{_TASK}|{'|'.join(_WORDED)})"
+    rf"\s*+(?:<s>|<bos>|<\|begin_of_text\|>)?\s*+(?:{_FRAME.pattern}|{_TASK}|{'|'.join(_WORDED)})"
 )
 _TURN_ENDS = ("</s>", "[/INST]", "<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "<turn|>")
+_CONTENT = r"(.+?)(?<!\s)"  # up to its last word
 _LONGEST_END = 32  # characters, with white space behind it
 _WORDS = tuple(f"q{n}q" for n in ("system", "user", "answer", "more", "again"))
 
@@ -118,21 +119,25 @@ class FramedText:
         system, user, answer, more, again = _WORDS
         turns = (("user", user), ("assistant", answer), ("user", more), ("assistant", again))
         rounds = self._written(turns).partition(user)[2]
-        found = re.fullmatch(f"(.*){answer}(.*){more}.*", rounds, re.DOTALL)
-        if not found or not self._template.ends:
+        asks = rounds.rfind(more)
+        answers = rounds.rfind(answer, 0, max(asks, 0))
+        if answers < 0 or not self._template.ends:
             return None
+        opening, between = rounds[:answers], rounds[answers + len(answer) : asks]
         end = self._template.ends[0]
-        bos = "" if self._opens_turns(found[1]) else str(self._special.bos_token)
-        question = _without(bos, found[2].partition(end)[2])
+        bos = "" if self._opens_turns(opening) else str(self._special.bos_token)
+        question = _without(bos, between.partition(end)[2])
         if not (self._special.first_in(question) or _FRAME.search(question)):
             return None  # words alone are no frame that could be told from text
-        pattern = f"{_flexible(question)}(.+?){_flexible(found[1])}(.+?)(?:{_flexible(end)}|\\Z)"
+        pattern = (
+            f"{_flexible(question)}{_CONTENT}{_flexible(opening)}{_CONTENT}(?:{_flexible(end)}|\\Z)"
+        )
         with_system = _without(bos, self._written((("system", system), *turns[:2])))
         return _Frame(
-            re.compile(f"(?:{_flexible(bos)})?\\s*"),
+            re.compile(f"(?:{_flexible(bos)})?\\s*+"),
             self._system_pattern(with_system, question),
             re.compile(pattern, re.DOTALL),
-            tuple(filter(None, (question.strip(), found[1].strip()))),
+            tuple(filter(None, (question.strip(), opening.strip()))),
         )
 
     def _opens_turns(self, before_answer: str) -> bool:
@@ -146,7 +151,7 @@ class FramedText:
         end = behind.partition(_WORDS[1])[0].rstrip().removesuffix(question.strip())
         if not word or not before.strip() or not end.strip():
             return None
-        return re.compile(f"{_flexible(before)}(.+?){_flexible(end)}", re.DOTALL)
+        return re.compile(f"{_flexible(before)}{_CONTENT}{_flexible(end)}", re.DOTALL)
 
     def _written(self, turns: tuple[tuple[str, str], ...]) -> str:
         messages = tuple(Message(*turn) for turn in turns)
@@ -166,5 +171,6 @@ def _without(token: str, text: str) -> str:
 
 
 def _flexible(frame: str) -> str:
-    """A pattern of `frame` in which white space may be more or less."""
-    return "".join((r"\s*", r"\s*".join(map(re.escape, frame.split())), r"\s*"))
+    """A pattern of `frame` in which white space may be more or less; all that there is is taken, so
+    that a long stretch of it is not tried at each of its lengths."""
+    return "".join((r"\s*+", r"\s*+".join(map(re.escape, frame.split())), r"\s*+"))

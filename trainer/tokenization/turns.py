@@ -5,7 +5,6 @@ for the arguments of a call, and whether they know a system turn: `TurnStyle` sa
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +14,7 @@ from trainer.corpus.examples import Conversation, Message, Unusable
 Mark = Callable[[int, str], str]
 Turn = dict[str, Any]
 
-_THOUGHT = re.compile(r"(\s*<think>\s*)(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
-_CLOSING = "</think>"
+_OPENING, _CLOSING = "<think>", "</think>"
 # Stands for it where a template would throw away what comes before it.
 HIDDEN_CLOSING = "\uf8fe"
 
@@ -41,8 +39,24 @@ class TurnStyle:
 
 def split_thought(content: str) -> tuple[str, str]:
     """(the thought that stands at the start of an answer, "" for none; the answer)."""
-    found = _THOUGHT.fullmatch(content)
-    return (found[2], found[4]) if found else ("", content)
+    found = _parts(content)
+    return (found[1], found[3]) if found else ("", content)
+
+
+def _parts(content: str) -> tuple[str, str, str, str] | None:
+    """(what opens a thought that stands at the start, itself, what closes it, the rest) of an
+    answer, together all of it; None where it begins with none. No pattern: of white space inside of
+    a thought that would try all lengths."""
+    begins = len(content) - len(content.lstrip())
+    if not content.startswith(_OPENING, begins):
+        return None
+    inside, closing, behind = content[begins + len(_OPENING) :].partition(_CLOSING)
+    if not closing:
+        return None
+    thought, rest = inside.lstrip(), behind.lstrip()
+    opening = content[: begins + len(_OPENING) + len(inside) - len(thought)]
+    core = thought.rstrip()
+    return opening, core, thought[len(core) :] + closing + behind[: -len(rest) or None], rest
 
 
 def thought_of(message: Message) -> str:
@@ -103,8 +117,8 @@ def _answer(at: int, message: Message, style: TurnStyle, mark: Mark) -> Turn:
     before, thought, behind, answer = "<think>\n", message.thought.strip(), "\n</think>\n\n", ""
     if thought:
         answer, way = message.content, style.own_thought
-    elif found := _THOUGHT.fullmatch(message.content):
-        before, thought, behind, answer = found.groups()
+    elif found := _parts(message.content):
+        before, thought, behind, answer = found
         way = style.inline_thought
     if not thought:
         alone = style.content_beside_calls if message.tool_calls else ""
