@@ -111,7 +111,7 @@ def test_a_child_that_breaks_down_is_told_and_replaced(alone: None) -> None:
     (child,) = template_process._IDLE
     child.process.kill()
     child.process.wait()
-    with pytest.raises(SettingsError, match="chat template needs more than 1024 MiB or breaks do"):
+    with pytest.raises(SettingsError, match="chat template needs more than 512 MiB or breaks do"):
         rendered("a", {})
     assert rendered("a", {}) == ["a"]
 
@@ -120,6 +120,15 @@ def test_one_child_serves_many_templates_one_after_the_other(alone: None) -> Non
     for number in (*range(70), 3, 68):
         assert rendered(f"{number} {{{{ a }}}}", {"a": HALF}) == [f"{number} {HALF}"]
     assert len(template_process._IDLE) == 1
+
+
+def test_few_children_wait_for_more(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_process, "_MOST_IDLE", 1)
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda n: rendered("{{ n }}", {"n": n}), range(9))) == [
+            [str(n)] for n in range(9)
+        ]
+    assert len(template_process._IDLE) <= 1
 
 
 def test_a_fork_has_a_child_of_its_own(alone: None) -> None:

@@ -22,9 +22,10 @@ from trainer.runtime import signals
 MOST_S = 20.0  # for one conversation; the longest that is rendered takes one or two
 _SIGNAL_S = 0.5  # of them once a signal has come
 _TICK_S = 0.1  # a process that was frozen meanwhile has not been waiting
-MEMORY_BYTES = 1 << 30
+MEMORY_BYTES = 512 << 20
 LARGEST_ANSWER_BYTES = 256 << 20  # of a conversation of 2 Mi characters: 8, and 6 for its marks
 _MOST_TEMPLATES = 64  # in one child
+_MOST_IDLE = max(8, os.cpu_count() or 1)  # a server may ask more at once, and rarely
 _PIPE_BYTES = 1 << 20
 _ROOT = Path(__file__).parent.parent.parent
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TZ")
@@ -59,7 +60,10 @@ def _asked(what: str, template: str, variables: Sequence[Mapping[str, Any]] = ()
     except BaseException:
         child.end()
         raise
-    _IDLE.append(child)
+    if len(_IDLE) < _MOST_IDLE:
+        _IDLE.append(child)
+    else:
+        child.end()
     if kind == "refused":
         raise Refused(given)
     return given
@@ -76,7 +80,8 @@ class _Child:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer.tokenization.template_child", str(MEMORY_BYTES)],
             cwd=_ROOT,
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ}
+            | {"PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
