@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 
 import pytest
 from support.jobs import ROOT
@@ -80,3 +81,13 @@ def test_wordings_are_the_questions_for_each_answer() -> None:
     assert wordings(four) == 4.0
     assert wordings(SENTENCES) == 1.0
     assert wordings([]) == 0.0
+
+
+def test_answers_of_any_length_take_little_memory() -> None:
+    """A column of the table is a word of any of them."""
+    long = [Question(f"q{n}", " ".join(f"w{n}x{m}" for m in range(20_000))) for n in range(30)]
+    tracemalloc.start()
+    assert misplaced_answer(long) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20

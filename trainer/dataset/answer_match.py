@@ -17,6 +17,7 @@ from trainer.dataset.eval_questions import Question
 LEAST_RECORDS = 20
 LEAST_WORDS = 4  # of an answer, at the median: labels and codes name nothing of their question
 FITS = 0.4  # of an answer's words that also stand in one question
+LOOKED_AT = 4000  # characters of each: the table below has a column for each word of all
 BEYOND_CHANCE = 3.0  # standard deviations of a random order
 _WORDS = re.compile(r"\w+")
 
@@ -26,8 +27,8 @@ def misplaced_answer(questions: Sequence[Question]) -> Question | None:
     None."""
     if len(questions) < LEAST_RECORDS:
         return None
-    asked = [set(_WORDS.findall(q.as_text.casefold())) for q in questions]
-    given = [set(_WORDS.findall(q.answer.casefold())) for q in questions]
+    asked = [_words(q.as_text) for q in questions]
+    given = [_words(q.answer) for q in questions]
     if median(map(len, given)) < LEAST_WORDS:
         return None
     asked_QW, given_AW = _incidence(asked, given)
@@ -39,6 +40,10 @@ def misplaced_answer(questions: Sequence[Question]) -> Question | None:
     if _is_beyond_chance(fit_AQ):
         return None
     return questions[int((fit_AQ.max(1) - fit_AQ.diagonal()).argmax())]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORDS.findall(text[:LOOKED_AT].casefold()))
 
 
 def wordings(questions: Sequence[Question]) -> float:
