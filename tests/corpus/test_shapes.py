@@ -44,6 +44,12 @@ def test_a_table_is_its_rows_however_it_is_turned(tmp_path, data):
     assert [[q[0], a] for q, a in found] == [["q", "a"], ["r", "b"]]
 
 
+@pytest.mark.parametrize("name", ["conversations", "Messages"])
+def test_one_record_that_holds_a_list_of_turns_is_that_record(tmp_path, name):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert read(tmp_path, {"id": 1, name: turns}).examples == [qa("q", "a")]
+
+
 def test_of_several_lists_those_of_records_are_taken_and_named(tmp_path):
     row = {"question": "q", "answer": "a"}
     data = {"train": [row], "more": [row | {"answer": "b"}], "test": [row], "by": [{"name": "n"}]}
