@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.jobs import QUESTIONS, ROOT, run_here, variables, write_records
 
 from trainer.cli import cli
 from trainer.commands.inspect import Inspection, inspect_data, printed
+from trainer.dataset.seen import Piece
 from trainer.errors import DataError, SettingsError
 from trainer.reporting.data_section import data_rows
 from trainer.reporting.run_record import RunRecord
@@ -99,6 +101,14 @@ def test_it_fits_the_screen(mixed: Inspection, width: int) -> None:
     for words in ("Worth knowing", "- QLORA_EPOCHS has no effect", "faq.jsonl line 41: "):
         assert words in text
     assert "records" in text and "trained" in text
+
+
+def test_a_long_line_of_a_record_is_broken_between_words(mixed: Inspection) -> None:
+    words = "漢字 and longer words here, " * 20
+    seen = replace(mixed.records[0], pieces=[Piece(words, trained=True, special=False)])
+    shown = replace(mixed, records=[seen]).as_text(40, is_coloured=False).rpartition("⟦")[2]
+    assert all(len(line) + line.count("漢字") * 2 <= 41 for line in shown.split("\n"))
+    assert "\n" in shown and shown.replace("\n", "") == f"{words}⟧"
 
 
 def test_data_that_a_run_refuses_is_refused_alike(tmp_path: Path) -> None:

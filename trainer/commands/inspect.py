@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +16,7 @@ from trainer.monitoring.counting import waiting
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
-from trainer.runtime.wording import hanging
+from trainer.runtime.wording import columns, hanging
 from trainer.settings import Settings
 
 _GREEN, _CYAN, _BOLD, _PLAIN = "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
@@ -60,7 +60,7 @@ class Inspection:
             _table(self._rows(), width),
             _grid(file_type_rows(self.data)),
             self._warned(style, width),
-            *self._shown(style),
+            *self._shown(style, width),
         ]
         return "\n\n".join(part for part in parts if part)
 
@@ -74,11 +74,11 @@ class Inspection:
         said = [hanging(printed(warning), width, "- ") for warning in self.warnings]
         return "\n".join([style.heading("Worth knowing"), *said]) if said else ""
 
-    def _shown(self, style: "_Style") -> Iterator[str]:
+    def _shown(self, style: "_Style", width: int) -> Iterator[str]:
         if self.records:
             yield f"{style.heading('As the model sees it')}: {style.legend()}"
         for shown in self.records:
-            text = style.record(shortened(shown.pieces))
+            text = style.record(_wrapped(shortened(shown.pieces), width))
             yield f"{style.heading(printed(title(shown)))}\n{text}"
 
 
@@ -151,14 +151,41 @@ class _Style:
         return f"{colour}{text}{_PLAIN}" if colour and self._is_coloured else text
 
 
+def _wrapped(pieces: Iterable[Piece], width: int) -> Iterator[Piece]:
+    """With lines broken behind spaces, where a terminal of `width` columns would cut a word."""
+    printable = [replace(piece, text=printed(piece.text)) for piece in pieces]
+    breaks = set(_breaks("".join(piece.text for piece in printable), width))
+    at = 0
+    for piece in printable:
+        text = "".join(f"{c}\n" if n in breaks else c for n, c in enumerate(piece.text, at))
+        at += len(piece.text)
+        yield replace(piece, text=text)
+
+
+def _breaks(text: str, width: int) -> Iterator[int]:
+    """The spaces behind which lines of `text` are broken."""
+    column = space = behind_space = 0
+    for at, char in enumerate(text):
+        if char == "\n":
+            column = space = 0
+            continue
+        column += 8 - column % 8 if char == "\t" else columns(char)
+        if column > width and space:
+            yield space
+            column, space = column - behind_space, 0
+        if char == " ":
+            space, behind_space = at, column
+
+
 def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
-    """Names and their texts side by side, the texts broken at `width` columns."""
-    known = [(name, printed(text)) for name, text in rows]
+    """Names and their texts side by side, the texts broken at `width` columns: of several lines
+    each begins further to the left than it goes on."""
+    known = [(name, printed(text).split("\n")) for name, text in rows]
     room = max(len(name) for name, _ in known) + 2
     return "\n".join(
-        hanging(line, width, f"{name if not at else '':<{room}}")
-        for name, text in known
-        for at, line in enumerate(text.split("\n"))
+        hanging(line, width, f"{name if not at else '':<{room}}", 2 * (len(lines) > 1))
+        for name, lines in known
+        for at, line in enumerate(lines)
     )
 
 

@@ -1,6 +1,7 @@
 """How sentences for people count, say times and are broken into lines."""
 
 import textwrap
+import unicodedata
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -18,13 +19,21 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.1f} seconds"
 
 
-def hanging(text: str, width: int, before: str) -> str:
-    """`text` behind `before`, its further lines below its first, in `width` columns."""
+def columns(char: str) -> int:
+    """How many a terminal takes for `char`."""
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def hanging(text: str, width: int, before: str, further: int = 0) -> str:
+    """`text` behind `before`, its further lines below its first, or `further` columns to the right
+    of it, in `width` columns."""
     return textwrap.fill(
         text,
         max(width, len(before) + 20),
         initial_indent=before,
-        subsequent_indent=" " * len(before),
+        subsequent_indent=" " * (len(before) + further),
         break_long_words=False,
         break_on_hyphens=False,
     )
