@@ -45,3 +45,8 @@ def test_further_fields_and_cards_with_gaps_are_told(tmp_path: Path) -> None:
     assert corpus.skipped == [
         "a.txt line 4: is a card with a gap; write it as a question with its answer"
     ]
+
+
+def test_cards_of_another_name_are_told_theirs(tmp_path: Path) -> None:
+    corpus = read_named(tmp_path, a_csv=b"#separator:Comma\na,b\n", b_txt=b"words")
+    assert corpus.skipped == ["a.csv: it is cards of Anki; name it .txt"]

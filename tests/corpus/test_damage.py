@@ -6,7 +6,7 @@ from support.corpora import read_document, read_files
 from support.makers import jsonl
 
 from trainer.corpus.damage import Damage
-from trainer.corpus.examples import Completion
+from trainer.corpus.examples import Completion, Text
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,27 @@ def test_subtitles_are_told(tmp_path):
 def test_a_document_with_lost_characters_is_told(tmp_path):
     corpus = read_files(tmp_path, {"a.txt": "F\ufffdnf".encode()})
     assert corpus.notices == ["a.txt: documents with characters that were lost before (\ufffd): 1"]
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ("12/03/24, 10:11 - Kim: How much is it?\n", "chats with their times and names"),
+        ("[12.03.24, 10:11:12] Kim: Hi\n", "chats with their times and names"),
+        ("3/12/24, 10:11\u202fPM - Kim: Hi\n", "chats with their times and names"),
+        ("From: a@b.c\nSubject: x\nMessage-ID: <1@b.c>\n\nHi\n", "e-mails with their headers"),
+    ],
+)
+def test_what_a_program_wrote_for_itself_is_told(text, what):
+    found = Damage()
+    assert found.item(Text(text)) == Text(text)
+    assert [n.words for n in found.notices()] == [f"{what}, which are trained as they stand: 1"]
+
+
+@pytest.mark.parametrize(
+    "text", ["On 12/03/24, 10:11 it was late.\n", "2024-03-12 10:11 - INFO: up\n", "Note: a\nb\n"]
+)
+def test_prose_with_a_date_or_a_colon_is_prose(text):
+    found = Damage()
+    found.item(Text(text))
+    assert list(found.notices()) == []

@@ -3,6 +3,8 @@
 import pytest
 from support.corpora import read_files, read_named
 
+from trainer.errors import DataError
+
 QUIZ = "2+2?,3,4,5,B\nSky?,blue,red,pink,A\n"
 
 
@@ -28,3 +30,9 @@ def test_a_header_that_comes_again_behind_a_mark_is_no_record(tmp_path):
     joined = "\ufeffquestion,answer\nA?,B\n\ufeffquestion,answer\nC?,D\n"
     corpus = read_files(tmp_path, {"a.csv": joined.encode()})
     assert [e.messages[0].content for e in corpus.examples] == ["A?", "C?"]
+
+
+def test_what_people_answered_to_a_form_is_no_table_of_questions(tmp_path):
+    content = b"Timestamp,What is your name?,What do you sell?\n2024/01/01,Kim,Shoes\n"
+    with pytest.raises(DataError, match="its first row asks, as that of a form does"):
+        read_files(tmp_path, {"a.csv": content})

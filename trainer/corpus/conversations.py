@@ -191,7 +191,8 @@ def _speaker_and_content(turn: Mapping[str, Any], where: str) -> tuple[object, o
     missing = [] if says or has_calls else ["content"]
     missing += [] if speaker is not None or "role" in turn else ["role"]
     if missing:
-        raise Unusable(f'"{where}" has no {" and no ".join(missing)}')
+        both = "; give each turn a role and a content"
+        raise Unusable(f'"{where}" has no {" and no ".join(missing)}{both}')
     return speaker.strip().casefold() if isinstance(speaker, str) else speaker, content
 
 

@@ -34,6 +34,18 @@ _HTML = re.compile(
 )
 _LONGEST_SHOWN = 30
 _SUBTITLE = re.compile(r"^(?:\d\d:)?\d\d:\d\d[.,]\d{3} --> ", re.M)
+# What begins as what a program wrote for itself.
+_AS_THEY_STAND = {
+    "chats with their times and names": re.compile(
+        r"\u200e?\[?\d{1,2}[./]\d{1,2}[./]\d{2,4},? \d{1,2}:\d\d(?::\d\d)?"
+        r"(?:\s?[ap]\.?m\.?)?(?:\]| -) ",
+        re.IGNORECASE,
+    ),
+    "e-mails with their headers": re.compile(
+        r"(?:[a-z][\w-]*:[^\n]*\n|[ \t]+\S[^\n]*\n){0,60}?(?:Message-ID|MIME-Version|Received):",
+        re.IGNORECASE,
+    ),
+}
 # What was read in another encoding has two letters beyond ASCII together, or one before a space.
 _PAIR = re.compile("[\x80-\U0010ffff](?:[\x80-\U0010ffff]|(?<=[ÃÂ]) )")
 
@@ -146,6 +158,9 @@ class Damage:
             self._count(f"documents with characters that were lost before ({_LOST})")
         if "-->" in document.text and _SUBTITLE.search(document.text):
             self._count("subtitles with their times, which are trained as they stand")
+        for what, form in _AS_THEY_STAND.items():
+            if form.match(document.text):
+                self._count(f"{what}, which are trained as they stand")
         text = self.repaired(document.text)
         if text == document.text:
             return document

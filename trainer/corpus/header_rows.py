@@ -110,6 +110,12 @@ def _names_of(head: Sequence[Row]) -> Sequence[str]:
 def _refuse_without_header(row: Sequence[Any]) -> None:
     """Raises Unusable where the first row holds sentences, or figures alone: they name nothing."""
     cells = [str(cell).strip() for cell in row if holds_something(cell)]
+    asked = [asks(cell) for cell in cells]
+    if sum(asked) > 1 or any(asked[1:]):
+        raise Unusable(
+            "its first row asks, as that of a form does, and its rows are what people answered; "
+            "write a row for each question, below question,answer"
+        )
     ends = (*QUESTION_MARKS, ".", "!", "\N{IDEOGRAPHIC FULL STOP}")
     says_something = any(len(c) > _LONGEST_NAME or c.endswith(ends) for c in cells)
     if says_something or all(map(_FIGURE.fullmatch, cells)):

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.corpus.anki import ANKI
 from trainer.corpus.examples import (
     LONGEST_LINE,
     NextTable,
@@ -44,6 +45,8 @@ def delimited(chunks: Iterable[str], fits: Fits, delimiter: str = "") -> Iterato
     found = (line + "\n" for line in lines(newlines.decode(chunk) for chunk in chunks))
     head = list(islice(found, HEADER_ROWS))
     first_line = 1
+    if head and head[0].startswith(ANKI):
+        raise Unusable("it is cards of Anki; name it .txt")
     if head and head[0].strip().strip('"').lower().startswith(_SEPARATOR):
         delimiter = head[0].strip().strip('"')[len(_SEPARATOR) :][:1] or delimiter
         first_line, head = 2, head[1:]
