@@ -66,7 +66,7 @@ def test_documents_of_the_same_words_about_other_things_stay():
     assert set(copies(*(Text(" ".join(prose(seed))) for seed in range(300)))) == {Copy.NO}
 
 
-@pytest.mark.parametrize("figures", [("40", "45"), ("1.5", "15"), ("MX-7", "MX-8")])
+@pytest.mark.parametrize("figures", [("40", "45"), ("1.5", "15"), ("MX-7", "MX-8"), ("٤٥", "٤٦")])
 def test_documents_that_differ_in_a_number_alone_are_not_copies(figures):
     words = [*prose(7), "it", "holds", "{}", "bar"]
     sheets = [Text(" ".join(words).format(figure)) for figure in figures]

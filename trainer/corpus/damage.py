@@ -52,7 +52,7 @@ _PAIR = re.compile("[\x80-\U0010ffff](?:[\x80-\U0010ffff]|(?<=[ÃÂ]) )")
 
 # The same as JSON may write them; or what was lost.
 _ESCAPED = re.compile(
-    r"\\u[0-9a-fA-F]{4}(?:\\u|[^\x00-\x7f])|\\u00[cC][23] |[^\x00-\x7f]\\u|\\u[fF]{3}[dD]"
+    r"\\u(?:[0-9a-fA-F]{4}(?:\\u|[^\x00-\x7f])|00[cC][23] |(?<=[^\x00-\x7f]\\u)|[fF]{3}[dD])"
 )
 _LONGEST_ESCAPED = 12  # two characters
 
