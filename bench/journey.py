@@ -51,7 +51,8 @@ class Recording:
         self.silences: dict[str, float] = {}
         self._terminal = terminal
         self._begin = self._changed = time.monotonic()
-        self._text, self._typed, self._seen = "", "", 0
+        self._text, self._typed = "", ""
+        self._noted: list[str] = []
 
     def wait_for(self, wanted: str, most_s: float) -> None:
         """Until the screen ends with `wanted` or nearly, and nothing moves there."""
@@ -81,10 +82,11 @@ class Recording:
         if self._typed and still > SILENCE_S:
             last = (self._text.splitlines() or [""])[-1]
             self._note(f"-- {still:.1f} s silent, load {os.getloadavg()[0]:.0f}: {last}")
-        shown = text.splitlines()
-        for line in shown[self._seen : -1]:
-            self._note(f" {line}")
-        self._seen = max(self._seen, len(shown) - 1)
+        shown = text.splitlines()[:-1]
+        for number, line in enumerate(shown):
+            if self._noted[number : number + 1] != [line]:  # new, or written over
+                self._note(f" {line}")
+        self._noted[: len(shown)] = shown
         self._text, self._changed = text, now
 
     def _note(self, what: str) -> None:

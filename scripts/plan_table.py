@@ -89,6 +89,7 @@ def planned(name: str) -> list[str]:
     found = dict(line.split(maxsplit=1) for line in lines)
     found["speed"] = found["speed"].partition(" tokens/s")[0]
     found["micro-batch"] = found["micro-batch"].partition(",")[0]
+    found["engine"] = found["engine"].partition(", in the place")[0]
     found["memory"] = found["memory"].replace(" predicted", "")
     return [found[column] for column in COLUMNS]
 

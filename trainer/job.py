@@ -201,6 +201,7 @@ def _load_model(
     return Model(load.attach_adapter(quantised, job.settings), tokenizer, frozen)
 
 
+@waiting("getting ready")
 def _rehearse_the_end(
     start: Start, data: pipeline.Data, model: Model, schedule: Schedule, execution: ExecutionPlan
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_small_faq_is_trained_whole_and_asked_what_was_trained(
     write_records(tmp_path / "data" / "a.jsonl")
     with caplog.at_level("INFO"):
         found = prepare(tmp_path, tokenizer)
-    assert "held out: no question; all 40 records are trained" in caplog.text
+    assert "held out: nothing: all 40 records are trained" in caplog.text
     assert len(found.questions) == len(QUESTIONS) and not found.trained_questions
     assert columns(found.held_out) == columns(found.train)
     blocks, questions = prepare_held_out(settings_of(tmp_path), tokenizer)
@@ -107,7 +107,7 @@ def test_documents_that_are_held_out_are_named(tmp_path: Path, tokenizer: Any) -
     assert re.fullmatch(r"\d+ documents whole \(\d{3}\.md(, \d{3}\.md)*(, …)?\)", held_out(counts))
     write_records(tmp_path / "data" / "a.jsonl")
     counts = prepare(tmp_path, tokenizer).counts
-    assert held_out(counts).startswith("no question; all 40 records are trained")
+    assert held_out(counts).startswith("nothing: all 40 records are trained")
     assert "; 4 documents whole (003.md, 004.md, 014.md, …)" in held_out(counts)
 
 

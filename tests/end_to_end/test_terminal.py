@@ -71,10 +71,11 @@ def test_the_bar_redraws_in_place_and_lines_stay_whole(tmp_path: Path) -> None:
     assert saved
     assert all(re.fullmatch(r"\d\d:\d\d:\d\d  checkpoint of step \d saved", s) for s in saved)
     assert any(re.search(r"held-out loss \d\.\d+ before, \d\.\d+ after", line) for line in lines)
-    reached, lead_on = (line.partition("  ")[2] for line in lines[-3:-1])
+    reached, report, lead_on = (line.partition("  ")[2] for line in lines[-4:-1])
     assert is_verdict(reached)
     run = only_run(tmp_path)
-    assert lead_on == f"report: {run}/report.html; ask it: entrypoint.py ask --adapter {run}"
+    assert report == f"report: {run}/report.html"
+    assert re.fullmatch(rf"ask it: \S*python\S* entrypoint.py ask --adapter {run}", lead_on)
     assert not re.search(r'^\{"', seen, re.MULTILINE)
 
 

@@ -222,7 +222,7 @@ def test_the_record_says_what_the_schedule_was_and_why(tmp_path: Path) -> None:
     schedule = json.loads((run / "run.json").read_text())["schedule"]
     blocks_a_step, rate = schedule["reasons"]
     assert blocks_a_step.startswith(f"{schedule['step_blocks']} block")
-    assert rate.startswith(f"a peak rate of {schedule['learning_rate']:g}: ")
+    assert rate.startswith(f"a peak learning rate of {schedule['learning_rate']:g}: ")
     card = (run / "adapter" / "README.md").read_text()
     assert f"steps of {schedule['step_blocks']} blocks, peak learning rate" in card
 

@@ -39,7 +39,9 @@ def test_it_is_told_once_and_again_only_when_it_has_moved(caplog: pytest.LogCapt
         found.step(step, now)
         if step == 29:
             (told,) = caplog.messages
-    assert told.startswith("training takes 4.0 minutes more; then come questions, 30 seconds")
+    assert told.startswith(
+        "training takes 4.0 minutes more; then come questions for 30 seconds at most"
+    )
     assert 1 < len(caplog.messages) < 4
     assert "more at this speed; then" in caplog.messages[1]
 

@@ -21,16 +21,19 @@ def of(*warnings: str, **evaluation: Any) -> bytes:
     return json.dumps({"warnings": warnings, "evaluation": evaluation}).encode()
 
 
-def test_the_verdict_comes_first_and_then_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    first, second = said(of("it has forgotten general language: …", VERDICT), caplog)
-    assert first == VERDICT
-    assert second == (
-        "report: s3://models/a b/report.html; ask it: entrypoint.py ask --adapter 's3://models/a b'"
-    )
+def test_the_verdict_comes_first_and_then_where_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/local/bin/qlora-job"])
+    assert said(of("it has forgotten general language: …", VERDICT), caplog) == [
+        VERDICT,
+        "report: s3://models/a b/report.html",
+        "ask it: qlora-job ask --adapter 's3://models/a b'",
+    ]
 
 
 def test_without_questions_it_is_the_loss(caplog: pytest.LogCaptureFixture) -> None:
-    first, _ = said(of(base={"loss": 3.0}, tuned={"loss": 2.5}), caplog)
+    first, *_ = said(of(base={"loss": 3.0}, tuned={"loss": 2.5}), caplog)
     assert first == "no question was asked: the held-out loss went from 3.00 to 2.50"
 
 
@@ -38,5 +41,5 @@ def test_without_questions_it_is_the_loss(caplog: pytest.LogCaptureFixture) -> N
 def test_a_record_that_says_nothing_ends_no_run(
     record: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (only,) = said(record, caplog)
-    assert only.startswith("report: ")
+    first, second = said(record, caplog)
+    assert (first[:8], second[:8]) == ("report: ", "ask it: ")

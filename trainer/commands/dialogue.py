@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from trainer.corpus.examples import Message
-from trainer.inference.chat_model import CUT
+from trainer.inference.reply import CUT
 
 COMMANDS = """\
 /compare      the base model's answer beside the tuned one's, or no longer

@@ -13,6 +13,7 @@ from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
 from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, table
 from trainer.inference.chat_model import ChatModel, load_chat_model
+from trainer.inference.reply import CUT
 from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.runtime.log import one_line
@@ -21,7 +22,8 @@ from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.uris import publishable_uri, uri_faults
 
-MOST_SAMPLES = 10  # in text; as JSON all of them are given
+MOST_SAMPLES = 10  # in text; as JSON all of them are given, whole
+SHOWN = 85  # characters of an answer in text
 FORMS = {
     "16bit": "tuned: the adapter on the base's own 16-bit weights, on which it was not trained",
     "merged": "tuned: the merged model, as `merge` writes it",
@@ -61,6 +63,8 @@ class EvaluationResult:
         ]
         for score in SCORES:
             values = score.of(self.evaluation.base), score.of(self.evaluation.tuned)
+            if values == (None, None):
+                continue
             base, tuned = ("-" if v is None else format(v, score.format) for v in values)
             lines.append(f"{score.label:20}{base:>12}{tuned:>12}")
         if (refusals := self.evaluation.refusals) is not None:
@@ -68,8 +72,9 @@ class EvaluationResult:
         lines += self._with_passages()
         for sample in self.evaluation.samples(MOST_SAMPLES):
             lines += ["", sample.question]
-            for side in ("reference", "base", "tuned"):
-                lines.append(f"  {side:10} {one_line(getattr(sample, side), 100, '…')}")
+            said = ("reference", sample.reference), ("base", sample.base_shown)
+            for side, text in (*said, ("tuned", sample.tuned_shown)):
+                lines.append(f"  {side:10} {one_line(text, SHOWN, CUT)}")
         return "\n".join(lines)
 
     def _with_passages(self) -> list[str]:

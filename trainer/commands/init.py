@@ -17,6 +17,7 @@ from trainer.preflight import refuse_output_among_data
 from trainer.runtime import log
 from trainer.runtime.device import GIB, Device, find_device
 from trainer.runtime.env_file import write_env_file
+from trainer.runtime.wording import hanging, this_command
 from trainer.settings import PATIENCE_MINUTES, Settings
 from trainer.uris import is_bucket_uri
 
@@ -59,7 +60,8 @@ def ask_for_settings(file: Path) -> Path | None:
     found = _look(chosen)
     chosen["recipe"] = _ask_recipe(found)
     if found is not None:
-        click.secho(f"Training takes {training_time(_settings_of(chosen))}.", bold=True)
+        takes = f"{training_time(_settings_of(chosen))}."
+        click.secho(hanging(takes, log.columns(sys.stdout), "Training takes "), bold=True)
     chosen["output_uri"] = _ask_output(chosen)
     file = _ask_file(file)
     ways = list(_ways(chosen, file, device))
@@ -109,7 +111,8 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
             click.echo(f"not looked at: {error}", err=True)
             return None
         width = log.columns(sys.stdout)
-        click.echo(f"\n{found.as_text(width, is_coloured=log.wants_colour())}")
+        is_coloured = log.wants_colour()
+        click.echo(f"\n{found.as_text(width, is_coloured=is_coloured, first_look=True)}")
         return found
 
 
@@ -157,7 +160,7 @@ def _ask_file(file: Path) -> Path:
 def _ways(chosen: dict[str, str], file: Path, device: Device) -> Iterator[str]:
     """How a run is started with `file`, a line each."""
     name, places = shlex.quote(str(file)), (chosen["data_uri"], chosen["output_uri"])
-    yield f".venv/bin/python entrypoint.py --env-file {name}"
+    yield f"{this_command()} --env-file {name}"
     mounts = [f"-v {shlex.quote(f'{p}:{p}')}" for p in places if not is_bucket_uri(p)]
     where = " ".join([*mounts, "-v hub:/tmp/hf -v scratch:/tmp/qlora --tmpfs /tmp:exec"])
     gpus, image = ("--gpus all ", "qlora-job") if device.kind == "cuda" else ("", "qlora-job:cpu")

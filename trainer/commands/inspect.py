@@ -53,12 +53,13 @@ class Inspection:
         }
         return json.dumps(record)
 
-    def as_text(self, width: int, *, is_coloured: bool) -> str:
-        """For a screen of `width` columns; without colour, marks stand for it."""
+    def as_text(self, width: int, *, is_coloured: bool, first_look: bool = False) -> str:
+        """For a screen of `width` columns; without colour, marks stand for it. A `first_look` is
+        without the schedule, which is not chosen yet, and what has nothing to say."""
         style = _Style(is_coloured)
         parts = [
-            _table(self._rows(), width),
-            _grid(file_type_rows(self.data)),
+            _table(self._first_rows() if first_look else self._rows(), width),
+            "" if first_look else _grid(file_type_rows(self.data)),
             self._warned(style, width),
             *self._shown(style, width),
         ]
@@ -69,6 +70,18 @@ class Inspection:
         yield from data_rows(self.settings, self.data)
         yield "steps", f"{self.steps:,}"
         yield from schedule_rows(self.schedule)
+
+    def _first_rows(self) -> Iterator[tuple[str, str]]:
+        data = self.data
+        said = {
+            "read": True,
+            "left out": data.duplicates or data.near_duplicates,
+            "skipped": data.skipped,
+            "noticed": data.assumed_first,
+            "tokens": True,
+            "cut to fit": data.cut_records,
+        }
+        yield from ((name, text) for name, text in data_rows(self.settings, data) if said.get(name))
 
     def _warned(self, style: "_Style", width: int) -> str:
         said = [hanging(printed(warning), width, "- ") for warning in self.warnings]

@@ -47,6 +47,7 @@ from trainer.settings import Settings
 SHORT_HOST_BYTES = 9 * GIB  # that may be pinned on a node of 16
 ROW_TOKENS = 128  # of a question of 64 with an answer of 64
 TOKENS = 10**6  # where neither data nor a number is given
+OURS = "ours, in the place of transformers' training loop"
 SMALL_SHARE = 0.1  # of the computing time, which a network may take
 Rows = Iterator[tuple[str, str]]
 
@@ -94,6 +95,7 @@ def plan_run(settings: Settings, request: PlanRequest) -> str:
         *_execution(prospect),
         *_time(prospect, request),
         *_answers(prospect),
+        *(_fetched(prospect) if request.gpu or not prospect.base.is_here else ()),
         *_traffic(prospect.estimate),
         *(("note", note) for note in _notes(prospect)),
     ]
@@ -194,13 +196,16 @@ def _execution(prospect: Prospect) -> Rows:
     stream = "; its residual stream in float32" if is_wide(base.config, precision.name) else ""
     yield "precision", f"{precision.name} ({precision.reason}){stream}"
     yield "trainable", f"{estimate.trainable:,} parameters, {share:.3f} %"
-    yield "engine", "ours" if reason is None else f"stock: {reason}"
-    yield (
-        "micro-batch",
+    yield "engine", OURS if reason is None else f"stock: {reason}"
+    micro_batch = (
         f"{counted(execution.blocks, 'block')} of {estimate.block_tokens} tokens, "
-        f"{estimate.micro_batches} a step",
+        f"{estimate.micro_batches} a step"
     )
-    yield "memory", execution.reason
+    if device.kind == "cpu":  # whose memory decides nothing
+        yield "micro-batch", f"{micro_batch} ({execution.reason})"
+    else:
+        yield "micro-batch", micro_batch
+        yield "memory", execution.reason
     yield from _host_memory(prospect)
     yield from _experts(base)
 
@@ -313,9 +318,13 @@ def _answers(prospect: Prospect) -> Rows:
     yield "answers", f"{decoding.rows} together at {rate:,.0f} tokens/s predicted, not measured"
 
 
+def _fetched(prospect: Prospect) -> Rows:
+    size = _size(prospect.estimate.fetched_bytes)
+    yield "fetched", f"{size} of base (16 bits), and all of the data"
+
+
 def _traffic(estimate: ScalingEstimate) -> Rows:
     """Of one worker. The data is not counted: every worker fetches all of it."""
-    yield "fetched", f"{_size(estimate.fetched_bytes)} of base (16 bits), and all of the data"
     if estimate.workers == 1:
         return
     sent = f"{_size(estimate.gradient_bytes)} of gradients"

@@ -11,6 +11,7 @@ import click
 from trainer.errors import Interrupted
 from trainer.monitoring.counting import import_in_sight
 from trainer.runtime import log
+from trainer.runtime.wording import this_command
 
 WELCOME = """\
 This fine-tunes a language model on your own questions and answers, or documents.
@@ -19,15 +20,15 @@ It needs two places, as variables, as flags or in a file that is named by --env-
   QLORA_OUTPUT_URI   where the result shall be: a folder or s3://bucket/prefix/
 and, without a GPU, a base model that is small:
   QLORA_BASE_MODEL   builtin:tiny to try it, or one of huggingface.co
-`entrypoint.py inspect` shows what the data becomes, `plan` how long it takes, `--help` the rest.
-`entrypoint.py init` asks for all of it in four questions, looks at the data and writes the file.
+`inspect` shows what the data becomes, `plan` how long it takes, `--help` the rest, all behind
+{command}; `init` asks for all of it in four questions, looks at the data and writes the file.
 """
 T = TypeVar("T")
 
 
 def welcome() -> bool:
     """Say what is needed and offer to ask for it; whether that was wanted."""
-    click.echo(WELCOME)
+    click.echo(WELCOME.format(command=this_command()))
     return answered(lambda: click.confirm("Shall it ask now?", default=True))
 
 
@@ -46,6 +47,6 @@ def answered(ask: Callable[[], T]) -> T:
     try:
         return ask()
     except click.Abort:
-        raise Interrupted("nothing was written; `entrypoint.py init` asks again") from None
+        raise Interrupted(f"nothing was written; `{this_command()} init` asks again") from None
     finally:
         signal.signal(signal.SIGINT, before)

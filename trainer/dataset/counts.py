@@ -88,10 +88,9 @@ def held_out_in_words(
         "other words",
         HeldOutBy.FACTS: f"{counted(records_held, 'record')} whole, with their questions and "
         "answers, which are not trained",
-        HeldOutBy.NOTHING: "no question; the only record is trained, and asked"
+        HeldOutBy.NOTHING: "nothing: the only record is trained, and asked at the end"
         if records == 1
-        else f"no question; all {records:,} records are trained, and those that are asked are "
-        "among them",
+        else f"nothing: all {records:,} records are trained, and some of them asked at the end",
     }
     if by == HeldOutBy.EVALUATION_DATA:
         return "the evaluation data, " + counted(

@@ -22,7 +22,7 @@ from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
 from trainer.evaluation.refusals import Refusals, count_refusals
-from trainer.inference.reply import Reply
+from trainer.inference.reply import CUT, Reply
 from trainer.monitoring.counting import counting
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
@@ -109,6 +109,11 @@ class Scores:
     answers: tuple[str, ...] = field(repr=False, default=())
     replies: tuple[Reply, ...] = field(repr=False, compare=False, default=())
 
+    @property
+    def cut(self) -> list[bool]:
+        """Of each answer whether the limit of tokens ended it, as far as that is known."""
+        return [not reply.stopped for reply in self.replies] or [False] * len(self.answers)
+
     @classmethod
     def from_json(cls, record: Mapping[str, float | None]) -> "Scores":
         """What `figures` gave. A score that it lacks was not measured, one more is left out."""
@@ -124,12 +129,23 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out question with its reference and what both models answered."""
+    """A held-out question with its reference and what both models answered; which of the answers
+    did not end by themselves."""
 
     question: str
     reference: str
     base: str
     tuned: str
+    base_cut: bool = False
+    tuned_cut: bool = False
+
+    @property
+    def base_shown(self) -> str:
+        return self.base + CUT * self.base_cut
+
+    @property
+    def tuned_shown(self) -> str:
+        return self.tuned + CUT * self.tuned_cut
 
     @property
     def base_is_right(self) -> bool:
@@ -205,8 +221,10 @@ class Evaluation:
 
         Where all of them are right and others are not, some of those take the last places.
         """
-        answers = zip(self.questions, self.base.answers, self.tuned.answers, strict=True)
-        samples = [Sample(q.as_text, q.answer, base, tuned) for q, base, tuned in answers]
+        base, tuned = self.base, self.tuned
+        given = zip(base.answers, tuned.answers, base.cut, tuned.cut, strict=True)
+        pairs = zip(self.questions, given, strict=True)
+        samples = [Sample(q.as_text, q.answer, *answers) for q, answers in pairs]
         wrong = [sample for sample in samples if not sample.tuned_is_right]
         if wrong and all(sample.tuned_is_right for sample in samples[:most]):
             wrong = wrong[: max(1, most // 4)]

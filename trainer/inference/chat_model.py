@@ -13,6 +13,7 @@ from trainer.engine.prompt import Prompt
 from trainer.errors import DataError, SettingsError
 from trainer.inference.as_merged import compute_as_merged
 from trainer.inference.generate import Decoder, choose_decoder
+from trainer.inference.reply import CUT
 from trainer.inference.streamed_answer import StreamedAnswer
 from trainer.inference.together import Together
 from trainer.models import adapters, load
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CUT = " …"  # ends an answer that the limit of tokens ended
 MAX_CHAT_ANSWER_TOKENS = 512  # a person who reads along can end an answer at any time
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+CUT = " …"  # is shown behind an answer that the limit of tokens ended
+
 
 @dataclass(frozen=True)
 class Reply:

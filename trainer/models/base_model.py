@@ -77,6 +77,11 @@ class Base:
         return f"{fact}; choose another QLORA_BASE_MODEL"
 
     @property
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine already, as far as anybody has said so."""
+        return not (self.is_from_hub or self.bucket_uri)
+
+    @property
     def is_quantised(self) -> bool:
         """Whether the weights on disk are: 4 bits are made here, from 16."""
         return getattr(self.config, "quantization_config", None) is not None

@@ -15,7 +15,7 @@ from trainer.runtime.log import figures, terminal
 
 log = logging.getLogger(__name__)
 
-LINE_EVERY_S, DRAW_EVERY_S = 30.0, 1.0
+LINE_EVERY_S, DRAW_EVERY_S = 30.0, 0.5
 SHOWN_AFTER_S = 1.0  # what is over before needs no bar; several such follow each other
 Add = Callable[[int], None]
 COUNTED = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"

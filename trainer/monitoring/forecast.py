@@ -52,7 +52,7 @@ class Forecast:
             return
         self._told_s, self._told_at_s = whole_s, spent_s
         log.info(
-            "training takes %s more%s; then come questions, %s at most",
+            "training takes %s more%s; then come questions for %s at most, and checks",
             lasting(left_s),
             " at this speed" if told_s else "",
             lasting(self._asking_s(whole_s)),

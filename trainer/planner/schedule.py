@@ -127,7 +127,8 @@ def _reasons(
         kind = (
             "attention alone" if _is_attention(settings.target_modules) else "more than attention"
         )
-        yield f"a peak rate of {chosen.learning_rate:g}: an adapter on {kind}, width {hidden:,}"
+        rate = f"a peak learning rate of {chosen.learning_rate:g}"
+        yield f"{rate}: an adapter on {kind}, width {hidden:,}"
 
 
 def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None, enough: int) -> str:

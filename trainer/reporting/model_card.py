@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation.compare import SCORES
+from trainer.evaluation.compare import SCORES, Sample
 from trainer.reporting.data_section import held_out, read_from
 from trainer.reporting.html_report import asked
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
@@ -39,7 +38,7 @@ def render_card(record: RunRecord, base: "Base", ends: Sequence[int] = ()) -> st
         dtype=str(record.precision.dtype).removeprefix("torch."),
         ends=list(ends),
         scores=_scores(record.evaluation),
-        samples=[map(_cell, astuple(sample)) for sample in record.samples[:MOST_SAMPLES]],
+        samples=[_row(sample) for sample in record.samples[:MOST_SAMPLES]],
         read_from=read_from(record.data),
         asked=asked(record.data),
         held_out=held_out(record.data),
@@ -89,6 +88,11 @@ def _scores(evaluation: RecordedEvaluation) -> list[tuple[str, str, str]]:
                 (score.explained, format(before, score.format), format(after, score.format))
             )
     return rows
+
+
+def _row(sample: Sample) -> list[str]:
+    shown = (sample.question, sample.reference, sample.base_shown, sample.tuned_shown)
+    return [_cell(text) for text in shown]
 
 
 def _cell(text: str, most: int = 120) -> str:

@@ -1,4 +1,4 @@
-"""The last words of a run: what it reached, where that is, and what to do next. Two lines."""
+"""The last words of a run: what it reached, where that is, and what to do next."""
 
 import logging
 import shlex
@@ -8,6 +8,7 @@ from typing import Any
 from trainer.evaluation.verdict import is_verdict
 from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.log import figures
+from trainer.runtime.wording import this_command
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +17,10 @@ def log_outcome(record: bytes | None, run_uri: str) -> None:
     """Of the finished run at `run_uri`, whose `run.json` is `record`."""
     if reached := _reached(record):
         log.info("%s", reached, extra=figures(verdict=reached))
-    report, ask = f"{run_uri}/report.html", f"entrypoint.py ask --adapter {shlex.quote(run_uri)}"
-    log.info("report: %s; ask it: %s", report, ask, extra=figures(report=report, ask=ask))
+    report = f"{run_uri}/report.html"
+    ask = f"{this_command()} ask --adapter {shlex.quote(run_uri)}"
+    log.info("report: %s", report, extra=figures(report=report))
+    log.info("ask it: %s", ask, extra=figures(ask=ask))  # a line that can be copied
 
 
 def _reached(record: bytes | None) -> str:

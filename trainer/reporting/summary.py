@@ -21,7 +21,7 @@ IN_WORDS = {
     BY_HEART: "It answers what it was trained on; the same in other words it often misses",
     NOT_LEARNED: "It has not learned its data yet",
 }
-NOTHING_TO_MEND = "ask it in your users' words, by `entrypoint.py ask --adapter` and this run"
+NOTHING_TO_MEND = "ask it in your users' words, by the command `ask --adapter` and this run"
 UNASKED = "It answers what it was trained on; nobody has asked it in other words yet"
 
 

@@ -83,7 +83,11 @@ def choose_precision(setting: str, device: Device) -> Precision:
     if device.capability is None:
         if setting == "fp16":
             raise SettingsError("QLORA_PRECISION=fp16 needs a GPU; use auto or fp32 on a CPU")
-        return Precision("fp32", "a CPU") if setting == "auto" else Precision(setting, "as set")
+        return (
+            Precision("fp32", "a CPU gains nothing from fewer bits")
+            if setting == "auto"
+            else Precision(setting, "as set")
+        )
     # torch.cuda.is_bf16_supported() counts emulation, so the capability decides.
     has_bf16 = device.capability >= (8, 0)
     compute = f"sm_{device.capability[0]}{device.capability[1]}"

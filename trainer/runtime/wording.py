@@ -1,7 +1,10 @@
 """How sentences for people count, say times and are broken into lines."""
 
+import os
+import sys
 import textwrap
 import unicodedata
+from pathlib import Path
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -24,6 +27,18 @@ def columns(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def this_command() -> str:
+    """What a person types here to start this program again, as far as its own name shows it."""
+    started = Path(sys.argv[0])
+    python = os.path.relpath(sys.executable)
+    python = "python" if python.startswith("..") else python
+    if started.name == "__main__.py":
+        return f"{python} -m {started.parent.name}"
+    if started.suffix == ".py":
+        return f"{python} {started}"
+    return started.name
 
 
 def hanging(text: str, width: int, before: str, further: int = 0) -> str:

@@ -11,6 +11,7 @@ import torch
 from trainer.distributed.failures import OtherFailed
 from trainer.errors import Interrupted, SettingsError, UnreachableError
 from trainer.models.probe import probe
+from trainer.monitoring.counting import waiting
 from trainer.monitoring.prometheus import Metrics
 from trainer.monitoring.step_log import StepRow, best_held_out, rows_of, seconds_of
 from trainer.monitoring.trackers import Tracking
@@ -77,14 +78,7 @@ def train(
     fits. Raises Interrupted (state saved), RejectedError on divergence, and what a checkpoint's
     push failed with.
     """
-    setup = replace(setup, separate_documents=_probe(setup))
-    trainer = ResumableTrainer(setup)
-    start = _shared_start(setup, checkpoints, trainer)
-    begun = read_plan(start) if start is not None else None
-    if begun is not None and not begun.is_as(setup.execution):
-        setup = replace(setup, execution=_execution_on_resume(begun, replan_on_resume))
-        trainer.close()
-        trainer = ResumableTrainer(setup)
+    setup, trainer, start = _made_ready(setup, replan_on_resume, checkpoints)
     callback = TrainingCallback(trainer, setup, checkpoints, metrics, tracking)
     trainer.add_callback(callback)
     if start is not None:
@@ -94,6 +88,24 @@ def train(
     _run(trainer, callback, checkpoints, start)
     trainer.close()
     return _result(setup, trainer, callback)
+
+
+@waiting("getting ready")
+def _made_ready(
+    setup: TrainingSetup,
+    replan_on_resume: Callable[[Execution], Execution],
+    checkpoints: Checkpoints,
+) -> tuple[TrainingSetup, ResumableTrainer, Path | None]:
+    """How it trains, by what, and behind which checkpoint."""
+    setup = replace(setup, separate_documents=_probe(setup))
+    trainer = ResumableTrainer(setup)
+    start = _shared_start(setup, checkpoints, trainer)
+    begun = read_plan(start) if start is not None else None
+    if begun is not None and not begun.is_as(setup.execution):
+        setup = replace(setup, execution=_execution_on_resume(begun, replan_on_resume))
+        trainer.close()
+        trainer = ResumableTrainer(setup)
+    return setup, trainer, start
 
 
 def _probe(setup: TrainingSetup) -> bool:
