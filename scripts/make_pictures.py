@@ -70,7 +70,7 @@ def terminal() -> None:
             _type(socket, "C-c")
             _wait(socket, "where it stopped\n$")
             _type(socket, COMMAND, "Enter")
-            text = _wait(socket, "report: ", "-J")  # its lines whole, to be broken anew below
+            text = _wait(socket, "ask it: ", "-J")  # its lines whole, to be broken anew below
         finally:
             subprocess.run([*socket, "kill-server"], check=False)
     text = text.replace(f"{folder}/results", SETTINGS["OUTPUT_URI"])

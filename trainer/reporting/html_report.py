@@ -62,7 +62,8 @@ def charts(record: RunRecord, rows: Sequence[StepRow]) -> list[Chart]:
     level = []
     if rows and base and not is_part:
         level = [Line("base", [(rows[0]["step"], base)], "second", "level")]
-    name = "part of held-out" if is_part else "held-out"
+    is_trained = record.data.held_out_by == HeldOutBy.NOTHING
+    name = "without dropout" if is_trained else "part of held-out" if is_part else "held-out"
     held_out = Line(name, _points(rows, "held_out_loss"), "second", "dots")
     return [
         Chart("Loss", [*bare, *level, Line("training", drawn), held_out]),
@@ -88,9 +89,11 @@ def _speed(rows: Sequence[StepRow]) -> list[Point]:
 
 
 def _cards(record: RunRecord) -> Iterator[tuple[str, str | None]]:
+    is_trained = record.data.held_out_by == HeldOutBy.NOTHING
     for score in SCORES:
         if score.headline is not None:
-            yield score.label, _change(record.evaluation, score, score.headline)
+            label = "loss on trained data" if is_trained and score.key == "loss" else score.label
+            yield label, _change(record.evaluation, score, score.headline)
     training = record.training
     yield "optimizer steps", f"{training.steps:,}"
     yield "training time", _duration(training.seconds)
