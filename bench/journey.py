@@ -2,10 +2,11 @@
 
     python bench/journey.py SCRIPT OUTPUT [COLUMNS]
 
-SCRIPT has a line for each thing that is typed in tmux: `seconds to wait at most TAB what the last
-line shows when it may be typed TAB keys`. OUTPUT gets each new line with the seconds since the
-start, each silence above three seconds with what stood there and how busy the machine was, and for
-each thing that was typed the longest silence: a screen that does not change.
+SCRIPT, such as bench/journey.tsv, has a line for each thing that is typed in tmux: `seconds to wait
+at most TAB what the last line shows when it may be typed TAB keys`, with Enter behind them, or ^C.
+OUTPUT gets each new line with the seconds since the start, each silence above three seconds with
+what stood there and how busy the machine was, and for each thing that was typed the longest
+silence: a screen that does not change.
 """
 
 import os
@@ -36,8 +37,11 @@ class Terminal:
         return subprocess.run(shown, check=True, capture_output=True, text=True).stdout.rstrip()
 
     def type(self, keys: str) -> None:
-        subprocess.run([*self._tmux, "send-keys", "-l", keys], check=True)
-        subprocess.run([*self._tmux, "send-keys", "Enter"], check=True)
+        is_ctrl_c = keys == "^C"
+        if not is_ctrl_c:
+            subprocess.run([*self._tmux, "send-keys", "-l", keys], check=True)
+        pressed = "C-c" if is_ctrl_c else "Enter"
+        subprocess.run([*self._tmux, "send-keys", pressed], check=True)
 
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], check=False)
