@@ -37,14 +37,16 @@ RESULT = EvaluationResult(
 )
 
 
-def test_scores_stand_side_by_side_and_a_missing_one_is_a_dash() -> None:
+def test_scores_stand_side_by_side_a_missing_one_is_a_dash_and_what_nobody_has_is_left_out() -> (
+    None
+):
     lines = RESULT.as_text().splitlines()
     assert lines[0] == "12 questions and 3 blocks of /home/somebody/data"
     assert f"{'held-out loss':20}{'2.0000':>12}{'-':>12}" in lines
     assert f"{'exact answers':20}{'0%':>12}{'50%':>12}" in lines
-    assert f"{'stopped by itself':20}{'-':>12}{'-':>12}" in lines
+    assert not any(line.startswith("stopped by itself") for line in lines)
     assert sum(line.startswith("  tuned ") for line in lines) == MOST_SAMPLES
-    assert all(len(line) <= 113 for line in lines)
+    assert all(len(line) <= 100 for line in lines)
 
 
 def test_what_is_judged_in_another_form_is_said() -> None:

@@ -1,6 +1,7 @@
 """Base against tuned: what is measured, how it is named, which answers are shown."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def test_the_first_questions_are_shown() -> None:
     shown = evaluation(wrong={1}).samples(8)
     assert [sample.question for sample in shown] == [q.question for q in ASKED[:8]]
     assert shown[0] == Sample("What is 0?", "0", "no", "0")
+    assert replace(shown[0], base_cut=True).base_shown == "no …" and shown[0].tuned_shown == "0"
     assert [sample.tuned_is_right for sample in shown] == [n != 1 for n in range(8)]
 
 
