@@ -88,8 +88,10 @@ class Recording:
             self._note(f"-- {still:.1f} s silent, load {os.getloadavg()[0]:.0f}: {last}")
         shown = text.splitlines()[:-1]
         for number, line in enumerate(shown):
-            if self._noted[number : number + 1] != [line]:  # new, or written over
-                self._note(f" {line}")
+            before = "".join(self._noted[number : number + 1])
+            is_clock = " … " in line and before.partition(" … ")[0] == line.partition(" … ")[0]
+            if number >= len(self._noted) or not (before == line or is_clock):
+                self._note(f" {line}")  # new, or written over
         self._noted[: len(shown)] = shown
         self._text, self._changed = text, now
 

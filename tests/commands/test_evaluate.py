@@ -65,7 +65,8 @@ def test_a_program_gets_every_question_and_no_name_of_this_machine() -> None:
     ]  # fmt: skip
     assert len(record["samples"]) == record["questions"] == 12
     assert record["samples"][1] == {
-        "question": "What\nis 1?", "reference": "1", "base": "no " * 80, "tuned": "1"
+        "question": "What\nis 1?", "reference": "1", "base": "no " * 80, "tuned": "1",
+        "base_cut": False, "tuned_cut": False,
     }  # fmt: skip
     assert record["tuned"]["loss"] is None
     assert "somebody" not in json.dumps(record) and "secret" not in json.dumps(record)

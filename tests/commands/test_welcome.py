@@ -37,7 +37,7 @@ def test_only_who_has_set_nothing_at_a_terminal_is_welcomed(
     assert process.returncode == 2
     assert "QLORA_DATA_URI is required" in error and "QLORA_OUTPUT_URI is required" in error
     if not words:
-        assert len(said.splitlines()) <= 12 and "entrypoint.py; `init` asks" in said
+        assert len(said.splitlines()) <= 12 and "entrypoint.py:" in said and "  init " in said
 
 
 def test_nothing_heavy_is_imported_before_the_first_question() -> None:

@@ -67,7 +67,9 @@ def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
         "contained", "told", "number", "f1", "stopped", "general_text", "general_answers",
         "judge",
     ]  # fmt: skip
-    assert list(written["samples"][0]) == ["question", "reference", "base", "tuned"]
+    assert list(written["samples"][0]) == [
+        "question", "reference", "base", "tuned", "base_cut", "tuned_cut",
+    ]  # fmt: skip
 
 
 def test_report_and_card_say_what_the_record_says(run: Path, written: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from trainer import STARTED
 from trainer.commands.look import Look
 from trainer.evaluation.gate import MOST_BLOCKS
 from trainer.evaluation.general import general_blocks
+from trainer.monitoring.counting import uncounted
 from trainer.planner.choose import CPU_UNPACKED_BYTES, Execution
 from trainer.planner.memory_plan import FULL
 from trainer.runtime.device import Precision
@@ -97,7 +98,7 @@ def whole_time(trial: Trial, look: Look, tokens: int) -> str:
     text = f"{lasting(whole_s(trial))} with its start, questions and checks"
     if trial.alone and whole_s(trial) > BUSY * whole_s(trial.alone):
         training, whole = trial.alone.training_s(look, tokens), whole_s(trial.alone)
-        text += f". If nothing else ran here, {lasting(training)} and {lasting(whole)}"
+        text += f". If nothing else ran here: {lasting(training)}, {lasting(whole)} in all"
     return text
 
 
@@ -121,7 +122,7 @@ def try_run(look: Look, settings: Settings, precision: Precision, execution: Exe
     start_s = np.array([time.monotonic() - STARTED] * 2) - (0.0, waited_s)
     found = [_trained_s(look, model, precision, execution), start_s, np.zeros(2), np.zeros(2)]
     if look.data.questions:
-        with Answerer(model, look.tokenizer) as answerer:
+        with uncounted(), Answerer(model, look.tokenizer) as answerer:
             found[2:] = _answered_s(look, answerer)
     pairs = zip(*(_positive(seconds) for seconds in found), strict=True)
     just_now, alone = (Trial(*four) for four in pairs)

@@ -20,8 +20,9 @@ It needs two places, as variables, as flags or in a file that is named by --env-
   QLORA_OUTPUT_URI   where the result shall be: a folder or s3://bucket/prefix/
 and, without a GPU, a base model that is small:
   QLORA_BASE_MODEL   builtin:tiny to try it, or one of huggingface.co
-`inspect` shows what the data becomes, `plan` how long it takes, `--help` the rest, all behind
-{command}; `init` asks for all of it in four questions, looks at the data and writes the file.
+Behind {command}:
+  inspect   shows what the data becomes, plan how long it takes, --help the rest
+  init      asks for all of it in four questions, looks at the data and writes the file
 """
 T = TypeVar("T")
 
