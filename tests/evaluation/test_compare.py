@@ -1,7 +1,6 @@
 """Base against tuned: what is measured, how it is named, which answers are shown."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,10 @@ from trainer.evaluation.compare import (
     SCORES,
     Evaluation,
     MergedAnswers,
-    Sample,
     Score,
     Scores,
     compare,
 )
-
-ASKED = tuple(Question(f"What is {n}?", f"{n}") for n in range(20))
-
-
-def evaluation(wrong: set[int]) -> Evaluation:
-    given = tuple("no" if n in wrong else q.answer for n, q in enumerate(ASKED))
-    return Evaluation(Scores(answers=("no",) * len(ASKED)), Scores(answers=given), ASKED)
 
 
 def test_what_is_shown_is_measured() -> None:
@@ -51,23 +42,6 @@ def test_scores_are_json_and_read_back_without_the_answers() -> None:
         "contained", "told", "number", "f1", "stopped", "general_text", "general_answers",
         "judge",
     ]  # fmt: skip
-
-
-def test_the_first_questions_are_shown() -> None:
-    shown = evaluation(wrong={1}).samples(8)
-    assert [sample.question for sample in shown] == [q.question for q in ASKED[:8]]
-    assert shown[0] == Sample("What is 0?", "0", "no", "0")
-    assert replace(shown[0], base_cut=True).base_shown == "no …" and shown[0].tuned_shown == "0"
-    assert [sample.tuned_is_right for sample in shown] == [n != 1 for n in range(8)]
-
-
-def test_where_all_of_them_are_right_some_wrong_ones_take_the_last_places() -> None:
-    shown = evaluation(wrong={12, 15, 19}).samples(8)
-    assert [sample.reference for sample in shown] == ["0", "1", "2", "3", "4", "5", "12", "15"]
-
-
-def test_all_right_all_are_shown() -> None:
-    assert all(sample.tuned_is_right for sample in evaluation(wrong=set()).samples(8))
 
 
 def test_the_base_is_measured_without_its_adapter(tmp_path: Path) -> None:

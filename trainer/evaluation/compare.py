@@ -22,7 +22,8 @@ from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
 from trainer.evaluation.merged_answers import same_when_merged
 from trainer.evaluation.refusals import Refusals, count_refusals
-from trainer.inference.reply import CUT, Reply
+from trainer.evaluation.samples import Sample, chosen
+from trainer.inference.reply import Reply
 from trainer.monitoring.counting import counting
 from trainer.runtime.log import figures
 from trainer.tokenization.record_tokenizer import stop_ids
@@ -128,35 +129,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A held-out question with its reference and what both models answered; which of the answers
-    did not end by themselves."""
-
-    question: str
-    reference: str
-    base: str
-    tuned: str
-    base_cut: bool = False
-    tuned_cut: bool = False
-
-    @property
-    def base_shown(self) -> str:
-        return self.base + CUT * self.base_cut
-
-    @property
-    def tuned_shown(self) -> str:
-        return self.tuned + CUT * self.tuned_cut
-
-    @property
-    def base_is_right(self) -> bool:
-        return same_answer(self.base, self.reference)
-
-    @property
-    def tuned_is_right(self) -> bool:
-        return same_answer(self.tuned, self.reference)
-
-
-@dataclass(frozen=True)
 class MergedAnswers:
     """Of the answers to `asked` questions, how many the merged model gives in the same words."""
 
@@ -224,12 +196,7 @@ class Evaluation:
         base, tuned = self.base, self.tuned
         given = zip(base.answers, tuned.answers, base.cut, tuned.cut, strict=True)
         pairs = zip(self.questions, given, strict=True)
-        samples = [Sample(q.as_text, q.answer, *answers) for q, answers in pairs]
-        wrong = [sample for sample in samples if not sample.tuned_is_right]
-        if wrong and all(sample.tuned_is_right for sample in samples[:most]):
-            wrong = wrong[: max(1, most // 4)]
-            return samples[: most - len(wrong)] + wrong
-        return samples[:most]
+        return chosen([Sample(q.as_text, q.answer, *answers) for q, answers in pairs], most)
 
 
 def compare(

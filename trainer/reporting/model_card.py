@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation.compare import SCORES, Sample
+from trainer.evaluation.compare import SCORES
+from trainer.evaluation.samples import Sample
 from trainer.reporting.data_section import held_out, read_from
 from trainer.reporting.html_report import asked
 from trainer.reporting.recorded_evaluation import RecordedEvaluation

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from trainer.dataset.seen import Piece, SeenRecord
 from trainer.errors import DataError
-from trainer.evaluation.compare import Sample
+from trainer.evaluation.samples import Sample
 from trainer.reporting.recorded_evaluation import RecordedEvaluation, known_of
 from trainer.runs.layout import RECORD
 from trainer.runtime.device import Precision
