@@ -72,6 +72,7 @@ def test_every_fault_is_reported_at_once() -> None:
         ("QLORA_LEARNING_RATE", "inf", "finite"),
         ("QLORA_MAX_LENGTH", "8", "at least 16"),
         ("QLORA_LORA_R", "8.5", "whole number"),
+        ("QLORA_LEARNING_RATE", "0,0002", "not a number or auto, without commas"),
         ("QLORA_SEED", "-1", "at least 0"),
         ("QLORA_PRECISION", "int8", "one of auto, fp16, bf16, fp32"),
         ("QLORA_MAX_FORGETTING", "-1", "at least 0"),

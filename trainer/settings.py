@@ -126,7 +126,8 @@ def _parsed(
         try:
             values[one.name] = one.parse(raw)
         except ValueError:
-            faults.append(f"{source}={raw!r} is not {one.parser.expected}")
+            comma = ", without commas" if "," in raw else ""
+            faults.append(f"{source}={raw!r} is not {one.parser.expected}{comma}")
             continue
         faults += (f"{source}={raw}: {fault}" for fault in one.faults(values[one.name]))
         if trains and not raw and one.required:

@@ -57,8 +57,9 @@ def look_at(settings: Settings) -> Look:
     Raises JobError, as a run would; SettingsError for a folder that is not there.
     """
     if not is_bucket_uri(settings.data_uri) and not Path(settings.data_uri).exists():
+        step = "name one folder that holds all of it" if "," in settings.data_uri else "correct it"
         raise SettingsError(
-            f"QLORA_DATA_URI={settings.data_uri}: there is no such file or folder; correct it"
+            f"QLORA_DATA_URI={settings.data_uri}: there is no such file or folder; {step}"
         )
     base = locate_base(settings)
     base_model.check_settings(base, settings)
