@@ -17,8 +17,11 @@ at the peak, and what was predicted. "held" is the base alone. "unsloth" compute
 """
 
 import argparse
+import contextlib
+import fcntl
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -151,6 +154,7 @@ def planned(name: str, device: Any, precision: str) -> Any:
             device, shape, trainable=trainable, step_blocks=4 * BLOCKS, block_tokens=TOKENS,
             micro_batch=None if is_t4 else BLOCKS, host_bytes=64 * GIB,
             unasked=multiplies_unasked(device.capability, precision), engine=reason is None,
+            adapter_width=trainable // settings.lora_r,
         ))  # fmt: skip
 
 
@@ -331,8 +335,8 @@ def timed(
     optimizer = bitsandbytes.optim.PagedAdamW8bit(parameters, lr=1e-5)
     scaler = torch.amp.GradScaler("cuda", enabled=scales)
     torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for number in range(STEPS + 2):
+
+    def step() -> float:
         torch.cuda.synchronize()
         began = time.perf_counter()
         loss = loss_of()
@@ -341,14 +345,29 @@ def timed(
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
-        if number >= 2:
-            seconds.append(time.perf_counter() - began)
+        losses.append(float(loss.detach()))
+        return time.perf_counter() - began
+
+    losses: list[float] = []
+    for _ in range(2):
+        step()
+    with alone():
+        seconds = [step() for _ in range(STEPS)]
     median = sorted(seconds)[len(seconds) // 2]
     return {
         "tokens_per_s": round(tokens / median),
         "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
-        "loss": round(float(loss.detach()), 3),
+        "loss": round(losses[-1], 3),
     }
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """No other process that shares the file BENCH_LOCK is timed meanwhile; others may warm up."""
+    with Path(os.environ.get("BENCH_LOCK", os.devnull)).open("a", encoding="utf-8") as file:
+        if "BENCH_LOCK" in os.environ:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def free() -> None:

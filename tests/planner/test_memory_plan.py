@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.devices import LLAMA_2_7B, LLAMA_3_70B, TRAINABLE
+from support.devices import (
+    GEMMA_3_4B,
+    LLAMA_2_7B,
+    LLAMA_3_70B,
+    PHI_4,
+    QWEN_3_5_4B,
+    QWEN_3_30B_A3B,
+    TRAINABLE,
+)
 from support.small_models import CONFIGS, ROW, documents, packed_batch, tuned_model
 
 from trainer.engine.activations import DecoderActivations
@@ -25,6 +33,7 @@ from trainer.planner.memory_plan import (
     peak_bytes,
     recomputed_layer_bytes,
     stock_peak_bytes,
+    stock_tokens_per_s,
     stored_layer_bytes,
     tokens_per_s,
 )
@@ -255,6 +264,27 @@ def test_the_predicted_speed_is_within_15_percent_of_the_measured_one(
     """Measured on an H200 in fp16, the optimizer step included."""
     predicted = tokens_per_s(LLAMA_2_7B, plan, blocks, tokens, GPUS["h200"])
     assert predicted == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("shape", "trainable", "gib", "ours", "stock"),
+    [
+        (QWEN_3_5_4B, 14_954_496, 15.44, 13_013, 1_411),
+        (QWEN_3_30B_A3B, 6_684_672, 23.80, 10_577, 1_480),
+        (GEMMA_3_4B, 14_901_248, 15.16, 27_310, 2_464),
+        (PHI_4, 27_852_800, 43.71, 9_276, 3_809),
+    ],
+)
+def test_what_was_measured_of_other_families_is_predicted(
+    shape: ModelShape, trainable: int, gib: float, ours: float, stock: float
+) -> None:
+    """On an H200 in bf16, 4 x 512 tokens, r=8 on all linear layers."""
+    layers, h200 = shape.layers, GPUS["h200"]
+    plan = MemoryPlan(layers, unpacked_layers=layers, graph=True)
+    predicted = tokens_per_s(shape, plan, 4, 512, h200, trainable // 8)
+    assert predicted == pytest.approx(ours, rel=0.08)
+    assert peak_bytes(shape, plan, 4, 512, trainable) / GIB == pytest.approx(gib, rel=0.05)
+    assert stock_tokens_per_s(shape, 4, 512, h200) == pytest.approx(stock, rel=0.2)
 
 
 QV, ALL = 16_384_000, 207_093_760  # parameters of a 70B's adapter: r=8 on q and v, r=16 on all

@@ -49,6 +49,75 @@ LLAMA_3_70B = ModelShape(
 )
 
 
+QWEN_3_5_4B = ModelShape(
+    layers=32,
+    hidden=2560,
+    intermediate=9216,
+    vocabulary=248320,
+    heads=16,
+    q=4096,
+    kv=1024,
+    largest_matrix=9216 * 2560,
+    linear_parameters=3_569_090_560,
+    embedding_parameters=635_699_200,
+    other_parameters=636_660_736,
+    normed_heads=1,
+    mixed=14336,
+    mixing=106496,
+)
+
+
+QWEN_3_30B_A3B = ModelShape(
+    layers=48,
+    hidden=2048,
+    intermediate=6144,
+    vocabulary=151936,
+    heads=32,
+    q=4096,
+    kv=512,
+    largest_matrix=4096 * 2048,
+    linear_parameters=905_969_664,
+    embedding_parameters=622_329_856,
+    other_parameters=635_123_712,
+    expert_parameters=28_991_029_248,
+    active_parameters=1_811_939_328,
+    experts_of_a_token=8,
+    normed_heads=1,
+)
+
+
+GEMMA_3_4B = ModelShape(
+    layers=34,
+    hidden=2560,
+    intermediate=10240,
+    vocabulary=262208,
+    heads=8,
+    q=2048,
+    kv=1024,
+    largest_matrix=10240 * 2560,
+    linear_parameters=3_208_642_560,
+    embedding_parameters=671_252_480,
+    other_parameters=671_620_608,
+    normed_outputs=2,
+    normed_heads=1,
+)
+
+
+PHI_4 = ModelShape(
+    layers=40,
+    hidden=5120,
+    intermediate=17920,
+    vocabulary=100352,
+    heads=40,
+    q=5120,
+    kv=1280,
+    largest_matrix=2 * 17920 * 5120,
+    linear_parameters=13_631_488_000,
+    embedding_parameters=1_027_604_480,
+    other_parameters=1_028_019_200,
+)
+
+
 TRAINABLE = 4_194_304  # r=8 on q and v
 
 

@@ -266,7 +266,7 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     if prospect.device.kind == "cpu":
         basis = f"{'steps of this data' if prospect.trial else 'products'} tried on this machine"
     elif prospect.stock_reason is not None:
-        basis = "half of what our engine would reach, not measured with this model"
+        basis = "half of what our engine would reach at most, not measured with this model"
     yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"
     hours = estimate.hours(prospect.tokens)
     if prospect.trial and prospect.look:

@@ -22,10 +22,16 @@ KERNELS, KERNEL_S = 30, 2e-6  # in one pass over a layer, and until each is up t
 EXPERT_VALUES = 2**26  # of the experts that are dequantised at once: 128 MiB in 16 bits
 MLP_KERNELS = 15  # of them in a slice of its feed-forward network
 EXPERT_KERNELS = 6  # for those
+MIXING_KERNELS = 50  # more of them where a layer keeps a state
 MIXING_PASSES = 2, 6  # forward and backward over what is made where a layer keeps a state
+EXPERT_PASSES = 12  # over what a token's experts are given and give, in one pass over a layer
 ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
-STOCK_SHARE = 0.5  # of the lean engine's rate, see docs/measurements/0011-engine.md
+# The stock path: a share of the lean engine's rate (docs/measurements/0011-engine.md); kernels in a
+# step over a layer, beside those for norms of heads and behind branches, and for a delta rule
+# (docs/measurements/0024-models.md).
+STOCK_SHARE = 0.5
+STOCK_KERNELS, NORM_KERNELS, DELTA_KERNELS = 220, 60, 470
 
 # Checkpoints and run.json hold plans under these keys; the other fields' keys are their names.
 KEYS = {"stored_layers": "kept_layers", "offload_embeddings": "host_ends", "base_shards": "parts"}
@@ -247,8 +253,13 @@ def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
 
 def stock_tokens_per_s(shape: ModelShape, blocks: int, block_tokens: int, speed: Speed) -> float:
     """The same mathematics by trl and bitsandbytes, every layer recomputed: STOCK_SHARE of the
-    engine's rate."""
-    return STOCK_SHARE * tokens_per_s(shape, MemoryPlan(0), blocks, block_tokens, speed)
+    engine's rate, but no faster than a step's kernels are started."""
+    layer = STOCK_KERNELS + NORM_KERNELS * (shape.normed_outputs + shape.normed_heads)
+    layer += DELTA_KERNELS if shape.mixing else 0
+    experts = 3 * EXPERT_KERNELS * shape.expert_parameters / EXPERT_VALUES
+    starting = (shape.layers * layer + experts) * speed.launch_s
+    rate = STOCK_SHARE * tokens_per_s(shape, MemoryPlan(0), blocks, block_tokens, speed)
+    return blocks * block_tokens / max(blocks * block_tokens / rate, starting)
 
 
 def tokens_per_s(
@@ -286,10 +297,12 @@ def tokens_per_s(
         unpacked = passes * shape.linear_parameters + sliced * mlp
         unpacked *= (1 - plan.unpacked_layers / layers) * (NF4_BYTES + HALF)
         unpacked += passes * shape.expert_parameters * (NF4_BYTES + 2 * HALF)
-        moved = layers * (14 * shape.hidden + 3 * shape.intermediate)
+        sent = EXPERT_PASSES * shape.experts_of_a_token * shape.hidden
+        moved = layers * (14 * shape.hidden + 3 * shape.intermediate + sent)
         moved_bytes = passes * tokens * HALF * (moved + ADAPTER_PASSES * adapter_width)
         moved_bytes += layers * tokens * FULL * MIXING_PASSES[number] * shape.mixing
-        kernels = layers * (passes * (KERNELS + 4 * shape.normed_heads) + sliced * MLP_KERNELS)
+        of_a_layer = KERNELS + 4 * shape.normed_heads + (MIXING_KERNELS if shape.mixing else 0)
+        kernels = layers * (passes * of_a_layer + sliced * MLP_KERNELS)
         if not plan.graph:
             kernels += passes * EXPERT_KERNELS * shape.expert_parameters / EXPERT_VALUES
         work = flops[number] / speed.flops + (unpacked + moved_bytes) / speed.bytes_per_s
