@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from support.bases import settings_for
+from tqdm import tqdm
 
-from trainer.monitoring.progress import Progress
+from trainer.monitoring.progress import Progress, _shown_in
 from trainer.monitoring.prometheus import Metrics
 from trainer.runtime.log import FIELDS
 
@@ -80,3 +81,12 @@ def test_a_step_that_takes_long_is_heard_of(
     (still,) = (getattr(record, FIELDS) for record in caplog.records)
     assert (still["phase"], still["step"], still["steps"]) == ("training", 3, 10)
     assert still["seconds"] > 30
+
+
+@pytest.mark.parametrize("width", [44, 60, 75, 76, 99, 100, 140])
+def test_the_figures_behind_the_bar_are_whole_in_a_terminal_of_any_width(width: int) -> None:
+    form, count = _shown_in(width)
+    figures = ["loss 2.8364", ", held-out 1.7072", ", 1,626 tokens/s"][:count]
+    more = {"bar_format": form, "postfix": "".join(figures)}
+    line = tqdm.format_meter(120, 120, 3601, ncols=width - 1, prefix="training", **more)
+    assert line.endswith(f"{figures[-1]}]") and len(line) <= width

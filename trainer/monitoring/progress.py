@@ -6,13 +6,14 @@ import sys
 import time
 from typing import Any
 
-from trainer.monitoring.counting import DRAW_EVERY_S, LINE_EVERY_S, bar_on, every
+from trainer.monitoring.counting import COUNTED, DRAW_EVERY_S, LINE_EVERY_S, bar_on, every
 from trainer.monitoring.prometheus import Metrics
 from trainer.runtime.log import columns, figures, wants_text
 
 log = logging.getLogger(__name__)
 
-WIDE = 100  # columns from which all figures stand behind the bar, and leave some of it
+WIDE, USUAL = 100, 76  # columns from which all figures stand behind the bar, and some of them
+SHORT = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining}{postfix}]"  # for fewer
 
 
 class Progress:
@@ -67,9 +68,9 @@ class Progress:
         if held_out_loss is not None:
             self._held_out = f", held-out {held_out_loss:.4f}"
         if self._bar is not None:
-            is_wide = columns(sys.stdout) >= WIDE
-            rate = f", {tokens_per_s:,.0f} tokens/s" if is_wide else ""
-            self._bar.set_postfix_str(f"loss {loss:.4f}{self._held_out}{rate}", refresh=False)
+            figures_behind = f"loss {loss:.4f}", self._held_out, f", {tokens_per_s:,.0f} tokens/s"
+            self._bar.bar_format, count = _shown_in(columns(sys.stdout))
+            self._bar.set_postfix_str("".join(figures_behind[:count]), refresh=False)
             self._bar.update(step - self._bar.n)
         elif self._as_text:
             log.info(
@@ -102,3 +103,10 @@ class Progress:
     def close(self) -> None:
         self._open.close()
         self._bar = None
+
+
+def _shown_in(width: int) -> tuple[str, int]:
+    """The form of the bar in so many columns, and how many of its three figures."""
+    if width < USUAL:
+        return SHORT, 1
+    return COUNTED, 3 if width >= WIDE else 2
