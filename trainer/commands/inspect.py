@@ -56,10 +56,11 @@ class Inspection:
     def as_text(self, width: int, *, is_coloured: bool, first_look: bool = False) -> str:
         """For a screen of `width` columns; without colour, marks stand for it. A `first_look` is
         without the schedule, which is not chosen yet, and what has nothing to say."""
-        style = _Style(is_coloured)
+        style, grid = _Style(is_coloured), _grid(file_type_rows(self.data))
+        fits = max(map(len, grid.splitlines())) <= width
         parts = [
             _table(self._first_rows() if first_look else self._rows(), width),
-            "" if first_look else _grid(file_type_rows(self.data)),
+            grid if fits and not first_look else "",
             self._warned(style, width),
             *self._shown(style, width),
         ]
