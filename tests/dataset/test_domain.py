@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.corpus.examples import Message
-from trainer.dataset.domain import DOMAIN, Domain, Vocabulary, names_in
+from trainer.dataset.domain import DOMAIN, Domain, Vocabulary, names_in, stem
 
 MANUAL = (
     "# Nortam A12",
@@ -35,6 +35,7 @@ def manual() -> Vocabulary:
         "What do I do when the alarms go off?",
         "Who repaired it?",
         "What can you do?",
+        "Who does repairs on Sundays?",  # a day names nothing
         "Is the warranty longer than 99 months?",  # a number names nothing
     ],
 )
@@ -55,6 +56,11 @@ def test_the_documents_speak_of(question: str) -> None:
 )
 def test_the_documents_do_not_speak_of(question: str) -> None:
     assert not manual().speaks_of(question)
+
+
+@pytest.mark.parametrize("words", ["Saturday Saturdays", "weigh weighs", "copy copies", "day days"])
+def test_a_word_is_one_in_its_forms(words: str) -> None:
+    assert len({stem(word) for word in words.split()}) == 1
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,10 @@ _ALSO_IN_QUESTIONS = frozenset(
     "also just only very too here into over under up down out off again these those them he she "
     "him her his am being going got let make made done take".split()
 )
+_CALENDAR = frozenset(  # capitals that name nothing that a document is about
+    "monday tuesday wednesday thursday friday saturday sunday january february march april may "  # noqa: SIM905
+    "june july august september october november december".split()
+)
 
 
 @dataclass
@@ -101,7 +105,7 @@ def words_in(text: str) -> list[str]:
 def stem(word: str) -> str:
     """A word without what inflects it, roughly: `weighs` and `weigh` are one."""
     word = word.casefold()
-    for end in ("'s", "ies", "ing", "es", "ed", "s", "y", "e"):
+    for end in ("'s", "ies", "ys", "ing", "es", "ed", "s", "y", "e"):
         if word.endswith(end) and len(word) - len(end) >= 3:
             return word[: -len(end)]
     return word
@@ -125,8 +129,9 @@ def names_in(question: str) -> list[str]:
 
 
 def _is_of_something(name: str) -> bool:
-    """And neither "I" nor a number."""
-    return len(name) > 1 and any(map(str.isalpha, name))
+    """And neither "I" nor a number nor a day."""
+    a_day = name.casefold().removesuffix("s") in _CALENDAR
+    return len(name) > 1 and any(map(str.isalpha, name)) and not a_day
 
 
 def _is_name(word: str) -> bool:

@@ -7,7 +7,7 @@ from trainer.runtime.json_records import well_formed
 
 # How drafts are made and chosen. Raised when that changes: what was made by another method is made
 # again, and a run on it is another run.
-METHOD = "statements 9"
+METHOD = "statements 10"
 
 
 @dataclass(frozen=True)
