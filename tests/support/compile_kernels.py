@@ -31,7 +31,7 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "dequantise._dequantise": (
         {"packed": "*u8", "scales": "*u8", "scale_table": FP32, "scale_absmax": FP32,
-         "offset": FP32, "table": FP32, "out": FP16, "count": "i32"},
+         "offset": FP32, "table": FP32, "out": FP16, "count": "i32", "used": "i32", "stored": "i32"},
         {"ROWS": 64, "BYTES": 32, "SCALES": 256},
     ),
     "embedding._gather": (

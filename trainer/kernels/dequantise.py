@@ -84,16 +84,50 @@ def fused_product(weight: Nf4, x_MI: torch.Tensor, bias: torch.Tensor | None) ->
 
 def fused(weight: Nf4, out: torch.Tensor) -> torch.Tensor:
     """The same into `out` [out, in]."""
-    scales = weight.scales.numel()
-    _dequantise[(cdiv(scales, ROWS),)](
-        weight.packed,
-        weight.scales,
-        weight.scale_table,
-        weight.scale_absmax,
-        weight.offset,
-        weight.table,
-        out,
+    count = weight.scales.numel()
+    tensors = weight.packed, weight.scales, weight.scale_table, weight.scale_absmax, weight.offset
+    return _launch(*tensors, weight.table, out, count, count)
+
+
+def fused_matrices(
+    packed_XB: torch.Tensor,
+    scales_XS: torch.Tensor,
+    scale_table: torch.Tensor,
+    scale_absmax_XG: torch.Tensor,
+    offset_X: torch.Tensor,
+    table: torch.Tensor,
+    out_XOI: torch.Tensor,
+) -> torch.Tensor:
+    """X matrices at once into `out_XOI`, each quantised for itself; S scales of each fill whole
+    groups of BLOCK_SCALES, of which those that its values have are used."""
+    used = out_XOI[0].numel() // BLOCK_VALUES
+    tensors = packed_XB, scales_XS, scale_table, scale_absmax_XG, offset_X
+    return _launch(*tensors, table, out_XOI, used, scales_XS.shape[1])
+
+
+def _launch(
+    packed: torch.Tensor,
+    scales: torch.Tensor,
+    scale_table: torch.Tensor,
+    scale_absmax: torch.Tensor,
+    offset: torch.Tensor,
+    table: torch.Tensor,
+    out: torch.Tensor,
+    used: int,
+    stored: int,
+) -> torch.Tensor:
+    count = used * offset.numel()
+    _dequantise[(cdiv(count, ROWS),)](
+        packed,
         scales,
+        scale_table,
+        scale_absmax,
+        offset,
+        table,
+        out,
+        count,
+        used,
+        stored,
         ROWS=ROWS,
         BYTES=BLOCK_VALUES // 2,
         SCALES=BLOCK_SCALES,
@@ -114,15 +148,20 @@ def _dequantise(
     table,
     out,
     count,
+    used,
+    stored,
     ROWS: tl.constexpr,
     BYTES: tl.constexpr,
     SCALES: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     valid = row < count
-    index = tl.load(scales + row, mask=valid, other=0).to(tl.int32)
-    absmax = tl.load(scale_absmax + row // SCALES, mask=valid, other=0.0)
-    scale = tl.load(scale_table + index) * absmax + tl.load(offset)
+    matrix = row // used
+    of_scale = matrix * (stored - used) + row  # behind those that no value has
+    index = tl.load(scales + of_scale, mask=valid, other=0).to(tl.int32)
+    absmax = tl.load(scale_absmax + of_scale // SCALES, mask=valid, other=0.0)
+    beside = tl.load(offset + matrix, mask=valid, other=0.0)
+    scale = tl.load(scale_table + index) * absmax + beside
     at = row.to(tl.int64)[:, None] * BYTES + tl.arange(0, BYTES)[None, :]
     pair = tl.load(packed + at, mask=valid[:, None], other=0).to(tl.int32)
     high = tl.load(table + (pair >> 4)) * scale[:, None]

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from trainer.kernels._triton import triton
+from trainer.kernels.dequantise import fused_matrices
 from trainer.models.experts import ExpertLayout, is_experts
 from trainer.planner.gpus import multiplies_unasked
 from trainer.planner.memory_plan import EXPERT_VALUES
@@ -26,12 +28,13 @@ class NF4Experts(torch.nn.Module):
     nested_absmax: torch.Tensor
     offset: torch.Tensor
     scale_values: torch.Tensor
+    nf4_values: torch.Tensor
 
     def __init__(
         self, layout: ExpertLayout, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
     ) -> None:
         """`tensors` as `layout.tensors()` describes them; dequantised to `dtype`."""
-        from bitsandbytes.functional import create_dynamic_map
+        from bitsandbytes.functional import create_dynamic_map, get_4bit_type
 
         super().__init__()
         self.layout, self.dtype = layout, dtype
@@ -39,6 +42,8 @@ class NF4Experts(torch.nn.Module):
             self.register_buffer(name, tensors[name])
         scale_values = create_dynamic_map().to(self.packed.device)
         self.register_buffer("scale_values", scale_values, persistent=False)
+        nf4_values = get_4bit_type("nf4", device=self.packed.device)
+        self.register_buffer("nf4_values", nf4_values, persistent=False)
 
     def scales(self) -> torch.Tensor:
         """Of each block of values, [matrices, blocks], float32; zeros may lie behind them."""
@@ -51,10 +56,24 @@ class NF4Experts(torch.nn.Module):
         )
         return scales.view(self.absmax.shape) + self.offset[:, None]
 
-    def weights(self, first: int, experts: int, scales: torch.Tensor) -> torch.Tensor:
-        """The weights of so many experts [experts, parts * rows, columns] in the compute dtype."""
+    def weights(self, first: int, experts: int, scales: torch.Tensor | None) -> torch.Tensor:
+        """The weights of so many experts [experts, parts * rows, columns] in the compute dtype, by
+        their `scales` or, without, by our own kernel."""
         layout = self.layout
         matrices = slice(first * layout.parts, (first + experts) * layout.parts)
+        if scales is None:
+            shape = experts * layout.parts, *layout.matrix_shape
+            out = torch.empty(shape, dtype=self.dtype, device=self.packed.device)
+            whole = fused_matrices(
+                self.packed[matrices],
+                self.absmax[matrices],
+                self.scale_values,
+                self.nested_absmax[matrices],
+                self.offset[matrices],
+                self.nf4_values,
+                out,
+            )
+            return whole.view(experts, *layout.shape[1:])
         blocks = layout.rows * layout.columns // BLOCK_VALUES  # of a matrix
         made: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit.default(
             self.packed[matrices].view(-1, 1),
@@ -93,7 +112,8 @@ def multiplied(
     x @ W. Where `counts` is a tensor, int32 of where the rows of each expert end, the CPU need not
     know them: all experts are dequantised at once."""
     _, rows, columns = experts.layout.shape
-    scales = experts.scales()
+    has_kernel = x.device.type == "cuda" and triton is not None
+    scales = None if has_kernel else experts.scales()
     if isinstance(counts, torch.Tensor):
         whole = experts.weights(0, experts.layout.experts, scales)
         right = whole.mT if by_columns else whole
