@@ -31,7 +31,8 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     ),
     "dequantise._dequantise": (
         {"packed": "*u8", "scales": "*u8", "scale_table": FP32, "scale_absmax": FP32,
-         "offset": FP32, "table": FP32, "out": FP16, "count": "i32", "used": "i32", "stored": "i32"},
+         "offset": FP32, "table": FP32, "out": FP16, "count": "i32", "used": "i32",
+         "stored": "i32"},
         {"ROWS": 64, "BYTES": 32, "SCALES": 256},
     ),
     "embedding._gather": (
@@ -43,26 +44,39 @@ KERNELS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         {"BLOCK": 4096},
     ),
     "rms_norm._forward": (
-        {"x": FP16, "weight": FP16, "out": FP16, "columns": "i32", "epsilon": "fp32"},
-        {"BLOCK": 4096},
+        {"x": FP16, "weight": FP16, "out": FP16, "columns": "i32", "epsilon": "fp32",
+         "rows": "i32"},
+        {"ROWS": 1, "BLOCK": 4096},
     ),
     "rms_norm._backward": (
         {"grad": FP16, "x": FP16, "weight": FP16, "residual": FP16, "out": FP16,
-         "columns": "i32", "epsilon": "fp32"},
-        {"RESIDUAL": True, "BLOCK": 4096},
+         "columns": "i32", "epsilon": "fp32", "rows": "i32"},
+        {"RESIDUAL": True, "ROWS": 1, "BLOCK": 4096},
+    ),
+    "rms_norm._forward of narrow rows": (
+        {"x": FP16, "weight": FP32, "out": FP32, "columns": "i32", "epsilon": "fp32",
+         "rows": "i32"},
+        {"ROWS": 8, "BLOCK": 128},
+    ),
+    "rms_norm._backward of narrow rows": (
+        {"grad": FP32, "x": FP16, "weight": FP32, "residual": FP32, "out": FP16,
+         "columns": "i32", "epsilon": "fp32", "rows": "i32"},
+        {"RESIDUAL": False, "ROWS": 8, "BLOCK": 128},
     ),
     "rms_norm._forward to a float32 stream": (
-        {"x": FP16, "weight": FP32, "out": FP32, "columns": "i32", "epsilon": "fp32"},
-        {"BLOCK": 4096},
+        {"x": FP16, "weight": FP32, "out": FP32, "columns": "i32", "epsilon": "fp32",
+         "rows": "i32"},
+        {"ROWS": 1, "BLOCK": 4096},
     ),
     "rms_norm._forward of a float32 stream": (
-        {"x": FP32, "weight": FP32, "out": FP16, "columns": "i32", "epsilon": "fp32"},
-        {"BLOCK": 4096},
+        {"x": FP32, "weight": FP32, "out": FP16, "columns": "i32", "epsilon": "fp32",
+         "rows": "i32"},
+        {"ROWS": 1, "BLOCK": 4096},
     ),
     "rms_norm._backward of a float32 stream": (
         {"grad": FP16, "x": FP32, "weight": FP32, "residual": FP32, "out": FP32,
-         "columns": "i32", "epsilon": "fp32"},
-        {"RESIDUAL": True, "BLOCK": 4096},
+         "columns": "i32", "epsilon": "fp32", "rows": "i32"},
+        {"RESIDUAL": True, "ROWS": 1, "BLOCK": 4096},
     ),
     "rope._rotate": (
         {"x": FP16, "cos": FP16, "sin": FP16, "stride": "i32", "heads": "i32", "half": "i32"},
