@@ -20,7 +20,7 @@ from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.errors import DataError, SettingsError
 from trainer.models.adapter_files import QUANTISATION
 from trainer.models.adapters import find_adapter
-from trainer.models.locate import locate_base, note_folder
+from trainer.models.locate import local_base, locate_base, note_folder
 from trainer.runs.publish import move_latest
 from trainer.settings import Settings
 from trainer.storage import Content, open_store, publish
@@ -118,6 +118,34 @@ def test_what_its_documents_speak_of_is_read_and_a_damaged_file_is_named(tmp_pat
     (adapter.folder / DOMAIN).write_text("{")
     with pytest.raises(DataError, match=r"known_words.json is damaged .*; bring the adapter there"):
         _ = adapter.domain
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", "["),
+        ("tokenizer_config.json", "["),
+        ("tokenizer_config.json", '{"eos_token": 5}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": 1}}'),
+        ("tokenizer_config.json", '{"chat_template": 5}'),
+        ("tokenizer_config.json", '{"chat_template": [1]}'),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "a", "template": "b"}]}'),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_told(
+    run: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = shutil.copytree(run, tmp_path / "run") / "adapter"
+    (folder / "chat_template.jinja").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match="the adapter's tokenizer cannot be read"):
+        find_adapter(str(folder), SETTINGS).tokenizer()
+    base = shutil.copytree(TINY, tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    (base / name).write_text(content)
+    with pytest.raises(SettingsError, match="its tokenizer cannot be read"):
+        local_base(base, "mine").tokenizer()
 
 
 def test_the_precision_it_was_trained_in_is_read_or_taken_from_the_base(tmp_path: Path) -> None:

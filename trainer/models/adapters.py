@@ -120,10 +120,18 @@ class Adapter:
         )
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The one that is saved with the adapter; the base's where another tool saved none."""
+        """The one that is saved with the adapter; the base's where another tool saved none. Raises
+        DataError for one that cannot be read."""
         if not (self.folder / "tokenizer_config.json").is_file():
             return self.base.tokenizer()
-        return load_tokenizer(self.folder)
+        try:
+            return load_tokenizer(self.folder)
+        except Exception as error:  # tokenizers raises nothing narrower
+            fact = one_line(error, 200) or type(error).__name__
+            raise DataError(
+                f"the adapter's tokenizer cannot be read ({fact}); bring the adapter there again "
+                "or use another"
+            ) from error
 
 
 @waiting("finding the adapter")

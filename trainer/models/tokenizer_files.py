@@ -52,6 +52,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """
     tokenizer = _loaded(folder)
     refuse_bombs(tokenizer)
+    _check_template(tokenizer.chat_template)
     return tokenizer
 
 
@@ -73,6 +74,13 @@ def _loaded(folder: Path) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(made, trust_remote_code=False)
     tokenizer.name_or_path = str(folder)
     return tokenizer
+
+
+def _check_template(found: Any) -> None:
+    """Where there are several, the one called default is rendered. Raises DataError."""
+    several = found if isinstance(found, dict) else {"default": found or ""}
+    if "default" not in several or not all(isinstance(one, str) for one in several.values()):
+        raise DataError("its chat_template is no text, and not several with one called default")
 
 
 def _refuse_what_is_elsewhere(folder: Path) -> None:
