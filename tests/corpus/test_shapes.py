@@ -17,6 +17,12 @@ def read(folder, data, **given):
     return read_files(folder, {"a.json": json.dumps(data).encode()}, columns=Columns(**given))
 
 
+TURNS = [
+    [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+    for q, a in (("q", "a"), ("r", "b"))
+]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -32,11 +38,12 @@ def read(folder, data, **given):
         [["q it?", "a"], ["r it?", "b"]],
         {"range": "A1:B3", "values": [["question", "answer"], ["q?", "a"], ["r?", "b"]]},
         {"q?": "a", "r?": "b"},
+        {"conversations": [{"id": 1, "messages": TURNS[0]}, {"messages": TURNS[1]}], "user": "u"},
         {"faqs": {"one": [{"q": "q?", "a": "a"}], "two": {"all": [{"q": "r?", "a": "b"}]}}},
     ],
     ids=[
         *("split", "columns", "index", "names", "lists", "table"),
-        *("values", "sheet", "questions", "nested"),
+        *("values", "sheet", "questions", "conversations", "nested"),
     ],
 )
 def test_a_table_is_its_rows_however_it_is_turned(tmp_path, data):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from trainer.corpus.columns import quoted
+from trainer.corpus.conversations import SPEAKER_KEYS
 from trainer.corpus.examples import NextTable, Notice, asks, printable
 from trainer.corpus.exports import is_export
 from trainer.corpus.faq_page import faq_records
@@ -36,6 +37,8 @@ def table(data: Any, fits: Fits) -> tuple[Any, list[Notice]]:
         return [dict(zip(map(str, columns), row, strict=True)) for row in rows], []
     if isinstance(data.get("schema"), dict) and _is_table(rows):
         return rows, []
+    if _are_conversations(found := data.get("conversations"), fits):
+        return found, []
     values = list(data.values())
     if all(isinstance(value, dict) for value in values):
         turned = _of_objects(data, values, fits)
@@ -48,6 +51,12 @@ def table(data: Any, fits: Fits) -> tuple[Any, list[Notice]]:
     if all(isinstance(value, str) and asks(name) for name, value in data.items()):
         return [{"question": name, "answer": value} for name, value in data.items()], []
     return _of_lists(data, fits)
+
+
+def _are_conversations(rows: Any, fits: Fits) -> bool:
+    """Whether the first of `rows` has turns of its own, and is none."""
+    first = rows[0] if _is_table(rows) else {}
+    return fits(first) and not any(key in first for key in SPEAKER_KEYS)
 
 
 def squad(record: Any) -> Iterator[Any]:
