@@ -44,11 +44,13 @@ KEYS = [
     *("name", "arguments", "parts", "contents", "chat_messages", "mapping", "current_node"),
     *("parent", "message", "body", "request", "response", "output", "input", "custom_id", "data"),
     *("annotations", "result", "schema", "columns", "paragraphs", "qas", "mainEntity", "@type"),
+    *("chat", "fragments", "type", "content_type", "recipient", "aliases", "suggestedAnswer"),
     *("acceptedAnswer", "stem", "timestamp", "date", "conversation_id", "turn", "train", "test"),
 ]
 WORDS = [
     *("user", "assistant", "system", "tool", "function_call", "", " ", "A", "A, C", "AB", "a?"),
     *("<think>x</think>y", "x</think>y", "<think>", "FÃ¼nf", "#N/A", "<p>x</p>", "\ufffd", "[1]"),
+    *('[{"role": "user", "content": "q"}]', "reasoning", "REQUEST", "image", "text"),
     *("{'a': 1}", "[{'role': 'user'}]", "2024-01-01", "1/2/2024 10:00 AM", "FAQPage", "a; b"),
     *("\ud800", "\0", "\N{NO-BREAK SPACE}", "[[[" * 50),
 ]
@@ -87,6 +89,7 @@ def is_sound(folder: Path, name: str, content: bytes) -> None:
 @given(st.one_of(st.lists(RECORDS, min_size=1, max_size=4), VALUES))
 @example({"current_node": [], "mapping": {"a": {"parent": []}}})
 @example([{"choices": [{"text": "a", "label": []}, {"text": "b", "label": "B"}], "answer": "B"}])
+@example([{"data": {}, "request": {"messages": []}}, {"question": {}, "body": {"messages": [{}]}}])
 @example([[]])
 def test_any_json_is_records_or_a_reason(data: object) -> None:
     with tempfile.TemporaryDirectory() as folder:

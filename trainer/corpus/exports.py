@@ -29,12 +29,20 @@ def is_export(record: Mapping[str, Any]) -> bool:
         or isinstance(record.get("chat_messages"), list)
         or isinstance(record.get("contents"), list)
         or _open_webui(record) is not None
-        or (isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list))
-        or (isinstance(record.get("question"), dict) and "stem" in record["question"])
+        or _is_task(record)
+        or _has_stem(record)
         or _request(record) is not None
         or _pair(record) is not None
         or ("custom_id" in record and _answer(record) is not None)
     )
+
+
+def _is_task(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("data"), dict) and isinstance(record.get("annotations"), list)
+
+
+def _has_stem(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("question"), dict) and "stem" in record["question"]
 
 
 def reshaped(
@@ -53,10 +61,10 @@ def reshaped(
         return {"messages": list(_gemini(record, counts))}
     if (chat := _open_webui(record)) is not None:
         return chat
-    if isinstance(record.get("question"), dict):
+    if _has_stem(record):
         asked = record["question"]
         return record | {"question": asked["stem"], "choices": asked.get("choices")}
-    if isinstance(record.get("data"), dict):
+    if _is_task(record):
         return _label_studio(record["data"], record["annotations"], columns)
     if (pair := _pair(record)) is not None and _request(record) is None:
         return pair
