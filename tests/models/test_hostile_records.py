@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from support.small_adapters import TINY
+from support.small_adapters import TINY, random_adapter
 
+from trainer.dataset.domain import DOMAIN
 from trainer.errors import JobError, SettingsError
 from trainer.inference.known_replies import KnownReplies
 from trainer.models.adapter_config import CONFIG, LARGEST_RANK, WEIGHTS, read_adapter_config
+from trainer.models.adapters import find_adapter
 from trainer.models.base_model import Base
 from trainer.models.locate import local_base
 from trainer.models.safetensors_files import UnsoundError, in_order, parse_header
@@ -82,6 +85,7 @@ BYTES = st.one_of(
 )
 
 
+SETTINGS = Settings.read({}, {}, trains=False)
 RUN = Settings.read({}, {"QLORA_DATA_URI": "d", "QLORA_OUTPUT_URI": "o", "QLORA_RUN_ID": "mine"})
 
 
@@ -146,6 +150,45 @@ def test_the_config_of_a_tokenizer(data: bytes, changes: dict[str, Any]) -> None
                 local_base(base, "mine").tokenizer()
 
 
+@contextmanager
+def panics_allowed() -> Iterator[None]:
+    """Of the library in Rust: they end a run with a sentence."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+
+
+BESIDE = ["tokenizer_config.json", "tokenizer.json", "quantization_config.json", DOMAIN, "run.json"]
+
+
+@lru_cache(maxsize=1)
+def kept() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+@lru_cache(maxsize=1)
+def adapter() -> Path:
+    return random_adapter(Path(kept().name))
+
+
+@settings(fuzzed, max_examples=max(10, EXAMPLES // 4))
+@given(BYTES, st.dictionaries(KEYS, VALUES, max_size=3), st.sampled_from(BESIDE))
+def test_a_file_beside_an_adapter(data: bytes, changes: dict[str, Any], name: str) -> None:
+    place = Path(name) if name == "run.json" else Path("adapter", name)
+    there = (adapter() / place).read_bytes() if (adapter() / place).is_file() else b"{}"
+    for content in (data, json.dumps(json.loads(there) | changes).encode()):
+        with folder() as at:
+            run = shutil.copytree(adapter(), at / "run")
+            (run / place).write_bytes(content)
+            found = find_adapter(str(run), SETTINGS)
+            assert found.remembers in (True, False)
+            for look in (found.tokenizer, found.compute_dtype, lambda of=found: of.domain):
+                with suppress(JobError), panics_allowed():
+                    look()
+
+
 SHORT = st.one_of(st.text(max_size=3), st.sampled_from(["", ".", "x" * 50, "a" * 1000, "▁"]))
 STEPS = st.recursive(
     st.one_of(
@@ -172,16 +215,6 @@ STEPS = st.recursive(
     max_leaves=5,
 )  # fmt: skip
 TEXT = "Why is it so, and what about the rest of it? Ä ﷺ 日本 \u202e" * 3
-
-
-@contextmanager
-def panics_allowed() -> Iterator[None]:
-    """Of the library in Rust: they end a run with a sentence."""
-    try:
-        yield
-    except BaseException as error:
-        if not is_panic(error):
-            raise
 
 
 @settings(fuzzed, max_examples=max(10, EXAMPLES // 4))
