@@ -4,7 +4,9 @@ import errno
 import os
 import socket
 import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +16,7 @@ from support.folders import HOSTILE_NAMES, files_in
 
 from trainer.errors import DataError, NotAllowedError, SettingsError
 from trainer.storage import FolderStore, Stored, fetch, files, publish
+from trainer.storage.store import OvertakenError
 
 HELLO = sha256(b"hello").hexdigest()
 
@@ -268,3 +271,28 @@ def test_folders_nested_too_deep_are_named(tmp_path: Path) -> None:
             FolderStore(tmp_path).list()
     finally:
         subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
+
+
+_LATE: list[Callable[[], None]] = []  # what happens just before the next file gets its name
+
+
+def _interfere(event: str, _: tuple[object, ...]) -> None:
+    if event in ("os.link", "os.rename") and _LATE:
+        _LATE.pop()()
+
+
+def test_what_another_one_writes_in_the_last_moment_is_not_written_over(tmp_path: Path) -> None:
+    """As a process does that was frozen there."""
+    (tmp_path / "ours").write_bytes(b"ours")
+    store = FolderStore(tmp_path / "out")
+    sys.addaudithook(_interfere)  # for good
+
+    def other() -> None:
+        _LATE.append(lambda: (tmp_path / "out" / "a").write_bytes(b"theirs") and None)
+
+    _LATE.append(other)  # the first name is that of what is not yet whole
+    with pytest.raises(OvertakenError):
+        store.upload(tmp_path / "ours", "a", over="")
+    assert not _LATE
+    assert store.read("a") == b"theirs"
+    assert [stored.name for stored in store.list()] == ["a"]

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -35,7 +35,7 @@ def staged(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
 
     Not `synced` is for what is compared with its digest before it is used again.
     """
-    part = _part_of(path)
+    part = part_of(path)
     with disk_errors(path):
         file = _opened(part, "xb")
         try:
@@ -53,9 +53,15 @@ def staged(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
 
 def create(path: Path, data: bytes) -> bool:
     """Write a new file in one step; False when `path` exists. Of many writers one gets True."""
-    part = _part_of(path)
+    part = part_of(path)
     with staged(part) as file:
         file.write(data)
+    return appear(part, path, lambda: _create_in_place(path, data))
+
+
+def appear(part: Path, path: Path, without_links: Callable[[], bool]) -> bool:
+    """Give the file at `part`, beside it, the name `path` in one step; False when that is taken.
+    On a disk without hard links that is done by `without_links`."""
     with disk_errors(path):
         try:
             os.link(part, path)
@@ -64,9 +70,9 @@ def create(path: Path, data: bytes) -> bool:
         except OSError as error:
             if error.errno not in NO_HARD_LINKS:
                 raise
-            return _create_in_place(path, data)
+            return without_links()
         finally:
-            part.unlink()
+            part.unlink(missing_ok=True)
         sync_folder(path.parent)
     return True
 
@@ -198,7 +204,8 @@ def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(nearest).free
 
 
-def _part_of(path: Path) -> Path:
+def part_of(path: Path) -> Path:
+    """A name beside `path` for what is not yet whole."""
     return path.with_name(PART + secrets.token_hex(8))
 
 

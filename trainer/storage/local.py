@@ -70,11 +70,23 @@ class FolderStore:
         return files.chunks_of(self.path(stored.name))
 
     def upload(self, path: Path, name: str, *, over: str | None = None) -> Content:
-        """As in Store, but for the moment between the last look and the renaming."""
-        with files.staged(self.path(name)) as target:
+        """As in Store, but for the moment between the last look and the renaming, where there was
+        an object already."""
+        place = self.path(name)
+        if over == "":
+            part = files.part_of(place)
+            with files.staged(part) as target:
+                content = Content(*files.copy(files.chunks_of(path), target))
+            if not files.appear(part, place, lambda: _renamed(part, place)):
+                raise _overtaken(place)
+            return content
+        with files.staged(place) as target:
             content = Content(*files.copy(files.chunks_of(path), target))
-            if over is not None and self._version(name) != over:
-                raise OvertakenError(f"{self.path(name)}: another process wrote it; start again")
+            if over is not None:
+                target.flush()
+                os.fsync(target.fileno())  # a slow disk would make a moment of seconds
+                if self._version(name) != over:
+                    raise _overtaken(place)
             return content
 
     def write(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
@@ -167,6 +179,18 @@ class FolderStore:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
+
+
+def _overtaken(place: Path) -> OvertakenError:
+    return OvertakenError(f"{place}: another process wrote it; start again")
+
+
+def _renamed(part: Path, place: Path) -> bool:
+    """In one step where nobody else writes it in this moment."""
+    if place.exists():
+        return False
+    part.replace(place)
+    return True
 
 
 def _real(path: Path) -> Path:
