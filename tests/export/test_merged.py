@@ -24,6 +24,8 @@ from trainer.models.locate import local_base
 from trainer.runtime.device import Precision, find_device
 from trainer.settings import Settings
 
+QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
 MB = 10**6
 SETTINGS = Settings.read({}, {}, trains=False)
 
@@ -198,7 +200,7 @@ def fewer_layers(run: Path, tmp_path: Path) -> tuple[Path, Path | None]:
 
 def quantised_base(run: Path, tmp_path: Path) -> tuple[Path, Path | None]:
     base = tiny_as(tmp_path / "nf4", "bfloat16")
-    edit(base / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    edit(base / "config.json", quantization_config=QUANTISED)
     return run, base
 
 

@@ -23,6 +23,8 @@ from trainer.inference.chat_model import (
 )
 from trainer.settings import Settings
 
+QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
 QUESTIONS = ["How heavy is the Curlew?", "What does the Plover cost?"]
 
 
@@ -160,6 +162,6 @@ def test_it_answers_on_the_16_bit_base_and_as_merged_too(run: Path, model: ChatM
 
 def test_a_base_that_is_quantised_already_has_no_16_bit_form(run: Path, tmp_path: Path) -> None:
     base = tiny_as(tmp_path / "base", "bfloat16")
-    edit(base / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    edit(base / "config.json", quantization_config=QUANTISED)
     with pytest.raises(SettingsError, match="no 16-bit base to judge by; leave --as out"):
         load_chat_model(str(run), Settings.read({}, {}, trains=False), str(base), "16bit")
