@@ -132,7 +132,7 @@ def shoot(window: Browser, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "dark"),
-    [("desktop", DESKTOP, False), ("phone", PHONE, False), ("dark", DESKTOP, True)],
+    [("desktop", DESKTOP, False), ("phone", PHONE, True)],
 )
 def test_a_question_is_typed_and_its_answer_streams_in(
     name: str, size: tuple[int, int], dark: bool, model: ChatModel
