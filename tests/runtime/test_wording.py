@@ -1,6 +1,10 @@
 """Sentences count as people do."""
 
-from trainer.runtime.wording import columns, counted, hanging, lasting
+from pathlib import Path
+
+import pytest
+
+from trainer.runtime.wording import columns, counted, hanging, lasting, this_command
 
 
 def test_one_is_one_and_more_are_several():
@@ -25,3 +29,21 @@ def test_a_text_goes_on_below_itself_or_further_to_the_right():
 
 def test_a_character_takes_as_much_room_as_a_terminal_gives_it():
     assert [columns(char) for char in "aü漢\u0301\u200d"] == [1, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("started", "typed"),
+    [
+        ("/opt/bin/qlora-job", "qlora-job"),
+        ("entrypoint.py", ".venv/bin/python entrypoint.py"),
+        ("/repository/trainer/__main__.py", ".venv/bin/python -m trainer"),
+    ],
+)
+def test_a_command_is_told_as_this_one_was_started(
+    started: str, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [started, "train"])
+    monkeypatch.setattr("sys.executable", f"{Path.cwd()}/.venv/bin/python")
+    assert this_command() == typed
+    monkeypatch.setattr("sys.executable", "/elsewhere/bin/python3")
+    assert this_command() == typed.replace(".venv/bin/python", "python")
