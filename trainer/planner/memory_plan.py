@@ -296,7 +296,7 @@ def tokens_per_s(
         sliced = slices * (1 + number)
         unpacked = passes * shape.linear_parameters + sliced * mlp
         unpacked *= (1 - plan.unpacked_layers / layers) * (NF4_BYTES + HALF)
-        unpacked += passes * shape.expert_parameters * (NF4_BYTES + 2 * HALF)
+        unpacked += passes * shape.expert_parameters * (NF4_BYTES + 1.5 * HALF)
         sent = EXPERT_PASSES * shape.experts_of_a_token * shape.hidden
         moved = layers * (14 * shape.hidden + 3 * shape.intermediate + sent)
         moved_bytes = passes * tokens * HALF * (moved + ADAPTER_PASSES * adapter_width)
