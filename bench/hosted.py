@@ -3,12 +3,12 @@
     python bench/hosted.py                 every case; half an hour, 140 GiB of GPU memory
     python bench/hosted.py --only 8b-512   one of them
     python bench/hosted.py --tiny          a small model, on a CPU too: that it runs
-    python bench/hosted.py --on-disk FOLDER --only 14b-qv   from a file there, as if host memory
+    python bench/hosted.py --on-disk FOLDER --only 70b-qv   from a file there, as if host memory
                                            were short too; what is free of it caches the file
 
 Random weights, fp16 with loss scaling, 8-bit AdamW, no dropout, neither flash nor cuDNN attention,
 16 blocks of 512 tokens in an optimizer step unless a case says otherwise. In one process the model
-is first resident without a cap and then held to 14.7 GiB (an 8B to 2.0 and 2.6) by the plan that
+is first resident without a cap and then held to 14.7 GiB (an 8B to 2.6) by the plan that
 the planner chooses, under which it was resident too; both begin with the same adapter and have to
 end with the same bytes. The cap is on what torch's allocator takes from the device, fragments and
 all, and a quarter more where that does not do. Memory is what it gave out, what it took, and what
@@ -73,7 +73,7 @@ CASES = {
     "32b-all": Case("32b", ALL, 16),
     "14b-qv": Case("14b", QV, 8, steps=6),
     "14b-all": Case("14b", ALL, 16, steps=6),
-    "8b-512": Case("8b", QV, 8, blocks=1, leanest=True, steps=6, cap_gib=2.0),
+    "8b-512": Case("8b", QV, 8, blocks=1, leanest=True, steps=6, cap_gib=2.6),
     "8b-2048": Case("8b", QV, 8, blocks=1, tokens=2048, leanest=True, steps=6, cap_gib=2.6),
     "tiny": Case("tiny", ALL, 16, blocks=4, tokens=64, leanest=True),
 }
