@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 CLONE_NEWPID = 0x20000000
 
@@ -16,11 +17,13 @@ def preload() -> None:
     import boto3  # noqa: F401
 
     import trainer.job  # noqa: F401
-    from trainer.runtime import lean_imports
+    from trainer.runtime import device, lean_imports
 
     lean_imports.import_bitsandbytes()
     with lean_imports.without_wandb():
         import trainer.training.loop  # noqa: F401
+    # The driver, which imports have asked for a GPU, ends a fork that starts it again.
+    device.CONTROL = Path(os.devnull, "none")
     gc.collect()
     gc.freeze()  # or each collection in a child copies all that is imported
 
