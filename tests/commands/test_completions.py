@@ -33,7 +33,12 @@ def test_a_request_without_a_model_asks_the_first() -> None:
 
 
 def test_fields_that_are_not_known_are_ignored() -> None:
-    given = {"seed": 3, "user": "me", "logprobs": True, "tools": [], "presence_penalty": "no"}
+    given = {"seed": 3, "user": "me", "tool_choice": "auto", "presence_penalty": "no"}
+    assert read(**given).how == Manner()
+
+
+def test_what_asks_for_no_other_form_of_answer_passes() -> None:
+    given = {"logprobs": False, "response_format": {"type": "text"}, "tools": [], "functions": None}
     assert read(**given).how == Manner()
 
 
@@ -89,6 +94,9 @@ def test_turns_are_texts_or_lists_of_texts() -> None:
         ({"messages": [*WHY, {"role": "assistant", "content": "a"}]}, 400, "the last is the user"),
         ({"messages": [{"role": "user", "content": "a" * 101}]}, 413, "at most 100 characters"),
         ({"n": 2}, 400, "n: one answer"),
+        ({"logprobs": True}, 400, "logprobs: not done here, an answer is plain text; leave it out"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format: not done here"),
+        ({"tools": [{"type": "function"}]}, 400, "tools: not done here"),
         ({"max_tokens": 0}, 400, "max_tokens: a whole number of at least 1"),
         ({"max_tokens": True}, 400, "max_tokens: a whole number"),
         ({"max_completion_tokens": "9"}, 400, "max_tokens: a whole number"),

@@ -1,7 +1,7 @@
 """OpenAI's chat completions: what is read of a request, and the objects that answer it.
 
-Fields that are not known are ignored, as every server does. A message's content is a text or a list
-of parts that are text.
+Fields that are not known are ignored, as every server does, but for those whose asker would read an
+answer of another form than it has. A message's content is a text or a list of parts that are text.
 """
 
 import json
@@ -21,6 +21,14 @@ Record = dict[str, Any]
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MOST_STOPS = 16  # texts that end an answer
 HOTTEST = 2.0  # temperature
+# What changes an answer's form and is not done, beside what asks for nothing.
+NOT_DONE: dict[str, tuple[Any, ...]] = {
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "response_format": (None, {}, {"type": "text"}),
+    "tools": (None, []),
+    "functions": (None, []),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,11 @@ def request_in(body: bytes, names: Collection[str], limits: Limits) -> Request:
         raise RequestRefused(413, too_long(limits))
     if record.get("n") not in (None, 1):
         raise RequestRefused(400, "n: one answer is given to a request")
+    for name, nothing in NOT_DONE.items():
+        if record.get(name) not in nothing:
+            raise RequestRefused(
+                400, f"{name}: not done here, an answer is plain text; leave it out"
+            )
     options = record.get("stream_options")
     counts = isinstance(options, dict) and options.get("include_usage") is True
     return Request(model, turns, _manner(record, limits), record.get("stream") is True, counts)
