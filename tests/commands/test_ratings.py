@@ -23,6 +23,14 @@ def test_a_file_that_ends_within_a_line_is_gone_on_with_on_the_next(tmp_path: Pa
     assert path.stat().st_mode & 0o044  # it was ours to share before
 
 
+def test_an_answer_that_is_kept_twice_is_one_record(tmp_path: Path) -> None:
+    ratings = Ratings(tmp_path / "kept.jsonl")
+    for answer in ("So.", "No.", "So."):
+        ratings.keep([], "Why?", answer)
+    ratings.keep([("Who?", "A.")], "Why?", "So.")
+    assert kept(ratings.path) == [["Why?", "So."], ["Why?", "No."], ["Who?", "A.", "Why?", "So."]]
+
+
 def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     Ratings(tmp_path / "kept.jsonl").keep([], "Why?", "So.")
     assert (tmp_path / "kept.jsonl").stat().st_mode & 0o777 == 0o600
@@ -52,7 +60,7 @@ def test_a_file_that_is_full_stays_as_it_is(tmp_path: Path) -> None:
 def test_no_link_is_followed_and_no_folder_made(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "other")
-    with pytest.raises(JobError, match="link"):
+    with pytest.raises(NotAllowedError, match="link: is a link, and none is followed there"):
         Ratings(tmp_path / "link").keep([], "Why?", "So.")
     with pytest.raises(NotAllowedError, match="no plain file"):
         Ratings(Path("/dev/null")).keep([], "Why?", "So.")

@@ -26,6 +26,7 @@ from trainer.runtime.regular_files import NotAFileError
         (Exception("Read-only file system (os error 30)"), NotAllowedError, "(os error 30); give"),
         (NotAFileError(Path("/x")), DataError, "/x: is a folder, a pipe or a device"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 999), SettingsError, "choose ano"),
+        (OSError(errno.ELOOP, "Too many", "/x"), SettingsError, "/x: Too many; a link there leads"),
         (ValueError("of\nmany  lines"), JobError, "unexpected ValueError: of many lines"),
     ],
 )

@@ -65,7 +65,7 @@ def _asked(
     try:
         record = object_in(body)
         question = _words(record["question"])
-        said = [(_words(asked), _words(answer)) for asked, answer in record.get("said", [])]
+        said = [_pair(pair) for pair in record.get("said", [])]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RequestRefused(400, form) from None
     if len(question) > limits.characters:
@@ -73,6 +73,14 @@ def _asked(
     if sum(len(text) for pair in said for text in pair) > limits.said:
         raise RequestRefused(413, f"at most {limits.said} characters are remembered")
     return record, question, said
+
+
+def _pair(given: object) -> tuple[str, str]:
+    """A question with its answer. Raises RequestRefused for whatever else falls into two parts."""
+    if not isinstance(given, list) or len(given) != 2:
+        raise RequestRefused(400, 'said: questions with their answers, [["…", "…"]]')
+    asked, answer = given
+    return _words(asked), _words(answer)
 
 
 def too_long(limits: Limits) -> str:

@@ -23,7 +23,7 @@ class Ratings:
         self._lock = threading.Lock()
 
     def keep(self, said: list[tuple[str, str]], question: str, answer: str) -> None:
-        """A record of `answer` to `question`. What was `said` before it, questions with their
+        """A record of `answer` to `question`, once. What was `said` before it, questions with their
         answers, is given there and not trained: nobody has looked at it.
 
         Raises JobError where the file cannot be written, and leaves it as it was.
@@ -34,7 +34,14 @@ class Ratings:
         # A link in a folder that others write to may lead to any file of ours; a pipe blocks.
         how = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with self._lock, disk_errors(self.path):
-            file = os.open(self.path, how, 0o600)
+            try:
+                file = os.open(self.path, how, 0o600)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise NotAllowedError(
+                    f"{self.path}: is a link, and none is followed there; move it away"
+                ) from None
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)  # of a second server in this folder
                 self._append(file, line)
@@ -46,6 +53,8 @@ class Ratings:
         if not stat.S_ISREG(found.st_mode):
             raise NotAllowedError(f"{self.path}: is no plain file; move it away")
         size = found.st_size
+        if line in _lines(os.pread(file, size, 0)):
+            return
         if size and os.pread(file, 1, size - 1) != b"\n":  # an editor left it so
             line = b"\n" + line
         if size + len(line) > self._most_bytes:
@@ -60,6 +69,11 @@ class Ratings:
         except OSError:
             os.ftruncate(file, size)
             raise
+
+
+def _lines(content: bytes) -> set[bytes]:
+    """Each with its end, which an editor may have left out of the last."""
+    return {line + b"\n" for line in content.split(b"\n")}
 
 
 def _turns(question: str, answer: str, **more: int) -> list[dict[str, object]]:

@@ -67,7 +67,10 @@ def unexpected(error: BaseException) -> JobError:
         return DataError(f"{error.filename}: {error.strerror}; put the file itself there")
     if isinstance(error, OSError) and number in (errno.ENAMETOOLONG, errno.ELOOP):
         name = log.one_line(error.filename, 80, "…")
-        return SettingsError(f"{name}: {error.strerror}; no disk has such a name, choose another")
+        step = "no disk has such a name, choose another"
+        if number == errno.ELOOP:
+            step = "a link there leads back to itself; remove it"
+        return SettingsError(f"{name}: {error.strerror}; {step}")
     if isinstance(error, NotADirectoryError | FileExistsError):
         return SettingsError(
             f"{error.filename}: a file is in the way of a folder; remove it, or set "

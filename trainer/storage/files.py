@@ -185,7 +185,9 @@ def _explained(error: OSError, path: Path) -> JobError:
     fact = f"{path}: {error.strerror or error}"
     if isinstance(error, NotAFileError):
         return DataError(f"{fact}; put the file itself there")
-    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+    if error.errno == errno.ELOOP:
+        return SettingsError(f"{fact[-400:]}; a link there leads back to itself; remove it")
+    if error.errno == errno.ENAMETOOLONG:
         return SettingsError(f"{fact[-400:]}; no disk has such a name, choose another")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mib = _free_bytes(path) / 2**20
