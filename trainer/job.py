@@ -16,6 +16,7 @@ from trainer.evaluation import compare, gate
 from trainer.evaluation.judge import check_judge, judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
+from trainer.models.locate import folder_of
 from trainer.monitoring import trackers
 from trainer.monitoring.counting import waiting
 from trainer.monitoring.prometheus import Metrics
@@ -114,7 +115,7 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
         if settings.hub_repo:
             hub.push_published(job.output, run_id, scratch / "hub", settings)
         if workers.is_main:
-            log_outcome(record, f"{job.output.uri}{run_id}")
+            log_outcome(record, f"{job.output.uri}{run_id}", folder_of(settings, job.base))
     return run_id
 
 

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from support.run_records import RECORD, record
 
+from trainer.dataset.holdout import HeldOutBy
 from trainer.models.base_model import Base
 from trainer.reporting.model_card import base_card, render_card
+from trainer.reporting.run_record import RunRecord
 
 
 def base(tmp_path: Path, card: str = "", is_from_hub: bool = True) -> Base:
@@ -38,6 +40,13 @@ def test_the_card_has_what_the_hub_reads(tmp_path: Path) -> None:
     assert "The licence of the base model, llama2, applies." in card
     assert "![" in card
     assert "](curves.png)" in card
+
+
+def test_of_a_run_that_holds_nothing_out_the_loss_is_that_of_trained_data(tmp_path: Path) -> None:
+    data = RECORD["data"] | {"held_out_by": str(HeldOutBy.NOTHING)}
+    card = render_card(RunRecord.from_json(RECORD | {"data": data}), base(tmp_path))
+    assert "| loss on trained data | " in card and "loss on held-out data" not in card
+    assert "| loss on held-out data | " in render_card(record(), base(tmp_path))
 
 
 def test_a_card_of_a_base_from_a_folder_names_no_model_on_the_hub(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trainer.dataset.holdout import HeldOutBy
 from trainer.reporting.outcome import log_outcome
 
 VERDICT = "it has not learned its data: 10% and 5% of the answers; set QLORA_RECIPE=facts"
@@ -35,6 +37,28 @@ def test_the_verdict_comes_first_and_then_where_it_is(
 def test_without_questions_it_is_the_loss(caplog: pytest.LogCaptureFixture) -> None:
     first, *_ = said(of(base={"loss": 3.0}, tuned={"loss": 2.5}), caplog)
     assert first == "no question was asked: the held-out loss went from 3.00 to 2.50"
+
+
+def test_of_a_run_that_holds_nothing_out_it_is_that_of_trained_data(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = {
+        "warnings": [],
+        "evaluation": {"base": {"loss": 3.0}, "tuned": {"loss": 2.5}},
+        "data": {"held_out_by": str(HeldOutBy.NOTHING)},
+    }
+    first, *_ = said(json.dumps(record).encode(), caplog)
+    assert first == "no question was asked: the loss on trained data went from 3.00 to 2.50"
+
+
+def test_a_base_in_a_folder_is_named_in_the_command(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO):
+        log_outcome(None, "runs/r", Path("a base"))
+    assert caplog.messages[-1].endswith(f" --adapter runs/r --base-model '{tmp_path}/a base'")
 
 
 @pytest.mark.parametrize("record", [None, b"no JSON", b"{}", of(base={}, tuned={}), b"[]"])

@@ -56,6 +56,7 @@ class Score:
         return value if is_finite(value) else None
 
 
+TRAINED_LOSS = "loss on trained data"  # what the first is where nothing is held out
 SCORES = (
     Score("loss", "held-out loss", ".4f", "loss on held-out data", headline=".3f"),
     Score("perplexity", "perplexity", ",.2f", "perplexity"),

@@ -53,11 +53,17 @@ def locate_base(settings: Settings) -> Base:
 
 def note_folder(settings: Settings, base: Base) -> None:
     """Keep on this machine in which folder a base lies: what is published has its name alone."""
-    if settings.base_model.startswith("builtin:") or base.is_from_hub or base.bucket_uri:
+    if (folder := folder_of(settings, base)) is None:
         return
     note = _note(settings, base.name, base.revision)
     with disk_errors(note), staged(note) as file:
-        file.write(str(base.folder.resolve()).encode())
+        file.write(str(folder.resolve()).encode())
+
+
+def folder_of(settings: Settings, base: Base) -> Path | None:
+    """Where a base lies that the settings name by its folder; None for any other."""
+    is_named = settings.base_model.startswith("builtin:") or not base.is_here
+    return None if is_named else base.folder
 
 
 def noted_folder(settings: Settings, name: str, revision: str) -> Path | None:

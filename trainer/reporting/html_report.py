@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.dataset.holdout import HeldOutBy
-from trainer.evaluation.compare import SCORES, Score
+from trainer.evaluation.compare import SCORES, TRAINED_LOSS, Score
 from trainer.evaluation.retrieval import table
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
@@ -92,7 +92,7 @@ def _cards(record: RunRecord) -> Iterator[tuple[str, str | None]]:
     is_trained = record.data.held_out_by == HeldOutBy.NOTHING
     for score in SCORES:
         if score.headline is not None:
-            label = "loss on trained data" if is_trained and score.key == "loss" else score.label
+            label = TRAINED_LOSS if is_trained and score.key == "loss" else score.label
             yield label, _change(record.evaluation, score, score.headline)
     training = record.training
     yield "optimizer steps", f"{training.steps:,}"

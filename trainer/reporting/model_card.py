@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation.compare import SCORES
+from trainer.dataset.holdout import HeldOutBy
+from trainer.evaluation.compare import SCORES, TRAINED_LOSS
 from trainer.evaluation.samples import Sample
 from trainer.reporting.data_section import held_out, read_from
 from trainer.reporting.html_report import asked
@@ -38,7 +39,7 @@ def render_card(record: RunRecord, base: "Base", ends: Sequence[int] = ()) -> st
         curves=CURVES,
         dtype=str(record.precision.dtype).removeprefix("torch."),
         ends=list(ends),
-        scores=_scores(record.evaluation),
+        scores=_scores(record.evaluation, record.data.held_out_by == HeldOutBy.NOTHING),
         samples=[_row(sample) for sample in record.samples[:MOST_SAMPLES]],
         read_from=read_from(record.data),
         asked=asked(record.data),
@@ -79,15 +80,14 @@ def _metadata(base: "Base", of_base: Mapping[str, Any]) -> str:
     return str(data.to_yaml())
 
 
-def _scores(evaluation: RecordedEvaluation) -> list[tuple[str, str, str]]:
+def _scores(evaluation: RecordedEvaluation, is_trained: bool) -> list[tuple[str, str, str]]:
     """Label, base's and tuned value of each score that both have."""
     rows = []
     for score in SCORES:
         before, after = score.of(evaluation.base), score.of(evaluation.tuned)
         if before is not None and after is not None:
-            rows.append(
-                (score.explained, format(before, score.format), format(after, score.format))
-            )
+            label = TRAINED_LOSS if is_trained and score.key == "loss" else score.explained
+            rows.append((label, format(before, score.format), format(after, score.format)))
     return rows
 
 

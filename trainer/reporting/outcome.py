@@ -3,8 +3,11 @@
 import logging
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from trainer.dataset.holdout import HeldOutBy
+from trainer.evaluation.compare import TRAINED_LOSS
 from trainer.evaluation.verdict import is_verdict
 from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.log import figures
@@ -13,12 +16,15 @@ from trainer.runtime.wording import this_command
 log = logging.getLogger(__name__)
 
 
-def log_outcome(record: bytes | None, run_uri: str) -> None:
-    """Of the finished run at `run_uri`, whose `run.json` is `record`."""
+def log_outcome(record: bytes | None, run_uri: str, base_folder: Path | None = None) -> None:
+    """Of the finished run at `run_uri`, whose `run.json` is `record`. A `base_folder` is named:
+    what is published does not say where it lies, and a later shell may have another scratch."""
     if reached := _reached(record):
         log.info("%s", reached, extra=figures(verdict=reached))
     report = f"{run_uri}/report.html"
     ask = f"{this_command()} ask --adapter {shlex.quote(run_uri)}"
+    if base_folder is not None:
+        ask += f" --base-model {shlex.quote(str(base_folder.resolve()))}"
     log.info("report: %s", report, extra=figures(report=report))
     log.info("ask it: %s", ask, extra=figures(ask=ask))  # a line that can be copied
 
@@ -29,11 +35,13 @@ def _reached(record: bytes | None) -> str:
         with well_formed("a record of a run"):
             known = json_object(record or b"{}")
             said = [str(sentence) for sentence in known["warnings"] if is_verdict(str(sentence))]
-            return said[0] if said else _losses(known["evaluation"])
+            return said[0] if said else _losses(known)
     except ValueError:  # an older one, or damaged: it is published anyhow
         return ""
 
 
-def _losses(evaluation: Mapping[str, Any]) -> str:
+def _losses(known: Mapping[str, Any]) -> str:
+    evaluation, by = known["evaluation"], known.get("data", {}).get("held_out_by")
+    name = TRAINED_LOSS if by == HeldOutBy.NOTHING else "held-out loss"
     before, after = evaluation["base"]["loss"], evaluation["tuned"]["loss"]
-    return f"no question was asked: the held-out loss went from {before:.2f} to {after:.2f}"
+    return f"no question was asked: the {name} went from {before:.2f} to {after:.2f}"
