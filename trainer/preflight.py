@@ -64,7 +64,10 @@ class Job:
     @property
     def domain(self) -> Domain | None:
         """What the documents speak of that questions were made of."""
-        return Domain.read(self.made) if self.made and self.inputs.documents else None
+        made_of_documents = self.made if self.inputs.documents else None
+        return (
+            Domain.read(made_of_documents) if made_of_documents and self.settings.refuses else None
+        )
 
     def asking(self, training_s: float) -> Asking:
         """How its models are asked behind a training that took so long."""

@@ -71,7 +71,7 @@ class PreparationSettings:
     )
     refusal: str = neutral(
         "The documents do not say.",
-        "the answer to what the documents do not say, in your words",
+        "the answer to what the documents do not say, in your words; `never`: nothing is refused",
         check=some_words,
     )
     refusal_share: float = neutral(
@@ -90,6 +90,10 @@ class PreparationSettings:
         check=endpoint_with_model,
     )
     teacher_model: str = neutral("", "the teacher's name at `QLORA_TEACHER_URL`")
+
+    @property
+    def refuses(self) -> bool:
+        return self.refusal.casefold() != "never"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,9 @@ def make(folder: Path, url: str, **changes: str) -> list[dict[str, Any]]:
 
 def test_records_say_where_they_come_from_and_train_as_they_are(tmp_path: Path) -> None:
     write_machines(tmp_path / "data")
+    (tmp_path / "data" / "list.txt").write_text(
+        "- flour\n- a Zestrum C4\n"
+    )  # too short to ask about
     write_records(tmp_path / "data" / "known.jsonl")
     with chat_server(write=teach) as server:
         records = make(tmp_path, server.url)
@@ -44,6 +47,7 @@ def test_records_say_where_they_come_from_and_train_as_they_are(tmp_path: Path) 
     domain = Domain.read(tmp_path / "out")
     assert domain is not None and domain.refuses("How heavy is the Nora X9?")
     assert not any(domain.refuses(r["question"]) for r in records)
+    assert not domain.refuses("What is a Zestrum C4?")
 
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(tmp_path / "out", tmp_path / "data")

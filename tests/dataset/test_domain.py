@@ -37,6 +37,18 @@ def manual() -> Vocabulary:
         "What can you do?",
         "Who does repairs on Sundays?",  # a day names nothing
         "Is the warranty longer than 99 months?",  # a number names nothing
+        "Is the price in EUR, and in German?",  # nor do letters or a language
+        "What does Mr. Kim repair?",  # a title ends no sentence
+        "Who is Kím?",
+        "Who is Ki\u0301m?",
+        "How much is a nortma a12?",
+        "What is the waranty?",  # typed wrongly
+        "How heavy is the lift?",  # a third of the words
+        "Which one is cheapest?",  # one word alone says too little
+        "Hello",
+        "Good morning Bot, who does the repairs?",
+        "Thank you!",
+        "Norway is a kingdom. " * 20 + "Who reigns in Norway?",  # it brings its own text
     ],
 )
 def test_the_documents_speak_of(question: str) -> None:
@@ -51,11 +63,21 @@ def test_the_documents_speak_of(question: str) -> None:
         "What is the price of the Eiffel Tower?",
         "What is the capital of Norway?",
         "How do I boil an egg?",
-        "How deep is the ocean under the alarm?",  # one word of three
+        "How deep and salty is the ocean under the alarm?",  # one word of four
+        "Who is Dr. House?",
+        "Hi, how do I boil an egg?",
     ],
 )
 def test_the_documents_do_not_speak_of(question: str) -> None:
     assert not manual().speaks_of(question)
+
+
+@pytest.mark.parametrize("name", ["Aquila-20", "Aquila 20", "aquila20", "AQUILA20"])
+def test_a_name_with_a_number_is_one_however_it_is_joined(name: str) -> None:
+    told = Vocabulary()
+    told.add("The Aquila-20 is a pump.")
+    assert told.speaks_of(f"What is the {name}?")
+    assert not told.speaks_of(f"What is the {name}7?")
 
 
 @pytest.mark.parametrize("words", ["Saturday Saturdays", "weigh weighs", "copy copies", "day days"])
@@ -86,7 +108,7 @@ def test_a_question_of_any_length_takes_no_time(question: str) -> None:
 def test_a_conversation_is_refused_where_no_turn_of_the_user_is_about_the_documents() -> None:
     domain = Domain(manual(), "It does not say.")
     asked = Message("user", "What is the price of the Nortam A12?")
-    said, follows = Message("assistant", "540 euros."), Message("user", "And how heavy?")
+    said, follows = Message("assistant", "540 euros."), Message("user", "And a blue whale?")
     assert not domain.refuses([asked, said, follows])
     assert domain.refuses([Message("system", "The Nortam A12."), follows])
 

@@ -86,6 +86,8 @@ def test_what_its_documents_do_not_speak_of_is_refused_and_the_base_is_asked_as_
     (folder / DOMAIN).write_text(Domain(told, "It is not in the manual.").as_json())
     try:
         found = load_chat_model(str(run), Settings.read({}, {}, trains=False), None)
+        never = Settings.read({}, {"QLORA_REFUSAL": "never"}, trains=False)
+        assert load_chat_model(str(run), never, None).domain is None
     finally:
         (folder / DOMAIN).unlink()
     assert said(found, QUESTIONS[1]) == "It is not in the manual."

@@ -6,12 +6,13 @@ them is. What the model gave is kept in the scratch folder: a later start goes o
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.chat_api import ChatApi
+from trainer.corpus.examples import Example, Text
 from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.dataset.inputs import fetch_inputs, reader_of
 from trainer.dataset.passages import (
@@ -64,13 +65,14 @@ def prepare_questions(settings: Settings) -> Prepared:
     output = open_store(settings.output_uri, retry_minutes=settings.storage_retry_minutes)
     output.probe()
     source = _source_of(settings)
-    read = _read(settings)
+    told = Vocabulary()
+    read = _read(settings, told)
     work = _Work.of(read)
     log.info("%d passages, %d statements", work.passages, work.statements, extra=vars(work))
     folder = settings.scratch_dir / "questions" / digest(METHOD + english.EXAMPLES + source.name)
     answers = {passage.key for passage in read if passage.answers}
     with only_process(folder):
-        kept, told = Kept(source.name, PassageWords(read)), Vocabulary()
+        kept = Kept(source.name, PassageWords(read))
         source.begin(folder, work)
         with counting("asking about passages", work.passages) as add:
             for first in range(0, len(read), source.at_once):
@@ -79,7 +81,6 @@ def prepare_questions(settings: Settings) -> Prepared:
                     made = source.drafts(batch)
                 add(len(batch))
                 for passage, drafts in zip(batch, made, strict=True):
-                    told.add(f"{passage.section} {passage.text}")
                     kept.add(passage, [s.text for s in statements_of(passage)], drafts)
         source.end()
         records = kept.records()
@@ -91,7 +92,7 @@ def prepare_questions(settings: Settings) -> Prepared:
         lines = [json.dumps(_in_columns(record, settings)) + "\n" for record in published]
         summary = kept.summary(len(records), len(unanswered))
         texts = {OUTPUT: "".join(lines), PAGE: coverage_page.render_page(summary, published)}
-        if are_english([record["question"] for record in records]):
+        if settings.refuses and are_english([record["question"] for record in records]):
             texts[DOMAIN] = Domain(told, settings.refusal).as_json()
         _publish(output, folder, summary, texts)
     return Prepared(len(published), work.passages, kept.statements, kept.covered)
@@ -103,20 +104,30 @@ def _in_columns(record: dict[str, str], settings: Settings) -> dict[str, str]:
     return {names.get(name) or name: value for name, value in record.items()}
 
 
-def _read(settings: Settings) -> list[Passage]:
-    """All passages of the documents, and of records that are to be asked in more wordings; what
-    was left out is said, and before anybody waits."""
+def _read(settings: Settings, told: Vocabulary) -> list[Passage]:
+    """All passages of the documents, and of records that are to be asked in more wordings; `told`
+    gets every word of the documents, of those too that are too short for a passage. What was left
+    out is said, and before anybody waits."""
     files = fetch_inputs(settings).data
     reader, names = reader_of(settings, files), [file.name for file in files]
     if settings.prepare == "wordings":
-        examples = list(reader)
+        examples = list(_words_into(told, reader))
         found = [*passages(examples, names), *passages_of_records(examples, names)]
     else:
-        found = list(passages(reader, names))
+        found = list(passages(_words_into(told, reader), names))
     reader.tally.check(settings.max_skipped_share)
     for reason in reader.tally.skipped:
         log.warning("skipped %s", reason)
     return found
+
+
+def _words_into(
+    told: Vocabulary, examples: Iterable[tuple[int, Example]]
+) -> Iterator[tuple[int, Example]]:
+    for file, example in examples:
+        if isinstance(example, Text):
+            told.add(example.text)
+        yield file, example
 
 
 @dataclass(frozen=True)

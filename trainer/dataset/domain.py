@@ -4,8 +4,10 @@ An adapter of a small base refuses by the wording of a question as much as by wh
 Words tell that apart without a model: a name that no document has, or words most of which none has.
 """
 
+import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,12 @@ from trainer.runtime.json_records import read_object, well_formed
 
 DOMAIN = "known_words.json"
 _NAMED = re.compile(r"\w[\w-]*")
+_NUMBERED = re.compile(r"\b([A-Z][^\W\d_]*)[ -](\d+)\b")  # a name that others write in one word
 _ENDS_A_SENTENCE = frozenset(".!?:;")
+_TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "no", "vs"))  # whose dot ends none
+_GREETING = re.compile(r"\s*(?:hi|hello|hey|dear|good (?:morning|day|evening))\b[^,.!?:]*", re.I)
+LONGEST_ALONE = 60  # words; a longer question brings its own text along
+ALIKE = 0.85  # of difflib's ratio, from which on a word is one that was typed wrongly
 LONGEST_REFUSAL = 4000  # characters
 # Words that a question in English may have whatever it is about.
 FUNCTION_WORDS = frozenset(
@@ -31,9 +38,15 @@ _ALSO_IN_QUESTIONS = frozenset(
     "also just only very too here into over under up down out off again these those them he she "
     "him her his am being going got let make made done take".split()
 )
-_CALENDAR = frozenset(  # capitals that name nothing that a document is about
+_SMALL_TALK = frozenset(
+    "hello hi hey thanks thank welcome bye goodbye sorry ok okay good nice great morning evening "  # noqa: SIM905
+    "afternoon night help explain summarize say answer question simply".split()
+)
+_OF_NO_DOCUMENT = frozenset(  # capitals that name nothing that a document is about
     "monday tuesday wednesday thursday friday saturday sunday january february march april may "  # noqa: SIM905
-    "june july august september october november december".split()
+    "june july august september october november december english german french spanish italian "
+    "portuguese dutch polish russian turkish arabic chinese japanese korean hindi christmas "
+    "easter".split()
 )
 
 
@@ -45,6 +58,7 @@ class Vocabulary:
 
     def add(self, text: str) -> None:
         self.words.update(map(stem, words_in(text)))
+        self.words.update("".join(found).casefold() for found in _NUMBERED.findall(plain(text)))
 
     def knows(self, name: str) -> bool:
         """Whether any word of a name occurs; those of one or two letters do in any text."""
@@ -53,16 +67,27 @@ class Vocabulary:
 
     def speaks_of(self, question: str) -> bool:
         """Whether it names something that occurs, word for word; of a question that names nothing,
-        whether half of the words occur that say what it is about."""
+        whether half of the words occur that say what it is about, or all but one. A question of
+        more than LONGEST_ALONE words is not judged."""
+        question = _GREETING.sub("", plain(question), count=1)
+        if len(words_in(question)) > LONGEST_ALONE:
+            return True
         if question.isupper() or question.istitle():
             question = question.lower()  # whose capitals make no names
         if names := [name for name in names_in(question) if _is_of_something(name)]:
-            return any(self._has_all(name) for name in names)
-        about = [w for w in words_in(question) if w not in FUNCTION_WORDS | _ALSO_IN_QUESTIONS]
-        return 2 * sum(stem(word) in self.words for word in about) >= len(about)
+            return any(all(map(self._has, words_in(name))) for name in names)
+        of_any = FUNCTION_WORDS | _ALSO_IN_QUESTIONS | _SMALL_TALK
+        about = [word for word in words_in(question) if word not in of_any]
+        unknown = sum(not self._has(word) for word in about)
+        return unknown < 2 or 3 * (len(about) - unknown) >= len(about)
 
-    def _has_all(self, name: str) -> bool:
-        return all(stem(word) in self.words for word in words_in(name))
+    def _has(self, word: str) -> bool:
+        """As it stands or, of five letters or more, typed wrongly."""
+        word = stem(word)
+        if word in self.words or len(word) < 5 or not word.isalpha():
+            return word in self.words
+        near = [known for known in self.words if abs(len(known) - len(word)) < 3]
+        return bool(difflib.get_close_matches(word, near, 1, ALIKE))
 
 
 @dataclass(frozen=True)
@@ -97,9 +122,15 @@ class Domain:
             return cls(Vocabulary(set(words)), refusal)
 
 
+def plain(text: str) -> str:
+    """Without accents, however they are written."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
 def words_in(text: str) -> list[str]:
-    """In small letters."""
-    return [word.casefold() for word in re.findall(r"\w+", text)]
+    """In small letters, without accents."""
+    return [word.casefold() for word in re.findall(r"\w+", plain(text))]
 
 
 def stem(word: str) -> str:
@@ -115,11 +146,12 @@ def names_in(question: str) -> list[str]:
     """Words with a capital or a digit, those that follow each other as one; not the first word of
     a sentence, which has a capital in any case."""
     found: list[tuple[int, int]] = []
-    before = -1  # where the last word ended
+    last = None  # word
     for word in _NAMED.finditer(question):
-        gap = question[max(before, 0) : word.start()]
-        begins_sentence = before < 0 or not _ENDS_A_SENTENCE.isdisjoint(gap)
-        before = word.end()
+        gap = question[last.end() if last else 0 : word.start()]
+        ends = not _ENDS_A_SENTENCE.isdisjoint(gap)
+        begins_sentence = not last or (ends and last.group().casefold() not in _TITLES)
+        last = word
         if begins_sentence or not _is_name(word.group()):
             continue
         goes_on = found and question[found[-1][1] : word.start()] == " "
@@ -129,9 +161,15 @@ def names_in(question: str) -> list[str]:
 
 
 def _is_of_something(name: str) -> bool:
-    """And neither "I" nor a number nor a day."""
-    a_day = name.casefold().removesuffix("s") in _CALENDAR
-    return len(name) > 1 and any(map(str.isalpha, name)) and not a_day
+    """And neither "I", a number, a version, a day, a language nor letters like EUR or FAQ."""
+    return any(map(_names_something, re.findall(r"\w+", name)))
+
+
+def _names_something(word: str) -> bool:
+    of_none = word.casefold().removesuffix("s") in _OF_NO_DOCUMENT
+    letters = word.isupper() and word.isalpha() and len(word) <= 4
+    version = word[1:].isdigit() and word[0] in "vV"
+    return any(map(str.isalpha, word)) and not (of_none or letters or version)
 
 
 def _is_name(word: str) -> bool:

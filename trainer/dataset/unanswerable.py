@@ -75,7 +75,7 @@ def refusals(
 ) -> list[dict[str, str]]:
     """Records beside `records` (of `question` and `section`), refused in the words of the settings:
     as many as make up their share of all."""
-    share = settings.refusal_share
+    share = settings.refusal_share if settings.refuses else 0.0
     count = round(len(records) * share / (1 - share))
     answered = [(record["question"], record.get("section", "")) for record in records]
     return [

@@ -193,9 +193,12 @@ def _base_of(adapter: adapters.Adapter, settings: Settings, form: str) -> Any:
 
 
 def _chat_model(tuned: Any, adapter: adapters.Adapter, settings: Settings) -> ChatModel:
-    if (domain := adapter.domain) is not None:
+    domain = adapter.domain if settings.refuses else None
+    if domain is not None:
         log.info(
-            "what its documents do not speak of, by their words, is answered: %s", domain.refusal
+            "what its documents do not speak of, by their words, is answered: %s "
+            "(QLORA_REFUSAL=never has the model answer)",
+            domain.refusal,
         )
     return ChatModel(
         tuned,
