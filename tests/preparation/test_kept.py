@@ -44,6 +44,27 @@ def test_a_question_that_names_nothing_has_to_point_to_its_passage_among_all() -
     assert kept.left_out == {UNNAMED: 1}
 
 
+def test_what_two_documents_state_alike_is_one_statement_and_is_asked_once() -> None:
+    same, long = "Visitors must register at the gate.", " The hall has its own door to the yard."
+    both = [Passage(f"{same}{more}", f"{n}.md", "") for n, more in enumerate(("", long))]
+    kept = Kept("model", PassageWords(both))
+    asked = ["What must visitors do at the gate?", "What do visitors have to do at the gate?"]
+    for passage, question in zip(both, asked, strict=True):
+        kept.add(passage, [same], drafts(question, answer=same))
+    assert [(r["question"], r["source"]) for r in kept.records()] == [(asked[0], "0.md")]
+    assert (kept.statements, kept.covered, kept.left_out) == (1, 1, {})
+
+
+def test_what_is_said_of_two_things_alike_is_two_statements() -> None:
+    said = "The {0} is a pump. It weighs 3 kg."
+    both = [Passage(said.format(name), f"{name}.md", name) for name in ("HG-200", "HG-300")]
+    kept = Kept("model", PassageWords(both))
+    for passage in both:
+        question = f"How heavy is the {passage.section}?"
+        kept.add(passage, ["It weighs 3 kg."], drafts(question, answer="It weighs 3 kg."))
+    assert (len(kept.records()), kept.statements) == (2, 2)
+
+
 def test_a_question_that_passages_answer_differently_is_left_out() -> None:
     kept = Kept("model")
     kept.add(ONE, ["3."], drafts("What is it?", "What is A?", answer="3."))

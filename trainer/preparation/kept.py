@@ -48,19 +48,24 @@ class Kept:
     _asked_freely: list[bool] = field(default_factory=list)
     """of each statement that the model asks about in its own words, whether one passed"""
     _chosen: list[tuple[Passage, int, list[Draft]]] = field(default_factory=list)
+    _answered: set[tuple[str, str]] = field(default_factory=set)
+    """(passage's key, statement) of those with a question"""
     _asked: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def add(self, passage: Passage, statements: Sequence[str], drafts: Sequence[Draft]) -> None:
-        """`drafts` of one statement come best first."""
+        """`drafts` of one statement come best first. A statement that another passage makes too
+        counts once, and what was kept for it there is not asked for again."""
         self.passages += 1
-        self.statements += len(statements)
+        known = {n for n, text in enumerate(statements) if self._is_known(text, passage)}
+        self.statements += len(statements) - len(known)
+        drafts = [draft for draft in drafts if draft.statement not in known]
         by_statement: dict[int, list[Draft]] = defaultdict(list)
         for draft in drafts:
             mine = by_statement[draft.statement]
             reason = draft.reason
             if reason is None and is_near_copy(draft.question, [d.question for d in mine]):
                 reason = NEAR_COPY_OF
-            if reason is None and not (draft.named or self._points(draft.question, passage)):
+            if reason is None and not (draft.named or self._points(draft, statements, passage)):
                 reason = UNNAMED
             if reason is None and len(mine) == WORDINGS:
                 reason = ENOUGH
@@ -73,13 +78,22 @@ class Kept:
         fit = {draft.statement for draft in guessed if draft.reason is None}
         self._asked_freely += [number in fit for number in {d.statement for d in guessed}]
         for number, statement in enumerate(statements):
+            if number in known:
+                continue
             if by_statement[number]:
+                self._answered.add((passage.key, statement))
                 self._chosen.append((passage, number, by_statement[number]))
             else:
                 self._miss(statement, passage)
 
-    def _points(self, question: str, passage: Passage) -> bool:
-        return self.words is None or self.words.point_to(question, passage)
+    def _is_known(self, statement: str, passage: Passage) -> bool:
+        if self.words is None:
+            return False
+        return any((k, statement) in self._answered for k in self.words.stating(statement, passage))
+
+    def _points(self, draft: Draft, statements: Sequence[str], passage: Passage) -> bool:
+        statement = statements[draft.statement]
+        return self.words is None or self.words.point_to(draft.question, passage, statement)
 
     def records(self) -> list[dict[str, str]]:
         """One for each kept question, in the order of the documents; those that several passages
