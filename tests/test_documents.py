@@ -13,7 +13,7 @@ from trainer import documents
 from trainer.commands.inspect import inspect_data
 from trainer.commands.prepare import Prepared as Made
 from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
-from trainer.errors import NothingKeptError
+from trainer.errors import DataError, NothingKeptError
 from trainer.preflight import open_job
 from trainer.settings import Settings
 
@@ -199,3 +199,18 @@ def test_what_else_is_trained_as_it_stands(
         changes = {"EVAL_URI": str(tmp_path / changes["EVAL_URI"])}
     opened = open_job(Settings.read({}, variables(tmp_path, **({"BASE_MODEL": base} | changes))))
     assert not opened.asks_first and "preparation" not in json.loads(opened.fingerprint)
+
+
+def test_what_prepare_wrote_beside_its_records_goes_beside_the_adapter(tmp_path: Path) -> None:
+    made = [record | {"made_by": "model", "source": "a.md"} for record in RECORDS]
+    write_records(tmp_path / "data" / "questions.jsonl", made)
+    told = Vocabulary()
+    told.add("The Curlew weighs little.")
+    (tmp_path / "data" / DOMAIN).write_text(Domain(told, "Not said.").as_json())
+    settings = Settings.read({}, variables(tmp_path))
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    documents.publish_made(open_job(settings), tmp_path / "run")
+    assert Domain.read(tmp_path / "run" / "adapter") == Domain(told, "Not said.")
+    (tmp_path / "data" / DOMAIN).write_text("{}")
+    with pytest.raises(DataError, match=f"{DOMAIN} is damaged .*; make it again with `prepare`"):
+        open_job(settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.domain import Domain
-from trainer.dataset.inputs import Inputs, are_documents, fetch_inputs
+from trainer.dataset.inputs import Inputs, are_documents, domain_beside, fetch_inputs
 from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.evaluation.asking import Asking, asking_of_a_run
@@ -60,14 +60,17 @@ class Job:
     """the folder of what was made"""
     notes: tuple[str, ...] = ()
     """what the report says of that"""
+    prepared: Domain | None = None
+    """what the documents speak of that the data was made of before, by `prepare`"""
 
     @property
     def domain(self) -> Domain | None:
         """What the documents speak of that questions were made of."""
-        made_of_documents = self.made if self.inputs.documents else None
-        return (
-            Domain.read(made_of_documents) if made_of_documents and self.settings.refuses else None
-        )
+        if not self.settings.refuses:
+            return None
+        if self.made and self.inputs.documents:
+            return Domain.read(self.made)
+        return self.prepared
 
     def asking(self, training_s: float) -> Asking:
         """How its models are asked behind a training that took so long."""
@@ -108,7 +111,17 @@ def open_job(settings: Settings) -> Job:
         libraries=library_versions(),
         preparation=_preparation(settings) if asking.first else None,
     )
-    return Job(settings, output, base, found, precision, inputs, fingerprint, asking.first)
+    return Job(
+        settings,
+        output,
+        base,
+        found,
+        precision,
+        inputs,
+        fingerprint,
+        asking.first,
+        prepared=domain_beside(inputs.data),
+    )
 
 
 def _preparation(settings: Settings) -> dict[str, Any]:

@@ -357,6 +357,8 @@ def test_columns_that_hold_something_and_are_not_used_are_named_once(tmp_path):
         tmp_path, a_jsonl=jsonl(record, record | {"question": "r"}), b_jsonl=jsonl(record)
     )
     assert corpus.notices == ["a.jsonl: not used: columns source, id"]
+    made = record | {"section": "A", "passage": "k", "made_by": "model"}  # as `prepare` writes them
+    assert read_named(tmp_path, a_jsonl=jsonl(made)).notices == ["a.jsonl: not used: column id"]
 
 
 def test_a_column_without_a_value_makes_no_form_where_another_is_whole():

@@ -7,7 +7,8 @@ import pytest
 from support.token_caches import settings_of
 
 from trainer.corpus.examples import Conversation, Message
-from trainer.dataset.inputs import Inputs, are_documents, fetch_inputs, reader_of
+from trainer.dataset.domain import Domain, Vocabulary
+from trainer.dataset.inputs import Inputs, are_documents, domain_beside, fetch_inputs, reader_of
 from trainer.storage import Fetched
 
 
@@ -56,3 +57,23 @@ def test_columns_are_those_of_the_settings(tmp_path: Path) -> None:
 def test_documents_alone_are_known_by_their_names(names: list[str], expected: bool) -> None:
     files = [Fetched(name, Path(name), 1, "0") for name in names]
     assert are_documents(files) is expected
+
+
+def test_of_prepared_records_it_is_known_what_they_and_those_added_by_hand_speak_of(
+    tmp_path: Path,
+) -> None:
+    told = Vocabulary()
+    told.add("The Curlew weighs 3 kg.")
+    write(tmp_path / "data/known_words.json", Domain(told, "No.").as_json())
+    made = '{"question": "How heavy is the Plover?", "answer": "No.", "made_by": "model"}\n'
+    own = '{"question": "How heavy is the Dunlin?", "answer": "4 kg."}\n{"broken\n'
+    write(tmp_path / "data/questions.jsonl", made + own)
+
+    def refused() -> list[bool] | None:
+        domain = domain_beside(fetch_inputs(settings_of(tmp_path)).data)
+        names = ("Curlew", "Plover", "Dunlin")
+        return domain and [domain.refuses(f"How heavy is the {name}?") for name in names]
+
+    assert refused() == [False, True, False]
+    write(tmp_path / "data/other.csv", "question,answer\nWhy?,So.\n")
+    assert refused() is None

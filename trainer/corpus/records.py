@@ -42,6 +42,8 @@ from trainer.corpus.recorded_thoughts import refuse_open_thought
 
 NO_CHOICE = "answers that are no choice"
 NUMBERED = "answers read as the numbers of choices, counted from 0"
+MADE_BY = "made_by"  # of a record that `prepare` wrote, which says where it comes from
+_OF_PREPARE = frozenset({"source", "section", "passage", MADE_BY})
 _MOST_KEPT_LAYOUTS = 64
 
 
@@ -76,8 +78,9 @@ class Records:
             self.missing -= found.layout.names.keys()
         _refuse_untrained(found)
         example = _READERS[found.layout.kind](found, self.unused)
+        known = self.unused.keys() | found.used | (_OF_PREPARE if MADE_BY in record else set())
         for name, value in record.items():
-            if name not in self.unused and name not in found.used and _says_something(value):
+            if name not in known and _says_something(value):
                 self.unused[printable(name[:40])] = None
         return example
 

@@ -1,5 +1,6 @@
 """The files of a run, on local disk."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,10 @@ from trainer.corpus.columns import Columns
 from trainer.corpus.formats import format_of
 from trainer.corpus.leftovers import is_hidden, is_leftover
 from trainer.corpus.reader import Reader, Source
+from trainer.corpus.records import MADE_BY
+from trainer.dataset.domain import DOMAIN, Domain
+from trainer.errors import DataError
+from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.naming import digest, slug
 from trainer.settings import Settings
 from trainer.storage import Fetched, fetch
@@ -53,9 +58,39 @@ def reader_of(settings: Settings, files: list[Fetched]) -> Reader:
     return Reader(sources, columns=columns)
 
 
+def domain_beside(files: list[Fetched]) -> Domain | None:
+    """What the documents speak of that `prepare` made these records of, and the records that were
+    added to them by hand; None where other files are trained too, of which it knows nothing.
+
+    Raises DataError for a file that is damaged.
+    """
+    known = [f.path.parent for f in files if f.path.name == DOMAIN]
+    trained = [f.path for f in files if _is_read(f)]
+    if [path.parent for path in trained] != known or trained[0].suffix != ".jsonl":
+        return None
+    try:
+        domain = Domain.read(known[0])
+    except ValueError as error:
+        raise DataError(
+            f"{DOMAIN} is damaged ({error}); make it again with `prepare`, or remove it to train "
+            "an adapter that knows no such words"
+        ) from error
+    if domain is None:
+        return None
+    for line in trained[0].read_bytes().splitlines():
+        with suppress(ValueError), well_formed("a record"):  # a broken one is told by the reader
+            if MADE_BY not in (record := json_object(line)):
+                domain.told.add(" ".join(map(str, record.values())))
+    return domain
+
+
+def _is_read(file: Fetched) -> bool:
+    is_meant = not is_leftover(file.name, file.path) and not is_hidden(file.name)
+    return is_meant and format_of(file.name).is_accepted
+
+
 def are_documents(files: list[Fetched]) -> bool:
     """Whether what is read of them is prose, by their names: tables hold what was meant as it is,
     be it a column of text."""
-    names = [f.name for f in files if not is_leftover(f.name, f.path) and not is_hidden(f.name)]
-    read = [form.is_prose for form in map(format_of, names) if form.is_accepted]
+    read = [format_of(f.name).is_prose for f in files if _is_read(f)]
     return bool(read) and all(read)
