@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from support.architectures import CASES, config_of
 from support.jobs import variables
+from support.small_adapters import TINY
 
 from trainer.cli import cli
 from trainer.commands.inspect import inspect_data
@@ -163,6 +164,20 @@ def test_what_is_too_short_to_learn_from_is_told(tmp_path: Path) -> None:
     settings = Settings.read({}, variables(tmp_path))
     (alone,) = too_little(look_at(settings), settings)
     assert alone.startswith("the data holds documents alone")
+
+
+def test_of_documents_that_questions_are_made_of_that_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.commands.trial.TRIED_S", 0.05)
+    base = shutil.copytree(TINY, tmp_path / "tiny")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "story.md").write_text("The fox sleeps for hours. " * 200)
+    settings = Settings.read({}, variables(tmp_path, BASE_MODEL=str(base)))
+    first, *rest = plan_run(settings, PlanRequest()).splitlines()
+    assert first.startswith("note         the data holds documents alone: questions")
+    assert first.endswith("documents as they stand; what follows is of the documents")
+    assert not any(line.startswith(("note", "held out")) for line in rest)
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -147,5 +147,5 @@ def test_the_built_in_model_knows_no_questions_and_it_says_what_would(tmp_path: 
         assert done.returncode == DataError.exit_code, done.stderr
         assert "gave no usable question for 2 statements of 1 passages" in done.stderr
         assert "QLORA_TEACHER_URL" in done.stderr and not list((tmp_path / "out").glob("*"))
-        known = "1 passages were asked about by an earlier start" in done.stdout + done.stderr
+        known = "an earlier start asked about 1 passage" in done.stdout + done.stderr
         assert known == bool(start)

@@ -164,16 +164,17 @@ def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
 
 
 def _data(prospect: Prospect) -> Rows:
-    """What the data becomes, where it was looked at."""
+    """What the data becomes, where it was looked at; first, that something else is trained."""
     if (look := prospect.look) is None:
         return
-    length = prospect.settings.max_length
+    if look.asking.first:
+        yield "note", f"{look.asking.reason}; what follows is of the documents"
     recorded = RecordedSettings.from_json(prospect.settings.to_dict())
     known = dict(data_rows(recorded, look.counts))
-    for name in ("read", "tokens", "held out"):
+    for name in ("read", "tokens", *([] if look.asking.first else ["held out"])):
         if name in known:
             yield name, known[name]
-    yield "blocks", f"{len(look.data.train):,} of {length} tokens"
+    yield "blocks", f"{len(look.data.train):,} of {look.block_tokens} tokens"
     yield "steps", f"{look.steps:,}, {prospect.tokens:,} tokens in all passes"
     rows = dict(schedule_rows(RecordedSchedule.from_json(look.schedule.to_json())))
     yield "schedule", rows["schedule"]
@@ -181,7 +182,7 @@ def _data(prospect: Prospect) -> Rows:
 
 def _notes(prospect: Prospect) -> Iterator[str]:
     if (look := prospect.look) is not None:
-        yield from too_little(look, prospect.settings)
+        yield from () if look.asking.first else too_little(look, prospect.settings)
         yield from cautions(look.data.counts, prospect.settings.max_length)
 
 

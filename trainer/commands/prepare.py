@@ -37,6 +37,7 @@ from trainer.preparation.teacher import Teacher
 from trainer.runtime.device import choose_precision, find_device
 from trainer.runtime.log import figures
 from trainer.runtime.naming import digest
+from trainer.runtime.wording import counted
 from trainer.settings import Settings
 from trainer.storage import Store, open_store
 from trainer.storage.files import only_process
@@ -73,7 +74,7 @@ def prepare_questions(settings: Settings) -> Prepared:
     answers = {passage.key for passage in read if passage.answers}
     with only_process(folder):
         kept = Kept(source.name, PassageWords(read))
-        source.begin(folder, work)
+        source.begin(folder, read, work)
         with counting("asking about passages", work.passages) as add:
             for first in range(0, len(read), source.at_once):
                 batch = read[first : first + source.at_once]
@@ -158,10 +159,10 @@ class _BaseModel:
         revision = self._base.revision
         self.name = f"{self._base.name}@{revision}" if revision else self._base.name
 
-    def begin(self, folder: Path, _work: _Work) -> None:
+    def begin(self, folder: Path, read: Sequence[Passage], _work: _Work) -> None:
         self._journal = Journal(folder / "drafts.jsonl")
-        if len(self._journal):
-            log.info("%d passages were asked about by an earlier start", len(self._journal))
+        if known := sum(self._known(passage) is not None for passage in read):
+            log.info("an earlier start asked about %s", counted(known, "passage"))
 
     def drafts(self, batch: Sequence[Passage]) -> list[list[Draft]]:
         known = {passage.key: self._known(passage) for passage in batch}
@@ -206,7 +207,7 @@ class _TeacherByUrl:
         self._api = ChatApi.read("QLORA_TEACHER_URL", url, model, minutes)
         self.name = self._api.name
 
-    def begin(self, folder: Path, work: _Work) -> None:
+    def begin(self, folder: Path, _read: Sequence[Passage], work: _Work) -> None:
         self._teacher = Teacher(self._api, Journal(folder / "replies.jsonl"))
         self._teacher.announce(work.statements, work.characters)
 
@@ -237,11 +238,11 @@ def _check(kept: Kept, records: Sequence[object]) -> None:
             "that follows instructions, or QLORA_BASE_MODEL to a larger one"
         )
     log.info(
-        "%d questions for %d of %d statements; left out: %s",
+        "%d questions for %d of %d statements; drafts left out: %s",
         len(records),
         kept.covered,
         kept.statements,
-        why or "nothing",
+        why or "none",
     )
 
 
