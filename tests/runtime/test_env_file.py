@@ -1,5 +1,6 @@
 """A file of settings: what is written is what our reader, docker and Compose take for the same."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_what_is_set_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FH_A", "set")
     monkeypatch.setenv("FH_B", "")  # as good as unset
     load_env_file(tmp_path / "x.env")
-    import os
-
     assert (os.environ["FH_A"], os.environ["FH_B"]) == ("set", "file")
+
+
+def test_what_a_shell_gives_for_a_command_is_read() -> None:
+    reads, writes = os.pipe()
+    os.write(writes, b"FH_A=1\n")
+    os.close(writes)
+    assert read_env_file(Path(f"/dev/fd/{reads}")) == {"FH_A": "1"}
+    os.close(reads)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainer.errors import DataError, SettingsError
+from trainer.errors import DataError
 from trainer.models.safetensors_files import StoredTensor, read_header
 from trainer.runtime.env_file import read_env_file
 from trainer.runtime.json_records import read_object
@@ -50,7 +50,7 @@ def test_a_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
         (lambda path: FolderStore(path.parent).read(path.name), DataError),
         (read_header, NotAFileError),
         (StoredTensor(Path(), "a", "F32", (1,), 0, 4), NotAFileError),
-        (read_env_file, SettingsError),
+        (read_env_file, None),  # a shell's <(…) is one
     ],
 )
 def test_no_reader_waits_for_a_pipe(

@@ -2,7 +2,9 @@
 
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
 
 from trainer.errors import SettingsError
@@ -24,7 +26,7 @@ def load_env_file(path: Path) -> None:
 def read_env_file(path: Path) -> dict[str, str]:
     """Its variables; lines that are empty or begin with # say nothing. Raises SettingsError."""
     try:
-        with open_regular(path) as file:
+        with _opened(path) as file:
             read = file.read(_LARGEST_BYTES + 1)
         if len(read) > _LARGEST_BYTES:
             raise ValueError("too large")
@@ -44,6 +46,16 @@ def read_env_file(path: Path) -> dict[str, str]:
             )
         found[name] = unquoted(value)
     return found
+
+
+def _opened(path: Path) -> BufferedReader:
+    """Also what a shell's `<(…)` gives, which is a pipe that somebody writes to already; one that
+    nobody writes to is empty."""
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        return open_regular(path)
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(pipe, True)
+    return open(pipe, "rb")  # noqa: PTH123 - of what is open already
 
 
 def write_env_file(path: Path, values: Mapping[str, str], comments: Sequence[str] = ()) -> None:
