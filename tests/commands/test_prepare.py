@@ -58,6 +58,26 @@ def test_records_say_where_they_come_from_and_train_as_they_are(tmp_path: Path) 
     ]
 
 
+def test_what_nothing_is_asked_about_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_machines(tmp_path / "data", 1)
+    with (tmp_path / "data" / "machine-0.md").open("a") as file:
+        file.write("\n| part | price |\n|---|---|\n| lid | 3 euros |\n\n- a spring\n")
+    (tmp_path / "data" / "short.txt").write_text("Closed on Sundays.")
+    with chat_server(write=teach) as server, caplog.at_level("WARNING"):
+        make(tmp_path, server.url)
+    (said,) = [message for message in caplog.messages if message.startswith("nothing is asked")]
+    assert "short.txt: no passage of 80 characters of its own; nor about 3 rows" in said
+    summary = json.loads((tmp_path / "out" / "prepare.json").read_text())
+    lines = ["| part | price |", "| lid | 3 euros |", "a spring"]
+    assert summary["not_asked_about"] == {
+        "files": ["short.txt"],
+        "lines": 3,
+        "examples": [{"line": line, "source": "machine-0.md"} for line in lines],
+    }
+
+
 def test_a_later_start_asks_about_new_passages_only_and_ends_the_same(tmp_path: Path) -> None:
     write_machines(tmp_path / "data", 3)
     with chat_server(write=teach, troubles=[429, 401]) as server:

@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.dataset.passages import Passage
-from trainer.preparation.statements import statements_of
+from trainer.preparation.statements import left_over, statements_of
 
 
 def texts(text: str) -> list[str]:
@@ -23,6 +23,12 @@ def test_sentences_and_list_items_are_statements_and_what_says_nothing_is_none()
         "The fan, e.g. of No. 4, turns 3.5 times. It is made of steel.",
         "The lid is closed by a spring.",
         "The motor hums at night!",
+    ]
+    assert left_over(Passage(text, "a.md", "")) == [
+        "| a row of | a table is none. |",
+        "Short one.",
+        "Is it loud at all, then?",
+        "You can also see how it turns...",
     ]
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.chat_api import ChatApi
-from trainer.corpus.examples import Example, Text
+from trainer.corpus.examples import Example, Text, printable
 from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
-from trainer.dataset.inputs import fetch_inputs, reader_of
+from trainer.dataset.inputs import fetch_inputs, prose_of, reader_of
 from trainer.dataset.passages import (
     LEAST_PASSAGE_CHARS,
     Passage,
@@ -29,10 +29,10 @@ from trainer.monitoring.counting import counting, uncounted
 from trainer.preparation import coverage_page, english
 from trainer.preparation.drafts import METHOD, Draft, read_drafts
 from trainer.preparation.journal import Journal
-from trainer.preparation.kept import Kept
+from trainer.preparation.kept import Kept, Unasked
 from trainer.preparation.pointing import PassageWords
 from trainer.preparation.small_model import SmallModel
-from trainer.preparation.statements import statements_of
+from trainer.preparation.statements import left_over, statements_of
 from trainer.preparation.teacher import Teacher
 from trainer.runtime.device import choose_precision, find_device
 from trainer.runtime.log import figures
@@ -67,13 +67,14 @@ def prepare_questions(settings: Settings) -> Prepared:
     output.probe()
     source = _source_of(settings)
     told = Vocabulary()
-    read = _read(settings, told)
+    read, silent = _read(settings, told)
+    unasked = _unasked(read, silent)
     work = _Work.of(read)
     log.info("%d passages, %d statements", work.passages, work.statements, extra=vars(work))
     folder = settings.scratch_dir / "questions" / digest(METHOD + english.EXAMPLES + source.name)
     answers = {passage.key for passage in read if passage.answers}
     with only_process(folder):
-        kept = Kept(source.name, PassageWords(read))
+        kept = Kept(source.name, PassageWords(read), unasked)
         source.begin(folder, read, work)
         with counting("asking about passages", work.passages) as add:
             for first in range(0, len(read), source.at_once):
@@ -105,10 +106,10 @@ def _in_columns(record: dict[str, str], settings: Settings) -> dict[str, str]:
     return {names.get(name) or name: value for name, value in record.items()}
 
 
-def _read(settings: Settings, told: Vocabulary) -> list[Passage]:
-    """All passages of the documents, and of records that are to be asked in more wordings; `told`
-    gets every word of the documents, of those too that are too short for a passage. What was left
-    out is said, and before anybody waits."""
+def _read(settings: Settings, told: Vocabulary) -> tuple[list[Passage], list[str]]:
+    """All passages of the documents, and of records that are to be asked in more wordings, and the
+    documents that have none; `told` gets every word of them all. What was left out is said, and
+    before anybody waits."""
     files = fetch_inputs(settings).data
     reader, names = reader_of(settings, files), [file.name for file in files]
     if settings.prepare == "wordings":
@@ -119,7 +120,26 @@ def _read(settings: Settings, told: Vocabulary) -> list[Passage]:
     reader.tally.check(settings.max_skipped_share)
     for reason in reader.tally.skipped:
         log.warning("skipped %s", reason)
-    return found
+    having = {passage.source for passage in found}
+    return found, [file.name for file in prose_of(files) if file.name not in having]
+
+
+def _unasked(read: Iterable[Passage], silent: Sequence[str]) -> Unasked:
+    """What nothing is asked about, which is said."""
+    lines = [(line, passage.source) for passage in read for line in left_over(passage)]
+    said = []
+    if silent:
+        more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
+        named = ", ".join(map(printable, silent[:3])) + more
+        said.append(f"{named}: no passage of {LEAST_PASSAGE_CHARS} characters of its own")
+    if lines:
+        said.append(
+            f"{counted(len(lines), 'row, item or sentence', 'rows, items and sentences')} "
+            "in no statement"
+        )
+    if said:
+        log.warning("nothing is asked about %s; %s shows them", "; nor about ".join(said), PAGE)
+    return Unasked(lines, silent)
 
 
 def _words_into(

@@ -92,5 +92,10 @@ def _is_read(file: Fetched) -> bool:
 def are_documents(files: list[Fetched]) -> bool:
     """Whether what is read of them is prose, by their names: tables hold what was meant as it is,
     be it a column of text."""
-    read = [format_of(f.name).is_prose for f in files if _is_read(f)]
-    return bool(read) and all(read)
+    read = [f for f in files if _is_read(f)]
+    return bool(read) and read == prose_of(files)
+
+
+def prose_of(files: list[Fetched]) -> list[Fetched]:
+    """Those that are read as prose, by their names."""
+    return [f for f in files if _is_read(f) and format_of(f.name).is_prose]

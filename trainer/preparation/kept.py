@@ -30,6 +30,15 @@ class LeftOut:
     source: str
 
 
+@dataclass(frozen=True)
+class Unasked:
+    """What nothing is asked about: (line, file) of what is in no statement, and files without a
+    passage."""
+
+    lines: Sequence[tuple[str, str]] = ()
+    files: Sequence[str] = ()
+
+
 @dataclass
 class Kept:
     """Filled passage by passage; `records` and the rest are read when all are in."""
@@ -37,6 +46,7 @@ class Kept:
     by: str
     words: PassageWords | None = None
     """of all passages, where a question has to point to its own by them"""
+    unasked: Unasked = Unasked()
     passages: int = 0
     statements: int = 0
     covered: int = 0
@@ -139,6 +149,14 @@ class Kept:
             "without_a_question": [
                 {"statement": text, "source": source} for text, source in self.uncovered
             ],
+            "not_asked_about": {
+                "files": list(self.unasked.files),
+                "lines": len(self.unasked.lines),
+                "examples": [
+                    {"line": line, "source": source}
+                    for line, source in self.unasked.lines[: 10 * EXAMPLES]
+                ],
+            },
         }
 
     def _record(self, draft: Draft, passage: Passage) -> dict[str, str]:

@@ -10,6 +10,7 @@ LEAST_WORDS, MOST_CHARS = 4, 320  # of a statement
 _MOST_SUBJECT_WORDS = 6
 
 _CODE = re.compile(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[ \t]*$|\Z)")
+_ROW = re.compile(r"(?m)^[ \t]*\|.*\w.*$")
 _ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t])")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+")
 _ABBREVIATIONS = r"(?<!\b[A-Z])" + "".join(
@@ -65,6 +66,16 @@ def statements_of(passage: Passage) -> list[Statement]:
     ]
 
 
+def left_over(passage: Passage) -> list[str]:
+    """Rows of tables, items of lists and sentences of it that are in no statement."""
+    if passage.answers:
+        return []
+    stated = [statement.text for statement in statements_of(passage)]
+    text = _CODE.sub("\n\n", passage.text)
+    pieces = [p for p in _pieces(_ROW.sub("", text)) if not any(p in said for said in stated)]
+    return [*(" ".join(row.split()) for row in _ROW.findall(text)), *pieces]
+
+
 def _short_titles(passage: Passage) -> list[str]:
     return [t for t in passage.section.split(SECTIONS) if len(t.split()) <= _MOST_SUBJECT_WORDS]
 
@@ -105,7 +116,12 @@ def _statements(text: str, *, it_is_known: bool) -> Iterator[tuple[str, int]]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Sentences and items of lists that say something; no code, no headings, no rows of tables."""
+    """Those that say something."""
+    return filter(_says_something, _pieces(text))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Sentences and items of lists; no code, no headings, no rows of tables."""
     for paragraph in re.split(r"\n\s*\n", _CODE.sub("\n\n", text)):
         for block in _ITEM.split(paragraph):
             lines = [
@@ -119,7 +135,7 @@ def _sentences(text: str) -> Iterator[str]:
             for end in [m.end() for m in _SENTENCE_END.finditer(words)] + [len(words)]:
                 sentence = words[start:end].strip()
                 start = end
-                if _says_something(sentence):
+                if sentence:
                     yield sentence
 
 
