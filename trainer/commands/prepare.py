@@ -258,10 +258,11 @@ def _check(kept: Kept, records: Sequence[object]) -> None:
             "that follows instructions, or QLORA_BASE_MODEL to a larger one"
         )
     log.info(
-        "%d questions for %d of %d statements; drafts left out: %s",
+        "%d questions for %d of %d statements; statements without one: %d; drafts left out: %s",
         len(records),
         kept.covered,
         kept.statements,
+        kept.statements - kept.covered,
         why or "none",
     )
 
