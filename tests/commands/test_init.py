@@ -1,5 +1,6 @@
 """`init`: four questions, a look at the data, a file."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from support.jobs import QUESTIONS, write_records
+from support.small_adapters import TINY
 
 from trainer.commands import init, welcome
 from trainer.errors import SettingsError
@@ -72,6 +74,14 @@ def test_what_cannot_be_is_asked_again(here: Path) -> None:
     assert read_env_file(here / "other.env")["QLORA_RECIPE"] == "style"
 
 
+def test_a_base_in_a_folder_is_there_in_a_container_too(here: Path) -> None:
+    shutil.copytree(TINY, here / "base")
+    done, _ = told("faq", "base", "", "out", "n")
+    assert read_env_file(here / ".env")["QLORA_BASE_MODEL"] == str(here / "base"), done.output
+    assert f"-v {here}/base:{here}/base" in done.output
+    assert "write each question in three or four ways" in " ".join(done.output.split())
+
+
 def test_given_up_it_writes_nothing(here: Path) -> None:
     _, error = told("faq", "1")
     assert "nothing was written" in str(error)
@@ -82,6 +92,7 @@ def test_buckets_are_for_compose_and_kubernetes_too() -> None:
     from trainer.runtime.device import Device
 
     chosen = {"data_uri": "s3://bucket/a/", "output_uri": "s3://bucket/b/"}
+    chosen["base_model"] = "builtin:tiny"
     ways = "".join(init._ways(chosen, Path("x.env"), Device("cuda", "T4", (7, 5), 1)))
     assert "k8s/submit NAME --env-file x.env" in ways and "compose" in ways
     assert "--gpus all --read-only --cap-drop ALL --security-opt no-new-privileges" in ways

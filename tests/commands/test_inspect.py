@@ -46,10 +46,11 @@ def test_what_it_says_is_what_a_run_then_trains(tmp_path: Path) -> None:
     assert (found.data, found.schedule) == (run.data, run.schedule)
     assert found.steps == run.training.steps > 2
     assert list(found.records) == list(run.seen) and len(run.seen) == 3
-    assert set(found.warnings) <= set(run.warnings)
+    advice = [warning for warning in found.warnings if warning not in run.warnings]
+    assert ["wording" in advice[1], "1.3 times" in advice[0], len(advice)] == [True, True, 2]
     assert list(data_rows(found.settings, found.data)) == list(data_rows(run.settings, run.data))
     assert run.data.by_file_type[".jsonl"]["records"] == 40
-    (told,) = found.warnings
+    (told,) = set(found.warnings) - set(advice)
     assert told.startswith("QLORA_BASE_REVISION has no effect")
 
 

@@ -82,7 +82,8 @@ def _ask_base(device: Device) -> str:
     names = {str(number): base.name for number, base in enumerate(fitting, 1)}
 
     def base_of(typed: str) -> str:
-        return _checked("base_model", names.get(typed.strip(), typed))
+        name = _checked("base_model", names.get(typed.strip(), typed))
+        return _whole(name) if Path(name).is_dir() else name
 
     return _prompt("Number, or another name of huggingface.co, or a folder", str(usual), base_of)
 
@@ -159,7 +160,9 @@ def _ask_file(file: Path) -> Path:
 
 def _ways(chosen: dict[str, str], file: Path, device: Device) -> Iterator[str]:
     """How a run is started with `file`, a line each."""
-    name, places = shlex.quote(str(file)), (chosen["data_uri"], chosen["output_uri"])
+    name, places = shlex.quote(str(file)), [chosen["data_uri"], chosen["output_uri"]]
+    if Path(chosen["base_model"]).is_absolute():
+        places.append(chosen["base_model"])
     yield f"{this_command()} --env-file {name}"
     mounts = [f"-v {shlex.quote(f'{p}:{p}')}" for p in places if not is_bucket_uri(p)]
     where = " ".join([*mounts, "-v hub:/tmp/hf -v scratch:/tmp/qlora --tmpfs /tmp:exec"])

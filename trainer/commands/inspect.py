@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from trainer.commands.look import look_at
+from trainer.commands.look import look_at, too_little
 from trainer.corpus.formats import format_of
 from trainer.corpus.sandbox import unconfined
 from trainer.dataset import counts
@@ -111,7 +111,7 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
         schedule=RecordedSchedule.from_json(look.schedule.to_json()),
         steps=look.steps,
         warnings=[
-            *([look.asking.reason] if look.asking.first else []),
+            *too_little(look, settings),
             *counts.cautions(data.counts, settings.max_length),
             *idle_settings(settings, base, found),
             *_unconfined(look.inputs),

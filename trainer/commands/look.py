@@ -87,10 +87,10 @@ def too_little(look: Look, settings: Settings) -> Iterator[str]:
             f"each record is met {passes:g} times, and a fact takes some twenty: leave {given} "
             "unset"
         )
-    if 0 < data.wordings < FEW_WORDINGS:
+    if 0 < data.wordings < FEW_WORDINGS and settings.prepare != "wordings":
         yield (
             "most facts have one wording, which is learned by heart: write each question in three "
-            "or four ways"
+            "or four ways, or have a base that follows instructions do it by QLORA_PREPARE=wordings"
         )
 
 
