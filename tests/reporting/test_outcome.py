@@ -28,7 +28,7 @@ def test_the_verdict_comes_first_and_then_where_it_is(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["/usr/local/bin/qlora-job"])
     assert said(of("it has forgotten general language: …", VERDICT), caplog) == [
-        VERDICT,
+        f"published, but {VERDICT}",
         "report: s3://models/a b/report.html",
         "ask it: qlora-job ask --adapter 's3://models/a b'",
     ]

@@ -273,7 +273,7 @@ def _log(evaluation: Evaluation) -> None:
         )
     if (merged := evaluation.merged) is not None:
         log.info(
-            "merged into one model it gives the same answer to %d of %d questions",
+            "as one model, as merge writes it, it gives the same answer to %d of %d questions",
             merged.same,
             merged.asked,
             extra=figures(same=merged.same, asked=merged.asked),

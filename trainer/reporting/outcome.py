@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.compare import TRAINED_LOSS
-from trainer.evaluation.verdict import is_verdict
+from trainer.evaluation.verdict import NOT_LEARNED, is_verdict
 from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.log import figures
 from trainer.runtime.wording import this_command
@@ -20,7 +20,9 @@ def log_outcome(record: bytes | None, run_uri: str, base_folder: Path | None = N
     """Of the finished run at `run_uri`, whose `run.json` is `record`. A `base_folder` is named:
     what is published does not say where it lies, and a later shell may have another scratch."""
     if reached := _reached(record):
-        log.info("%s", reached, extra=figures(verdict=reached))
+        # Behind "published …", which reads as success.
+        but = "published, but " if reached.startswith(NOT_LEARNED) else ""
+        log.info("%s%s", but, reached, extra=figures(verdict=reached))
     report = f"{run_uri}/report.html"
     ask = f"{this_command()} ask --adapter {shlex.quote(run_uri)}"
     if base_folder is not None:

@@ -206,7 +206,7 @@ def open_token_cache(folder: Path, fill: Callable[[Path], None]) -> TokenCache:
         index = WriteProgress.parse((folder / INDEX).read_text(encoding="utf-8"))
     else:
         found = counted(index.tally.examples, "example")
-        log.info("%s tokenised by an earlier start", found)
+        log.info("%s tokenised before, by a look or an earlier start", found)
     os.utime(folder)
     _delete_old(folder.parent)
     return _opened(folder, index)
