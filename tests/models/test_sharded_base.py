@@ -57,7 +57,7 @@ found = {}
 with workers.session("a run", minutes=2):
     # As if one GPU had less memory than the other, and the other less on its host.
     mine = Device("cuda", f"GPU {workers.rank}", (7, 5), 100 + workers.rank)
-    found["agreed"] = repr(execution._smallest_device(mine, workers)[0])
+    found["agreed"] = repr(execution._smallest(settings, mine, workers)[0])
     whole = models.attach_adapter(models.load_base(base, settings, fp32, find_device()), settings)
     found["whole_bytes"] = held_bytes(whole)
     # Not in evaluation mode, in which bitsandbytes has another product for the CPU.

@@ -66,7 +66,7 @@ def domain_beside(files: list[Fetched]) -> Domain | None:
     """
     known = [f.path.parent for f in files if f.path.name == DOMAIN]
     trained = [f.path for f in files if _is_read(f)]
-    if [path.parent for path in trained] != known or trained[0].suffix != ".jsonl":
+    if not known or [path.parent for path in trained] != known or trained[0].suffix != ".jsonl":
         return None
     try:
         domain = Domain.read(known[0])
