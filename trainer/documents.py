@@ -151,8 +151,8 @@ def publish_made(job: Job, run: Path) -> None:
     what the documents speak of: whoever brings that somewhere brings both."""
     if job.made is not None:
         shutil.copytree(job.made, run / PREPARED)
-    if job.domain is not None:
-        (run / "adapter" / DOMAIN).write_text(job.domain.as_json(), encoding="utf-8")
+    if (domain := job.domain) is not None:  # is read anew each time
+        (run / "adapter" / DOMAIN).write_text(domain.as_json(), encoding="utf-8")
 
 
 def judge_by_documents(

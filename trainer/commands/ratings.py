@@ -53,7 +53,8 @@ class Ratings:
         if not stat.S_ISREG(found.st_mode):
             raise NotAllowedError(f"{self.path}: is no plain file; move it away")
         size = found.st_size
-        if line in _lines(os.pread(file, size, 0)):
+        # Without its end, which an editor may have left out of the last.
+        if line[:-1] in os.pread(file, size, 0).split(b"\n"):
             return
         if size and os.pread(file, 1, size - 1) != b"\n":  # an editor left it so
             line = b"\n" + line
@@ -69,11 +70,6 @@ class Ratings:
         except OSError:
             os.ftruncate(file, size)
             raise
-
-
-def _lines(content: bytes) -> set[bytes]:
-    """Each with its end, which an editor may have left out of the last."""
-    return {line + b"\n" for line in content.split(b"\n")}
 
 
 def _turns(question: str, answer: str, **more: int) -> list[dict[str, object]]:

@@ -1,7 +1,7 @@
 """What documents speak of, by their words, and how a bot answers whatever else it is asked.
 
 An adapter of a small base refuses by the wording of a question as much as by what it asks about.
-Words tell that apart without a model: a name that no document has, or words most of which none has.
+Words tell that apart without a model: a name that no document has, or words that hardly any has.
 """
 
 import difflib
@@ -42,6 +42,7 @@ _SMALL_TALK = frozenset(
     "hello hi hey thanks thank welcome bye goodbye sorry ok okay good nice great morning evening "  # noqa: SIM905
     "afternoon night help explain summarize say answer question simply".split()
 )
+_ABOUT_NOTHING = FUNCTION_WORDS | _ALSO_IN_QUESTIONS | _SMALL_TALK
 _OF_NO_DOCUMENT = frozenset(  # capitals that name nothing that a document is about
     "monday tuesday wednesday thursday friday saturday sunday january february march april may "  # noqa: SIM905
     "june july august september october november december english german french spanish italian "
@@ -57,8 +58,9 @@ class Vocabulary:
     words: set[str] = field(default_factory=set)
 
     def add(self, text: str) -> None:
+        text = plain(text)
         self.words.update(map(stem, words_in(text)))
-        self.words.update("".join(found).casefold() for found in _NUMBERED.findall(plain(text)))
+        self.words.update("".join(found).casefold() for found in _NUMBERED.findall(text))
 
     def knows(self, name: str) -> bool:
         """Whether any word of a name occurs; those of one or two letters do in any text."""
@@ -67,7 +69,7 @@ class Vocabulary:
 
     def speaks_of(self, question: str) -> bool:
         """Whether it names something that occurs, word for word; of a question that names nothing,
-        whether half of the words occur that say what it is about, or all but one. A question of
+        whether a third of the words occur that say what it is about, or all but one. A question of
         more than LONGEST_ALONE words is not judged."""
         question = _GREETING.sub("", plain(question), count=1)
         if len(words_in(question)) > LONGEST_ALONE:
@@ -76,8 +78,7 @@ class Vocabulary:
             question = question.lower()  # whose capitals make no names
         if names := [name for name in names_in(question) if _is_of_something(name)]:
             return any(all(map(self._has, words_in(name))) for name in names)
-        of_any = FUNCTION_WORDS | _ALSO_IN_QUESTIONS | _SMALL_TALK
-        about = [word for word in words_in(question) if word not in of_any]
+        about = [word for word in words_in(question) if word not in _ABOUT_NOTHING]
         unknown = sum(not self._has(word) for word in about)
         return unknown < 2 or 3 * (len(about) - unknown) >= len(about)
 
@@ -124,6 +125,8 @@ class Domain:
 
 def plain(text: str) -> str:
     """Without accents, however they are written."""
+    if text.isascii():
+        return text
     letters = unicodedata.normalize("NFKD", text)
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
