@@ -60,9 +60,12 @@ def test_a_file_that_is_full_stays_as_it_is(tmp_path: Path) -> None:
 def test_no_link_is_followed_and_no_folder_made(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "other")
-    with pytest.raises(NotAllowedError, match="link: is a link, and none is followed there"):
+    with pytest.raises(
+        NotAllowedError,
+        match="link: is a link, a pipe or a device, and nothing is written there; move it away",
+    ):
         Ratings(tmp_path / "link").keep([], "Why?", "So.")
-    with pytest.raises(NotAllowedError, match="no plain file"):
+    with pytest.raises(NotAllowedError, match="/dev/null: is a link, a pipe or a device"):
         Ratings(Path("/dev/null")).keep([], "Why?", "So.")
     with pytest.raises(JobError, match="nowhere"):
         Ratings(tmp_path / "nowhere" / "kept.jsonl").keep([], "Why?", "So.")

@@ -389,7 +389,7 @@ def test_what_is_no_question_is_refused(body: bytes, status: int, server: Server
         ({"question": "a", "answer": " "}, 400, "is empty"),
         ({"question": "a", "answer": "\ud800"}, 400, "half a character"),
         ({"question": "a", "answer": "b" * (USUAL.kept + 1)}, 413, f"at most {USUAL.kept} "),
-        ({"question": "a", "answer": "b"}, 500, "is no plain file; move it away"),
+        ({"question": "a", "answer": "b"}, 500, "nothing is written there; move it away"),
     ],
 )
 def test_what_cannot_be_trained_on_is_not_kept(

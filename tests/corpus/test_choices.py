@@ -66,6 +66,13 @@ def test_several_of_which_one_is_no_choice_are_refused(answer):
         Choices({"A": "swift", "B": "plover", "C": "crane"}).right(answer)
 
 
+@pytest.mark.parametrize("answer", ["a" + " " * 400_000 + "b", ["an ape"] * 60_000])
+def test_a_long_answer_is_other_words_in_no_time(answer):
+    """To look from each space to the last, or through all choices for each, would take hours."""
+    choices = Choices({f"label {n}": f"the bird {n}" for n in range(60_000)})
+    assert choices.right(answer) == ("", False)
+
+
 def test_that_numbers_are_counted_from_0_is_told(tmp_path):
     records = [QUESTION | {"choices": [SWIFT, PLOVER], "answer": n} for n in (0, 1)]
     notices = read_files(tmp_path, {"a.jsonl": jsonl(*records)}).notices

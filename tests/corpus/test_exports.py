@@ -1,6 +1,7 @@
 """What other programs export of conversations and tasks is read as the records that it holds."""
 
 import json
+from collections import Counter
 
 import pytest
 from support.corpora import read_files, read_named
@@ -9,7 +10,7 @@ from support.makers import jsonl
 from trainer.corpus.answers import FURTHER_ANSWERS
 from trainer.corpus.columns import Columns
 from trainer.corpus.examples import Conversation, Message
-from trainer.corpus.exports import OTHER_PARTS, OTHER_TOOLS
+from trainer.corpus.exports import OTHER_PARTS, OTHER_TOOLS, reshaped
 from trainer.corpus.message_trees import OTHER_MESSAGES
 from trainer.errors import DataError
 
@@ -179,3 +180,11 @@ def test_a_chat_of_open_webui_is_its_turns(tmp_path):
         Message("user", "Which?"),
         Message("assistant", "A plover."),
     )
+
+
+def test_many_results_of_one_name_are_joined_once() -> None:
+    """A copy of all before for each would take hours."""
+    regions = [{"from_name": "answer", "value": {"text": ["x" * 100]}}] * 400_000
+    record = {"data": {"question": "q"}, "annotations": [{"result": regions}]}
+    found = reshaped(record, Columns(), Counter())
+    assert found is not None and len(found["answer"]) == 400_000 * 101 - 1

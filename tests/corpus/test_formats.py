@@ -7,8 +7,9 @@ import pytest
 from support import makers
 from support.corpora import read_files, read_named
 
-from trainer.corpus.examples import Conversation, Message, Text
-from trainer.corpus.formats import SUFFIXES
+from trainer.corpus.columns import Columns
+from trainer.corpus.examples import Conversation, Message, SkippedRecord, Text
+from trainer.corpus.formats import SUFFIXES, _records
 
 PAGE = """<html><head><title>The Plover</title><script>track()</script></head><body>
 <nav>Home | Shop</nav><h2>In use</h2><p>It weighs <b>430&nbsp;grams</b>.</p>
@@ -152,3 +153,22 @@ def test_a_list_of_lists_without_words_holds_no_records(tmp_path):
     for content in (b"[[]]", b"[[], [null]]"):
         corpus = read_named(tmp_path, a_json=content, good_txt=b"good")
         assert corpus.skipped == ["a.json: it holds no records"]
+
+
+def test_a_record_that_nothing_can_be_made_of_costs_no_other() -> None:
+    """Whatever a reader of records does not expect, as a value that has no text here."""
+
+    class Odd:
+        def __str__(self) -> str:
+            raise OverflowError("too large")
+
+    rows = [
+        ("line 1", {"text": "one"}),
+        ("line 2", {"text": "a", "weight": Odd()}),
+        ("line 3", {"text": "three"}),
+    ]
+    assert list(_records(rows, Columns())) == [
+        Text("one"),
+        SkippedRecord("line 2", "it is no readable record (too large)"),
+        Text("three"),
+    ]

@@ -118,6 +118,32 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
     "a null as text": (lines(b'{"question": "q", "answer": null}'), 10, '"answer" is null'),
     "not a number": (lines(b'{"text": NaN}'), 10, '"text" is NaN, not text'),
     "5,000 digits": (lines(b'{"n": ' + b"9" * 5000 + b"}"), 10, "number that is too long"),
+    "a weight of 401 digits": (
+        lines(
+            b'{"messages": [{"role": "user", "content": "a"},'
+            b'{"role": "assistant", "content": "b", "weight": 1' + b"0" * 400 + b"}]}"
+        ),
+        10,
+        r'line 1: "messages\[1\].weight" is 10{39}: a turn is trained',
+    ),
+    "a number as labels": (
+        lines(b'{"question": "q", "choices": {"text": ["a", "b"], "label": 5}, "answer": "a"}'),
+        10,
+        'line 1: "choices" has labels that are a number, not a list',
+    ),
+    "an object as labels": (
+        lines(
+            b'{"question": "q", "choices": {"text": ["a", "b"], "label": {"a": 1, "b": 2}},'
+            b'"answer": "A"}'
+        ),
+        10,
+        'line 1: "choices" has labels that are an object, not a list',
+    ),
+    "a number as results": (
+        lines(b'{"data": {"question": "q"}, "annotations": [{"result": 5}]}'),
+        10,
+        "line 1: is a task of Label Studio with the data question and the results no columns",
+    ),
     "missing columns": (
         lines(b'{"question": "q", "reply": "r"}'),
         10,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from trainer.corpus.examples import NotTrained
+from trainer.corpus.examples import NotTrained, Unusable
 from trainer.corpus.message_trees import OTHER_MESSAGES, UNSEEN, shown_turns
 
 PICTURE = {"content_type": "image_asset_pointer", "asset_pointer": "file-service://x"}
@@ -74,6 +74,30 @@ def test_many_places_that_do_not_end_are_words(begun: str) -> None:
     """And take no time."""
     found, _ = shown(message("user", "Does it?"), message("assistant", begun * 200_000))
     assert found[1][1] == begun * 200_000
+
+
+def test_a_circle_of_messages_is_read_once() -> None:
+    words = "x" * 100_000
+    mapping: dict[str, Any] = {str(at): 0 for at in range(100_000)} | {
+        "u": {"parent": "v", "message": message("user", words, "y")},
+        "v": {"parent": "u", "message": message("assistant", words, "y")},
+    }
+    turns = shown_turns(mapping, "v", Counter())
+    assert [(turn["role"], len(turn["content"])) for turn in turns] == [
+        *(("user", 100_002), ("assistant", 100_002))
+    ]
+
+
+def test_what_one_side_said_in_many_messages_is_joined_once() -> None:
+    """In no time: a copy of all before for each would take an hour."""
+    said = (message("assistant", "x" * 1000) for _ in range(30_000))
+    found, _ = shown(message("user", "Does it?"), *said)
+    assert [len(words) for _, words, _ in found] == [8, 30_000 * 1002 - 2]
+
+
+def test_more_turns_than_any_conversation_has_are_refused() -> None:
+    with pytest.raises(Unusable, match="holds more than 1,000 turns"):
+        shown(*(message(("user", "assistant")[n % 2], "a") for n in range(1001)))
 
 
 def test_a_message_of_deepseek_is_its_fragments() -> None:

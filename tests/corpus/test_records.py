@@ -1,6 +1,7 @@
 """A record becomes the most telling example that its columns allow, or says why not."""
 
 from datetime import date
+from typing import Never
 
 import pytest
 from support.corpora import read_files, read_named
@@ -423,3 +424,19 @@ def test_a_weight_of_one_is_used_however_it_is_written(tmp_path, weight):
     record = {"question": "q", "answer": "a", "weight": weight}
     corpus = read_files(tmp_path, {"a.jsonl": jsonl(record)})
     assert (corpus.examples, corpus.notices) == ([qa("q", "a")], [])
+
+
+def test_a_record_does_not_ask_for_all_columns_of_those_before() -> None:
+    """Where each names another, that would take hours."""
+
+    class Unwalked(dict[str, None]):
+        def __iter__(self) -> Never:
+            raise AssertionError("all of them were asked for")
+
+        keys = items = values = __iter__
+
+    records = Records(Columns())
+    records.unused = Unwalked()
+    for number in range(100):
+        records.example({"question": "q", "answer": "a", f"x{number}": 1})
+    assert len(records.unused) == 100 and "x99" in records.unused

@@ -13,6 +13,8 @@ def test_what_was_written_is_there_when_it_is_complete(tmp_path: Path) -> None:
     with complete_or_absent(output, 0) as folder:
         (folder / "file").write_text("whole")
         assert not output.exists()
+        assert folder.stat().st_mode & 0o777 == 0o700  # where others write, none puts a link
+    assert output.stat().st_mode == tmp_path.joinpath("deep").stat().st_mode
     assert [p.name for p in output.parent.iterdir()] == ["output"]
     assert (output / "file").read_text() == "whole"
 
@@ -39,12 +41,29 @@ def test_a_folder_that_holds_something_is_kept(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "output.partial").mkdir()
-    (tmp_path / "output.partial" / "stray").write_text("half")
+    with complete_or_absent(tmp_path / "output", 0) as folder:
+        name = folder.name
+    (tmp_path / "output").rmdir()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "stray").write_text("half")
+    for mine in ("output.partial", "output.partial-0123", "another" + name):
+        (tmp_path / mine).mkdir()
     with complete_or_absent(tmp_path / "output", 0):
         pass
-    assert [p.name for p in tmp_path.iterdir()] == ["output"]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("output", "output.partial", "output.partial-0123", "another" + name)
+    }
     assert not list((tmp_path / "output").iterdir())
+
+
+def test_the_folder_that_one_is_in_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for here in (Path(), tmp_path):
+        with (
+            pytest.raises(SettingsError, match="is the folder you are in"),
+            complete_or_absent(here, 0),
+        ):
+            pass
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(tmp_path: Path) -> None:

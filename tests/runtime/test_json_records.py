@@ -5,7 +5,10 @@ import pytest
 from trainer.runtime.json_records import json_object, parse_json, read_object, well_formed
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "{", b"\xff\xfe{", "1" * 5000, ""])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[]", "null", "{", b"\xff\xfe{", "1" * 5000, "", '{"a": 1%s}' % ("0" * 400)],
+)
 def test_what_is_no_object_is_a_value_error(tmp_path, text):
     with pytest.raises(ValueError):
         json_object(text)

@@ -2,15 +2,17 @@
 
 import errno
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from support.imports import FILES
 from support.jobs import run_command
 
 from trainer.errors import DataError, JobError, NotAllowedError, SettingsError
 from trainer.models.locate import BUILTIN
-from trainer.runtime.last_words import unexpected
+from trainer.runtime.last_words import shown, unexpected
 from trainer.runtime.regular_files import NotAFileError
 
 
@@ -49,3 +51,14 @@ def test_a_tokenizer_that_panics_is_a_base_that_cannot_be_used(tmp_path: Path) -
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("error: the tokenizer of the base fails (index out of bounds: ")
     assert "Traceback" not in ended.stderr
+
+
+def test_an_error_is_shown_without_commands_to_a_terminal_and_without_secrets() -> None:
+    refused = DataError("it says \x1b]52;c;cHduZWQ=\x07 sorry of https://me:s3cr3t@host/\u202ea")
+    assert shown(refused) == "it says \ufffd]52;c;cHduZWQ=\ufffd sorry of https://***@host/\ufffda"
+
+
+def test_no_error_is_said_otherwise() -> None:
+    said = re.compile(r"(?:echo|secho|print)\([^\n]*\{error\}")
+    found = [path for path in FILES if said.search(path.read_text(encoding="utf-8"))]
+    assert [path.name for path in found] == ["launch.py"]  # of torchrun's own arguments

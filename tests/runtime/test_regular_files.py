@@ -10,9 +10,15 @@ import pytest
 
 from trainer.errors import DataError
 from trainer.models.safetensors_files import StoredTensor, read_header
-from trainer.runtime.env_file import read_env_file
+from trainer.runtime.env_file import read_env_file, write_env_file
 from trainer.runtime.json_records import read_object
-from trainer.runtime.regular_files import NotAFileError, open_regular
+from trainer.runtime.regular_files import (
+    InTheWayError,
+    NotAFileError,
+    append,
+    open_regular,
+    write_over,
+)
 from trainer.storage.files import chunks_of, holds, sha256_of
 from trainer.storage.local import FolderStore
 
@@ -65,3 +71,37 @@ def test_no_reader_waits_for_a_pipe(
     else:
         with pytest.raises(error, match="is a folder, a pipe or a device"):
             read(pipe)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: append(path, b"more"),
+        lambda path: write_over(path, b"other"),
+        lambda path: write_env_file(path, {"A": "1"}),
+    ],
+)
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, bind, lambda p: p.symlink_to("kept"), lambda p: p.symlink_to("new")]
+)
+def test_no_writer_follows_a_link_or_waits_for_a_pipe(
+    write: Callable[[Path], None],
+    make: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kept").write_text("precious")
+    make(Path("odd"))
+    with pytest.raises(InTheWayError, match="is a link, a pipe or a device"):
+        write(Path("odd"))
+    assert Path("kept").read_text() == "precious" and not Path("new").exists()
+
+
+def test_what_is_written_is_there_alone_or_behind_what_was(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    append(file, b"one ")
+    append(file, b"two", synced=True)
+    assert file.read_bytes() == b"one two"
+    write_over(file, b"3")
+    assert file.read_bytes() == b"3"

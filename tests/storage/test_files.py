@@ -2,13 +2,14 @@
 
 import io
 import os
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trainer.errors import JobError
+from trainer.errors import JobError, NotAllowedError
 from trainer.storage import FolderStore, files
 from trainer.storage.files import only_process
 
@@ -42,13 +43,32 @@ def test_a_disk_that_fills_while_a_file_is_copied_to_it_is_the_one_that_is_named
         FolderStore(tiny_disk).upload(tmp_path / "weights", "a")
 
 
-def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
-    (tmp_path / "of the user").write_text("27 bytes that must not go")
-    (folder := tmp_path / "inputs").mkdir()
-    (folder / "lock").symlink_to(tmp_path / "of the user")
-    with (
-        pytest.raises(JobError, match="lock: Too many levels of symbolic links"),
-        only_process(folder),
-    ):
+def put_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def taking(folder: Path) -> None:
+    with only_process(folder):
         pass
+
+
+@pytest.mark.parametrize("put", [lambda path, target: path.symlink_to(target), put_pipe])
+@pytest.mark.parametrize(
+    ("take", "name"),
+    [
+        (taking, "lock"),
+        (
+            lambda folder: FolderStore(folder).update("latest.json", lambda _: b"{}"),
+            ".part-latest.json.lock",
+        ),
+    ],
+)
+def test_a_link_or_a_pipe_in_place_of_a_lock_is_named_and_led_nowhere(
+    take: Callable[[Path], None], name: str, put: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    (tmp_path / "of the user").write_text("27 bytes that must not go")
+    (folder := tmp_path / "shared").mkdir()
+    put(folder / name, tmp_path / "of the user")
+    with pytest.raises(NotAllowedError, match=f"{name}: is a link, a pipe or .*; move it away"):
+        take(folder)
     assert (tmp_path / "of the user").read_text() == "27 bytes that must not go"

@@ -132,6 +132,37 @@ def test_what_a_template_looks_for_is_text_in_a_question(content):
     assert f"a {content} a" in tokenizer.decode(hostile.input_ids)
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        "{{ '\ue000' ~ '9' * 5000 ~ '\ue001' }}",
+        "{{ '\ue000777\ue001x\ue001777\ue000' }}",
+        "{{ '\ue010' ~ '9' * 5000 ~ '\ue011' }}",
+        "{{ '\ue010777\ue011' }}",
+    ],
+)
+def test_a_template_that_writes_marks_itself_refuses_records_or_writes_them(marks: str) -> None:
+    tokenizer = make_tokenizer(
+        "bytes", marks + "{{ messages[0].content }}|{{ messages[1].content }}"
+    )
+    for question in ("Why?", "Why not?"):
+        (found,) = tokenizer_of_records(tokenizer).encode([asked(question, "So.")])
+        refused = "words its turns by what they say" in found.refused
+        assert refused == ("\ue000777" in marks)
+        if not refused:
+            text = tokenizer.decode(found.sequences[0].input_ids)
+            assert f"{question}|So." in text
+
+
+def test_a_record_that_is_nested_too_deep_costs_itself_alone() -> None:
+    call = ToolCall("a", '{"a":' * 900 + "1" + "}" * 900)
+    deep = Conversation((USER, Message("assistant", "", tool_calls=(call,))))
+    records = tokenizer_of_records(tokenizer_of("qwen3"))
+    found = records.encode([asked("Why?", "So."), deep, asked("When?", "Now.")])
+    assert [bool(one.sequences) for one in found] == [True, False, True]
+    assert "nested too deep" in found[1].refused
+
+
 def test_frames_that_are_kept_word_a_record_as_its_own_rendering_does():
     """Contents that the template looks for are rendered, others filled into a frame."""
     records = tokenizer_of_records(tokenizer_of("qwen3"))

@@ -117,6 +117,17 @@ FORGED: dict[str, tuple[Forgery, str]] = {
     "a row in words": (
         json_of(POSITION, lambda state: state["log_history"][0].update(loss="low")), "row 1/loss"
     ),
+    "a loss of 400 digits": (
+        json_of(POSITION, lambda state: state["log_history"][0].update(loss=10**400)),
+        "row 1/loss as number beyond all floats",
+    ),
+    "a norm in words": (
+        json_of(POSITION, lambda state: state["log_history"][0].update(grad_norm="low")),
+        "row 1/grad_norm as str",
+    ),
+    "a step of 400 digits": (
+        json_of(STATE, replace(10**400, "scheduler", "last_epoch")), f"{STATE} cannot be read"
+    ),
     "no blocks": (json_of(PLAN, lambda plan: plan.update(blocks=0)), f"{PLAN} has 0 blocks"),
     "layers in words": (
         json_of(PLAN, lambda plan: plan["plan"].update(kept_layers="all")), "has kept_layers as"

@@ -12,6 +12,7 @@ from trainer.commands.dialogue import Dialogue, remembering
 from trainer.corpus.examples import Message
 from trainer.errors import JobError
 from trainer.inference.chat_model import ChatModel
+from trainer.runtime.last_words import shown
 from trainer.runtime.log import for_terminal
 
 GREETING = """{base} with the adapter {adapter}. {remembering}
@@ -98,7 +99,7 @@ def converse(model: ChatModel, adapter: str, *, compare: bool) -> None:
 
     dialogue = Dialogue(remembers=model.remembers, compares=compare)
     names = {"base": model.base, "adapter": adapter, "remembering": remembering(model.remembers)}
-    click.secho(GREETING.format(**names), dim=True)
+    click.secho(for_terminal(GREETING.format(**names)), dim=True)
     ctrl_c = CtrlC()
     # The job's own handler ends the process; here an answer ends, and the next can be asked.
     signal.signal(signal.SIGINT, ctrl_c.handle)
@@ -108,7 +109,7 @@ def converse(model: ChatModel, adapter: str, *, compare: bool) -> None:
         except KeyboardInterrupt:
             click.secho(" …", dim=True)
         except JobError as error:  # such as a question that is too long
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {shown(error)}", err=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it must not kill a good end
 
 

@@ -17,6 +17,7 @@ from trainer.preflight import refuse_output_among_data
 from trainer.runtime import log
 from trainer.runtime.device import GIB, Device, find_device
 from trainer.runtime.env_file import write_env_file
+from trainer.runtime.last_words import shown
 from trainer.runtime.wording import hanging, this_command
 from trainer.settings import PATIENCE_MINUTES, Settings
 from trainer.uris import is_bucket_uri
@@ -105,11 +106,11 @@ def _look(chosen: dict[str, str]) -> Inspection | None:
         try:
             found = inspect_data(_settings_of(chosen), examples=1)
         except DataError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {shown(error)}", err=True)
             chosen["data_uri"] = _ask_data()
             continue
         except JobError as error:  # of the base, which a bucket or a hub has
-            click.echo(f"not looked at: {error}", err=True)
+            click.echo(f"not looked at: {shown(error)}", err=True)
             return None
         width = log.columns(sys.stdout)
         is_coloured = log.wants_colour()

@@ -4,11 +4,11 @@ import errno
 import fcntl
 import json
 import os
-import stat
 import threading
 from pathlib import Path
 
-from trainer.errors import DoesNotFitError, NotAllowedError
+from trainer.errors import DoesNotFitError
+from trainer.runtime.regular_files import open_unfollowed
 from trainer.storage.files import disk_errors
 
 FILE = Path("rated.jsonl")
@@ -31,17 +31,8 @@ class Ratings:
         turns = [turn for pair in said for turn in _turns(*pair, weight=0)]
         record = {"messages": [*turns, *_turns(question, answer)]}
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        # A link in a folder that others write to may lead to any file of ours; a pipe blocks.
-        how = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with self._lock, disk_errors(self.path):
-            try:
-                file = os.open(self.path, how, 0o600)
-            except OSError as error:
-                if error.errno != errno.ELOOP:
-                    raise
-                raise NotAllowedError(
-                    f"{self.path}: is a link, and none is followed there; move it away"
-                ) from None
+            file = open_unfollowed(self.path, os.O_RDWR | os.O_APPEND, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)  # of a second server in this folder
                 self._append(file, line)
@@ -49,10 +40,7 @@ class Ratings:
                 os.close(file)
 
     def _append(self, file: int, line: bytes) -> None:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise NotAllowedError(f"{self.path}: is no plain file; move it away")
-        size = found.st_size
+        size = os.fstat(file).st_size
         # Without its end, which an editor may have left out of the last.
         if line[:-1] in os.pread(file, size, 0).split(b"\n"):
             return

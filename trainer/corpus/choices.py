@@ -1,8 +1,9 @@
 """Questions with choices: worded with them, and the answer is the choice that is right."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from string import ascii_uppercase
 from typing import Any
 
@@ -12,6 +13,7 @@ _KEY = re.compile(r"\(?([A-Za-z]|\d{1,3})[.):]?")
 _LABELLED = re.compile(r"\(?([A-Za-z0-9])[.):]\s+(?=\S)")
 _BETWEEN_NAMES = re.compile(r"\s*(?:[,;/&+\n]|\band\b)\s*")
 _LETTERS = re.compile("[A-J]{2,}")
+_LONGEST_NAMES = 400  # characters of an answer that names choices alone
 _BETWEEN_CHOICES = ("\n", "|", ";")
 
 
@@ -19,9 +21,18 @@ _BETWEEN_CHOICES = ("\n", "|", ";")
 class Choices:
     """What may be answered: each label with its words."""
 
-    by_label: Mapping[str, str]
+    by_label: dict[str, str]
     are_numbers: bool = False
     """whether the data has numbers and no text for them: then a number is one of them"""
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return list(self.by_label)
+
+    @cached_property
+    def _by_words(self) -> dict[str, str]:
+        """The first label of each words."""
+        return {words.strip(): label for label, words in reversed(self.by_label.items())}
 
     def worded(self, question: str) -> str:
         """The question, and below it one line for each choice."""
@@ -55,17 +66,16 @@ class Choices:
         if text in self.by_label:
             return self._line(text), False
         if type(answer) is int and not self.are_numbers and 0 <= answer < len(self.by_label):
-            return self._line(list(self.by_label)[answer]), True
-        for label, words in self.by_label.items():
-            if words.strip() == text:
-                return self._line(label), False
+            return self._line(self._labels[answer]), True
+        if text in self._by_words:
+            return self._line(self._by_words[text]), False
         found = _KEY.fullmatch(text)
         if found is None:
             return "", False
         if (label := found[1].upper()) in self.by_label:
             return self._line(label), False
         if found[1].isdecimal() and int(found[1]) < len(self.by_label):
-            return self._line(list(self.by_label)[int(found[1])]), True
+            return self._line(self._labels[int(found[1])]), True
         raise self._is_none(answer)
 
     def _is_none(self, answer: object) -> Unusable:
@@ -79,6 +89,8 @@ def _names(answer: object) -> list[str]:
     """Those of a text that names several choices, which it does in their order where nothing is
     between them; else nothing."""
     text = str(answer).strip()
+    if len(text) > _LONGEST_NAMES:
+        return []
     if _LETTERS.fullmatch(text):
         return list(text) if list(text) == sorted(set(text)) else []
     names = _BETWEEN_NAMES.split(text)
@@ -95,6 +107,8 @@ def choices_of(value: object, what: str) -> Choices:
         value = {str(choice["label"]): choice["text"] for choice in value}
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         words, labels = value["text"], value.get("label") or ascii_uppercase
+        if not isinstance(labels, list | str):
+            raise Unusable(f"{what} has labels that are {json_type(labels)}, not a list")
     elif isinstance(value, dict):
         words, labels = list(value.values()), list(value)
     elif isinstance(value, list):

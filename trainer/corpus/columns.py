@@ -102,6 +102,10 @@ class Columns:
         given = self.given(role)
         return (given,) if given else GUESSES[role]
 
+    def all_names(self) -> frozenset[str]:
+        """That some column may have which means something."""
+        return frozenset(name for role in GUESSES for name in self.named(role))
+
     def wanted(self, names: Iterable[str]) -> str:
         """What is missing where a record has the columns `names`, and how to say which they are."""
         question, answer, text = (self.named(role)[0] for role in ("question", "answer", "text"))

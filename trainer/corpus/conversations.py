@@ -242,7 +242,8 @@ def _is_trained(turn: Mapping[str, Any], where: str) -> bool:
     if not isinstance(weight, int | float):
         raise Unusable(f'"{where}.weight" is {json_type(weight)}, not a number')
     if weight not in (0, 1):
-        raise Unusable(f'"{where}.weight" is {weight:g}: a turn is trained (1) or not (0)')
+        written = str(weight)[:40]
+        raise Unusable(f'"{where}.weight" is {written}: a turn is trained (1) or not (0)')
     return weight == 1
 
 

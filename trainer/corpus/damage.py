@@ -5,9 +5,11 @@ looks like and leaves "CAFÉ™" alone: a line at a time, and only where all of 
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from trainer.corpus.examples import Completion, Conversation, Heading, Item, Message, Notice, Text
@@ -164,12 +166,9 @@ class Damage:
         text = self.repaired(document.text)
         if text == document.text:
             return document
-        lines = text.split("\n")
-        starts = [0]
-        for line in lines:
-            starts.append(starts[-1] + len(line) + 1)
+        before, after = _line_starts(document.text), _line_starts(text)
         headings = (
-            Heading(starts[document.text.count("\n", 0, h.at)], h.level, self.repaired(h.title))
+            Heading(after[bisect_right(before, h.at) - 1], h.level, self.repaired(h.title))
             for h in document.headings
         )
         return Text(text, tuple(headings), document.goes_on)
@@ -219,6 +218,10 @@ class Damage:
         self._repaired += 1
         self._from_to = self._from_to if self._from_to[0] else _shown(line, found)
         return found
+
+
+def _line_starts(text: str) -> list[int]:
+    return [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
 
 
 def _letters() -> tuple[str, str]:

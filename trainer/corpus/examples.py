@@ -10,6 +10,7 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+from trainer.errors import JobError
 from trainer.runtime.wording import counted
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -145,6 +146,26 @@ class TooSlow(Unusable):
 class NotTrained(Exception):
     """A record says that it is not to be trained: it is left out, and nothing is wrong with it. Its
     words name all such records."""
+
+
+def as_unusable(error: Exception, what: str) -> Unusable:
+    """Whatever reading something as `what` raises is its fault, and not this program's end.
+
+    A file that cannot be read, a full memory and a signal are not: they are raised again.
+    """
+    if isinstance(error, Unusable):
+        return error
+    if isinstance(error, JobError | OSError | MemoryError):
+        raise error
+    if isinstance(error, RecursionError):
+        return Unusable(f"it is nested too deep for a {what}")
+    return unreadable(error, what)
+
+
+def unreadable(error: object, what: str) -> Unusable:
+    """With the first line of what a library said of it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return Unusable(f"it is no readable {what} ({lines[0][:120]})")
 
 
 @dataclass(frozen=True)

@@ -201,15 +201,17 @@ def _is_text(value: object) -> bool:
 def _label_studio(data: dict[str, Any], annotations: list[Any], columns: Columns) -> dict[str, Any]:
     """The data of a task and what the first annotation of it says, by the names they have."""
     kept = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
-    found: dict[str, Any] = {}
-    for region in kept[0].get("result") or [] if kept else []:
+    words_by: dict[str, list[str]] = {}
+    regions = kept[0].get("result") if kept else []
+    for region in regions if isinstance(regions, list) else []:
         value = region.get("value") if isinstance(region, dict) else None
         said = (value.get("text") or value.get("choices")) if isinstance(value, dict) else None
         name = str(region.get("from_name")) if isinstance(region, dict) else ""
         if isinstance(said, list) and said and all(isinstance(words, str) for words in said):
-            found[name] = "\n".join([*([found[name]] if name in found else []), *said])
+            words_by.setdefault(name, []).extend(said)
         elif isinstance(said, str) and region.get("type") == "textarea":
-            found[name] = said
+            words_by[name] = [said]
+    found = {name: "\n".join(words) for name, words in words_by.items()}
     record = data | found
     fitting = layouts(record, columns)
     if fitting and (fitting[0].kind != "text" or columns.given("text")):

@@ -31,6 +31,7 @@ from trainer.corpus.examples import (
     NotTrained,
     SkippedRecord,
     Unusable,
+    as_unusable,
     printable,
 )
 from trainer.corpus.faq_page import faq_in_page, unsaid
@@ -102,8 +103,13 @@ def kind_of(name: str) -> str:
 def read(path: Path, form: Format, columns: Columns) -> Iterator[Item]:
     """The items of one file. Raises Unusable, also late: then none of its items counts."""
     found = Damage()
-    yield from map(found.item, _as_it_stands(path, form, columns, found))
-    yield from found.notices()
+    try:
+        yield from map(found.item, _as_it_stands(path, form, columns, found))
+        yield from found.notices()
+    except Unusable:
+        raise
+    except Exception as error:
+        raise as_unusable(error, str(form)) from error
 
 
 def _as_it_stands(path: Path, form: Format, columns: Columns, damage: Damage) -> Iterator[Item]:
@@ -243,12 +249,12 @@ def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item
                 example = replace(example, where=where)
             yield example
             is_used = True
-        except Unusable as refused:
-            yield SkippedRecord(where, str(refused))
-            is_used = True
         except NotTrained as said:
             count, first = untrained.get(str(said), (0, where))
             untrained[str(said)] = count + 1, first
+        except Exception as error:
+            yield SkippedRecord(where, str(as_unusable(error, "record")))
+            is_used = True
     if is_empty:
         raise Unusable("it holds no records")
     if untrained and not is_used:

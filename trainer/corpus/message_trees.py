@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.corpus.conversations import MOST_TURNS
 from trainer.corpus.examples import NotTrained, Unusable
 
 OTHER_MESSAGES = "not used: messages of ChatGPT's export that are no text of the user or ChatGPT"
@@ -24,7 +25,8 @@ _OF_DEEPSEEK = {"REQUEST": "user", "RESPONSE": "assistant"}
 @dataclass
 class _Said:
     role: str
-    words: str
+    words: list[str]
+    """of each message that has some"""
     thought: str = ""
     has_unseen: bool = False
 
@@ -38,11 +40,13 @@ def shown_turns(
     for message in reversed(list(_branch(mapping, current))):
         for said in _said(message, counts):
             if turns and turns[-1].role == said.role:  # what a tool did stood between them
-                turns[-1].words = "\n\n".join(filter(None, (turns[-1].words, said.words)))
+                turns[-1].words += said.words
                 turns[-1].thought = turns[-1].thought or said.thought
                 turns[-1].has_unseen |= said.has_unseen
             else:
                 turns.append(said)
+        if len(turns) > MOST_TURNS:
+            raise Unusable(f'"mapping" holds more than {MOST_TURNS:,} turns')
     return _as_turns(turns, counts)
 
 
@@ -52,7 +56,11 @@ def _as_turns(turns: list[_Said], counts: Counter[str]) -> list[dict[str, Any]]:
     for at, said in enumerate(turns):
         if not said.words:
             continue
-        turn: dict[str, Any] = {"role": said.role, "content": said.words, "thinking": said.thought}
+        turn: dict[str, Any] = {
+            "role": said.role,
+            "content": "\n\n".join(said.words),
+            "thinking": said.thought,
+        }
         if said.role == "assistant" and at and turns[at - 1].has_unseen:
             turn["weight"] = 0
             unseen += 1
@@ -66,7 +74,7 @@ def _as_turns(turns: list[_Said], counts: Counter[str]) -> list[dict[str, Any]]:
 
 
 def _branch(mapping: Mapping[str, Any], current: object) -> Iterator[Mapping[str, Any]]:
-    """The messages from the last to the first."""
+    """The messages from the last to the first, each once."""
     if not isinstance(current, str) or current not in mapping:
         nodes = (node for node in mapping.values() if isinstance(node, dict))
         parents = {above for node in nodes if isinstance(above := node.get("parent"), str)}
@@ -74,8 +82,10 @@ def _branch(mapping: Mapping[str, Any], current: object) -> Iterator[Mapping[str
         if len(leaves) != 1:
             raise Unusable('"mapping" has several ends and no "current_node" says which is shown')
         current = leaves[0]
-    for _ in range(min(len(mapping), _MOST_MESSAGES)):
-        node = mapping.get(current) if isinstance(current, str) else None
+    seen: set[str] = set()
+    while isinstance(current, str) and current not in seen and len(seen) < _MOST_MESSAGES:
+        seen.add(current)
+        node = mapping.get(current)
         if not isinstance(node, dict):
             return
         if isinstance(node.get("message"), dict):
@@ -104,7 +114,7 @@ def _said(message: Mapping[str, Any], counts: Counter[str]) -> Iterator[_Said]:
     words = _SOURCE.sub("", "\n".join(texts)).strip("\n") if any(map(str.strip, texts)) else ""
     has_unseen = any(map(_is_unseen, parts))
     if words or has_unseen:
-        yield _Said(role, words, has_unseen=has_unseen and role == "user")
+        yield _Said(role, [words] if words else [], has_unseen=has_unseen and role == "user")
 
 
 def _text_of(part: object) -> str:
@@ -131,5 +141,5 @@ def _fragments(fragments: list[Any], counts: Counter[str]) -> Iterator[_Said]:
         elif kind == "THINK":
             thought = words
         else:
-            yield _Said(_OF_DEEPSEEK[kind], words, thought)
+            yield _Said(_OF_DEEPSEEK[kind], [words] if words else [], thought)
             thought = ""

@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer.corpus.answers import answer_of, has_no_answer
 from trainer.corpus.choices import Choices, choices_of
-from trainer.corpus.columns import CHOICE_ROLES, Columns, Layout, layouts
+from trainer.corpus.columns import CHOICE_ROLES, Columns, Layout, folded, layouts
 from trainer.corpus.conversations import (
     checked,
     joined_parts,
@@ -57,6 +57,7 @@ class Records:
         self.missing = columns.all_given()
         self.counts: Counter[str] = Counter()
         self._columns = columns
+        self._known = columns.all_names()
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
     def example(self, record: object) -> Example:
@@ -78,18 +79,22 @@ class Records:
             self.missing -= found.layout.names.keys()
         _refuse_untrained(found)
         example = _READERS[found.layout.kind](found, self.unused)
-        known = self.unused.keys() | found.used | (_OF_PREPARE if MADE_BY in record else set())
+        known = found.used | _OF_PREPARE if MADE_BY in record else found.used
         for name, value in record.items():
-            if name not in known and _says_something(value):
+            if name not in self.unused and name not in known and _says_something(value):
                 self.unused[printable(name[:40])] = None
         return example
 
     def _possible(self, record: dict[str, Any]) -> list[Layout]:
+        """Asked for the names that mean something alone, where each record has others beside."""
         names = tuple(record)
         if names not in self._layouts:
+            known = tuple(name for name in names if folded(name) in self._known)
             if len(self._layouts) >= _MOST_KEPT_LAYOUTS:
                 self._layouts.clear()
-            self._layouts[names] = layouts(names, self._columns)
+            if known not in self._layouts:
+                self._layouts[known] = layouts(known, self._columns)
+            self._layouts[names] = self._layouts[known]
         return self._layouts[names]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from trainer.corpus import confinement
 from trainer.corpus.columns import Columns
-from trainer.corpus.examples import Unusable
+from trainer.corpus.examples import as_unusable, unreadable
 from trainer.corpus.formats import Format, read
 from trainer.corpus.sandbox_protocol import encode_item
 
@@ -76,24 +76,15 @@ def main(memory_bytes: int) -> int:
         try:
             for item in read(file, form, columns):
                 answers.write(encode_item(item))
-        except Unusable as refused:
-            last = ["unusable", str(refused)]
         except MemoryError:
             return _OUT_OF_MEMORY
-        except OSError as error:
-            last = ["unusable", _reason(error.strerror or error, form)]
-        except RecursionError:
-            last = ["unusable", f"it is nested too deep for a {form}"]
-        except Exception as error:  # whatever a library makes of a broken file
-            last = ["unusable", _reason(error, form)]
+        except OSError as error:  # whatever a library makes of a broken file
+            last = ["unusable", str(unreadable(error.strerror or error, str(form)))]
+        except Exception as error:
+            last = ["unusable", str(as_unusable(error, str(form)))]
         answers.write(json.dumps(last).encode() + b"\n")
         answers.flush()
     return 0
-
-
-def _reason(error: object, form: Format) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"it is no readable {form} ({lines[0][:120]})"
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = read_object(folder / CONFIG)
-    except (OSError, ValueError):
-        fact = f"{folder / CONFIG} is no JSON object"
+    except (OSError, ValueError) as error:
+        fact = f"{folder / CONFIG} cannot be read ({str(error)[:80]})"
         raise DataError(f"{fact}; bring the adapter there again") from None
     if faults := list(_faults(config)):
         raise DataError(f"{folder / CONFIG}: {'; '.join(faults)}; use another adapter")

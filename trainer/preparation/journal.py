@@ -1,13 +1,13 @@
 """What models gave, on disk as it comes: a later start does not ask for it again."""
 
 import json
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from trainer.runtime.json_records import parse_json, well_formed
+from trainer.runtime.regular_files import append, write_over
 
 
 class Journal:
@@ -22,7 +22,7 @@ class Journal:
                 key, value = parse_json(line)
                 self._known |= {key: value}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(whole)  # without a line that a kill cut off
+        write_over(path, whole)  # without a line that a kill cut off
 
     def __len__(self) -> int:
         return len(self._known)
@@ -34,8 +34,6 @@ class Journal:
     def keep(self, values: dict[str, Any]) -> None:
         """Add `values`, which are on the disk when this returns."""
         lines = b"".join(json.dumps(pair).encode() + b"\n" for pair in values.items())
-        with self._lock, self._path.open("ab") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        with self._lock:
+            append(self._path, lines, synced=True)
             self._known |= values

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.errors import SettingsError
 from trainer.options import unquoted
-from trainer.runtime.regular_files import open_regular
+from trainer.runtime.regular_files import open_regular, write_over
 
 _LARGEST_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -63,7 +63,7 @@ def write_env_file(path: Path, values: Mapping[str, str], comments: Sequence[str
     written so, OSError where the file cannot be."""
     lines = [f"# {comment}\n" for comment in comments]
     lines += [f"{name}={_written(name, value)}\n" for name, value in values.items()]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_over(path, "".join(lines).encode())
 
 
 def _written(name: str, value: str) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sys import float_info
 from typing import Any
 
 from trainer.runtime.regular_files import open_regular
@@ -28,12 +29,19 @@ def well_formed(what: str) -> Iterator[None]:
         raise ValueError(f"not the form of {what} ({type(error).__name__})") from error
 
 
+def whole_number(written: str) -> int:
+    """Raises ValueError for one that is larger than any float: adding it to one would fail."""
+    if len(written) > float_info.max_10_exp:
+        raise ValueError(f"a number of {len(written)} digits")
+    return int(written)
+
+
 def parse_json(text: str | bytes, what: str = "JSON") -> Any:
     """Raises ValueError, also for what is too large or nested too deep."""
     if len(text) > LARGEST_BYTES:
         raise ValueError(f"{what} has more than {LARGEST_BYTES >> 20} MiB")
     with well_formed(what):
-        return json.loads(text)
+        return json.loads(text, parse_int=whole_number)
 
 
 def json_object(text: str | bytes, what: str = "JSON") -> dict[str, Any]:

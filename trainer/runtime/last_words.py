@@ -12,7 +12,7 @@ import click
 from trainer.errors import DataError, Interrupted, JobError, NotAllowedError, SettingsError
 from trainer.runtime import log
 from trainer.runtime.redaction import redact
-from trainer.runtime.regular_files import NotAFileError
+from trainer.runtime.regular_files import InTheWayError, NotAFileError
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
@@ -63,6 +63,8 @@ def unexpected(error: BaseException) -> JobError:
             f"{fact}; give user {os.geteuid()} access to it or set "
             "QLORA_SCRATCH_DIR to a folder that can be written"
         )
+    if isinstance(error, InTheWayError):
+        return NotAllowedError(f"{error.filename}: {error.strerror}; move it away")
     if isinstance(error, NotAFileError):
         return DataError(f"{error.filename}: {error.strerror}; put the file itself there")
     if isinstance(error, OSError) and number in (errno.ENAMETOOLONG, errno.ELOOP):
@@ -84,9 +86,15 @@ def unexpected(error: BaseException) -> JobError:
     return JobError(f"unexpected {type(error).__name__}: {text}; QLORA_LOG_LEVEL=DEBUG shows where")
 
 
+def shown(error: JobError) -> str:
+    """Its sentence as a person may see it: what a stranger's file, template or server put there is
+    no command to a terminal, and no secret is in it."""
+    return log.for_terminal(redact(str(error)))
+
+
 def end(error: JobError) -> None:
     """One sentence to stderr and to Kubernetes, then the exit code."""
-    sentence = log.for_terminal(redact(str(error)))
+    sentence = shown(error)
     click.echo(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {sentence}", err=True)
     with contextlib.suppress(OSError):
         # Of several workers in a pod one fails, and the others, stopped then, keep its word.

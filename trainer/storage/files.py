@@ -11,10 +11,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from trainer.errors import DataError, DoesNotFitError, JobError, NotAllowedError, SettingsError
-from trainer.runtime.regular_files import NotAFileError, open_regular
+from trainer.runtime.regular_files import (
+    InTheWayError,
+    NotAFileError,
+    open_regular,
+    open_unfollowed,
+)
 from trainer.storage.buffers import Bytes
 
 log = logging.getLogger(__name__)
@@ -37,7 +42,7 @@ def staged(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
     """
     part = part_of(path)
     with disk_errors(path):
-        file = _opened(part, "xb")
+        file = os.fdopen(_opened(part, os.O_WRONLY | os.O_EXCL), "wb")
         try:
             with file:
                 yield file
@@ -93,8 +98,8 @@ def only_process(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second one waits. The lock dies with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
-    with disk_errors(path):  # a link there would lead to another file, of which nothing is left
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with disk_errors(path):
+        lock = open_unfollowed(path, mode=0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,6 +190,8 @@ def _explained(error: OSError, path: Path) -> JobError:
     fact = f"{path}: {error.strerror or error}"
     if isinstance(error, NotAFileError):
         return DataError(f"{fact}; put the file itself there")
+    if isinstance(error, InTheWayError):
+        return NotAllowedError(f"{error.filename}: {error.strerror}; move it away")
     if error.errno == errno.ELOOP:
         return SettingsError(f"{fact[-400:]}; a link there leads back to itself; remove it")
     if error.errno == errno.ENAMETOOLONG:
@@ -211,21 +218,21 @@ def part_of(path: Path) -> Path:
     return path.with_name(PART + secrets.token_hex(8))
 
 
-def _opened(path: Path, mode: str) -> BinaryIO:
+def _opened(path: Path, how: int) -> int:
     """For writing, in a folder that another process may remove while it is empty."""
     for _ in range(MOST_RACES):
         with suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            return cast(BinaryIO, path.open(mode))
+            return open_unfollowed(path, how)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return cast(BinaryIO, path.open(mode))
+    return open_unfollowed(path, how)
 
 
 @contextmanager
 def _taken(lock: Path) -> Iterator[None]:
     deadline = time.monotonic() + LOCK_S
     while True:
-        with _opened(lock, "wb") as file:
+        with os.fdopen(_opened(lock, os.O_RDWR), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -246,7 +253,7 @@ def _taken(lock: Path) -> Iterator[None]:
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     return False
 
 

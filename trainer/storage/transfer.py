@@ -13,6 +13,7 @@ from trainer.errors import DataError, DoesNotFitError
 from trainer.monitoring.counting import counting
 from trainer.runtime import keys
 from trainer.runtime.json_records import parse_json, well_formed
+from trainer.runtime.regular_files import append
 from trainer.storage import files
 from trainer.storage.local import FolderStore
 from trainer.storage.manifest import MANIFEST, Published, read_manifest, write_manifest
@@ -292,12 +293,8 @@ class _DownloadIndex:
 
     def add(self, stored: Stored, sha256: str) -> None:
         line = json.dumps([stored.name, stored.version, sha256]) + "\n"
-        with (
-            self._lock,
-            files.disk_errors(self._path),
-            self._path.open("a", encoding="utf-8") as file,
-        ):
-            file.write(line)
+        with self._lock, files.disk_errors(self._path):
+            append(self._path, line.encode())
 
     def remove_all_but(self, names: list[str]) -> None:
         """What was removed from the bucket must not be read any more."""

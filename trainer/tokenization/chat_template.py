@@ -148,7 +148,9 @@ class ChatTemplate:
             messages = with_system_in_user(messages)
         tools = json.loads(conversation.tools) if conversation.tools else None
         thinking = has_thoughts(conversation)
-        marks = Marks([message.content + message.thought for message in messages])
+        calls = (call for message in messages for call in message.tool_calls)
+        said = [message.content + message.thought for message in messages]
+        marks = Marks([*said, *(call.name + call.arguments for call in calls), conversation.tools])
         turns = as_turns(messages, self.style, _unmarked)
         marked = as_turns(messages, self.style, marks.put)
         text, other = self._written([turns, marked], tools, thinking=thinking)

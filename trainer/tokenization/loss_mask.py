@@ -18,7 +18,7 @@ _BEGUN_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
 _MOST_UNROLLED = 64
 # Of conversations of the same roles: each is kept, but not without bounds.
 _MOST_FRAMES, _MOST_KEPT_TURNS = 1024, 16
-_PLACE = re.compile("\ue010(\\d+)\ue011")
+_PLACE = re.compile("\ue010([0-9]{1,9})\ue011")
 
 
 class LossMask:
@@ -65,8 +65,12 @@ class LossMask:
             worded = list(self._conversation(replace(conversation, messages=tuple(turns))))
             if len(self._frames) >= _MOST_FRAMES:
                 self._frames.clear()
-            self._frames[roles] = [_Piece.of(span) for spans in worded for span in spans]
-        return [[piece.filled(messages) for piece in self._frames[roles]]]
+            pieces = [_Piece.of(span) for spans in worded for span in spans]
+            # Else the template writes places itself.
+            is_ours = all(n < len(messages) for piece in pieces for n in piece.numbers)
+            self._frames[roles] = pieces if is_ours else []
+        pieces = self._frames[roles]
+        return [[piece.filled(messages) for piece in pieces]] if pieces else []
 
     def _conversation(self, conversation: Conversation) -> Iterator[list[Span]]:
         rendering = self._template.render(conversation)

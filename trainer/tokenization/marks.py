@@ -54,7 +54,7 @@ class Marks:
     def take(self, rendered: str) -> tuple[str, list[Region]]:
         """(the text without marks, where each part stands in it), in order of the text."""
         pieces = re.split(
-            f"([{self._open}{self._close}])(\\d+)[{self._open}{self._close}]", rendered
+            f"([{self._open}{self._close}])([0-9]{{1,9}})[{self._open}{self._close}]", rendered
         )
         text, length = [pieces[0]], len(pieces[0])
         opened: dict[int, int] = {}
@@ -63,7 +63,7 @@ class Marks:
             number = int(digits)
             if kind == self._open:
                 opened[number] = length
-            elif number in opened:
+            elif number in opened and number < len(self.messages):  # else the template's own
                 start = opened.pop(number)
                 regions.append(Region(start, length, self.messages[number], number))
             text.append(piece)

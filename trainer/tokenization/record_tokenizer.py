@@ -21,6 +21,7 @@ from trainer.corpus.examples import (
     Message,
     ToolCall,
     Unusable,
+    as_unusable,
 )
 from trainer.errors import DataError, SettingsError
 from trainer.labels import IGNORED
@@ -257,8 +258,8 @@ class RecordTokenizer:
     def _spans_or_reason(self, example: Completion | Conversation) -> "_Spans":
         try:
             return _Spans(self.spans(example))
-        except Unusable as refused:
-            return _Spans([], str(refused))
+        except Exception as error:
+            return _Spans([], str(as_unusable(error, "conversation")))
 
     def tokenise(self, records: Sequence[Sequence[Span]]) -> list[LabelledTokens]:
         """Those of each list of spans, all texts in one call of the tokenizer."""

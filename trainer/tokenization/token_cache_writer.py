@@ -22,6 +22,7 @@ from trainer.corpus.examples import Conversation, Example
 from trainer.corpus.fact_keys import fact_keys
 from trainer.corpus.reader import Tally
 from trainer.runtime import malloc
+from trainer.runtime.regular_files import open_unfollowed
 from trainer.tokenization.encode import Tokens, chars_of, encode
 from trainer.tokenization.framed_text import frame_in
 from trainer.tokenization.record_tokenizer import RecordTokenizer
@@ -145,7 +146,10 @@ class _CacheWriter:
         self.progress = WriteProgress(0, Tally(), dict.fromkeys(COLUMNS, 0), {}, [])
         self._sums = {name: hashlib.sha256() for name in COLUMNS}
         self._resume()
-        self._files = {name: (folder / name).open("ab") for name in COLUMNS}
+        self._files = {
+            name: os.fdopen(open_unfollowed(folder / name, os.O_WRONLY | os.O_APPEND), "ab")
+            for name in COLUMNS
+        }
         for name, file in self._files.items():
             file.truncate(self.progress.sizes[name])
             file.seek(0, os.SEEK_END)

@@ -6,6 +6,7 @@ to go to. Reading executes nothing.
 """
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,7 @@ from trainer.training.checkpoint_state import (
     without_functions,
 )
 
-ROW = ("loss", "seconds", "tokens_per_s", "memory_gib")
-MEASURED = "held_out_loss"  # in some rows
+ROW = ("loss", "seconds", "tokens_per_s", "memory_gib")  # of any row, beside others of some
 
 
 def fault(
@@ -131,8 +131,7 @@ def _position(checkpoint: Path) -> Iterator[str]:
     if [row["step"] for row in rows] != list(range(1, state.global_step + 1)):
         yield "does not have one row for each step"
     for row in rows:
-        names = [*ROW, MEASURED] if MEASURED in row else ROW
-        numbers = {name: row[name] for name in names if row[name] is not None}
+        numbers = {name: row[name] for name in {*ROW, *row} if row[name] is not None}
         yield from misfits(numbers, dict.fromkeys(numbers, 0.0), f"row {row['step']}")
 
 
@@ -170,5 +169,6 @@ def _kind(value: Any) -> str:
         size = " x ".join(map(str, value.shape)) or "one"
         return f"{size} of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return "number"
+        is_countable = isinstance(value, float) or abs(value) <= sys.float_info.max
+        return "number" if is_countable else "number beyond all floats"
     return type(value).__name__
