@@ -3,23 +3,26 @@
     python bench/hosted.py                 every case; half an hour, 140 GiB of GPU memory
     python bench/hosted.py --only 8b-512   one of them
     python bench/hosted.py --tiny          a small model, on a CPU too: that it runs
-    python bench/hosted.py --on-disk FOLDER --only 70b-qv   from a file there, as if host memory
-                                           were short too; what is free of it caches the file
+    python bench/hosted.py --on-disk FOLDER --only 14b-qv   every layer in host memory, and then in
+                                           a file there, of which the kernel is to keep nothing
 
 Random weights, fp16 with loss scaling, 8-bit AdamW, no dropout, neither flash nor cuDNN attention,
 16 blocks of 512 tokens in an optimizer step unless a case says otherwise. In one process the model
 is first resident without a cap and then held to 14.7 GiB (an 8B to 2.6) by the plan that
 the planner chooses, under which it was resident too; both begin with the same adapter and have to
 end with the same bytes. The cap is on what torch's allocator takes from the device, fragments and
-all, and a quarter more where that does not do. Memory is what it gave out, what it took, and what
-the device had in use, CUDA's own share in it. Speed and peak stand beside their predictions. Host
-memory: 60 GiB for a 70B.
+all; what does not fit goes on by the next leaner plan, as a run does, and says so. Memory is what
+it gave out, what it took, and what the device had in use, CUDA's own share in it. Speed and peak
+stand beside their predictions. Host memory: 60 GiB for a 70B.
 """
 
 import argparse
+import ctypes
 import functools
 import gc
 import json
+import mmap
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,7 +36,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 T4_GIB, GIB = 14.7, 2**30
 HOST_BYTES = 100 * GIB
-CAPPED = "under the cap"
+RESIDENT, CAPPED, ON_DISK = "resident", "under the cap", "under the cap, on disk"
 QV = ["q_proj", "v_proj"]
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA_3 = {"vocab_size": 128256, "num_key_value_heads": 8}
@@ -121,8 +124,8 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def measure(case: Case, folder: Path | None, *, one_plan: bool) -> Iterator[dict[str, Any]]:
-    """Rows of the base resident without the cap, and one under it; with layers in a file where
-    there is a `folder`."""
+    """Rows of the base resident without the cap, and one under it; another with every layer in a
+    file where there is a `folder`."""
     import torch
 
     from trainer.planner.memory_plan import leaner_plan
@@ -137,41 +140,41 @@ def measure(case: Case, folder: Path | None, *, one_plan: bool) -> Iterator[dict
     say(f"{case.shape}: built in {time.perf_counter() - began:.1f} s; {plans}")
     hosted_micro, hosted = plans["hosted"]
     own_micro, own = plans["own"]
-    ways = [("resident", hosted_micro, replace(hosted, hosted_layers=0, on_disk=False))]
+    ways = [(RESIDENT, hosted_micro, replace(hosted, hosted_layers=0))]
     if (own_micro, own) != ways[0][1:] and not one_plan:
-        ways.append(("resident, its own plan", own_micro, own))
+        ways.append((f"{RESIDENT}, its own plan", own_micro, own))
     ways.append((CAPPED, hosted_micro, hosted))
-    rate, cap_gib = 0.0, case.cap_gib
-    frozen = ended = None
+    if folder is not None:
+        ways.append((ON_DISK, hosted_micro, replace(hosted, on_disk=True)))
+    rate, frozen, ended = 0.0, None, None
     for way, micro, plan in ways:
         if way == CAPPED:
-            on_disk = folder if plan.on_disk else None
-            frozen = moved_to_host(base, weights, plan.hosted_layers, on_disk)
-            hold_to(cap_gib)
+            frozen = moved_to_host(base, weights, plan.hosted_layers)
+        elif folder is not None and way == ON_DISK:
+            frozen = moved_to_disk(frozen, base, weights, folder)
+        cap_gib, asked = case.cap_gib if way in (CAPPED, ON_DISK) else None, plan
         ran = None
         while ran is None and plan is not None:
             try:
-                ran = trained(case, base, frozen, micro, plan)
+                ran = trained(case, base, frozen, micro, plan, cap_gib)
             except torch.OutOfMemoryError as error:
                 say(f"{way}, {plan}: {error}")
-                plan = leaner_plan(plan) if way == CAPPED else None
-                if way == CAPPED and plan is None and cap_gib < T4_GIB:
-                    cap_gib, plan = cap_gib + 0.25, hosted
-                    hold_to(cap_gib)
+                plan = leaner_plan(plan) if cap_gib else None
         if ran is None:
             continue
         found, adapter = ran
         rate, ended = rate or found["tokens_per_s"], adapter if ended is None else ended
         same = all(torch.equal(a, b) for a, b in zip(adapter, ended, strict=True))
+        is_other = plan != asked or way.startswith(f"{RESIDENT},")
         yield (
             {"base": way}
             | found
             | predicted(case, sizes, name, micro, plan, folder)
             | {
-                "plan": _words(micro, plan) + f", {cap_gib} GiB" * (way == CAPPED),
+                "plan": _words(micro, plan) + (f", {cap_gib} GiB" if cap_gib else ""),
                 "hosted": f"{plan.hosted_layers} of {sizes.layers}" + " on disk" * plan.on_disk,
                 "of_resident": found["tokens_per_s"] / rate,
-                "same": "no, another plan" if plan != hosted and plan != ways[0][2] else same,
+                "same": "no, another plan" if is_other else same,
             }
         )
 
@@ -235,20 +238,24 @@ def planned(
     if case.leanest:
         lean = MemoryPlan(
             0, mlp_rows=1024, logit_rows=256, offload=name != "CPU",
-            offload_embeddings=name != "CPU", hosted_layers=sizes.layers, on_disk=bool(folder),
+            offload_embeddings=name != "CPU", hosted_layers=sizes.layers,
         )  # fmt: skip
         return {"hosted": (case.blocks, lean), "own": (case.blocks, lean)}
     found = {}
-    for way, gib in (("hosted", T4_GIB), ("own", 139.0)):
+    for way, gib in (("hosted", case.cap_gib), ("own", 139.0)):
         given = Workload(
             Device("cuda", name, (7, 5), int(gib * GIB)), sizes, trainable(case, sizes),
-            step_blocks=case.blocks, block_tokens=case.tokens,
-            host_bytes=2 * GIB if folder else HOST_BYTES, disk_bytes=HOST_BYTES if folder else 0,
-            disk_bytes_per_s=disk_of(folder),
+            step_blocks=case.blocks, block_tokens=case.tokens, host_bytes=HOST_BYTES,
             adapter_width=trainable(case, sizes) // case.rank,
         )  # fmt: skip
+        if folder and way == "hosted":
+            given = replace(
+                given, hosted_layers=sizes.layers, on_disk=True, disk_bytes=HOST_BYTES,
+                disk_bytes_per_s=disk_of(folder),
+            )  # fmt: skip
         chosen = choose(given)
-        found[way] = chosen.blocks, chosen.plan
+        assert chosen.plan is not None
+        found[way] = chosen.blocks, replace(chosen.plan, on_disk=False)
     return found
 
 
@@ -280,18 +287,16 @@ def predicted(
     return {"predicted_gib": peak / GIB, "predicted_tokens_per_s": rate}
 
 
-def hold_to(cap_gib: float) -> None:
-    """What torch's allocator takes of the GPU from now on."""
+def hold_to(cap_gib: float | None) -> None:
+    """What torch's allocator takes of the GPU from now on; None for all of it."""
     import torch
 
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(cap_gib * GIB / total)
+        torch.cuda.set_per_process_memory_fraction(cap_gib * GIB / total if cap_gib else 1.0)
 
 
-def moved_to_host(
-    base: Any, weights: dict[str, tuple[int, ...]], layers: int, folder: Path | None
-) -> Any:
+def moved_to_host(base: Any, weights: dict[str, tuple[int, ...]], layers: int) -> Any:
     """So many layers of a base that is resident, as a loader would have put them."""
     import torch
 
@@ -300,7 +305,7 @@ def moved_to_host(
     if not layers:
         return None
     began = time.perf_counter()
-    frozen, modules = StreamedBase(layers, folder), dict(base.named_modules())
+    frozen, modules = StreamedBase(layers), dict(base.named_modules())
     frozen.allocate(weights, next(base.parameters()).device)
     for name in weights:
         weight = modules[name.removesuffix(".weight")].weight
@@ -317,6 +322,46 @@ def moved_to_host(
         closed_up(base, frozen)
     say(f"{layers} layers moved in {time.perf_counter() - began:.1f} s")
     return frozen
+
+
+def moved_to_disk(frozen: Any, base: Any, weights: dict[str, tuple[int, ...]], folder: Path) -> Any:
+    """The layers that lie in host memory, in a file instead."""
+    from trainer.models import streamed_base
+
+    began = time.perf_counter()
+    vars(streamed_base)["LayerFile"] = forgetful()
+    on_disk: Any = streamed_base.StreamedBase(len(frozen._host), folder)
+    on_disk.allocate(weights, next(base.parameters()).device)
+    for number, layer in enumerate(base.get_decoder().layers):
+        layer._forward_pre_hooks.clear()
+        layer._forward_hooks.clear()
+        if number in frozen._host:
+            on_disk._host[number].copy_(frozen._host[number])
+    on_disk.bind(base)
+    on_disk._file.forget()
+    say(f"{len(frozen._host)} layers written in {time.perf_counter() - began:.1f} s")
+    return on_disk
+
+
+@functools.cache
+def forgetful() -> Any:
+    """A file of layers of which the kernel keeps nothing, as where memory is short."""
+    from trainer.models.layer_file import LayerFile
+
+    class Forgetful(LayerFile):
+        def forget(self) -> None:
+            os.fsync(self._file.fileno())
+            # What is mapped would be kept.
+            address = ctypes.c_void_p(self.bytes.data_ptr())
+            ctypes.CDLL(None).madvise(address, ctypes.c_size_t(len(self.bytes)), mmap.MADV_DONTNEED)
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+        def _read(self, part: range, *given: Any) -> None:
+            super()._read(part, *given)
+            advice = part.start, len(part), os.POSIX_FADV_DONTNEED
+            os.posix_fadvise(self._file.fileno(), *advice)
+
+    return Forgetful
 
 
 def closed_up(base: Any, frozen: Any) -> None:
@@ -343,9 +388,10 @@ def closed_up(base: Any, frozen: Any) -> None:
 
 
 def trained(
-    case: Case, base: Any, frozen: Any, micro: int, plan: Any
+    case: Case, base: Any, frozen: Any, micro: int, plan: Any, cap_gib: float | None
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Speed and memory of an adapter's first steps on `base`, and the adapter that they made."""
+    """Speed and memory of an adapter's first steps on `base`, and the adapter that they made. The
+    cap is lifted then: what gives the base back to the next way is no part of this one."""
     import torch
     from models import with_adapter
 
@@ -355,13 +401,17 @@ def trained(
     tuned = with_adapter(base, case.targets, rank=case.rank)
     device = next(base.parameters()).device.type
     dtype = torch.float32 if device == "cpu" else torch.float16
-    engine = Engine(tuned, dtype=dtype, plan=plan, row_tokens=case.tokens, frozen=frozen)
+    engine = None
     try:
+        hold_to(cap_gib)
+        engine = Engine(tuned, dtype=dtype, plan=plan, row_tokens=case.tokens, frozen=frozen)
         step = step_of(engine, case, micro)
         found: dict[str, Any] = {"losses": [step()]} if device == "cpu" else timed(step, case)
         adapter = [parameter.detach().cpu() for parameter in engine.parameters]
     finally:
-        engine.close()
+        hold_to(None)
+        if engine is not None:
+            engine.close()
         tuned.unload()
     tokens, seconds = case.blocks * case.tokens, found.get("s", 1.0)
     zeros = dict.fromkeys(("peak_gib", "reserved_gib", "device_gib", "retries"), 0)
