@@ -7,7 +7,8 @@ from support.devices import A10, CPU, H200, LLAMA_2_7B, LLAMA_3_70B, T4, chosen,
 
 from trainer.errors import DoesNotFitError
 from trainer.planner.choose import Execution, choose, choose_for
-from trainer.planner.memory_plan import HALF, SLOTS, MemoryPlan
+from trainer.planner.memory_plan import HALF, SLOTS, MemoryPlan, fragment_bytes, peak_bytes
+from trainer.planner.model_shape import ModelShape
 from trainer.runtime.device import GIB, Device
 
 
@@ -108,6 +109,57 @@ def test_of_a_base_larger_than_the_gpu_as_much_as_has_to_lies_in_host_memory() -
     larger = chosen(replace(T4, free_bytes=22 * GIB), micro_batch=choice.blocks, **seventy)
     assert larger.plan.hosted_layers < choice.plan.hosted_layers
     assert chosen(T4).plan.hosted_layers == 0
+
+
+QWEN_2_5_32B = ModelShape(
+    layers=64,
+    hidden=5120,
+    intermediate=27648,
+    vocabulary=152064,
+    heads=40,
+    q=5120,
+    kv=1024,
+    largest_matrix=27648 * 5120,
+    linear_parameters=31_205_621_760,
+    embedding_parameters=1_557_135_360,
+    other_parameters=1_558_254_592,
+)
+QWEN_3_14B = ModelShape(
+    layers=40,
+    hidden=5120,
+    intermediate=17408,
+    vocabulary=151936,
+    heads=40,
+    q=5120,
+    kv=1024,
+    largest_matrix=17408 * 5120,
+    linear_parameters=13_212_057_600,
+    embedding_parameters=1_555_824_640,
+    other_parameters=1_556_249_600,
+    normed_heads=1,
+)
+RUNNING, FAILING = True, False
+
+
+@pytest.mark.parametrize(
+    ("shape", "trainable", "blocks", "plan", "ran"),
+    [
+        (QWEN_2_5_32B, 134_217_728, 16, MemoryPlan(3, hosted_layers=63), FAILING),
+        (QWEN_2_5_32B, 134_217_728, 16, MemoryPlan(1, hosted_layers=63), RUNNING),
+        (QWEN_2_5_32B, 8_388_608, 16, MemoryPlan(4, hosted_layers=64), RUNNING),
+        (QWEN_3_14B, 64_225_280, 4, MemoryPlan(37, hosted_layers=40), RUNNING),
+        (QWEN_3_14B, 5_242_880, 4, MemoryPlan(38, hosted_layers=37), RUNNING),
+        (QWEN_3_14B, 5_242_880, 16, MemoryPlan(1), FAILING),
+    ],
+)
+def test_what_ran_in_a_t4s_memory_is_predicted_to_and_what_did_not_is_not(
+    shape: ModelShape, trainable: int, blocks: int, plan: MemoryPlan, ran: bool
+) -> None:
+    """On an H200 held to 14.7 GiB, blocks of 512 tokens: see bench/hosted.py."""
+    summed = blocks < 16
+    peak = peak_bytes(shape, plan, blocks, 512, trainable, summed=summed)
+    needed = peak + fragment_bytes(shape, plan, blocks * 512, trainable)
+    assert (needed <= T4.free_bytes) is ran
 
 
 def test_layers_lie_in_host_memory_too_where_that_is_a_tenth_faster() -> None:

@@ -86,6 +86,25 @@ QWEN_3_30B_A3B = ModelShape(
 )
 
 
+GPT_OSS_20B = ModelShape(
+    layers=24,
+    hidden=2880,
+    intermediate=2880,
+    vocabulary=201088,
+    heads=64,
+    q=4096,
+    kv=512,
+    largest_matrix=11_796_480,
+    linear_parameters=637_009_920,
+    embedding_parameters=1_158_266_880,
+    other_parameters=1_167_449_664,
+    expert_parameters=19_110_297_600,
+    active_parameters=2_388_787_200,
+    experts_of_a_token=4,
+    whole_scores=True,
+)
+
+
 GEMMA_3_4B = ModelShape(
     layers=34,
     hidden=2560,

@@ -189,6 +189,7 @@ class Base:
             normed_heads=architecture.normed_heads(self.skeleton),
             mixed=mixed,
             mixing=mixing,
+            whole_scores=self.attention == "eager",
             stream_bytes=FULL if is_wide(self.config, precision) else HALF,
         )
 

@@ -18,16 +18,16 @@ from trainer.planner.memory_plan import (
     SLOTS,
     MemoryPlan,
     disk_bytes,
+    fragment_bytes,
     host_bytes,
     layer_bytes,
     loading_bytes,
     peak_bytes,
-    stock_peak_bytes,
-    stock_tokens_per_s,
     tokens_per_s,
     weight_bytes,
 )
 from trainer.planner.model_shape import ModelShape
+from trainer.planner.stock_path import stock_peak_bytes, stock_tokens_per_s
 from trainer.runtime.device import GIB, Device
 from trainer.runtime.log import figures
 from trainer.runtime.wording import counted
@@ -153,12 +153,24 @@ def _worth(execution: Execution) -> tuple[float, int]:
 
 
 def _fitting(found: Iterable[Execution], workload: Workload) -> list[Execution]:
-    return [c for c in found if c.peak_bytes * (1 + SLACK) <= workload.device.free_bytes]
+    free = workload.device.free_bytes
+    return [
+        c
+        for c in found
+        if max(c.peak_bytes * (1 + SLACK), c.peak_bytes + _fragments(c, workload)) <= free
+    ]
+
+
+def _fragments(execution: Execution, workload: Workload) -> int:
+    if execution.plan is None:
+        return 0
+    tokens = execution.blocks * workload.block_tokens
+    return fragment_bytes(workload.shape, execution.plan, tokens, workload.trainable)
 
 
 def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Execution]:
     """Those that do not fit, with as many layers in host memory; none where that cannot be."""
-    layers, room = workload.shape.layers, workload.device.free_bytes / (1 + HOSTED)
+    layers, free = workload.shape.layers, workload.device.free_bytes
     for execution in found:
         plan = execution.plan
         stays = workload.hosted_layers is not None or workload.shape.expert_parameters
@@ -167,11 +179,14 @@ def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Executi
         lean = predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
         assert lean.plan is not None
         highest = max(lean.peak_bytes, loading_bytes(workload.shape, lean.plan))
+        room = min(free / (1 + HOSTED), free - _fragments(lean, workload))
         too_many = math.ceil((highest - room) / layer_bytes(workload.shape))
         if too_many > 0:
             plan = replace(lean.plan, hosted_layers=min(too_many + SLOTS, layers))
-            yield predicted(execution.blocks, plan, workload)
-            yield predicted(execution.blocks, replace(plan, on_disk=True), workload)
+            hosting = predicted(execution.blocks, plan, workload)
+            if hosting.peak_bytes <= room:
+                yield hosting
+                yield predicted(execution.blocks, replace(plan, on_disk=True), workload)
 
 
 def _has_room(execution: Execution, workload: Workload) -> bool:
@@ -285,9 +300,11 @@ def predicted(blocks: int, plan: MemoryPlan | None, workload: Workload) -> Execu
     if workload.disk_bytes_per_s:
         speed = replace(speed, disk_bytes_per_s=workload.disk_bytes_per_s)
     if plan is None:
-        tokens = blocks * workload.block_tokens
-        peak = stock_peak_bytes(shape, trainable=workload.trainable, tokens=tokens)
-        rate = stock_tokens_per_s(shape, blocks, workload.block_tokens, speed)
+        size = workload.block_tokens
+        peak = stock_peak_bytes(
+            shape, trainable=workload.trainable, tokens=blocks * size, block_tokens=size
+        )
+        rate = stock_tokens_per_s(shape, blocks, size, speed)
     else:
         size, summed = (
             workload.block_tokens,

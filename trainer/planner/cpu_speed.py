@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from trainer.planner.choose import Execution
 from trainer.planner.gpus import Speed
-from trainer.planner.memory_plan import FULL, HALF, stock_tokens_per_s, tokens_per_s
+from trainer.planner.memory_plan import FULL, HALF, tokens_per_s
 from trainer.planner.model_shape import ModelShape
+from trainer.planner.stock_path import stock_tokens_per_s
 
 TRIED_S = 1.0  # of products, and of element-wise work
 MOST_ROWS = 1024  # tokens: enough for a product's full speed

@@ -26,12 +26,8 @@ MIXING_KERNELS = 50  # more of them where a layer keeps a state
 MIXING_PASSES = 2, 6  # forward and backward over what is made where a layer keeps a state
 EXPERT_PASSES = 12  # over what a token's experts are given and give, in one pass over a layer
 ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
+HOLES, BETWEEN = 1.7, 0.75  # of what comes and goes, and of gradients: see `fragment_bytes`
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
-# The stock path: a share of the lean engine's rate (docs/measurements/0011-engine.md); kernels in a
-# step over a layer, beside those for norms of heads and behind branches, and for a delta rule
-# (docs/measurements/0024-models.md).
-STOCK_SHARE = 0.5
-STOCK_KERNELS, NORM_KERNELS, DELTA_KERNELS = 220, 60, 470
 
 # Checkpoints and run.json hold plans under these keys; the other fields' keys are their names.
 KEYS = {"stored_layers": "kept_layers", "offload_embeddings": "host_ends", "base_shards": "parts"}
@@ -164,6 +160,17 @@ def peak_bytes(
     return int(fixed + max(at_the_end, *_activation_peaks(shape, plan, blocks * block_tokens)))
 
 
+def fragment_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int, trainable: int) -> int:
+    """Bytes that torch's allocator has taken beside those at the peak and cannot give out: holes of
+    what comes and goes in a feed-forward network, and between gradients, which stay.
+
+    Measured where plans ran out of memory or just did not (docs/measurements/
+    0029-larger-than-the-gpu.md).
+    """
+    passing = HALF * min(tokens, plan.mlp_rows) * shape.intermediate
+    return int(HOLES * passing + BETWEEN * FULL * trainable)
+
+
 def loading_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
     """Bytes allocated while the base is loaded: embedding and head come to the GPU first, the last
     of them in two dtypes for a moment."""
@@ -236,30 +243,6 @@ def _routed_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
 def weight_bytes(shape: ModelShape) -> float:
     """The base, held whole and packed."""
     return shape.quantised_parameters * NF4_BYTES + shape.other_parameters * HALF
-
-
-def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int) -> int:
-    """The same for the stock path with every layer recomputed: one hidden state saved for each
-    layer, one layer's working set, float32 logits. In each expert that it is sent to, a token has
-    four hidden states, gate, up and their product, and the gradients of all."""
-    weights = weight_bytes(shape)
-    size = shape.stream_bytes  # of all that is no product, gate and up too
-    saved = shape.layers * shape.hidden * size
-    working = size * (16 * shape.hidden + 4 * shape.intermediate) + FULL * shape.vocabulary
-    gated = shape.active_parameters // (shape.layers * shape.hidden)
-    working += HALF * 2 * (4 * shape.experts_of_a_token * shape.hidden + gated)
-    return int(weights + trainable * (2 * FULL + 2) + tokens * (saved + working))
-
-
-def stock_tokens_per_s(shape: ModelShape, blocks: int, block_tokens: int, speed: Speed) -> float:
-    """The same mathematics by trl and bitsandbytes, every layer recomputed: STOCK_SHARE of the
-    engine's rate, but no faster than a step's kernels are started."""
-    layer = STOCK_KERNELS + NORM_KERNELS * (shape.normed_outputs + shape.normed_heads)
-    layer += DELTA_KERNELS if shape.mixing else 0
-    experts = 3 * EXPERT_KERNELS * shape.expert_parameters / EXPERT_VALUES
-    starting = (shape.layers * layer + experts) * speed.launch_s
-    rate = STOCK_SHARE * tokens_per_s(shape, MemoryPlan(0), blocks, block_tokens, speed)
-    return blocks * block_tokens / max(blocks * block_tokens / rate, starting)
 
 
 def tokens_per_s(

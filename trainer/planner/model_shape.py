@@ -15,7 +15,8 @@ class ModelShape:
     residual stream: two or none, and `normed_heads` is 1 where queries and keys are normed. A value
     of the stream takes `stream_bytes`. Where some layers keep a state instead of attention, `mixed`
     values of a token are saved by what mixes tokens in a layer, at most, and `mixing` in float32
-    are made while that is computed; else both are 0.
+    are made while that is computed; else both are 0. With `whole_scores` the stock path's attention
+    makes the scores of all pairs of tokens.
     """
 
     layers: int
@@ -37,6 +38,7 @@ class ModelShape:
     stream_bytes: int = 2
     mixed: int = 0
     mixing: int = 0
+    whole_scores: bool = False
 
     @property
     def parameters(self) -> int:
