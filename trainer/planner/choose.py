@@ -13,6 +13,7 @@ from typing import Any
 from trainer.errors import DoesNotFitError
 from trainer.planner.gpus import speed_of
 from trainer.planner.memory_plan import (
+    CODE,
     FULL,
     HALF,
     SLOTS,
@@ -157,15 +158,16 @@ def _fitting(found: Iterable[Execution], workload: Workload) -> list[Execution]:
     return [
         c
         for c in found
-        if max(c.peak_bytes * (1 + SLACK), c.peak_bytes + _fragments(c, workload)) <= free
+        if max(c.peak_bytes * (1 + SLACK), c.peak_bytes + _beside(c, workload)) <= free
     ]
 
 
-def _fragments(execution: Execution, workload: Workload) -> int:
+def _beside(execution: Execution, workload: Workload) -> int:
+    """Bytes that have to be free beside those at the peak."""
     if execution.plan is None:
-        return 0
+        return CODE
     tokens = execution.blocks * workload.block_tokens
-    return fragment_bytes(workload.shape, execution.plan, tokens, workload.trainable)
+    return CODE + fragment_bytes(workload.shape, execution.plan, tokens, workload.trainable)
 
 
 def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Execution]:
@@ -179,7 +181,7 @@ def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Executi
         lean = predicted(execution.blocks, replace(plan, unpacked_layers=0, graph=False), workload)
         assert lean.plan is not None
         highest = max(lean.peak_bytes, loading_bytes(workload.shape, lean.plan))
-        room = min(free / (1 + HOSTED), free - _fragments(lean, workload))
+        room = min(free / (1 + HOSTED), free - _beside(lean, workload))
         too_many = math.ceil((highest - room) / layer_bytes(workload.shape))
         if too_many > 0:
             plan = replace(lean.plan, hosted_layers=min(too_many + SLOTS, layers))

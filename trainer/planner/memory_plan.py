@@ -27,6 +27,7 @@ MIXING_PASSES = 2, 6  # forward and backward over what is made where a layer kee
 EXPERT_PASSES = 12  # over what a token's experts are given and give, in one pass over a layer
 ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
 HOLES, BETWEEN = 1.7, 0.75  # of what comes and goes, and of gradients: see `fragment_bytes`
+CODE = 2**28  # of kernels, which CUDA loads when they are first started, past torch's allocator
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 
 # Checkpoints and run.json hold plans under these keys; the other fields' keys are their names.
