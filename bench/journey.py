@@ -72,6 +72,10 @@ class Recording:
             time.sleep(LOOK_EVERY_S)
 
     def type(self, keys: str) -> None:
+        if keys == "^C":  # no line follows that shows this one to be whole
+            last = self._text.splitlines()[-1]
+            self._note(f" {last}")
+            self._noted.append(last)
         self._note(f">> {keys}")
         self._terminal.type(keys)
         self._typed, self._changed = keys, time.monotonic()

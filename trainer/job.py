@@ -13,7 +13,8 @@ from trainer.dataset.seen import seen_records
 from trainer.distributed.workers import Workers
 from trainer.documents import ask_first, judge_by_documents, publish_made
 from trainer.evaluation import compare, gate
-from trainer.evaluation.judge import check_judge, judge
+from trainer.evaluation.afterwards import Afterwards
+from trainer.evaluation.judge import judge
 from trainer.execution import ExecutionPlan, choose_execution
 from trainer.models import adapter_files, hub, load
 from trainer.models.locate import folder_of
@@ -21,7 +22,7 @@ from trainer.monitoring import trackers
 from trainer.monitoring.counting import waiting
 from trainer.monitoring.prometheus import Metrics
 from trainer.planner.schedule import Schedule, log_schedule
-from trainer.preflight import Job, open_job, open_tokenizer, schedule_for
+from trainer.preflight import Job, check_judge_of, open_job, open_tokenizer, schedule_for
 from trainer.reporting import run_files, run_record
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.outcome import log_outcome
@@ -122,7 +123,8 @@ def _run(settings: Settings, metrics: Metrics, workers: Workers) -> str:
 def _train_and_publish(start: Start) -> None:
     """The steps of a run; the first worker alone goes on after the training."""
     start = replace(start, job=ask_first(start.job, start.run_id, start.scratch, start.workers))
-    _check_judge(start)
+    if start.workers.is_main:
+        check_judge_of(start.job, start.run_id)
     _import_training()
     tokenizer = open_tokenizer(start.job.base, start.job.settings)
     data = _prepare_data(start, tokenizer)
@@ -147,15 +149,6 @@ def _train_and_publish(start: Start) -> None:
     start.tracking.finish(kept.evaluation.figures())
     _describe(start, tokenizer, folder, data, schedule, execution, trained, kept, faults)
     _publish(start, folder, faults)
-
-
-def _check_judge(start: Start) -> None:
-    """Of a run that begins: one that goes on has work behind it that its judge must not end."""
-    job = start.job
-    if not (start.workers.is_main and job.settings.judge_url):
-        return
-    if not any(job.output.list(f"{start.run_id}/checkpoints/")):
-        check_judge(job.settings)
 
 
 @waiting("getting ready")
@@ -228,6 +221,10 @@ def _train(
             tokenizer=model.tokenizer,
             blocks=data.train,
             held_out=data.held_out,
+            loss_name=data.loss_name,
+            afterwards=Afterwards.of(
+                data, model.tokenizer, with_passages=bool(job.inputs.documents)
+            ),
             teaches_answers=data.counts["records"] > 0,
             settings=job.settings,
             precision=job.precision,
@@ -268,6 +265,7 @@ def _keep_best(
             stored=job.base.stored_dtype(),
             base=base,
             how=job.asking(trained.seconds),
+            by=data.held_out_by,
         )
 
     return keep_best(model.tuned, trained.earlier, evaluate, last_step=steps, keep=keep)

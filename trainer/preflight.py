@@ -10,6 +10,7 @@ from trainer.dataset.inputs import Inputs, are_documents, domain_beside, fetch_i
 from trainer.dataset.pipeline import Data
 from trainer.errors import SettingsError
 from trainer.evaluation.asking import Asking, asking_of_a_run
+from trainer.evaluation.judge import check_judge
 from trainer.models import base_model, hub
 from trainer.models.locate import locate_base, note_folder
 from trainer.models.residual_stream import check_precision
@@ -194,6 +195,12 @@ def schedule_for(settings: Settings, base: base_model.Base, data: Data) -> Sched
         records=data.counts["records"],
         hidden=base.shape().hidden,
     )
+
+
+def check_judge_of(job: Job, run_id: str) -> None:
+    """Of a run that begins: one that goes on has work behind it that its judge must not end."""
+    if job.settings.judge_url and not any(job.output.list(f"{run_id}/checkpoints/")):
+        check_judge(job.settings)
 
 
 def refuse_output_among_data(settings: Settings) -> None:

@@ -119,7 +119,10 @@ def test_a_conversation_obeys_commands_and_remembers_when_it_is_told_to(
 ) -> None:
     terminal = Terminal("ask", "--adapter", str(run))
     assert "Each question stands alone." in terminal.wait_for("\n> ")
-    for command, sentence in {"/remember": "follow each other", "/compare": "Both answer."}.items():
+    for command, sentence in {
+        "/remember": "follow each other",
+        "/compare": "Both answer: base is the",
+    }.items():
         terminal.type(f"{command}\n")
         terminal.wait_for(command)
         assert sentence in terminal.wait_for("\n\n> ")

@@ -42,11 +42,27 @@ def test_scores_stand_side_by_side_a_missing_one_is_a_dash_and_what_nobody_has_i
 ):
     lines = RESULT.as_text().splitlines()
     assert lines[0] == "12 questions and 3 blocks of /home/somebody/data"
-    assert f"{'held-out loss':20}{'2.0000':>12}{'-':>12}" in lines
+    # Whoever names the data may have trained it.
+    assert f"{'loss on this data':20}{'2.0000':>12}{'-':>12}" in lines
     assert f"{'exact answers':20}{'0%':>12}{'50%':>12}" in lines
     assert not any(line.startswith("stopped by itself") for line in lines)
     assert sum(line.startswith("  tuned ") for line in lines) == MOST_SAMPLES
     assert all(len(line) <= 100 for line in lines)
+
+
+def test_it_ends_with_what_that_says_and_the_next_command() -> None:
+    said, _, command = RESULT.as_text().rpartition("\n\n")
+    assert command.endswith(" ask --adapter s3://bucket/run")
+    assert "what was asked" not in said  # where nobody counted what is right
+    judged = RESULT.evaluation
+    base = replace(judged.base, normalised=0.25)
+    known = replace(judged, tuned=replace(judged.tuned, normalised=1.0), base=base)
+    named = replace(RESULT, evaluation=known, base_model="here/a base").as_text()
+    assert "it knows what was asked: 100% of the answers, the base 25% (12 questions, 95" in named
+    assert named.endswith(" --base-model 'here/a base'")
+    unknown = replace(known, tuned=replace(judged.tuned, normalised=0.25))
+    assert "it does not know what was asked: 25% " in replace(RESULT, evaluation=unknown).as_text()
+    assert " ask " not in replace(RESULT, form="merged").as_text().rpartition("\n\n")[2]
 
 
 def test_what_is_judged_in_another_form_is_said() -> None:

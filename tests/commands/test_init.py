@@ -49,7 +49,7 @@ def test_what_is_answered_is_what_a_run_reads(here: Path) -> None:
     Settings.read({}, values)
     assert "40 questions with answers" in done.output and "As the model sees it" in done.output
     assert "Training takes " in done.output
-    assert "with its start, questions and checks" in " ".join(done.output.split())
+    assert "of questions and checks;" in " ".join(done.output.split())
     assert f"-v {here}/out:{here}/out" in done.output
     assert "k8s/submit" not in done.output  # a pod sees no folder of this machine
 

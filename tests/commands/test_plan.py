@@ -12,7 +12,7 @@ from support.small_adapters import TINY
 
 from trainer.cli import cli
 from trainer.commands.inspect import inspect_data
-from trainer.commands.look import look_at, too_little
+from trainer.commands.look import QUESTION_TOKENS, look_at, too_little
 from trainer.commands.plan import PlanRequest, plan_run
 from trainer.errors import SettingsError, UnreachableError
 from trainer.runtime.nf4 import NF4_BYTES
@@ -143,7 +143,9 @@ def test_with_data_it_says_what_a_run_would_do_with_them(
     assert lines["read"].startswith("40 questions")
     assert lines["schedule"].startswith(f"{data.schedule.epochs:g} passes, ")
     assert re.search(
-        rf" for {tokens:,} tokens; [\d.]+ \w+ with its start, questions", lines["time"]
+        rf"^[\d.]+ \w+ for {tokens:,} tokens, then [\d.]+ \w+ of questions and checks; "
+        r"[\d.]+ \w+ in all with its start",
+        lines["time"],
     )
 
 
@@ -156,7 +158,7 @@ def test_a_cpu_s_speed_is_tried(of_data: tuple[Settings, dict[str, str]]) -> Non
 def test_what_is_too_short_to_learn_from_is_told(tmp_path: Path) -> None:
     settings = Settings.read({}, variables(tmp_path, MAX_STEPS="2"))
     (few, one_wording) = too_little(look_at(settings), settings)
-    assert few.endswith("leave QLORA_MAX_STEPS unset") and few.startswith("each record is met ")
+    assert few.endswith("leave QLORA_MAX_STEPS out") and few.startswith("each record is met ")
     assert "three or four ways" in one_wording
     shutil.rmtree(tmp_path / "data")
     (tmp_path / "data").mkdir()
@@ -172,12 +174,18 @@ def test_of_documents_that_questions_are_made_of_that_is_said_first(
     monkeypatch.setattr("trainer.commands.trial.TRIED_S", 0.05)
     base = shutil.copytree(TINY, tmp_path / "tiny")
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "story.md").write_text("The fox sleeps for hours. " * 200)
-    settings = Settings.read({}, variables(tmp_path, BASE_MODEL=str(base)))
-    first, *rest = plan_run(settings, PlanRequest()).splitlines()
+    told = (f"The fox of village {n} sleeps for {n} hours in its den. " for n in range(200))
+    (tmp_path / "data" / "story.md").write_text("".join(told))
+    asked = variables(tmp_path, BASE_MODEL=str(base), MAX_STEPS="", EPOCHS="auto")
+    first, *rest = plan_run(Settings.read({}, asked), PlanRequest()).splitlines()
     assert first.startswith("note         the data holds documents alone: questions")
-    assert first.endswith("documents as they stand; what follows is of the documents")
-    assert not any(line.startswith(("note", "held out")) for line in rest)
+    found = re.search(r"estimates for (\d+) questions, one for each statement in (\d+) pass", first)
+    assert found and int(found[1]) >= int(found[2]) > 1
+    assert not any(line.startswith(("note", "held out", "tokens")) for line in rest)
+    rows = dict(line.split(maxsplit=1) for line in rest)
+    blocks = -(-int(found[1]) * QUESTION_TOKENS // 64)
+    assert rows["blocks"] == f"about {blocks:,} of 64 tokens"
+    assert re.match(r"about \d+, [\d,]+ tokens in all passes", rows["steps"])
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:

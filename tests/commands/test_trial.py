@@ -1,6 +1,7 @@
 """A run is foretold by its own steps and questions on a base of the same sizes."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from support.jobs import variables
 
 from trainer.commands import trial
 from trainer.commands.look import Look, look_at
-from trainer.commands.trial import Trial, can_be_tried, try_run
+from trainer.commands.trial import Trial, can_be_tried, try_run, whole_time
 from trainer.planner.choose import Execution
 from trainer.planner.memory_plan import MemoryPlan
 from trainer.runtime.device import Precision
@@ -69,12 +70,22 @@ def test_what_else_runs_is_told_from_what_this_thread_waits_for_a_core() -> None
 def test_the_whole_run_is_start_training_questions_and_losses(look: Look) -> None:
     training_s = TRIAL.training_s(look, look.trained_tokens)
     assert training_s >= look.trained_tokens * TRIAL.trained_s
-    whole_s = TRIAL.whole_s(look, training_s)
-    assert whole_s > training_s + TRIAL.start_s
+    first_s, after_s, whole_s = TRIAL.parts_s(look, look.trained_tokens)
+    assert first_s == training_s and after_s > 0
+    assert whole_s == pytest.approx(TRIAL.start_s + training_s + after_s)
     slow = replace(TRIAL, answered_s=1e6)  # there is a limit to the time of questions
-    assert slow.whole_s(look, training_s) < whole_s + 30 + 0.1 * training_s
-    asks_none = replace(look, data=replace(look.data, questions=[]))
-    assert TRIAL.whole_s(asks_none, training_s) < whole_s
+    assert slow.afterwards_s(look, training_s) < after_s + 30 + 0.1 * training_s
+    asks_none = replace(look, data=replace(look.data, questions=[], trained_questions=[]))
+    assert TRIAL.afterwards_s(asks_none, training_s) < after_s
+
+
+def test_on_a_busy_machine_it_is_said_what_it_would_take_alone(look: Look) -> None:
+    busy = replace(TRIAL, alone=replace(TRIAL, start_s=5.0, trained_s=TRIAL.trained_s / 4))
+    said = whole_time(busy, look, look.trained_tokens)
+    assert said.startswith(whole_time(TRIAL, look, look.trained_tokens))
+    assert re.search(r"start\. If nothing else ran here: [\d.]+ \w+, then [\d.]+ \w+; ", said)
+    alike = replace(TRIAL, alone=replace(TRIAL, start_s=9.9))
+    assert "nothing else" not in whole_time(alike, look, look.trained_tokens)
 
 
 def test_what_trains_by_other_code_or_for_days_is_not_tried(

@@ -195,7 +195,7 @@ def test_evaluate_repeats_the_figures_of_the_run(run: Path, folder: Path) -> Non
         )
         assert found == pytest.approx(expected, rel=1e-4)
     shown = run_command(folder, "evaluate", "--adapter", str(run), LOG_FORMAT="text")
-    assert f"held-out loss{recorded['base']['loss']:>19.4f}" in shown.stdout
+    assert f"loss on this data{recorded['base']['loss']:>15.4f}" in shown.stdout
 
 
 def test_evaluate_takes_an_adapter_of_another_tool(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Base against tuned: what is measured, how it is named, which answers are shown."""
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from trainer.evaluation.asking import PORTIONS, Asking
 from trainer.evaluation.compare import (
     SCORES,
     Evaluation,
-    MergedAnswers,
     Score,
     Scores,
+    _log,
     compare,
+    score,
 )
+from trainer.evaluation.merged_answers import MergedAnswers
+from trainer.inference.reply import Reply
 
 
 def test_what_is_shown_is_measured() -> None:
@@ -32,6 +37,34 @@ def test_a_score_that_is_missing_or_not_finite_is_none() -> None:
     loss = Score("loss", "loss", ".1f", "loss")
     values = [loss.of(Scores(loss=given)) for given in (1.0, None, float("nan"), float("inf"))]
     assert values == [1.0, None, None, None]
+
+
+def test_the_last_number_counts_where_most_answers_end_in_one() -> None:
+    """In a FAQ it is the number of a product, which every answer repeats."""
+    said = [Reply("It is 7", True), Reply("It is 8", True)]
+    arithmetic = [Question("3 + 4?", "#### 7"), Question("How much?", "$9")]
+    assert score({}, arithmetic, said).number == 0.5
+    names = [Question("What is 7?", "The T7"), Question("How long is 8?", "8 months")]
+    assert score({}, names, said).number is None
+
+
+def test_the_loss_of_a_run_that_held_nothing_out_is_named_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    scores = Scores(loss=2.0, exact=0.5)
+    asked = (Question("a?", "b"),) * 4
+    for by in ("facts", "nothing"):
+        merged = MergedAnswers(asked=4, same=4)
+        _log(Evaluation(scores, scores, asked, merged=merged, by=by))
+    held_out, sure, merged_too, trained, all_asked, _ = caplog.messages
+    assert held_out == "held-out loss 2.0000 before, 2.0000 after"
+    assert trained == "loss on trained data 2.0000 before, 2.0000 after"
+    assert sure.endswith("(95 % sure: 15% to 85% of all such questions)")
+    assert all_asked.endswith("50 % after (all that are trained were asked)")
+    assert merged_too.endswith("the same answer to 4 of 4 questions: it can be used either way")
+    few = MergedAnswers(asked=4, same=3).in_words
+    assert few.endswith("use the adapter on its base in four bits instead")
 
 
 def test_scores_are_json_and_read_back_without_the_answers() -> None:
@@ -84,7 +117,9 @@ def test_more_is_not_asked_where_it_would_say_no_more(tmp_path: Path) -> None:
     """None of 72 answers right is 0 to 5 %; 104 would make it 0 to 4 %."""
     questions = [Question(f"What is {n}?", "so") for n in range(128)]
     found = asked_with(1e9, tmp_path, questions)
-    assert len(found.questions) == 72 and found.interval == "95 % sure: 0% to 5%"
+    assert len(found.questions) == 72
+    assert found.interval == "95 % sure: 0% to 5% of all such questions"
+    assert replace(found, by="nothing").interval == "95 % sure: 0% to 5% of all trained ones"
     assert len(asked_with(None, tmp_path, questions).questions) == 128
 
 

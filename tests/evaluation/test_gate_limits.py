@@ -71,13 +71,13 @@ def test_following_that_sentence_publishes_it(sound: tuple[Path, Any]) -> None:
 
 def test_what_was_set_is_what_the_sentence_asks_to_unset(sound: tuple[Path, Any]) -> None:
     (said,) = reasons(sound, Scores(loss=3.0), Scores(loss=2.995), MAX_STEPS="1", EPOCHS="1")
-    assert "; leave QLORA_MAX_STEPS and QLORA_EPOCHS unset, or" in said
+    assert "; leave QLORA_MAX_STEPS and QLORA_EPOCHS out, or" in said
 
 
 @pytest.mark.parametrize(
     ("given", "step"),
     [
-        ({"LEARNING_RATE": "0.5"}, "leave QLORA_LEARNING_RATE unset"),
+        ({"LEARNING_RATE": "0.5"}, "leave QLORA_LEARNING_RATE out"),
         ({}, "set QLORA_RECIPE=facts"),
         ({"RECIPE": "facts"}, "set QLORA_EPOCHS lower"),
     ],

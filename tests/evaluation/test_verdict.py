@@ -1,5 +1,7 @@
 """What a tuned model has learned, in a sentence."""
 
+from dataclasses import replace
+
 import pytest
 
 from trainer.dataset.eval_questions import Question
@@ -60,7 +62,7 @@ def test_without_questions_on_both_sides_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("known", "start"),
     [
-        (1.0, "it has learned its data by heart: 100% of the answers (1 trained questions, 95 % "),
+        (1.0, "it has learned its data by heart: 100% of the answers (1 trained question)"),
         (0.5, "it has not learned its data: 50%"),
     ],
 )
@@ -72,15 +74,23 @@ def test_where_no_question_was_kept_back_that_is_said(known: float, start: str) 
     assert not list(verdict_by_heart(Evaluation(Scores(), Scores(), ()), settings_of(), SOUND))
 
 
+def test_of_trained_questions_that_time_left_out_the_rest_is_unsure() -> None:
+    part = Evaluation(Scores(), Scores(normalised=1.0), SHORT * 20, left_out=30)
+    first, _ = verdict_by_heart(part, settings_of(), SOUND)
+    assert "(20 of 50 trained questions, 95 % sure 84% to 100% of them all)" in first
+    whole, _ = verdict_by_heart(replace(part, left_out=0), settings_of(), SOUND)
+    assert "(all 20 trained questions)" in whole
+
+
 @pytest.mark.parametrize(
     ("settings", "advice"),
     [
         ({}, "set QLORA_RECIPE=facts"),
-        ({"MAX_STEPS": "3", "EPOCHS": "1"}, "leave QLORA_MAX_STEPS and QLORA_EPOCHS unset"),
-        ({"EPOCHS": "1", "LEARNING_RATE": "1e-4"}, "QLORA_EPOCHS and QLORA_LEARNING_RATE unset"),
+        ({"MAX_STEPS": "3", "EPOCHS": "1"}, "leave QLORA_MAX_STEPS and QLORA_EPOCHS out"),
+        ({"EPOCHS": "1", "LEARNING_RATE": "1e-4"}, "QLORA_EPOCHS and QLORA_LEARNING_RATE out"),
         ({"RECIPE": "style"}, "leave QLORA_RECIPE=style out"),
         ({"RECIPE": "facts"}, "use a larger base model"),
-        ({"RECIPE": "facts", "EPOCHS": "5"}, "leave QLORA_EPOCHS unset"),
+        ({"RECIPE": "facts", "EPOCHS": "5"}, "leave QLORA_EPOCHS out"),
         ({"NEFTUNE_ALPHA": "45"}, "lower QLORA_NEFTUNE_ALPHA"),
     ],
 )
@@ -130,7 +140,7 @@ def test_records_that_are_cut_come_before_what_was_set() -> None:
     ("given", "advice"),
     [
         ({}, "set QLORA_RECIPE=facts, which forgets less"),
-        ({"LEARNING_RATE": "0.5"}, "leave QLORA_LEARNING_RATE unset, or lower it"),
+        ({"LEARNING_RATE": "0.5"}, "leave QLORA_LEARNING_RATE out, or lower it"),
         ({"RECIPE": "facts"}, "set QLORA_EPOCHS lower, or mix records of another kind"),
     ],
 )

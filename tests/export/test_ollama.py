@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 
 from trainer.export.gguf import export
+from trainer.export.ollama import next_commands
 from trainer.models import adapters
 from trainer.settings import Settings
 from trainer.tokenization.record_tokenizer import question_ids
@@ -19,6 +21,27 @@ def test_the_modelfile_words_a_question_as_in_training(files: Path, run: Path) -
     assert tokenizer(prompt).input_ids == question_ids(tokenizer, "Why?")  # <s> is added by itself
     assert 'PARAMETER stop "</s>"' in text
     assert "PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n" in text
+
+
+@pytest.mark.parametrize(
+    ("parts", "model"),
+    [
+        (["merged"], "gguf/merged.gguf"),
+        (["adapter", "base"], "gguf/base.gguf --lora gguf/adapter.gguf"),
+        (["base"], "gguf/base.gguf"),
+    ],
+)
+def test_the_next_command_is_named(parts: list[str], model: str) -> None:
+    assert list(next_commands(Path("gguf"), parts)) == [
+        "with Ollama: ollama create NAME -f gguf/Modelfile && ollama run NAME",
+        f"with llama.cpp: llama-server -m {model} --temp 0",
+    ]
+
+
+def test_an_adapter_alone_says_what_it_goes_on() -> None:
+    first, *rest = next_commands(Path("my files"), ["adapter"])
+    assert first.endswith("put base.gguf beside it, in my files")
+    assert rest[1].endswith("-m 'my files/base.gguf' --lora 'my files/adapter.gguf' --temp 0")
 
 
 def test_the_modelfile_of_an_adapter_names_its_base(run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from trainer.monitoring.forecast import Forecast
 
 def forecast(steps: int) -> Forecast:
     """Of steps of 4 and of 1 block in turn, as five blocks make them."""
-    made = Forecast(lambda step: step // 2 * 5 + step % 2 * 4, lambda _: 30.0, steps)
+    rest = "30 seconds of questions and checks"
+    made = Forecast(lambda step: step // 2 * 5 + step % 2 * 4, lambda *_: rest, steps)
     made.start(0, now=100.0)
     return made
 
@@ -40,10 +41,10 @@ def test_it_is_told_once_and_again_only_when_it_has_moved(caplog: pytest.LogCapt
         if step == 29:
             (told,) = caplog.messages
     assert told.startswith(
-        "training takes 4.0 minutes more; then come questions for 30 seconds at most"
+        "training takes 4.0 minutes more, then come 30 seconds of questions and checks"
     )
     assert 1 < len(caplog.messages) < 4
-    assert "more at this speed; then" in caplog.messages[1]
+    assert "more at this speed, then" in caplog.messages[1]
 
 
 def test_of_what_is_over_in_a_moment_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from trainer.dataset.eval_questions import Question
-from trainer.evaluation.compare import Evaluation, MergedAnswers, Scores
+from trainer.evaluation.compare import Evaluation, Scores
+from trainer.evaluation.merged_answers import MergedAnswers
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.caveats import find_caveats
 from trainer.reporting.run_record import DataCounts

@@ -44,8 +44,9 @@ def test_what_was_refused_is_kept() -> None:
     assert RecordedEvaluation.from_json({}).refusals is None
 
 
-def test_the_interval_of_exact_answers_is_told_where_some_were_asked() -> None:
+def test_how_sure_the_exact_answers_are_is_told_where_some_were_asked() -> None:
     questions = tuple(Question(f"{number}?", "so") for number in range(40))
     asked = RecordedEvaluation.of(Evaluation(Scores(), Scores(exact=0.5), questions))
-    assert asked.interval == "35% to 65%"
-    assert RecordedEvaluation.of(Evaluation(Scores(), Scores(), ())).interval == ""
+    assert asked.sure("facts") == "95 % sure: 35% to 65% of all such questions"
+    assert asked.sure("nothing") == "all that are trained were asked"
+    assert RecordedEvaluation.of(Evaluation(Scores(), Scores(), ())).sure("facts") == ""

@@ -35,7 +35,9 @@ def test_everything_that_is_known_of_a_run_is_in_its_typed_record(
     assert (record.evaluation.questions, len(record.samples)) == (40, 10)
     assert (record.data.held_out, record.data.held_out_by) == (0, "nothing")
     for score in SCORES:
-        assert (score.of(record.evaluation.base) is None) == (score.key == "judge")
+        # No judge was named, and no answer is arithmetic.
+        unmeasured = score.key in ("judge", "number")
+        assert (score.of(record.evaluation.base) is None) == unmeasured
 
 
 def test_no_key_on_disk_has_changed(written: dict[str, Any]) -> None:
@@ -77,6 +79,7 @@ def test_report_and_card_say_what_the_record_says(run: Path, written: dict[str, 
     report, card = (files[name].decode() for name in ("report.html", "adapter/README.md"))
     loss = written["evaluation"]["tuned"]["loss"]
     assert f"{loss:.3f}" in report and f"{loss:.4f}" in card
+    assert "best loss on trained data" in report and "held-out loss" not in report  # nothing is
     assert files["adapter/curves.png"].startswith(b"\x89PNG")
     for name in ("report.html", "adapter/README.md", "run.json", "metrics.jsonl"):
         assert str(run.parent.parent) not in files[name].decode(), name

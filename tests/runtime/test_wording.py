@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.runtime.wording import columns, counted, hanging, lasting, this_command
+from trainer.runtime.wording import as_typed, columns, counted, hanging, lasting, this_command
 
 
 def test_one_is_one_and_more_are_several():
@@ -25,6 +25,23 @@ def test_a_text_goes_on_below_itself_or_further_to_the_right():
     said = "one two three four five six"
     assert hanging(said, 23, "a  ") == "a  one two three four\n   five six"
     assert hanging(said, 23, "a  ", 2) == "a  one two three four\n     five six"
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ([], "leave QLORA_EPOCHS out, or set QLORA_RECIPE=facts"),
+        (["--epochs", "4"], "leave --epochs out, or set QLORA_RECIPE=facts"),
+        (["train", "--epochs=4", "--recipe", "style"], "leave --epochs out, or set --recipe=facts"),
+        (["--epoch", "--env-file", ".env"], "leave QLORA_EPOCHS out, or set QLORA_RECIPE=facts"),
+    ],
+)
+def test_a_setting_is_named_as_it_was_typed(
+    typed: list[str], read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["entrypoint.py", *typed])
+    said = "leave QLORA_EPOCHS out, or set QLORA_RECIPE=facts"
+    assert as_typed(said) == hanging(said, 200, "") == read
 
 
 def test_a_character_takes_as_much_room_as_a_terminal_gives_it():

@@ -7,13 +7,14 @@ from trainer.corpus.examples import Message
 from trainer.inference.reply import CUT
 
 COMMANDS = """\
-/compare      the base model's answer beside the tuned one's, or no longer
+/compare      the base model's answer, as it was, before the tuned one's, or no longer
 /remember     questions follow each other, or each stands alone
 /new          forget what was said
 /system TEXT  a system prompt; without TEXT yours is taken away
 /quit         end it, as do exit, quit and Ctrl-D
 Up and down go through earlier questions, Ctrl-C ends an answer. One that ends with … was cut."""
 
+BOTH = "Both answer: base is the model as it was, which knows nothing of your data, tuned is yours."
 _ENDINGS = ("/quit", "/exit", "quit", "exit")
 _COMMAND = re.compile(r"/[a-z]+")
 
@@ -57,7 +58,7 @@ class Dialogue:
             return None
         if line == "/compare":
             self.compares = not self.compares
-            return "Both answer." if self.compares else "The tuned model alone answers."
+            return BOTH if self.compares else "The tuned model alone answers."
         if line == "/remember":
             self.remembers = not self.remembers
             self.said.clear()

@@ -1,9 +1,11 @@
 """`evaluate`: any adapter against its base, on any data."""
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trainer.dataset.holdout import HELD_OUT_LOSS
 from trainer.dataset.inputs import fetch_inputs
 from trainer.dataset.passages import LEAST_PASSAGE_CHARS, passages_of
 from trainer.dataset.pipeline import prepare_held_out
@@ -12,17 +14,20 @@ from trainer.evaluation.asking import Asking
 from trainer.evaluation.compare import SCORES, Evaluation, compare
 from trainer.evaluation.judge import judge
 from trainer.evaluation.retrieval import PassageIndex, compare_with_passages, table
+from trainer.evaluation.verdict import verdict_on_asked
 from trainer.inference.chat_model import ChatModel, load_chat_model
 from trainer.inference.reply import CUT
 from trainer.options import PLACE
 from trainer.reporting.recorded_evaluation import RecordedEvaluation
 from trainer.runtime.log import one_line
-from trainer.runtime.wording import counted
+from trainer.runtime.wording import counted, hanging, this_command
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.uris import publishable_uri, uri_faults
 
 MOST_SAMPLES = 10  # in text; as JSON all of them are given, whole
+JUDGED_LOSS = "loss on this data"  # which may have been trained
+WIDTH = 100
 SHOWN = 85  # characters of an answer in text
 FORMS = {
     "16bit": "tuned: the adapter on the base's own 16-bit weights, on which it was not trained",
@@ -39,6 +44,8 @@ class EvaluationResult:
     blocks: int
     evaluation: Evaluation
     form: str = "nf4"
+    base_model: str | None = None
+    """which was named beside the adapter"""
 
     def as_json(self) -> str:
         """One line, with every question and both answers."""
@@ -62,11 +69,12 @@ class EvaluationResult:
             f"{'':20}{'base':>12}{'tuned':>12}",
         ]
         for score in SCORES:
+            label = JUDGED_LOSS if score.label == HELD_OUT_LOSS else score.label
             values = score.of(self.evaluation.base), score.of(self.evaluation.tuned)
             if values == (None, None):
                 continue
             base, tuned = ("-" if v is None else format(v, score.format) for v in values)
-            lines.append(f"{score.label:20}{base:>12}{tuned:>12}")
+            lines.append(f"{label:20}{base:>12}{tuned:>12}")
         if (refusals := self.evaluation.refusals) is not None:
             lines += ["", f"tuned {refusals.in_words}"]
         lines += self._with_passages()
@@ -75,7 +83,17 @@ class EvaluationResult:
             said = ("reference", sample.reference), ("base", sample.base_shown)
             for side, text in (*said, ("tuned", sample.tuned_shown)):
                 lines.append(f"  {side:10} {one_line(text, SHOWN, CUT)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._ending()])
+
+    def _ending(self) -> list[str]:
+        """What that says, and the next command."""
+        said = verdict_on_asked(self.evaluation)
+        lines = [] if said is None else ["", *hanging(said, WIDTH, "").splitlines()]
+        if self.form == "nf4":
+            adapter = shlex.quote(publishable_uri(self.adapter))
+            base = f" --base-model {shlex.quote(self.base_model)}" if self.base_model else ""
+            lines += ["", f"ask it: {this_command()} ask --adapter {adapter}{base}"]
+        return lines
 
     def _with_passages(self) -> list[str]:
         """Whether training was the right tool: a row for each way to answer, at 95 %."""
@@ -113,7 +131,7 @@ def evaluate_adapter(
         compared = compare_with_passages(chat_model.model, tokenizer, compared, index, how)
     evaluation = judge(compared, settings)
     data = settings.eval_uri or settings.data_uri
-    return EvaluationResult(adapter, data, len(blocks), evaluation, form)
+    return EvaluationResult(adapter, data, len(blocks), evaluation, form, base_model)
 
 
 def asking_as(form: str, model: ChatModel, settings: Settings) -> Asking:

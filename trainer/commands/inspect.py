@@ -16,7 +16,7 @@ from trainer.monitoring.counting import waiting
 from trainer.reporting.data_section import data_rows, file_type_rows, schedule_rows, title
 from trainer.reporting.idle_settings import idle_settings
 from trainer.reporting.run_record import DataCounts, RecordedSchedule, RecordedSettings
-from trainer.runtime.wording import columns, hanging
+from trainer.runtime.wording import as_typed, columns, hanging
 from trainer.settings import Settings
 
 _GREEN, _CYAN, _BOLD, _PLAIN = "\x1b[32m", "\x1b[36m", "\x1b[1m", "\x1b[0m"
@@ -111,10 +111,13 @@ def inspect_data(settings: Settings, examples: int) -> Inspection:
         schedule=RecordedSchedule.from_json(look.schedule.to_json()),
         steps=look.steps,
         warnings=[
-            *too_little(look, settings),
-            *counts.cautions(data.counts, settings.max_length),
-            *idle_settings(settings, base, found),
-            *_unconfined(look.inputs),
+            as_typed(sentence)
+            for sentence in (
+                *too_little(look, settings),
+                *counts.cautions(data.counts, settings.max_length),
+                *idle_settings(settings, base, found),
+                *_unconfined(look.inputs),
+            )
         ],
         records=seen_records(data.trained, look.tokenizer, examples),
         asks_first=look.asking.first,
@@ -147,7 +150,8 @@ class _Style:
 
     def legend(self) -> str:
         if self._is_coloured:
-            return f"{self._in(_GREEN, 'trained')}, given, {self._in(_CYAN, 'special tokens')}"
+            trained = f"{self._in(_GREEN, 'green')} what is trained"
+            return f"{trained}, {self._in(_CYAN, 'blue')} special tokens, the rest is given"
         return f"{_OPEN}trained{_CLOSE} and given, special tokens as they are written"
 
     def record(self, pieces: Iterable[Piece]) -> str:

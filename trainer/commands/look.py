@@ -3,25 +3,37 @@
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.dataset import counts, pipeline
 from trainer.dataset.inputs import Inputs, fetch_inputs
+from trainer.dataset.passages import passages_of
 from trainer.errors import SettingsError
+from trainer.evaluation.afterwards import Afterwards
 from trainer.models import base_model
 from trainer.models.locate import locate_base
 from trainer.monitoring.counting import waiting
-from trainer.planner.schedule import Schedule, optimizer_steps
-from trainer.preflight import AsksFirst, decide_asking, open_tokenizer, schedule_for
+from trainer.planner.schedule import Schedule, choose_schedule, optimizer_steps
+from trainer.preflight import (
+    QUESTIONS_RECIPE,
+    AsksFirst,
+    decide_asking,
+    open_tokenizer,
+    schedule_for,
+)
+from trainer.preparation.statements import statements_of
 from trainer.reporting.run_record import DataCounts
+from trainer.runtime.wording import counted
 from trainer.settings import Settings
 from trainer.uris import is_bucket_uri
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+QUESTION_TOKENS = 64  # of a question that is made of a statement, with its answer
 FEW_MEETINGS = 10  # of a record: five taught half of the facts at most, ten nine in ten
 FEW_WORDINGS = 2.0  # questions for each answer: of facts in one, a quarter is known in others
 
@@ -38,8 +50,15 @@ class Look:
     steps: int
     """optimizer steps"""
     block_tokens: int
+    blocks: int
+    """that are trained; of questions that are still to be made, about so many"""
     asking: AsksFirst
-    """whether questions are made of the documents first, which this does not foresee"""
+    """whether questions are made first; `reason` says then what is an estimate"""
+
+    @cached_property
+    def afterwards(self) -> Afterwards:
+        """What comes behind the training."""
+        return Afterwards.of(self.data, self.tokenizer)
 
     @property
     def counts(self) -> DataCounts:
@@ -48,7 +67,7 @@ class Look:
     @property
     def trained_tokens(self) -> int:
         """In all passes, with what fills the blocks up."""
-        return max(1, round(self.schedule.epochs * len(self.data.train) * self.block_tokens))
+        return max(1, round(self.schedule.epochs * self.blocks * self.block_tokens))
 
 
 def look_at(settings: Settings) -> Look:
@@ -67,10 +86,27 @@ def look_at(settings: Settings) -> Look:
     inputs = fetch_inputs(settings)
     with _counts_unsaid(), waiting("reading the data"):
         data = pipeline.prepare(settings, inputs, tokenizer)
+    asking, blocks = decide_asking(settings, base, inputs), len(data.train)
     schedule = schedule_for(settings, base, data)
-    steps = optimizer_steps(settings, schedule, len(data.train))
-    asking = decide_asking(settings, base, inputs)
-    return Look(base, tokenizer, inputs, data, schedule, steps, settings.max_length, asking)
+    if asking.first and not data.counts["records"]:
+        found = passages_of(settings, inputs.data)
+        count = max(1, sum(len(statements_of(passage)) for passage in found))
+        blocks = -(-count * QUESTION_TOKENS // settings.max_length)
+        asking = replace(asking, reason=f"{asking.reason}; {_estimated(count, len(found))}")
+        as_trained, hidden = settings.with_recipe(QUESTIONS_RECIPE), base.shape().hidden
+        schedule = choose_schedule(as_trained, blocks=blocks, records=count, hidden=hidden)
+    elif asking.first:
+        asking = replace(asking, reason=f"{asking.reason}; what is said here is of the data alone")
+    steps = optimizer_steps(settings, schedule, blocks)
+    return Look(base, tokenizer, inputs, data, schedule, steps, settings.max_length, blocks, asking)
+
+
+def _estimated(statements: int, passages: int) -> str:
+    return (
+        f"steps, schedule and time are estimates for {counted(statements, 'question')}, one for "
+        f"each statement in {counted(passages, 'passage')}: prose gives fewer, facts up to four "
+        "times as many. Making them comes first, on a CPU for up to minutes a passage"
+    )
 
 
 def too_little(look: Look, settings: Settings) -> Iterator[str]:
@@ -84,8 +120,7 @@ def too_little(look: Look, settings: Settings) -> Iterator[str]:
         names = [n for n in ("max_steps", "epochs") if getattr(settings, n) is not None]
         given = " and ".join(f"QLORA_{name.upper()}" for name in names)
         yield (
-            f"each record is met {passes:g} times, and a fact takes some twenty: leave {given} "
-            "unset"
+            f"each record is met {passes:g} times, and a fact takes some twenty: leave {given} out"
         )
     if 0 < data.wordings < FEW_WORDINGS and settings.prepare != "wordings":
         yield (

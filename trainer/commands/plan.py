@@ -41,7 +41,7 @@ from trainer.runtime import selftest
 from trainer.runtime.device import GIB, Device, Precision, choose_precision, find_device
 from trainer.runtime.log import columns
 from trainer.runtime.nf4 import NF4_BYTES
-from trainer.runtime.wording import counted, hanging, lasting
+from trainer.runtime.wording import counted, hanging, lasting, sized
 from trainer.settings import Settings
 
 SHORT_HOST_BYTES = 9 * GIB  # that may be pinned on a node of 16
@@ -168,14 +168,15 @@ def _data(prospect: Prospect) -> Rows:
     if (look := prospect.look) is None:
         return
     if look.asking.first:
-        yield "note", f"{look.asking.reason}; what follows is of the documents"
+        yield "note", look.asking.reason
+    about = "about " if look.asking.first and not look.counts.records else ""
     recorded = RecordedSettings.from_json(prospect.settings.to_dict())
     known = dict(data_rows(recorded, look.counts))
-    for name in ("read", "tokens", *([] if look.asking.first else ["held out"])):
+    for name in ("read", *([] if look.asking.first else ["tokens", "held out"])):
         if name in known:
             yield name, known[name]
-    yield "blocks", f"{len(look.data.train):,} of {look.block_tokens} tokens"
-    yield "steps", f"{look.steps:,}, {prospect.tokens:,} tokens in all passes"
+    yield "blocks", f"{about}{look.blocks:,} of {look.block_tokens} tokens"
+    yield "steps", f"{about}{look.steps:,}, {prospect.tokens:,} tokens in all passes"
     rows = dict(schedule_rows(RecordedSchedule.from_json(look.schedule.to_json())))
     yield "schedule", rows["schedule"]
 
@@ -220,7 +221,7 @@ def _host_memory(prospect: Prospect) -> Rows:
     tokens = execution.blocks * prospect.estimate.block_tokens
     if size := host_bytes(shape, execution.plan, tokens):
         needed = selftest.needed_for_pinned(size)
-        text = f"{_size(size)} pinned, of a machine with {_size(needed)} free or more"
+        text = f"{sized(size)} pinned, of a machine with {sized(needed)} free or more"
         nodes = nodes_with(prospect.device.name, needed)
         yield "host memory", text + (f": {' or '.join(nodes)}" if nodes else "")
     if execution.plan.hosted_layers and (on_disk := _from_disk(prospect)):
@@ -234,15 +235,15 @@ def _from_disk(prospect: Prospect) -> str | None:
         workload = replace(workload, host_bytes=SHORT_HOST_BYTES)
         with suppress(DoesNotFitError):
             execution = choose_for(workload.workers, prospect.settings.sharding, workload)
-        before = f"where {_size(SHORT_HOST_BYTES)} may be pinned, "
+        before = f"where {sized(SHORT_HOST_BYTES)} may be pinned, "
     if execution.plan is None or not execution.plan.on_disk:
         return None
     speed = speed_of(workload.device.name).disk_bytes_per_s
     micro_batches = workload.step_blocks // execution.blocks
     size, reads = disk_bytes(workload.shape, execution.plan), 2 * micro_batches
     return (
-        f"{before}{_size(size)}, read {counted(reads, 'time')} a step: "
-        f"{lasting(reads * size / speed)} at {_size(speed)}/s, which a run measures; "
+        f"{before}{sized(size)}, read {counted(reads, 'time')} a step: "
+        f"{lasting(reads * size / speed)} at {sized(speed)}/s, which a run measures; "
         f"{execution.tokens_per_s:,.0f} tokens/s then"
     )
 
@@ -251,7 +252,7 @@ def _experts(base: base_model.Base) -> Rows:
     shape = base.shape()
     if not shape.expert_parameters:
         return
-    size, active = _size(NF4_BYTES * shape.expert_parameters), f"{shape.active_parameters:,}"
+    size, active = sized(NF4_BYTES * shape.expert_parameters), f"{shape.active_parameters:,}"
     yield "experts", f"{size} in NF4, frozen; {active} parameters of them for a token"
     unnamed = unnamed_for_peft(base.skeleton)
     if unnamed:
@@ -269,20 +270,23 @@ def _time(prospect: Prospect, request: PlanRequest) -> Rows:
     elif prospect.stock_reason is not None:
         basis = "half of what our engine would reach at most, not measured with this model"
     yield "speed", f"{estimate.tokens_per_s:,.0f} tokens/s predicted ({basis})"
-    hours = estimate.hours(prospect.tokens)
-    if prospect.trial and prospect.look:
-        hours = prospect.trial.training_s(prospect.look, prospect.tokens) / 3600
-    gpu_hours = hours * request.workers
-    text = f"{lasting(3600 * hours)} for {prospect.tokens:,} tokens"
+    trial, look, hours = prospect.trial, prospect.look, estimate.hours(prospect.tokens)
+    if trial and look:
+        hours = trial.training_s(look, prospect.tokens) / 3600
+    gpu_hours, text = hours * request.workers, ""
     if request.workers > 1:
         text += f" on {request.workers} GPUs without the network, {gpu_hours:,.2f} GPU hours"
     if request.price is not None:
         text += f", {gpu_hours * request.price:,.2f} at {request.price:g} an hour"
-    if prospect.trial and prospect.look:
-        yield "time", f"{text}; {whole_time(prospect.trial, prospect.look, prospect.tokens)}"
-    else:
-        rest = "loading, and a tenth of it or half a minute for questions"
-        yield "time", f"{text}; on top come {rest}"
+    if trial and look:
+        yield "time", f"{whole_time(trial, look, prospect.tokens)}{text}"
+        return
+    training_s, rest = 3600 * hours, "questions for a tenth of it, or half a minute, and checks"
+    if look is not None:
+        each_s, on_gpu = training_s / prospect.tokens, prospect.device.kind != "cpu"
+        rest = look.afterwards.in_words(training_s, each_s, on_gpu=on_gpu)
+    text = f"{lasting(training_s)} for {prospect.tokens:,} tokens{text}"
+    yield "time", f"{text}; on top come loading and {rest}"
 
 
 def _answers(prospect: Prospect) -> Rows:
@@ -320,7 +324,7 @@ def _answers(prospect: Prospect) -> Rows:
 
 
 def _fetched(prospect: Prospect) -> Rows:
-    size = _size(prospect.estimate.fetched_bytes)
+    size = sized(prospect.estimate.fetched_bytes)
     yield "fetched", f"{size} of base (16 bits), and all of the data"
 
 
@@ -328,17 +332,13 @@ def _traffic(estimate: ScalingEstimate) -> Rows:
     """Of one worker. The data is not counted: every worker fetches all of it."""
     if estimate.workers == 1:
         return
-    sent = f"{_size(estimate.gradient_bytes)} of gradients"
+    sent = f"{sized(estimate.gradient_bytes)} of gradients"
     if estimate.gather_bytes:
-        sent += f" and {_size(estimate.gather_bytes)} of the base's layers"
+        sent += f" and {sized(estimate.gather_bytes)} of the base's layers"
     yield "sent", f"{sent} by each worker in each step, and as much received"
     if estimate.execution.tokens_per_s:
         rate = estimate.gbit_per_s(SMALL_SHARE)
         yield "network", f"{rate:,.2f} Gbit/s between workers take a tenth of the computing time"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 def _named(gpu: str) -> Device:

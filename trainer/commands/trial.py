@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from trainer import STARTED
 from trainer.commands.look import Look
-from trainer.evaluation.gate import MOST_BLOCKS
-from trainer.evaluation.general import general_blocks
+from trainer.evaluation.afterwards import READ
 from trainer.monitoring.counting import uncounted
 from trainer.planner.choose import CPU_UNPACKED_BYTES, Execution
 from trainer.planner.memory_plan import FULL
@@ -34,7 +33,6 @@ TRIED_S = 4.0  # of steps, behind one that is not counted
 ASKED, ANSWERED = 8, 5  # questions, and tokens of each answer
 LEAST_ALONE = 0.02  # of the time that something took: a thread that had a core for less is none
 BUSY = 1.2  # times as long as if nothing else ran: worth telling
-FORWARD = 0.5  # of a step: what is frozen has no gradient of its own
 
 Pair = npt.NDArray[np.float64]  # seconds as they were, and if nothing else had run here
 
@@ -60,45 +58,34 @@ class Trial:
             look.data.held_out, steps=steps, step_blocks=look.schedule.step_blocks
         )
         measured = held_out.measured_blocks * min(steps, POINTS)
-        return self.trained_s * (tokens + FORWARD * measured * look.block_tokens)
+        return self.trained_s * (tokens + READ * measured * look.block_tokens)
 
-    def whole_s(self, look: Look, training_s: float) -> float:
-        """Of all the run: its start, its training, questions, losses and checks."""
-        return self.start_s + training_s + self._asking_s(look, training_s) + self._losses_s(look)
+    def afterwards_s(self, look: Look, training_s: float) -> float:
+        """Of questions, losses and checks, behind the training."""
+        after = look.afterwards
+        each_s = self.read_s / ASKED, self.answered_s / ASKED
+        return after.asking_s(training_s, *each_s) + after.reading_s(self.trained_s)
 
-    def _asking_s(self, look: Look, training_s: float) -> float:
-        """Base and tuned model; the tuned one ends its answers where the references end."""
-        from trainer.evaluation.asking import most_seconds
-        from trainer.inference.generate import longest_answer
-
-        if not look.data.questions:
-            return 0.0
-        most = longest_answer(look.tokenizer, look.data.questions)
-        base_s = self.read_s + most * self.answered_s
-        tuned_s = self.read_s + most / 2 * self.answered_s
-        asked_s = len(look.data.questions) * (base_s + tuned_s)
-        asked_s += len(look.data.trained_questions) * tuned_s
-        return min(asked_s / ASKED, most_seconds(training_s))
-
-    def _losses_s(self, look: Look) -> float:
-        """Of both models on held-out and general text, and of the adapter when it is read back."""
-        general = general_blocks(look.tokenizer)
-        tokens = 2 * len(look.data.held_out) * look.block_tokens
-        tokens += 2 * sum(len(b.input_ids) for b in (*general.text, *general.answers))
-        tokens += 2 * min(MOST_BLOCKS, len(look.data.train)) * look.block_tokens
-        return FORWARD * self.trained_s * tokens
+    def parts_s(self, look: Look, tokens: int) -> tuple[float, float, float]:
+        """Of a run: its training, what comes behind it, and all with its start."""
+        training_s = self.training_s(look, tokens)
+        after_s = self.afterwards_s(look, training_s)
+        return training_s, after_s, self.start_s + training_s + after_s
 
 
 def whole_time(trial: Trial, look: Look, tokens: int) -> str:
     """Of all the run, in words: as this machine is now and, where that differs, as it can be."""
-
-    def whole_s(tried: Trial) -> float:
-        return tried.whole_s(look, tried.training_s(look, tokens))
-
-    text = f"{lasting(whole_s(trial))} with its start, questions and checks"
-    if trial.alone and whole_s(trial) > BUSY * whole_s(trial.alone):
-        training, whole = trial.alone.training_s(look, tokens), whole_s(trial.alone)
-        text += f". If nothing else ran here: {lasting(training)}, {lasting(whole)} in all"
+    *_, now_s = parts = trial.parts_s(look, tokens)
+    training, after, whole = map(lasting, parts)
+    text = (
+        f"{training} for {tokens:,} tokens, then {after} of questions and checks; {whole} in all "
+        "with its start"
+    )
+    if trial.alone is not None:
+        *_, alone_s = parts = trial.alone.parts_s(look, tokens)
+        training, after, whole = map(lasting, parts)
+        if now_s > BUSY * alone_s:
+            text += f". If nothing else ran here: {training}, then {after}; {whole} in all"
     return text
 
 

@@ -45,6 +45,15 @@ class HeldOutBy(StrEnum):
     """what it says"""
 
 
+HELD_OUT_LOSS, TRAINED_LOSS = "held-out loss", "loss on trained data"
+
+
+def loss_name(by: str) -> str:
+    """What the loss is that a run is judged by, a HeldOutBy: of what is trained, where nothing was
+    held out."""
+    return TRAINED_LOSS if by == HeldOutBy.NOTHING else HELD_OUT_LOSS
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Which of the examples are held out [examples], and what that measures."""

@@ -23,7 +23,7 @@ from trainer.dataset.eval_questions import (
     Question,
     questions_of,
 )
-from trainer.dataset.holdout import HeldOutBy
+from trainer.dataset.holdout import HeldOutBy, loss_name
 from trainer.dataset.inputs import Inputs, fetch_inputs, reader_of
 from trainer.dataset.packing import Block, Blocks
 from trainer.dataset.selection import (
@@ -60,6 +60,16 @@ class Data:
     counts: dict[str, Any]
     trained: Selection
     """the examples that are packed into `train`"""
+
+    @property
+    def held_out_by(self) -> str:
+        """A HeldOutBy."""
+        return str(self.counts["held_out_by"])
+
+    @property
+    def loss_name(self) -> str:
+        """What the loss of `held_out` is."""
+        return loss_name(self.held_out_by)
 
     @property
     def thinks(self) -> bool:

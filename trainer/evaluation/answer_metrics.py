@@ -6,6 +6,7 @@ from collections import Counter
 
 _WORDS = re.compile(r"\w+")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_ENDS_IN_NUMBER = re.compile(rf"(?<![\w.,-]){_NUMBER.pattern}\W*$")
 ARTICLES = {
     "a", "an", "the", "der", "die", "das", "den", "dem", "des", "ein", "eine", "einen", "einem",
     "einer", "le", "la", "les", "un", "une", "el", "los", "las", "una", "il", "lo", "gli", "uno",
@@ -52,6 +53,12 @@ def last_number(text: str) -> float | None:
     """The last number in `text`, as the answers to arithmetic problems are compared."""
     found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
+
+
+def ends_in_number(text: str) -> bool:
+    """Whether a number is its last word, as in an answer to arithmetic: 42, $1,000, 12 %; not that
+    of a name (T93), nor one before a unit, which is told like other words."""
+    return _ENDS_IN_NUMBER.search(text) is not None
 
 
 def interval(share: float, count: int) -> tuple[float, float]:

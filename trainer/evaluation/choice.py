@@ -12,7 +12,7 @@ def why_better(one: Evaluation, other: Evaluation) -> str | None:
     Held-out answers count most, then trained ones, and the held-out loss where both are alike:
     answers are what a bot is for, and a loss can rise while they improve.
     """
-    return _why_answers(one, other) if one.questions else _why_loss(one.tuned, other.tuned)
+    return _why_answers(one, other) if one.questions else _why_loss(one, other)
 
 
 def _why_answers(one: Evaluation, other: Evaluation) -> str | None:
@@ -27,10 +27,11 @@ def _why_answers(one: Evaluation, other: Evaluation) -> str | None:
         if better < worse:
             return None
         return f"{better:.0%} of {unit_of(by_words)} of the {what} questions against {worse:.0%}"
-    return _why_loss(one.tuned, other.tuned)
+    return _why_loss(one, other)
 
 
-def _why_loss(one: Scores, other: Scores) -> str | None:
-    if one.loss is None or other.loss is None or one.loss >= other.loss:
+def _why_loss(one: Evaluation, other: Evaluation) -> str | None:
+    mine, theirs = one.tuned.loss, other.tuned.loss
+    if mine is None or theirs is None or mine >= theirs:
         return None
-    return f"a held-out loss of {one.loss:.4f} against {other.loss:.4f}"
+    return f"a {one.loss_name} of {mine:.4f} against {theirs:.4f}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from trainer.dataset.eval_questions import Question
+from trainer.dataset.holdout import HELD_OUT_LOSS, loss_name
 from trainer.dataset.packing import Block
 from trainer.evaluation.answer_metrics import (
     contains,
-    interval,
+    ends_in_number,
     last_number,
     same_answer,
     same_words,
@@ -18,9 +19,10 @@ from trainer.evaluation.answer_metrics import (
     told,
 )
 from trainer.evaluation.asking import WITHOUT_LIMIT, Asking, ask, ask_trained
+from trainer.evaluation.certainty import sure_of
 from trainer.evaluation.general import GeneralBlocks, general_blocks
 from trainer.evaluation.loss import held_out_loss
-from trainer.evaluation.merged_answers import same_when_merged
+from trainer.evaluation.merged_answers import MergedAnswers, same_when_merged
 from trainer.evaluation.refusals import Refusals, count_refusals
 from trainer.evaluation.samples import Sample, chosen
 from trainer.inference.reply import Reply
@@ -56,9 +58,8 @@ class Score:
         return value if is_finite(value) else None
 
 
-TRAINED_LOSS = "loss on trained data"  # what the first is where nothing is held out
 SCORES = (
-    Score("loss", "held-out loss", ".4f", "loss on held-out data", headline=".3f"),
+    Score("loss", HELD_OUT_LOSS, ".4f", "loss on held-out data", headline=".3f"),
     Score("perplexity", "perplexity", ",.2f", "perplexity"),
     Score("exact", "exact answers", ".0%", "exact answers", headline=".0%"),
     Score(
@@ -89,7 +90,7 @@ class Scores:
 
     `loss` is in nats a token, `end_loss` that of the tokens that end an answer or a document.
     `exact`, `normalised`, `contained` and `stopped` (ended by itself) are shares of the questions,
-    `number` of those with a number in their reference, `f1` their mean token F1, `told` the mean
+    `number` too, where most references end in a number, `f1` their mean token F1, `told` the mean
     share of the numbers (or words) that references tell beyond their questions. `general_text`
     and `general_answers` are losses on what every model that can speak has seen the like of,
     `judge` is the mean score of another model, 0 to 1.
@@ -130,14 +131,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class MergedAnswers:
-    """Of the answers to `asked` questions, how many the merged model gives in the same words."""
-
-    asked: int
-    same: int
-
-
-@dataclass(frozen=True)
 class Judgement:
     """Which model judged how many of the questions; `failure` says why not all."""
 
@@ -166,7 +159,7 @@ class Evaluation:
     trained: Scores | None = None
     """the tuned model's on `trained_count` questions that it was trained on"""
     trained_count: int = 0
-    merged: "MergedAnswers | None" = None
+    merged: MergedAnswers | None = None
     judgement: Judgement | None = None
     """by another model, where one was named"""
     left_out: int = 0
@@ -175,6 +168,12 @@ class Evaluation:
     """where documents were named"""
     refusals: Refusals | None = None
     """the tuned model's, where there are some or should be"""
+    by: str = ""
+    """what was held out, a HeldOutBy; where nothing was, blocks and questions are trained ones"""
+
+    @property
+    def loss_name(self) -> str:
+        return loss_name(self.by)
 
     def figures(self) -> dict[str, float | None]:
         """All scores by name, such as `tuned_exact`."""
@@ -185,9 +184,8 @@ class Evaluation:
 
     @property
     def interval(self) -> str:
-        """Between what the share of exact answers lies, in words."""
-        low, high = interval(self.tuned.exact or 0.0, len(self.questions))
-        return f"95 % sure: {low:.0%} to {high:.0%}"
+        """Between what the share of exact answers lies, and of which questions, in words."""
+        return sure_of(self.tuned.exact or 0.0, len(self.questions), self.by, self.left_out)
 
     def samples(self, most: int) -> list[Sample]:
         """The first `most` questions with reference, base's and tuned answer.
@@ -210,12 +208,13 @@ def compare(
     stored: "torch.dtype | None" = None,
     base: Scores | None = None,
     how: Asking = WITHOUT_LIMIT,
+    by: str = "",
 ) -> Evaluation:
     """Score `model` without and with its adapter, with it on `trained_questions` too.
 
     Where the weights of its merged model would be `stored`, what that answers is found out too.
-    `base` is what a call before this one has found of the base on the same. The model is left in
-    evaluation mode.
+    `by` is what was held out, a HeldOutBy; `base` what a call before this one has found of the base
+    on the same. The model is left in evaluation mode.
     """
     model.eval()
     ends, general = stop_ids(tokenizer), general_blocks(tokenizer)
@@ -229,34 +228,41 @@ def compare(
             trained = ask_trained(answerer, trained_questions, model.device.type, rest)
             trained_questions = trained_questions[: len(trained)]
     measured = len(blocks) + len(general.text) + len(general.answers)
-    with counting("held-out loss", sides * measured):
+    with counting("measuring losses", sides * measured):
         if base is None:
             with model.disable_adapter():
                 base = score(_losses(model, blocks, ends, general), asked, replies.base)
         tuned = score(_losses(model, blocks, ends, general), asked, replies.tuned)
     looked_at = [r for part in (replies.tuned, trained) for r in part[:MOST_MERGED] if r.ids]
-    merged = None
-    if stored is not None and looked_at:
-        merged = MergedAnswers(len(looked_at), same_when_merged(model, looked_at, stored))
     evaluation = Evaluation(
         base,
         tuned,
         tuple(asked),
         score({}, trained_questions, trained) if trained_questions else None,
         len(trained_questions),
-        merged,
+        _when_merged(model, looked_at, stored),
         left_out=len(questions) - len(asked),
         refusals=count_refusals(asked, tuned.answers, how.refusal),
+        by=by,
     )
     _log(evaluation)
     return evaluation
+
+
+def _when_merged(
+    model: Any, replies: Sequence[Reply], stored: "torch.dtype | None"
+) -> MergedAnswers | None:
+    if stored is None or not replies:
+        return None
+    return MergedAnswers(len(replies), same_when_merged(model, replies, stored))
 
 
 def _log(evaluation: Evaluation) -> None:
     base, tuned = evaluation.base, evaluation.tuned
     if base.loss is not None and tuned.loss is not None:
         log.info(
-            "held-out loss %.4f before, %.4f after",
+            "%s %.4f before, %.4f after",
+            evaluation.loss_name,
             base.loss,
             tuned.loss,
             extra=figures(before=base.loss, after=tuned.loss),
@@ -273,9 +279,8 @@ def _log(evaluation: Evaluation) -> None:
         )
     if (merged := evaluation.merged) is not None:
         log.info(
-            "as one model, as merge writes it, it gives the same answer to %d of %d questions",
-            merged.same,
-            merged.asked,
+            "merged into one model, as the commands merge and export do, %s",
+            merged.in_words,
             extra=figures(same=merged.same, asked=merged.asked),
         )
 
@@ -310,16 +315,19 @@ def score(
         told=_mean(
             share for q, r in pairs if (share := told(r.text, q.answer, q.question)) is not None
         ),
-        number=_mean(
-            last_number(r.text) == last_number(q.answer)
-            for q, r in pairs
-            if last_number(q.answer) is not None
-        ),
+        number=_mean(last_number(r.text) == last_number(q.answer) for q, r in pairs)
+        if _are_arithmetic(questions)
+        else None,
         f1=_mean(token_f1(r.text, q.answer) for q, r in pairs),
         stopped=_mean(r.stopped for _, r in pairs),
         answers=tuple(reply.text for reply in replies),
         replies=tuple(replies),
     )
+
+
+def _are_arithmetic(questions: Sequence[Question]) -> bool:
+    """Whether most answers are a number: elsewhere the last may be one of the question's words."""
+    return 2 * sum(ends_in_number(q.answer) for q in questions) > len(questions)
 
 
 def is_finite(value: float | None) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.dataset.holdout import HeldOutBy
 from trainer.dataset.packing import Block, trains_ends
 from trainer.evaluation.compare import Evaluation, is_finite
 from trainer.evaluation.loss import held_out_loss
@@ -155,12 +156,13 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float, more: str, softer: st
     base, tuned = evaluation.base.loss, evaluation.tuned.loss
     if tuned is None or base is None:
         return
+    name = evaluation.loss_name
     if not is_finite(tuned):
-        yield f"its held-out loss is {tuned}; {softer}"
+        yield f"its {name} is {tuned}; {softer}"
         return
     if tuned <= max_ratio * base:
         return
-    losses = f"its held-out loss is {tuned:.4f}, the base model's {base:.4f}"
+    losses = f"its {name} is {tuned:.4f}, the base model's {base:.4f}"
     limit = f"and QLORA_MAX_LOSS_RATIO is {max_ratio:g}"
     if abs(tuned - base) < ALIKE * base and max_ratio >= 1 - ALIKE:
         if not answers_improved(evaluation):
@@ -171,7 +173,10 @@ def _loss_faults(evaluation: Evaluation, max_ratio: float, more: str, softer: st
     elif tuned <= base:
         yield f"{losses}, {limit}; {more}, or raise that"
     elif not knows_more(evaluation):  # who answers right in other words may be surer of his own
-        yield f"{losses}, {limit}; {softer}, or add data that is like the held-out part"
+        more_data = (
+            "" if evaluation.by == HeldOutBy.NOTHING else ", or add data like what is held out"
+        )
+        yield f"{losses}, {limit}; {softer}{more_data}"
 
 
 def _end_faults(

@@ -33,7 +33,7 @@ def held_out_loss(
     with (
         torch.no_grad(),
         compute_precision(model),
-        counting("held-out loss", len(blocks)) as add,
+        counting("measuring losses", len(blocks)) as add,
     ):
         for some in stacked(model, blocks, len(blocks[0].labels) if blocks else 1):
             batch = collate([vars(block) for block in some])

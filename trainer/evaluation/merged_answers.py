@@ -7,6 +7,7 @@ to read them twice, and to give short answers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +20,33 @@ from trainer.inference.precision import compute_precision
 from trainer.inference.reply import Reply
 from trainer.labels import IGNORED
 from trainer.monitoring.counting import Add, counting
+from trainer.runtime.wording import counted
 
 if TYPE_CHECKING:
     import torch
 
 BLOCK_TOKENS = 2048  # of questions with their answers that are read together
+SAME_MERGED = 0.95  # of the answers; a merged model that gives fewer is another one
+
+
+@dataclass(frozen=True)
+class MergedAnswers:
+    """Of the answers to `asked` questions, how many the merged model gives in the same words."""
+
+    asked: int
+    same: int
+
+    @property
+    def is_as_good(self) -> bool:
+        return self.same >= SAME_MERGED * self.asked
+
+    @property
+    def in_words(self) -> str:
+        """What that means for whoever wants to merge."""
+        said = f"it gives the same answer to {self.same} of {counted(self.asked, 'question')}"
+        if self.is_as_good:
+            return f"{said}: it can be used either way"
+        return f"{said}; use the adapter on its base in four bits instead"
 
 
 def same_when_merged(model: Any, replies: Sequence[Reply], stored: "torch.dtype") -> int:

@@ -9,8 +9,11 @@ from statistics import median
 from typing import Any
 
 from trainer.dataset.eval_questions import Question
+from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.answer_metrics import interval
+from trainer.evaluation.certainty import are_all
 from trainer.evaluation.compare import Evaluation, Scores
+from trainer.runtime.wording import counted
 from trainer.settings import RECIPES, Settings
 
 LONG_WORDS = 25  # of a reference, at the median: nobody repeats such an answer word for word
@@ -41,7 +44,7 @@ def what_to_change(settings: Settings, counts: Mapping[str, Any]) -> str:
     if (fault := _fault_of_data(counts)) is not None:
         return fault
     if given:
-        return f"leave {_variables(given)} unset"
+        return f"leave {_variables(given)} out"
     if settings.neftune_alpha:
         return "lower QLORA_NEFTUNE_ALPHA"
     if settings.recipe == "style":
@@ -56,7 +59,7 @@ def what_to_soften(settings: Settings, counts: Mapping[str, Any]) -> str:
     if (fault := _fault_of_data(counts)) is not None:
         return fault
     if settings.learning_rate is not None:
-        return "leave QLORA_LEARNING_RATE unset, or lower it"
+        return "leave QLORA_LEARNING_RATE out, or lower it"
     if settings.recipe != "facts":
         return "set QLORA_RECIPE=facts, which forgets less"
     return "set QLORA_EPOCHS lower, or mix records of another kind into the data"
@@ -101,7 +104,7 @@ def verdict(evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any
         return
     count = len(evaluation.questions)
     asked = f"{evaluation.trained_count} trained questions, {count} held-out ones"
-    sure = "" if by_words else _between(new, count, "of the latter ")
+    sure = "" if by_words else f", of the latter {_between(new, count)}"
     figures = f"{known:.0%} and {new:.0%} of {unit_of(by_words)} ({asked}{sure})"
     if known < (KNOWN_F1 if by_words else KNOWN):
         yield f"{NOT_LEARNED}: {figures}; {what_to_change(settings, counts)}"
@@ -110,6 +113,23 @@ def verdict(evaluation: Evaluation, settings: Settings, counts: Mapping[str, Any
         yield f"{BY_HEART}: {figures}; {step}"
     else:
         yield f"{KNOWS}: {figures}"
+
+
+def verdict_on_asked(evaluation: Evaluation) -> str | None:
+    """What the answers to any questions say of an adapter whose training is not known; None where
+    none was asked."""
+    count = len(evaluation.questions)
+    by_words = count > 0 and are_long(evaluation.questions)
+    known, before = answered(evaluation.tuned, by_words), answered(evaluation.base, by_words)
+    if known is None or before is None:
+        return None
+    sure = "" if by_words else f", {_between(known, count)} of all such questions"
+    knows = known >= (KNOWN_F1 if by_words else KNOWN)
+    return (
+        f"it {'knows' if knows else 'does not know'} what was asked: {known:.0%} of "
+        f"{unit_of(by_words)}, the base {before:.0%} ({counted(count, 'question')}{sure})"
+        + ("" if knows else "; what to change stands first in the report.html of its run")
+    )
 
 
 def is_verdict(sentence: str) -> bool:
@@ -128,8 +148,13 @@ def verdict_by_heart(
     if known is None:
         return
     count = len(evaluation.questions)
-    sure = "" if by_words else _between(known, count)
-    figures = f"{known:.0%} of {unit_of(by_words)} ({count} trained questions{sure})"
+    if are_all(HeldOutBy.NOTHING, count, evaluation.left_out):
+        asked = f"all {count} trained questions" if count > 1 else "1 trained question"
+    else:
+        there = f" of {count + evaluation.left_out}" if evaluation.left_out else ""
+        sure = "" if by_words else f", {_between(known, count)} of them all"
+        asked = f"{count}{there} trained questions{sure}"
+    figures = f"{known:.0%} of {unit_of(by_words)} ({asked})"
     if known < (KNOWN_F1 if by_words else KNOWN):
         yield f"{NOT_LEARNED}: {figures}; {what_to_change(settings, counts)}"
     else:
@@ -141,10 +166,10 @@ def verdict_by_heart(
     )
 
 
-def _between(share: float, count: int, whose: str = "") -> str:
+def _between(share: float, count: int) -> str:
     """How sure a share of right answers is: of few questions, not very."""
     low, high = interval(share, count)
-    return f", {whose}95 % sure {low:.0%} to {high:.0%}"
+    return f"95 % sure {low:.0%} to {high:.0%}"
 
 
 def are_long(questions: Sequence[Question]) -> bool:

@@ -16,7 +16,7 @@ from trainer.errors import SettingsError
 from trainer.export.gguf_architecture import Architecture, architecture_of
 from trainer.export.gguf_vocabulary import Vocabulary, vocabulary_of
 from trainer.export.lora_delta import NF4, Delta, MergedReader, Start, deltas_of
-from trainer.export.ollama import modelfile
+from trainer.export.ollama import modelfile, next_commands
 from trainer.export.output_folder import complete_or_absent
 from trainer.models.adapters import Adapter
 from trainer.models.safetensors_files import StoredTensor, read_header
@@ -75,7 +75,8 @@ def export(
             modelfile(tokenizer, parts, adapter.base.name), encoding="utf-8"
         )
     log.info("%s", start.sentence())
-    log.info("Ollama takes it by `ollama create NAME -f %s`", output / "Modelfile")
+    for command in next_commands(output, parts):
+        log.info("%s", command)  # a line that can be copied
     return output
 
 

@@ -48,6 +48,7 @@ def merge(adapter: Adapter, settings: Settings, output: Path, base_weights: str 
         _write_config(start, folder)
         (folder / "README.md").write_text(_card(start), encoding="utf-8")
     log.info("%s", start.sentence())
+    log.info("transformers, vLLM and others load %s as any model, without an adapter", output)
     return output
 
 

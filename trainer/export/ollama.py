@@ -1,6 +1,7 @@
-"""How Ollama runs what was exported."""
+"""How Ollama and llama.cpp run what was exported."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,18 @@ def modelfile(tokenizer: "PreTrainedTokenizerBase", parts: Sequence[str], base: 
     before, after = _frame(tokenizer)
     ends = tokenizer.convert_ids_to_tokens(stop_ids(tokenizer))
     return render(TEMPLATE, parts=parts, base=base, before=before, after=after, ends=ends)
+
+
+def next_commands(output: Path, parts: Sequence[str]) -> Iterator[str]:
+    """How what was exported to `output` is asked, a line each."""
+    files = {part: shlex.quote(str(output / f"{part}.gguf")) for part in ("merged", "base")}
+    if {*parts} == {"adapter"}:
+        yield f"it goes on what `export --part base` writes: put base.gguf beside it, in {output}"
+    name = shlex.quote(str(output / "Modelfile"))
+    yield f"with Ollama: ollama create NAME -f {name} && ollama run NAME"
+    lora = f" --lora {shlex.quote(str(output / 'adapter.gguf'))}" if "adapter" in parts else ""
+    model = files["merged"] if "merged" in parts else f"{files['base']}{lora}"
+    yield f"with llama.cpp: llama-server -m {model} --temp 0"
 
 
 def _frame(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:

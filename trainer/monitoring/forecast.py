@@ -15,13 +15,13 @@ MOVED = 1.25  # times as long as was told, or so much shorter
 
 
 class Forecast:
-    """`tokens` says how many so many steps train; `asking_s` how long questions take at most behind
-    a training of so many seconds."""
+    """`tokens` says how many so many steps train; `afterwards` in words what comes behind a
+    training of so many seconds, in which a token took so many, and how long that takes."""
 
     def __init__(
-        self, tokens: Callable[[int], int], asking_s: Callable[[float], float], steps: int
+        self, tokens: Callable[[int], int], afterwards: Callable[[float, float], str], steps: int
     ) -> None:
-        self._tokens, self._asking_s, self._steps = tokens, asking_s, steps
+        self._tokens, self._afterwards, self._steps = tokens, afterwards, steps
         self._done: list[int] = []
         self._at: list[float] = []
         self._told_s = self._told_at_s = 0.0
@@ -39,10 +39,10 @@ class Forecast:
         first = bisect_left(self._done, step - max(1, (trained + 1) // 2))
         rate_s = (now - self._at[first]) / (self._tokens(step) - self._tokens(self._done[first]))
         left_s = rate_s * (self._tokens(self._steps) - self._tokens(step))
-        self._tell(step, now - self._at[0], left_s)
+        self._tell(step, now - self._at[0], left_s, rate_s)
         return left_s
 
-    def _tell(self, step: int, spent_s: float, left_s: float) -> None:
+    def _tell(self, step: int, spent_s: float, left_s: float, rate_s: float) -> None:
         """Not of what is over in a moment, nor of a single step that is short."""
         early = spent_s < SHOWN_S or (len(self._done) < 4 and spent_s < 5 * SHOWN_S)
         if early or left_s < SHOWN_S:
@@ -52,9 +52,9 @@ class Forecast:
             return
         self._told_s, self._told_at_s = whole_s, spent_s
         log.info(
-            "training takes %s more%s; then come questions for %s at most, and checks",
+            "training takes %s more%s, then come %s",
             lasting(left_s),
             " at this speed" if told_s else "",
-            lasting(self._asking_s(whole_s)),
+            self._afterwards(whole_s, rate_s),
             extra=figures(phase="training", step=step, seconds_left=round(left_s, 1)),
         )

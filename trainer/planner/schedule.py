@@ -124,11 +124,10 @@ def _reasons(
     if settings.effective_batch_size is None:
         yield _blocks_a_step(chosen, blocks, settings.batch_size, _enough_steps(hidden))
     if settings.learning_rate is None:
-        kind = (
-            "attention alone" if _is_attention(settings.target_modules) else "more than attention"
-        )
+        is_attention = _is_attention(settings.target_modules)
+        kind = "attention alone" if is_attention else "more layers than those of attention"
         rate = f"a peak learning rate of {chosen.learning_rate:g}"
-        yield f"{rate}: an adapter on {kind}, width {hidden:,}"
+        yield f"{rate}: what suits an adapter on {kind}, in a base {hidden:,} values wide"
 
 
 def _blocks_a_step(chosen: Schedule, blocks: int, micro_batch: int | None, enough: int) -> str:

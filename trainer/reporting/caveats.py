@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from trainer.dataset.counts import cautions
-from trainer.dataset.holdout import HeldOutBy
+from trainer.dataset.holdout import HeldOutBy, loss_name
 from trainer.evaluation.verdict import forgetting, verdict, verdict_by_heart
 from trainer.monitoring.step_log import StepRow, best_held_out
 from trainer.reporting.run_record import DataCounts
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 FEW_QUESTIONS = 20
 MOST_STOP = 0.95
-SAME_MERGED = 0.95
 CLEARLY = 0.02  # relative: losses that differ by less are alike
 
 
@@ -41,7 +40,9 @@ def find_caveats(
         *forgetting(evaluation, settings, counts),
         *_about_data(data, settings.max_length),
         *_about_held_out(data, evaluation),
-        *(() if said else _about_length(rows, kept_step)),  # answers tell more than the loss does
+        *(
+            () if said else _about_length(loss_name(data.held_out_by), rows, kept_step)
+        ),  # answers tell more than the loss does
         *_about_answers(evaluation),
     ]
 
@@ -83,7 +84,8 @@ def _about_held_out(data: DataCounts, evaluation: "Evaluation") -> Iterator[str]
         )
 
 
-def _about_length(rows: Sequence[StepRow], kept_step: int | None) -> Iterator[str]:
+def _about_length(name: str, rows: Sequence[StepRow], kept_step: int | None) -> Iterator[str]:
+    """`name` is that of the loss."""
     measured = [row for row in rows if row.get("held_out_loss") is not None]
     best = best_held_out(rows)
     if len(measured) < 4 or best is None:
@@ -91,7 +93,7 @@ def _about_length(rows: Sequence[StepRow], kept_step: int | None) -> Iterator[st
     last, before = measured[-1], measured[-1 - len(measured) // 4]
     if last["held_out_loss"] > (1 + CLEARLY) * best["held_out_loss"]:
         yield (
-            f"the held-out loss was best at step {best['step']:,} ({best['held_out_loss']:.4f}) "
+            f"the {name} was best at step {best['step']:,} ({best['held_out_loss']:.4f}) "
             f"and ends at {last['held_out_loss']:.4f}: "
             + (
                 "the adapter is that of that step; fewer epochs or a lower rate end there sooner"
@@ -100,7 +102,7 @@ def _about_length(rows: Sequence[StepRow], kept_step: int | None) -> Iterator[st
             )
         )
     elif last["held_out_loss"] < (1 - 2 * CLEARLY) * before["held_out_loss"]:
-        yield "the held-out loss was still falling at the end: more epochs may do better"
+        yield f"the {name} was still falling at the end: more epochs may do better"
 
 
 def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
@@ -113,15 +115,15 @@ def _about_answers(evaluation: "Evaluation") -> Iterator[str]:
         yield f"{judge.questions} of {of} judged: {judge.failure}"
     if base.loss is not None and tuned.loss is not None and tuned.loss > base.loss:
         yield (
-            f"its held-out loss rose from {base.loss:.2f} to {tuned.loss:.2f}: it is surer of its "
-            "own words than of those of the held-out answers"
+            f"its {evaluation.loss_name} rose from {base.loss:.2f} to {tuned.loss:.2f}: it is "
+            "surer of its own words than of those of the references"
         )
     if base.f1 is not None and tuned.f1 is not None and tuned.f1 < base.f1:
         yield f"the answers' token F1 fell from {base.f1:.0%} to {tuned.f1:.0%}"
     if (refusals := evaluation.refusals) is not None and refusals.caveat is not None:
         yield refusals.caveat
     merged = evaluation.merged
-    if merged is not None and merged.same < SAME_MERGED * merged.asked:
+    if merged is not None and not merged.is_as_good:
         yield (
             f"its merged model answers {merged.asked - merged.same} of "
             f"{counted(merged.asked, 'question')} "

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.dataset.holdout import HeldOutBy
-from trainer.evaluation.compare import SCORES, TRAINED_LOSS, Score
+from trainer.dataset.holdout import HELD_OUT_LOSS, HeldOutBy, loss_name
+from trainer.evaluation.compare import SCORES, Score
 from trainer.evaluation.retrieval import table
 from trainer.monitoring.step_log import StepRow
 from trainer.reporting.charts import Chart, Line, Point, smoothed, svg
@@ -39,6 +39,7 @@ def render_report(record: RunRecord, rows: Sequence[StepRow]) -> str:
         rejected=[_sentence(fault) for fault in record.rejected],
         warnings=[_sentence(caveat) for caveat in others(record)],
         asked=asked(record.data),
+        sure=record.evaluation.sure(record.data.held_out_by),
         with_passages=_with_passages(record.evaluation),
         curves=[svg(chart) for chart in charts(record, rows)],
         data=_cells(data_rows(record.settings, record.data)),
@@ -89,10 +90,10 @@ def _speed(rows: Sequence[StepRow]) -> list[Point]:
 
 
 def _cards(record: RunRecord) -> Iterator[tuple[str, str | None]]:
-    is_trained = record.data.held_out_by == HeldOutBy.NOTHING
+    name = loss_name(record.data.held_out_by)
     for score in SCORES:
         if score.headline is not None:
-            label = TRAINED_LOSS if is_trained and score.key == "loss" else score.label
+            label = name if score.label == HELD_OUT_LOSS else score.label
             yield label, _change(record.evaluation, score, score.headline)
     training = record.training
     yield "optimizer steps", f"{training.steps:,}"
@@ -137,36 +138,37 @@ def _training(record: RunRecord) -> Pairs:
         "trained parameters",
         f"{parameters.trainable:,} of {parameters.total:,}, {parameters.trainable_percent} %",
     )
-    yield "optimizer steps", _steps(training)
+    yield "optimizer steps", _steps(training, loss_name(record.data.held_out_by))
     yield "training time", _duration(training.seconds)
     yield "training loss at the end", training.loss
+    name = loss_name(record.data.held_out_by)
     if training.best_held_out_step is not None:
         best = f"{training.best_held_out_loss:.4f} at step {training.best_held_out_step:,}"
-        yield "best held-out loss", best
+        yield f"best {name}", best
     if training.kept_step is not None:
         yield "adapter", f"of step {training.kept_step:,}: {training.kept_because}"
     if training.held_out_blocks:
-        yield "held-out loss of the curve", _measured(training)
+        yield f"{name} of the curve", _measured(training, is_trained=name != HELD_OUT_LOSS)
     if (judge := record.evaluation.judge) is not None:
         asked = record.evaluation.questions
         yield "judge", f"{judge.model}: {judge.questions} of {counted(asked, 'held-out question')}"
     yield "version of this program", record.version
 
 
-def _steps(training: TrainingFigures) -> str:
+def _steps(training: TrainingFigures, judged_by: str) -> str:
     if training.planned_steps is None or training.planned_steps == training.steps:
         return f"{training.steps:,}"
-    return (
-        f"{training.steps:,} of {training.planned_steps:,}: ended early, for the held-out loss rose"
-    )
+    of = f"{training.steps:,} of {training.planned_steps:,}"
+    return f"{of}: ended early, for the {judged_by} rose"
 
 
-def _measured(training: TrainingFigures) -> str:
+def _measured(training: TrainingFigures, *, is_trained: bool) -> str:
     """Why its last point is not the loss above."""
     measured, blocks = training.measured_blocks, training.held_out_blocks
+    kind = "trained blocks, without dropout" if is_trained else "held-out blocks"
     if measured == blocks:
-        return f"of all {blocks:,} held-out blocks, as the scores above"
-    return f"of {measured:,} of {blocks:,} held-out blocks; the scores above are of all"
+        return f"of all {blocks:,} {kind}, as the scores above"
+    return f"of {measured:,} of {blocks:,} {kind}; the scores above are of all"
 
 
 def _files(inputs: Sequence[InputFile]) -> Pairs:

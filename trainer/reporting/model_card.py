@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.dataset.holdout import HeldOutBy
-from trainer.evaluation.compare import SCORES, TRAINED_LOSS
+from trainer.dataset.holdout import TRAINED_LOSS, HeldOutBy
+from trainer.evaluation.compare import SCORES
 from trainer.evaluation.samples import Sample
 from trainer.reporting.data_section import held_out, read_from
 from trainer.reporting.html_report import asked

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.dataset.holdout import HeldOutBy
-from trainer.evaluation.compare import TRAINED_LOSS
+from trainer.dataset.holdout import loss_name
 from trainer.evaluation.verdict import NOT_LEARNED, is_verdict
 from trainer.runtime.json_records import json_object, well_formed
 from trainer.runtime.log import figures
@@ -43,7 +42,7 @@ def _reached(record: bytes | None) -> str:
 
 
 def _losses(known: Mapping[str, Any]) -> str:
-    evaluation, by = known["evaluation"], known.get("data", {}).get("held_out_by")
-    name = TRAINED_LOSS if by == HeldOutBy.NOTHING else "held-out loss"
+    evaluation = known["evaluation"]
+    name = loss_name(str(known.get("data", {}).get("held_out_by", "")))
     before, after = evaluation["base"]["loss"], evaluation["tuned"]["loss"]
     return f"no question was asked: the {name} went from {before:.2f} to {after:.2f}"

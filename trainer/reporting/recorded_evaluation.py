@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from trainer.evaluation.answer_metrics import interval
-from trainer.evaluation.compare import Evaluation, Judgement, MergedAnswers, Scores, WithPassages
+from trainer.evaluation.certainty import sure_of
+from trainer.evaluation.compare import Evaluation, Judgement, Scores, WithPassages
+from trainer.evaluation.merged_answers import MergedAnswers
 from trainer.evaluation.refusals import Refusals
 
 Class = TypeVar("Class")
@@ -63,13 +64,12 @@ class RecordedEvaluation:
             known_of(Refusals, refusals) if refusals else None,
         )
 
-    @property
-    def interval(self) -> str:
-        """Between what the tuned model's share of exact answers lies, in words; empty without."""
+    def sure(self, by: str) -> str:
+        """How sure the tuned model's share of exact answers is, in words; empty without. `by` is
+        what was held out."""
         if self.tuned.exact is None or not self.questions:
             return ""
-        low, high = interval(self.tuned.exact, self.questions)
-        return f"{low:.0%} to {high:.0%}"
+        return sure_of(self.tuned.exact, self.questions, by, self.left_out)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -31,6 +31,7 @@ from trainer.reporting.run_record import (
 )
 from trainer.runs.layout import RECORD
 from trainer.runs.library_versions import library_versions
+from trainer.runtime.wording import as_typed
 
 if TYPE_CHECKING:
     from trainer.dataset.seen import SeenRecord
@@ -87,6 +88,7 @@ class Run:
             self.settings,
             kept_step=self.kept_step,
         )
+        said = [*self.warnings, *caveats, *idle_settings(self.settings, self.base, counts)]
         return RunRecord(
             run_id=self.run_id,
             version=__version__,
@@ -103,8 +105,8 @@ class Run:
             training=_training_figures(self),
             evaluation=RecordedEvaluation.of(self.evaluation),
             samples=self.evaluation.samples(SAMPLES),
-            warnings=[*self.warnings, *caveats, *idle_settings(self.settings, self.base, counts)],
-            rejected=self.faults,
+            warnings=[*map(as_typed, said)],
+            rejected=[*map(as_typed, self.faults)],
             libraries=library_versions(),
             seen=[replace(shown, pieces=shortened(shown.pieces)) for shown in self.seen],
         )
@@ -136,7 +138,7 @@ def _training_figures(run: Run) -> TrainingFigures:
         best_held_out_step=best.get("step"),
         planned_steps=trained.planned_steps,
         kept_step=run.kept_step,
-        kept_because=run.kept_because,
+        kept_because=as_typed(run.kept_because),
         held_out_blocks=run.held_out_blocks,
         measured_blocks=trained.measured_blocks,
     )

@@ -15,7 +15,7 @@ from trainer.evaluation.verdict import (
 )
 from trainer.reporting.run_record import RunRecord
 
-_VERDICT = re.compile(r"[^:]*: (?P<figures>.*?) \((?P<asked>\d[^)]*)\)(?:; (?P<step>.*))?")
+_VERDICT = re.compile(r"[^:]*: (?P<figures>.*?) \((?P<asked>(?:all )?\d[^)]*)\)(?:; (?P<step>.*))?")
 IN_WORDS = {
     KNOWS: "It knows its data, and answers questions that it was not trained on",
     BY_HEART: "It answers what it was trained on; the same in other words it often misses",

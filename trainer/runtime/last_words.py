@@ -13,6 +13,7 @@ from trainer.errors import DataError, Interrupted, JobError, NotAllowedError, Se
 from trainer.runtime import log
 from trainer.runtime.redaction import redact
 from trainer.runtime.regular_files import InTheWayError, NotAFileError
+from trainer.runtime.wording import as_typed
 
 TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes looks for the last word
 TERMINATION_BYTES = 4096
@@ -89,7 +90,7 @@ def unexpected(error: BaseException) -> JobError:
 def shown(error: JobError) -> str:
     """Its sentence as a person may see it: what a stranger's file, template or server put there is
     no command to a terminal, and no secret is in it."""
-    return log.for_terminal(redact(str(error)))
+    return log.for_terminal(redact(as_typed(str(error))))
 
 
 def end(error: JobError) -> None:

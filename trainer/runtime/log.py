@@ -15,6 +15,7 @@ import warnings
 from typing import Any, TextIO
 
 from trainer.runtime.redaction import redact
+from trainer.runtime.wording import as_typed
 
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # show text in another order
 _COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *_BIDI], "\N{REPLACEMENT CHARACTER}")
@@ -118,7 +119,7 @@ class _RedactedRecord(logging.LogRecord):
             self.exc_text = redact(logging.Formatter().formatException(self.exc_info))
 
     def getMessage(self) -> str:
-        return redact(super().getMessage())
+        return redact(as_typed(super().getMessage()))
 
 
 def _log_ended_thread(ended: threading.ExceptHookArgs) -> None:

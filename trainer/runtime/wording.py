@@ -1,10 +1,13 @@
 """How sentences for people count, say times and are broken into lines."""
 
 import os
+import re
 import sys
 import textwrap
 import unicodedata
 from pathlib import Path
+
+_VARIABLE = re.compile(r"QLORA_([A-Z0-9_]+)")
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -20,6 +23,11 @@ def lasting(seconds: float) -> str:
     if seconds >= 60:
         return f"{seconds / 60:.1f} minutes"
     return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.1f} seconds"
+
+
+def sized(count: float) -> str:
+    """So many bytes: `4.00 GB`, `0.25 MB`."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 def columns(char: str) -> int:
@@ -41,11 +49,23 @@ def this_command() -> str:
     return started.name
 
 
+def as_typed(text: str) -> str:
+    """`text` with the flag in the place of each variable whose setting was typed as a flag here:
+    whoever gave `--epochs` has set no QLORA_EPOCHS."""
+    typed = {word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+
+    def name(found: re.Match[str]) -> str:
+        flag = "--" + found[1].lower().replace("_", "-")
+        return flag if flag in typed else found[0]
+
+    return _VARIABLE.sub(name, text)
+
+
 def hanging(text: str, width: int, before: str, further: int = 0) -> str:
-    """`text` behind `before`, its further lines below its first, or `further` columns to the right
-    of it, in `width` columns."""
+    """`text`, with settings as they were typed, behind `before`: further lines below its first, or
+    `further` columns to the right of it, in `width` columns."""
     return textwrap.fill(
-        text,
+        as_typed(text),
         max(width, len(before) + 20),
         initial_indent=before,
         subsequent_indent=" " * (len(before) + further),

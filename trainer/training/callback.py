@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trainer.evaluation.asking import most_seconds
+from trainer.dataset.holdout import HELD_OUT_LOSS
 from trainer.monitoring.forecast import Forecast
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.prometheus import Metrics
@@ -50,8 +50,10 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         tracking: Tracking,
     ) -> None:
         settings = setup.settings
-        self.progress = Progress(settings.log_format, metrics)
+        judged = "held-out" if setup.loss_name == HELD_OUT_LOSS else "of a sample"
+        self.progress = Progress(settings.log_format, metrics, judged)
         self._trainer = trainer
+        self._after = setup.afterwards
         self._on_gpu = setup.device.kind == "cuda"
         self._every = settings.checkpoint_every
         self._checkpoints = checkpoints
@@ -59,6 +61,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._block_tokens = settings.max_length
         self._epoch_blocks = len(setup.blocks)
         self._held_out_blocks = setup.held_out
+        self._loss_name = setup.loss_name
         self._ends_early = setup.settings.keep == "best"
         self._teaches_answers = setup.teaches_answers
         self._tracking = tracking
@@ -71,7 +74,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._started = self._saved - seconds_of(state.log_history)
         self.progress.start(state.global_step, state.max_steps)
-        self._forecast = Forecast(self._tokens, most_seconds, state.max_steps)
+        self._forecast = Forecast(self._tokens, self._afterwards, state.max_steps)
         self._forecast.start(state.global_step, self._saved)
         if self._trainer.workers.is_main:
             log.info("%s", first_step_sentence(self._on_gpu))
@@ -148,6 +151,12 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         blocks = epochs * self._epoch_blocks + min(rest * self._step_blocks, self._epoch_blocks)
         return blocks * self._block_tokens
 
+    def _afterwards(self, training_s: float, trained_s: float) -> str:
+        if self._after is None:
+            return "questions and checks"
+        each_s = self._trainer.workers.size * trained_s  # the first does that alone
+        return self._after.in_words(training_s, each_s, on_gpu=self._on_gpu)
+
     def _judge_resumed(self, state: Any, row: StepRow) -> None:
         """What a start that was killed has found, or had no time for when a signal came."""
         if "held_out_loss" not in row:
@@ -187,7 +196,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         over = is_over(history, teaches_answers=self._teaches_answers)
         if over and state.global_step < state.max_steps:
             log.info(
-                "the held-out loss has risen since step %d: training ends after step %d of %d",
+                "the %s has risen since step %d: training ends after step %d of %d",
+                self._loss_name,
                 (best_held_out(history) or {}).get("step", 0),
                 state.global_step,
                 state.max_steps,

@@ -114,7 +114,8 @@ def keep_best(
         reason = "QLORA_KEEP=last" if keep == "last" else "no earlier step had a clearly lower loss"
         return Kept(last_step, f"the last one; {reason}", evaluation)
     last = KeptAdapter.of(model, last_step, math.nan)
-    log.info("the held-out loss was lowest at step %d: that adapter is evaluated too", earlier.step)
+    name = evaluation.loss_name
+    log.info("the %s was lowest at step %d: that adapter is evaluated too", name, earlier.step)
     earlier.put_into(model)
     other = judge(evaluation.base)
     why = why_better(other, evaluation)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trainer.dataset.holdout import HELD_OUT_LOSS
 from trainer.dataset.packing import Block
 from trainer.distributed.workers import Workers
+from trainer.evaluation.afterwards import Afterwards
 from trainer.models.frozen_base import WholeBase
 from trainer.planner.choose import Execution
 from trainer.planner.schedule import Schedule
@@ -26,7 +28,11 @@ class TrainingSetup:
     blocks: Sequence[Block]
     """what is trained: packed blocks of `settings.max_length` tokens, the same on all workers"""
     held_out: Sequence[Block] = ()
-    """packed blocks that are never trained; their loss is measured now and then"""
+    """packed blocks whose loss is measured now and then: never trained, where some are held out"""
+    loss_name: str = HELD_OUT_LOSS
+    """what that is"""
+    afterwards: Afterwards | None = None
+    """what comes behind the training"""
     teaches_answers: bool = True
     """whether there are records in what is trained, or prose alone"""
     settings: Settings
