@@ -27,6 +27,7 @@ The scenarios and what they share are in `soaking/`.
 """
 
 import argparse
+import faulthandler
 import os
 import signal
 import sys
@@ -75,6 +76,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does it
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // chosen.jobs)))
     preload()
+    faulthandler.enable()  # in each fork's log
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and say what was counted until then
     soak = Soak(chosen.seed, chosen.s3, chosen.jobs)
     try:

@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from support.jobs import write_records
 
 from soaking.operations import Operations
 from soaking.place import Place, bucket_in, new_bucket
-from soaking.processes import Child, fork
+from soaking.processes import Child, fork, kill_all
 
 RETRYABLE = {1, 12, 33, -signal.SIGKILL}
 MOST_ATTEMPTS = 60
@@ -35,7 +36,7 @@ class Tally:
         self.ended["right" if holds else "wrong"] += 1
         if not holds:
             self.wrong.append(what)
-            print(f"  WRONG {what[:500]}", flush=True)
+            print(f"  WRONG {what[:4000]}", flush=True)
 
     def add(self, other: "Tally") -> None:
         self.ended += other.ended
@@ -104,8 +105,13 @@ class Soak:
         """A process that does these cases and writes what it counted."""
         reader, writer = os.pipe()
 
+        def stop(*_: Any) -> None:
+            kill_all()
+            sys.exit(1)
+
         def run() -> None:
             os.close(reader)
+            signal.signal(signal.SIGTERM, stop)
             for number, case in numbered:
                 self.random = random.Random(f"{self.seed} {work.__qualname__} {number}")
                 self.tally = Tally()

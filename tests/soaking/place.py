@@ -169,9 +169,11 @@ class Place:
         return [(stored.key.removeprefix(self.prefix), stored.Object()) for stored in listed]
 
     def said(self) -> str:
-        """The last line that the job printed."""
-        lines = (self.folder / "log").read_text().splitlines()
-        return lines[-1] if lines else ""
+        """The last line that the job printed, or all from where a crash is told."""
+        text = (self.folder / "log").read_text()
+        if (crash := text.find("Fatal Python error")) >= 0:
+            return text[crash:].partition("Extension modules")[0]
+        return text.strip().rpartition("\n")[2]
 
 
 def spoilt(data: bytes, how: str) -> bytes | None:

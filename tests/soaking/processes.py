@@ -14,6 +14,8 @@ CLONE_NEWPID = 0x20000000
 
 def preload() -> None:
     """Import everything the job imports; start no thread and compute nothing before a fork."""
+    # pyarrow's jemalloc starts a thread of its own where it is only imported.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     import boto3  # noqa: F401
 
     import trainer.job  # noqa: F401
@@ -26,14 +28,20 @@ def preload() -> None:
     device.CONTROL = Path(os.devnull, "none")
     gc.collect()
     gc.freeze()  # or each collection in a child copies all that is imported
+    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+        print(f"  {threads} threads before the first fork, which has one", flush=True)
+
+
+LIVE: "set[Child]" = set()
 
 
 class Child:
-    """A forked process; `target` is who gets the signal."""
+    """A forked process; `target` is who gets the signal. In `LIVE` until it was waited for."""
 
     def __init__(self, parent: int, target: int) -> None:
         self.parent = parent
         self.target = target
+        LIVE.add(self)
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -43,7 +51,9 @@ class Child:
         return os.waitid(os.P_PID, self.parent, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.parent, 0)[1])
+        code = os.waitpid(self.parent, 0)[1]
+        LIVE.discard(self)
+        return os.waitstatus_to_exitcode(code)
 
 
 def fork(work: Callable[[], None], as_pid_1: bool = False) -> Child:
@@ -51,6 +61,7 @@ def fork(work: Callable[[], None], as_pid_1: bool = False) -> Child:
     reader, writer = os.pipe()
     parent = os.fork()
     if parent == 0:
+        LIVE.clear()
         if not as_pid_1:
             os.write(writer, str(os.getpid()).encode())
             run_and_exit(work)
@@ -66,6 +77,13 @@ def fork(work: Callable[[], None], as_pid_1: bool = False) -> Child:
     target = int(os.read(reader, 20))
     os.close(reader)
     return Child(parent, target)
+
+
+def kill_all() -> None:
+    """What this process has forked and not waited for: it would go on, with our pipes and files."""
+    for child in [*LIVE]:
+        child.signal(signal.SIGKILL)
+        child.wait()
 
 
 def run_and_exit(work: Callable[[], None]) -> None:

@@ -65,4 +65,5 @@ def mounted(disk: Path, size_kib: int) -> Iterator[Callable[[str], None]]:
     try:
         yield lambda options: mount("-o", f"remount,{options}")
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        # Lazily: of a soak that was stopped, something may still be open there.
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
