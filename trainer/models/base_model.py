@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import SettingsError
 from trainer.models import architecture
+from trainer.models.config_sizes import bounded
 from trainer.models.experts import experts_of_a_token
 from trainer.models.residual_stream import is_wide
 from trainer.models.tokenizer_files import load_tokenizer
@@ -113,7 +114,7 @@ class Base:
         import torch
 
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), bounded():
                 # An attention of its own would be looked for on the hub, as code.
                 return kind.from_config(
                     self.config, trust_remote_code=False, attn_implementation="eager", **options
@@ -134,12 +135,17 @@ class Base:
 
         named = self._named_class
         kind = getattr(transformers, named, None)
-        if kind is None or kind is type(self.skeleton):
+        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+            return None  # transformers has other names too
+        if kind is type(self.skeleton):
             return None
         if type(self.config) is type(self.skeleton.config):  # no part of it, but all
             return None
-        with torch.device("meta"):
-            return kind(self.config)
+        try:
+            with torch.device("meta"), bounded():
+                return kind(self.config)
+        except Exception as error:  # as of `_without_memory`
+            raise self._no_model(error) from error
 
     @property
     def attention(self) -> str:
