@@ -28,7 +28,7 @@ def preload() -> None:
     device.CONTROL = Path(os.devnull, "none")
     gc.collect()
     gc.freeze()  # or each collection in a child copies all that is imported
-    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+    if (threads := len([*Path("/proc/self/task").iterdir()])) > 1:
         print(f"  {threads} threads before the first fork, which has one", flush=True)
 
 
