@@ -1,12 +1,15 @@
 """A base is the same bits as by transformers' own loader, wherever its weights are."""
 
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.functional import has_avx512bf16
+from safetensors.torch import load_file, save_file
 from support.bases import (
     SIZES,
     assert_same_base,
@@ -15,7 +18,9 @@ from support.bases import (
     settings_for,
     write_base,
 )
+from support.small_adapters import edit
 
+from trainer.errors import SettingsError
 from trainer.models.locate import locate_base
 from trainer.models.weight_files import fetch_weights
 
@@ -112,3 +117,61 @@ def test_a_base_in_a_bucket_never_lies_on_this_disk(
     # For whoever needs the files themselves.
     paths = fetch_weights(locate_base(settings), settings)
     assert [p.read_bytes() for p in paths] == [(llama / p.name).read_bytes() for p in paths]
+
+
+VISION = {
+    "num_hidden_layers": 1,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_key_value_heads": 4},
+        {"intermediate_size": 96},
+        {"num_hidden_layers": 3},
+        {
+            "model_type": "gemma3",
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "text_config": SIZES | {"head_dim": 16},
+            "vision_config": VISION,
+        },
+    ],
+)
+def test_a_config_of_another_model_than_the_weights_is_named(
+    change: dict[str, Any], llama: Path, tmp_path: Path
+) -> None:
+    """transformers makes up what it does not find, and does not compare what it quantises."""
+    folder = shutil.copytree(llama, tmp_path / "base")
+    edit(folder / "config.json", **change)
+    with pytest.raises(
+        SettingsError, match=r"config\.json and weights do not belong together \(.+\)"
+    ):
+        load_small(settings_for(folder, tmp_path / "scratch"))
+
+
+def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "part", ["absmax", "nested_absmax", "quant_map", "nested_quant_map", "weight"]
+)
+def test_scales_that_somebody_else_has_stored_are_as_many_as_there_are(
+    part: str, llama: Path, tmp_path: Path
+) -> None:
+    """Of one too few, native code reads what lies behind them in memory."""
+    quantised = tmp_path / "base"
+    load_by_transformers(llama).save_pretrained(quantised)
+    load_small(settings_for(quantised, tmp_path / "scratch"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    name = name if part == "weight" else f"{name}.{part}"
+    changed(quantised, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))
+    with pytest.raises(SettingsError, match=r"up_proj\.weight has .* in place of"):
+        load_small(settings_for(quantised, tmp_path / "scratch"))

@@ -1,6 +1,7 @@
 """Documents in passages: what a model is asked about, and what is put beside a question."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -80,13 +81,14 @@ def _question_and_answer(record: Conversation) -> tuple[str, str] | None:
 def _passages(document: Text, source: str) -> Iterator[Passage]:
     text, start = document.text, 0
     outline = Outline(document.headings)
-    sections = [heading.at for heading in document.headings]
+    sections = sorted(heading.at for heading in document.headings)
     while start < len(text):
         end = len(text)
         if end - start > PASSAGE_CHARS:
             end = text_boundary(text, start, start + PASSAGE_CHARS, near_share=1 / 2)
         # A passage is of one section, but for those that are too short to be asked about.
-        end = next((at for at in sections if start + LEAST_PASSAGE_CHARS <= at < end), end)
+        following = bisect_left(sections, start + LEAST_PASSAGE_CHARS)
+        end = min((end, *sections[following : following + 1]))
         if len(words := text[start:end].strip()) >= LEAST_PASSAGE_CHARS:
             yield Passage(words, source, SECTIONS.join(outline.path(end - 1)))
         start = end

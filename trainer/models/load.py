@@ -12,6 +12,7 @@ from trainer.models.base_model import Base, target_modules
 from trainer.models.checkpoint_names import NameMapping
 from trainer.models.experts import expert_layouts
 from trainer.models.nf4_cache import NF4Cache
+from trainer.models.nf4_layout import loaded_fault
 from trainer.models.nf4_stream import (
     UnknownLayoutError,
     WeightLayout,
@@ -137,15 +138,23 @@ def load_with_transformers(
 def _load_unknown_layout(
     base: Base, dtype: "torch.dtype", device: "torch.device", why: UnknownLayoutError
 ) -> Any:
+    """Raises SettingsError for files of another model."""
     try:
-        return load_with_transformers(base, dtype, device)
-    except RuntimeError as unreadable:
-        if "mismatched" not in str(unreadable):
+        model = load_with_transformers(base, dtype, device)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as unreadable:
+        if isinstance(unreadable, RuntimeError) and "mismatched" not in str(unreadable):
             raise
-        raise SettingsError(
-            f"{base.name}: config.json and weights do not belong together ({why}); bring the "
-            "model there again or choose another QLORA_BASE_MODEL"
-        ) from unreadable
+        raise _do_not_belong(base, str(why)) from unreadable
+    if fault := loaded_fault(model):
+        raise _do_not_belong(base, fault)
+    return model
+
+
+def _do_not_belong(base: Base, fact: str) -> SettingsError:
+    return SettingsError(
+        f"{base.name}: config.json and weights do not belong together ({fact}); bring the model "
+        "there again or choose another QLORA_BASE_MODEL"
+    )
 
 
 def _load_streamed(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 STATE = ".quant_state.bitsandbytes__nf4"
+BLOCK_SIZES = {32 << power for power in range(8)}  # that bitsandbytes has kernels for
 MOST_STATE_BYTES = 1000  # of its JSON
 Shape = tuple[int, ...]
 
@@ -74,6 +75,45 @@ class NF4Layout:
             "nested_dtype": "float32",
         }
         return "" if is_finite and found == made else f"{name} is not what is made of it"
+
+
+def loaded_fault(model: Any) -> str:
+    """What of the 4-bit layers of a loaded model is not of their size; empty where all of it is.
+    Weights that somebody else has quantised bring scales of their own."""
+    from bitsandbytes.nn import Linear4bit
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, Linear4bit) and (fault := _loaded_fault(layer)):
+            return f"{name}.weight {fault}"
+    return ""
+
+
+def _loaded_fault(layer: Any) -> str:
+    weight, state = layer.weight, getattr(layer.weight, "quant_state", None)
+    shape = (layer.out_features, layer.in_features)
+    if state is None:
+        return "is in none of its files"
+    if tuple(state.shape) != shape:
+        return f"is {list(state.shape)} where the model has {list(shape)}"
+    if state.blocksize not in BLOCK_SIZES:
+        return f"has blocks of {state.blocksize}"
+    values = math.prod(shape)
+    scales = -(-values // state.blocksize)
+    sizes = [
+        (weight.numel() * weight.element_size(), -(-values // 2)),
+        (state.absmax.numel(), scales),
+        (state.code.numel(), 16),
+    ]
+    if state.nested:
+        nested = state.state2
+        if nested.blocksize not in BLOCK_SIZES:
+            return f"has blocks of {nested.blocksize} scales"
+        sizes += [
+            (nested.absmax.numel(), -(-scales // nested.blocksize)),
+            (nested.code.numel(), 256),
+        ]
+    wrong = [f"{found} in place of {made}" for found, made in sizes if found != made]
+    return f"has {wrong[0]} bytes, scales or levels" if wrong else ""
 
 
 def _tensors_of(name: str, values: int) -> dict[str, tuple[str, Shape]]:
