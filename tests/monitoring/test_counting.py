@@ -28,7 +28,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     main, end = pty.openpty()
     with os.fdopen(end, "w") as screen:
         handler = logging.StreamHandler(screen)
-        handler.setFormatter(log._TextFormatter())
+        handler.setFormatter(log._TextFormatter(handler.stream))
         monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
         yield main
     os.close(main)

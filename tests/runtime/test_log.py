@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import pty
 import sys
+import termios
 import threading
 import unicodedata
 
@@ -100,3 +103,21 @@ def test_nothing_that_a_terminal_obeys_reaches_it() -> None:
     assert not {"\u202e", "\u2066"} & {*shown}
     assert shown.endswith("\n\tb é 日")
     assert len(shown) == len(hostile)
+
+
+def test_on_a_terminal_sentences_are_broken_between_words_and_what_is_copied_is_not() -> None:
+    main, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 40))
+    with os.fdopen(end, "w") as screen:
+        log.set_up("text", "INFO", screen)
+        said = logging.getLogger("trainer.x")
+        said.info("held out: nothing: all 60 records are trained")
+        said.info("ask it: python entrypoint.py ask --adapter results", extra=log.copied())
+        said.info("of\n2 lines, as a library wrote them to be seen")
+        screen.flush()
+        lines = os.read(main, 4096).decode().split("\r\n")
+    os.close(main)
+    assert [line[10:] for line in lines[:2]] == ["held out: nothing: all 60", "records are trained"]
+    assert lines[1].startswith(" " * 10)
+    assert lines[2][10:] == "ask it: python entrypoint.py ask --adapter results"
+    assert [lines[3][10:], lines[4]] == ["of", "2 lines, as a library wrote them to be seen"]

@@ -22,6 +22,7 @@ from trainer.models.adapters import Adapter
 from trainer.models.safetensors_files import StoredTensor, read_header
 from trainer.models.weight_files import fetch_weights
 from trainer.monitoring.counting import waiting
+from trainer.runtime.log import copied
 from trainer.settings import Settings
 from trainer.tokenization.chat_template import ensure_chat_template
 from trainer.tokenization.record_tokenizer import stop_ids, tokenizer_of_records
@@ -76,7 +77,7 @@ def export(
         )
     log.info("%s", start.sentence())
     for command in next_commands(output, parts):
-        log.info("%s", command)  # a line that can be copied
+        log.info("%s", command, extra=copied(command=command))
     return output
 
 

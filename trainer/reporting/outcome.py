@@ -9,7 +9,7 @@ from typing import Any
 from trainer.dataset.holdout import loss_name
 from trainer.evaluation.verdict import NOT_LEARNED, is_verdict
 from trainer.runtime.json_records import json_object, well_formed
-from trainer.runtime.log import figures
+from trainer.runtime.log import copied, figures
 from trainer.runtime.wording import this_command
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ def log_outcome(record: bytes | None, run_uri: str, base_folder: Path | None = N
     ask = f"{this_command()} ask --adapter {shlex.quote(run_uri)}"
     if base_folder is not None:
         ask += f" --base-model {shlex.quote(str(base_folder.resolve()))}"
-    log.info("report: %s", report, extra=figures(report=report))
-    log.info("ask it: %s", ask, extra=figures(ask=ask))  # a line that can be copied
+    log.info("report: %s", report, extra=copied(report=report))
+    log.info("ask it: %s", ask, extra=copied(ask=ask))
 
 
 def _reached(record: bytes | None) -> str:

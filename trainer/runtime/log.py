@@ -15,12 +15,13 @@ import warnings
 from typing import Any, TextIO
 
 from trainer.runtime.redaction import redact
-from trainer.runtime.wording import as_typed
+from trainer.runtime.wording import as_typed, hanging
 
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # show text in another order
 _COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *_BIDI], "\N{REPLACEMENT CHARACTER}")
 _COMMANDS |= {ord(kept): kept for kept in "\n\t"}
 FIELDS = "fields"  # the attribute of a log record that holds its figures
+COPIED = "copied"  # that of one which is a command or a path: a line end would be copied with it
 
 
 def set_up(log_format: str, level: str, stream: TextIO | None = None) -> None:
@@ -28,7 +29,8 @@ def set_up(log_format: str, level: str, stream: TextIO | None = None) -> None:
     logging.setLogRecordFactory(_RedactedRecord)
     threading.excepthook = _log_ended_thread
     handler = logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(_TextFormatter() if wants_text(log_format) else _JsonFormatter())
+    is_text = wants_text(log_format)
+    handler.setFormatter(_TextFormatter(handler.stream) if is_text else _JsonFormatter())
     logging.basicConfig(level=_level_for_libraries(level), handlers=[handler], force=True)
     logging.getLogger("trainer").setLevel(level)
     logging.captureWarnings(True)
@@ -73,6 +75,11 @@ def figures(**values: Any) -> dict[str, Any]:
     The message says in words what a person needs of them.
     """
     return {FIELDS: values}
+
+
+def copied(**values: Any) -> dict[str, Any]:
+    """As `figures`, for a line that people copy from a terminal."""
+    return {FIELDS: values, COPIED: True}
 
 
 def one_line(text: object, most: int | None = None, ending: str = "") -> str:
@@ -130,9 +137,19 @@ def _log_ended_thread(ended: threading.ExceptHookArgs) -> None:
 
 
 class _TextFormatter(logging.Formatter):
+    """For `stream`, where it is a terminal, broken between words, but for what is to be copied."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream if stream.isatty() else None
+
     def format(self, record: logging.LogRecord) -> str:
-        mark = "" if record.levelno < logging.WARNING else record.levelname.lower() + ": "
-        text = f"{time.strftime('%H:%M:%S')}  {mark}{for_terminal(record.getMessage())}"
+        before, said = f"{time.strftime('%H:%M:%S')}  ", for_terminal(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            before += f"{record.levelname.lower()}: "
+        text = f"{before}{said}"
+        if self._stream is not None and not (getattr(record, COPIED, False) or "\n" in said):
+            text = hanging(said, columns(self._stream), before)
         return text + ("\n" + record.exc_text if record.exc_text else "")
 
 
