@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.effort import calls_of
 
 from trainer.corpus.examples import Message
 from trainer.dataset.domain import DOMAIN, Domain, Vocabulary, names_in, stem
@@ -113,6 +114,7 @@ def test_a_conversation_is_refused_where_no_turn_of_the_user_is_about_the_docume
     assert domain.refuses([Message("system", "The Nortam A12."), follows])
 
 
+HALF = '{"words": [], "refusal": "\\ud800 no"}'  # a character's
 LONG = json.dumps({"words": [], "refusal": "a" * 4001})
 
 
@@ -121,7 +123,23 @@ def test_it_is_kept_in_a_file_and_a_damaged_one_is_an_error(tmp_path: Path) -> N
     domain = Domain(manual(), "Das steht hier nicht: „nie“.")
     (tmp_path / DOMAIN).write_text(domain.as_json(), encoding="utf-8")
     assert Domain.read(tmp_path) == domain
-    for text in ('{"words": ["a"]}', '{"words": [1], "refusal": ""}', "[", '{"words": 3}', LONG):
+    for text in (
+        '{"words": ["a"]}',
+        '{"words": [1], "refusal": ""}',
+        "[",
+        '{"words": 3}',
+        LONG,
+        HALF,
+    ):
         (tmp_path / DOMAIN).write_text(text)
         with pytest.raises(ValueError):
             Domain.read(tmp_path)
+
+
+def test_a_word_is_compared_with_few_of_a_large_vocabulary() -> None:
+    """All of a million would take a minute for each word of a question."""
+    told = Vocabulary({f"antenn{n}" for n in range(5_000)} | {"warrant"})
+    calls = calls_of(lambda: told.speaks_of("What is the waranty of my antennzzae?"))
+    assert 0 < calls["set_seq1"] <= 1100
+    assert told.speaks_of("What is the waranty?")
+    assert not told.speaks_of("Which antennzzae and quetzals?")

@@ -130,7 +130,8 @@ def another_state(changes: dict[str, Any]) -> Callable[[Tensors], None]:
 
 STATES = [
     {"shape": [1, 1]}, {"blocksize": 4096}, {"dtype": "float64"}, {"quant_type": "fp4"},
-    {"nested_blocksize": 2}, {"nested_offset": float("nan")}, {"nested_offset": "x"}, {"a": 1},
+    {"nested_blocksize": 2}, {"nested_offset": float("nan")}, {"nested_offset": "x"},
+    {"nested_offset": 10**400}, {"a": 1},
 ]  # fmt: skip
 
 

@@ -128,7 +128,9 @@ def test_nobody_s_text_is_markup_in_the_card(tmp_path: Path) -> None:
     hostile = "<img src=x> ![a](http://b) [c](d) `e` # f\n\n# g"
     of_base = f"---\nlicense: {json.dumps(hostile)}\n---\n"
     samples = [dict.fromkeys(RECORD["samples"][0], hostile)]
-    card = render_card(record(samples=samples), base(tmp_path, of_base)).split("---\n", 2)[2]
-    assert "&lt;img src=x&gt;" in card
+    held = {"held_out_by": "documents", "held_out_documents": 2, "held_out_first": [hostile]}
+    made = record(samples=samples, data=RECORD["data"] | held)
+    card = render_card(made, base(tmp_path, of_base)).split("---\n", 2)[2]
+    assert "&lt;img src=x&gt;" in card and "2 documents whole" in card
     for markup in ("<img", "![a]", "[c](", "`e`", "\n# g"):
         assert markup not in card, markup

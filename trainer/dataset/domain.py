@@ -23,6 +23,8 @@ _TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "no", "vs"))  # whos
 _GREETING = re.compile(r"\s*(?:hi|hello|hey|dear|good (?:morning|day|evening))\b[^,.!?:]*", re.I)
 LONGEST_ALONE = 60  # words; a longer question brings its own text along
 ALIKE = 0.85  # of difflib's ratio, from which on a word is one that was typed wrongly
+_End = tuple[int, str]  # 0 for a beginning, 1 for an end; its letters
+_END, _MOST_COMPARED = 3, 1000  # letters that words share to be compared, and how many are
 LONGEST_REFUSAL = 4000  # characters
 # Words that a question in English may have whatever it is about.
 FUNCTION_WORDS = frozenset(
@@ -56,6 +58,10 @@ class Vocabulary:
     """The words that occur in documents, without what inflects them."""
 
     words: set[str] = field(default_factory=set)
+    _by_end: dict[tuple[int, str], list[str]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    _indexed: int = field(default=0, repr=False, compare=False)
 
     def add(self, text: str) -> None:
         text = plain(text)
@@ -87,8 +93,23 @@ class Vocabulary:
         word = stem(word)
         if word in self.words or len(word) < 5 or not word.isalpha():
             return word in self.words
-        near = [known for known in self.words if abs(len(known) - len(word)) < 3]
-        return bool(difflib.get_close_matches(word, near, 1, ALIKE))
+        near = [known for known in self._of_an_end(word) if abs(len(known) - len(word)) < 3]
+        return bool(difflib.get_close_matches(word, near[:_MOST_COMPARED], 1, ALIKE))
+
+    def _of_an_end(self, word: str) -> list[str]:
+        """Those that begin or end as `word` does: who mistypes it leaves one of its ends. All of a
+        large vocabulary would take seconds for each word of a question."""
+        if self._indexed != len(self.words):
+            by_end: dict[_End, list[str]] = {}
+            for known in sorted(self.words):
+                for end in _ends(known):
+                    by_end.setdefault(end, []).append(known)
+            self._by_end, self._indexed = by_end, len(self.words)  # threads may ask together
+        return [known for end in _ends(word) for known in self._by_end.get(end, ())]
+
+
+def _ends(word: str) -> tuple[_End, _End]:
+    return (0, word[:_END]), (1, word[-_END:])
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,7 @@ class Domain:
             sound = isinstance(refusal, str) and len(refusal) <= LONGEST_REFUSAL
             if not (sound and all(isinstance(word, str) for word in words)):
                 raise ValueError(f"{DOMAIN} holds something else than words")
+            refusal.encode()  # no half of a surrogate pair, which no tokenizer takes
             return cls(Vocabulary(set(words)), refusal)
 
 

@@ -4,13 +4,13 @@ bitsandbytes' kernels believe the shapes that they are given: of one scale too f
 what lies behind it in memory.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainer.models.experts import ExpertLayout
 from trainer.models.safetensors_files import DTYPES, TensorEntry
+from trainer.runtime.json_records import parse_json, well_formed
 from trainer.runtime.nf4 import BLOCK_SCALES, BLOCK_VALUES
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ class NF4Layout:
         """What in the JSON of a quantisation's state is not as it is made; empty if nothing."""
         dtype, shape = self._weights[name.removesuffix(STATE)]
         try:
-            found: dict[str, Any] = json.loads(state.cpu().numpy().tobytes())
-            is_finite = math.isfinite(found.pop("nested_offset"))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            with well_formed("a state"):
+                found: dict[str, Any] = parse_json(state.cpu().numpy().tobytes())
+                is_finite = math.isfinite(found.pop("nested_offset"))
+        except ValueError:
             return f"{name} cannot be read"
         made = {
             "quant_type": "nf4",

@@ -148,9 +148,7 @@ class ChatTemplate:
             messages = with_system_in_user(messages)
         tools = json.loads(conversation.tools) if conversation.tools else None
         thinking = has_thoughts(conversation)
-        calls = (call for message in messages for call in message.tool_calls)
-        said = [message.content + message.thought for message in messages]
-        marks = Marks([*said, *(call.name + call.arguments for call in calls), conversation.tools])
+        marks = Marks([conversation.tools, *map(_said, messages)])
         turns = as_turns(messages, self.style, _unmarked)
         marked = as_turns(messages, self.style, marks.put)
         text, other = self._written([turns, marked], tools, thinking=thinking)
@@ -254,6 +252,12 @@ def _dropped(messages: Sequence[Message], lost: Mapping[int, int]) -> frozenset[
         if not (messages[at].role == "assistant" and thought_of(messages[at]) and parts == 1):
             raise Unusable(f"the chat template leaves out its turn {at + 1} ({messages[at].role})")
     return frozenset(lost)
+
+
+def _said(message: Message) -> str:
+    """All words of a turn that a template may write."""
+    calls = (word for call in message.tool_calls for word in (call.name, call.arguments, call.id))
+    return "".join((message.content, message.thought, message.name, message.call_id, *calls))
 
 
 def _unmarked(_message: int, text: str) -> str:

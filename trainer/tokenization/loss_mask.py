@@ -60,7 +60,8 @@ class LossMask:
         if len(messages) > _MOST_KEPT_TURNS or not self._template.is_plain(conversation):
             return []
         roles = tuple((message.role, message.trained) for message in messages)
-        if roles not in self._frames:
+        pieces = self._frames.get(roles)  # which another thread may clear
+        if pieces is None:
             turns = [replace(m, content=_place(at)) for at, m in enumerate(messages)]
             worded = list(self._conversation(replace(conversation, messages=tuple(turns))))
             if len(self._frames) >= _MOST_FRAMES:
@@ -68,8 +69,7 @@ class LossMask:
             pieces = [_Piece.of(span) for spans in worded for span in spans]
             # Else the template writes places itself.
             is_ours = all(n < len(messages) for piece in pieces for n in piece.numbers)
-            self._frames[roles] = pieces if is_ours else []
-        pieces = self._frames[roles]
+            self._frames[roles] = pieces = pieces if is_ours else []
         return [[piece.filled(messages) for piece in pieces]] if pieces else []
 
     def _conversation(self, conversation: Conversation) -> Iterator[list[Span]]:
