@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 from support.jobs import ROOT
 
@@ -65,6 +66,19 @@ def test_the_version_says_which_libraries_are_there() -> None:
 def test_a_shell_completes(words: str, number: int, expected: list[str]) -> None:
     found = said(_ENTRYPOINT_PY_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
     assert set(expected) <= set(found.splitlines())
+
+
+def test_what_is_no_setting_in_an_env_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my.env").write_text("PYTHONPATH=/evil\nPATH=/evil\nQLORA_LORA_R=8\n")
+    before, file = dict(os.environ), str(tmp_path / "my.env")
+    EnvFileOption().process_value(click.Context(click.Command("train")), file)
+    assert capsys.readouterr().err == (
+        f"{file}: PYTHONPATH, PATH left out: no setting; set it in the shell\n"
+    )
+    assert {k: v for k, v in os.environ.items() if before.get(k) != v} == {"QLORA_LORA_R": "8"}
+    del os.environ["QLORA_LORA_R"]
 
 
 def test_an_env_file_may_stand_before_the_command(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from trainer.runs.library_versions import installed
 from trainer.runtime.env_file import load_env_file
 from trainer.settings import Settings, options
 
+_SHOWN_NAMES = 5  # of variables in a file
+
 FIRST = ("data_uri", "output_uri", "base_model", "eval_uri", "recipe")
 SHOWN_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 # `Settings` names its groups last first, as dataclasses order their fields.
@@ -64,8 +66,11 @@ class EnvFileOption(click.Option):
 
 
 def _load_env_file(ctx: click.Context, _option: click.Parameter, file: str | None) -> None:
-    if file is not None and not ctx.resilient_parsing:
-        load_env_file(Path(file))
+    if file is None or ctx.resilient_parsing:
+        return
+    if left_out := load_env_file(Path(file)):
+        names = ", ".join(left_out[:_SHOWN_NAMES]) + ", …" * (len(left_out) > _SHOWN_NAMES)
+        click.echo(f"{file}: {names} left out: no setting; set it in the shell", err=True)
 
 
 class CommandWithSettings(click.Command):

@@ -51,16 +51,32 @@ def test_what_no_file_carries_is_not_written(value: str, tmp_path: Path) -> None
 
 
 def test_what_is_set_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_env_file(tmp_path / "x.env", {"FH_A": "file", "FH_B": "file"})
-    monkeypatch.setenv("FH_A", "set")
-    monkeypatch.setenv("FH_B", "")  # as good as unset
+    write_env_file(tmp_path / "x.env", {"QLORA_A": "file", "QLORA_B": "file"})
+    monkeypatch.setenv("QLORA_A", "set")
+    monkeypatch.setenv("QLORA_B", "")  # as good as unset
     load_env_file(tmp_path / "x.env")
-    assert (os.environ["FH_A"], os.environ["FH_B"]) == ("set", "file")
+    assert (os.environ["QLORA_A"], os.environ["QLORA_B"]) == ("set", "file")
 
 
 def test_what_a_shell_gives_for_a_command_is_read() -> None:
     reads, writes = os.pipe()
-    os.write(writes, b"FH_A=1\n")
+    os.write(writes, b"QLORA_A=1\n")
     os.close(writes)
-    assert read_env_file(Path(f"/dev/fd/{reads}")) == {"FH_A": "1"}
+    assert read_env_file(Path(f"/dev/fd/{reads}")) == {"QLORA_A": "1"}
     os.close(reads)
+
+
+def test_what_decides_which_code_runs_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = [
+        *("PATH", "PYTHONPATH", "LD_PRELOAD", "AWS_CONFIG_FILE", "WANDB__EXECUTABLE"),
+        *("GCONV_PATH", "PYTHONSTARTUP", "CUDA_INJECTION64_PATH", "OMP_TOOL_LIBRARIES"),
+    ]
+    said = {"AWS_ENDPOINT_URL_S3": "http://a", "HF_TOKEN": "b", "https_proxy": "http://c"}
+    for name in (*code, *said):
+        monkeypatch.delenv(name, raising=False)
+    write_env_file(tmp_path / "x.env", dict.fromkeys(code, "/evil") | said)
+    assert load_env_file(tmp_path / "x.env") == code
+    assert not [name for name in code if name in os.environ]
+    assert {name: os.environ.pop(name) for name in said} == said

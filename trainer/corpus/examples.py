@@ -165,7 +165,7 @@ def as_unusable(error: Exception, what: str) -> Unusable:
 def unreadable(error: object, what: str) -> Unusable:
     """With the first line of what a library said of it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return Unusable(f"it is no readable {what} ({lines[0][:120]})")
+    return Unusable(f"it is no readable {what} ({printable(lines[0][:120])})")
 
 
 @dataclass(frozen=True)

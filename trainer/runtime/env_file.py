@@ -13,14 +13,36 @@ from trainer.runtime.regular_files import open_regular, write_over
 
 _LARGEST_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# A file that somebody else wrote may say where a result goes, and not which code runs here, as
+# PYTHONPATH, LD_PRELOAD and a file of AWS with a `credential_process` do.
+_SETTING = re.compile(
+    r"(?:QLORA|AWS|HF|HUGGING_FACE|OPENAI|WANDB|MLFLOW_(?:TRACKING|EXPERIMENT|RUN|S3))_[A-Z0-9]\w*"
+    r"|(?:https?|all|no)_proxy|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"|CUDA_VISIBLE_DEVICES|OMP_NUM_THREADS|NCCL_(?:SOCKET_IFNAME|DEBUG|P2P_DISABLE|IB_DISABLE)"
+    r"|(?:TOKENIZERS|TRANSFORMERS)_[A-Z]\w*|TZ|LANG|LC_\w+|(?:NO|FORCE)_COLOR|COLUMNS",
+    re.ASCII | re.IGNORECASE,
+)
+_NAMES_CODE = {
+    "AWS_CONFIG_FILE",
+    "AWS_DATA_PATH",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "HF_MODULES_CACHE",
+}
 _MEANS_MORE = re.compile(r"[\s\"#$\\`]")  # to one of those that read it, unless in quotes
 
 
-def load_env_file(path: Path) -> None:
-    """Set what the file at `path` says and the environment does not. Raises SettingsError."""
-    for name, value in read_env_file(path).items():
-        if not os.environ.get(name):
+def load_env_file(path: Path) -> list[str]:
+    """Set what the file at `path` says and the environment does not; the names of what is no
+    setting of this program, which is left out. Raises SettingsError."""
+    found = read_env_file(path)
+    for name, value in found.items():
+        if _is_setting(name) and not os.environ.get(name):
             os.environ[name] = value
+    return [name for name in found if not _is_setting(name)]
+
+
+def _is_setting(name: str) -> bool:
+    return _SETTING.fullmatch(name) is not None and name not in _NAMES_CODE
 
 
 def read_env_file(path: Path) -> dict[str, str]:
