@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.safetensors import entry, file_of
 
+from trainer.errors import SettingsError
 from trainer.models.checkpoint_names import Place
 from trainer.models.experts import ExpertLayout
 from trainer.models.nf4_stream import UnknownLayoutError, WeightLayout, quantise
@@ -53,6 +54,13 @@ def test_what_is_kept_is_decided_tensor_by_tensor() -> None:
 )
 def test_files_that_are_not_the_model_s_are_not_taken(header: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnknownLayoutError, match=reason):
+        quantised(header)
+
+
+def test_a_weight_of_whole_numbers_is_none() -> None:
+    """transformers would take the bits of a bfloat16 that is called an I16 for its value."""
+    header = {"layer.weight": LAYER, "norm.weight": entry(512, 520, [2], "I32")}
+    with pytest.raises(SettingsError, match=r"norm\.weight is I32 in its file, and a weight is of"):
         quantised(header)
 
 

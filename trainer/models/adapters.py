@@ -94,6 +94,7 @@ class Adapter:
         names. Raises DataError where it does not fit."""
         from peft import PeftModel, get_peft_model
         from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+        from safetensors import SafetensorError
 
         try:
             config, tuned = lora_config(self.folder, self.config), model
@@ -105,7 +106,11 @@ class Adapter:
             refuse_infinite(weights)
             weights = without_twins(weights, self.base)
             loaded = set_peft_model_state_dict(tuned, weights, adapter_name=name)
-        except (ValueError, RuntimeError) as error:  # modules or shapes that the base does not have
+        except (
+            ValueError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # modules or shapes that the base does not have
             raise self._misfit(one_line(error, 160)) from error
         own = f".{name}."
         left = [key for key in loaded.missing_keys if ".lora_" in key and own in key]

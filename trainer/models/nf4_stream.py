@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import SettingsError
 from trainer.models.checkpoint_names import Place
 from trainer.models.experts import ExpertLayout
 from trainer.models.nf4_layout import STATE, NF4Layout
-from trainer.models.safetensors_files import DTYPES, TensorEntry
+from trainer.models.safetensors_files import DTYPES, FLOATS, TensorEntry
 from trainer.models.safetensors_stream import Shard, stream_tensors
 from trainer.runtime.nf4 import BLOCK_VALUES
 from trainer.storage import retry_if_damaged
@@ -55,6 +56,12 @@ class WeightLayout:
         if place.matrix is None:
             return layout.shape
         return layout.matrix_shape if place.matrix < layout.matrices else None
+
+    def is_float(self, stored: str) -> bool:
+        """Whether what has this name in the files is a weight and no number of something."""
+        place = self.place(stored)
+        of_model = self.expected.get(place.name) if place else None
+        return of_model is None or of_model[0].is_floating_point
 
     def expert_tensors(self) -> list[str]:
         """The names of what NF4 makes of the experts."""
@@ -140,6 +147,11 @@ def _refuse_misfits(entries: list[TensorEntry], layout: WeightLayout) -> None:
             raise UnknownLayoutError(f"the model has no {entry.name}")
         if entry.dtype not in DTYPES:
             raise UnknownLayoutError(f"{entry.name} is {entry.dtype}")
+        if known is not None and layout.is_float(entry.name) and entry.dtype not in FLOATS:
+            raise SettingsError(
+                f"{entry.name[:200]} is {entry.dtype} in its file, and a weight is of "
+                f"{', '.join(FLOATS)}; bring the model there again"
+            )
         if known is not None and entry.shape != known:
             shape = list(entry.shape)
             raise UnknownLayoutError(f"{entry.name} is {shape} where the model has {known}")

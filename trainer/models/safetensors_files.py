@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTH_BYTES = 8
+_MOST_AXES, _MOST_VALUES = 64, 1 << 63  # of a tensor of torch
 LONGEST_HEADER_BYTES = 100_000_000  # what the safetensors library itself accepts
 DTYPES = {
     "F64": "float64",
@@ -127,8 +128,10 @@ def parse_header(text: bytes) -> list[TensorEntry]:
     """What is in the file, in the order of the header. Raises UnsoundError."""
     try:
         with well_formed("a header"):
-            header = json_object(text)
-            header.pop("__metadata__", None)
+            header = json_object(text.decode())  # json itself takes UTF-16 too
+            said = header.pop("__metadata__", None) or {}
+            if not all(isinstance(word, str) for pair in said.items() for word in pair):
+                raise ValueError("metadata that is no text")
             return [_entry(name, given) for name, given in header.items()]
     except ValueError:
         raise UnsoundError("its header is no list of tensors") from None
@@ -136,16 +139,18 @@ def parse_header(text: bytes) -> list[TensorEntry]:
 
 def _entry(name: str, given: dict[str, Any]) -> TensorEntry:
     start, stop = given["data_offsets"]
+    shape = tuple(given["shape"])
     sound = (
         isinstance(given["dtype"], str)
-        and all(isinstance(size, int) and size >= 0 for size in given["shape"])
-        and isinstance(start, int)
-        and isinstance(stop, int)
-        and 0 <= start <= stop
+        and all(type(number) is int and number >= 0 for number in (*shape, start, stop))
+        and start <= stop
+        # Also where another size is 0: torch multiplies them, in 64 bits.
+        and len(shape) <= _MOST_AXES
+        and math.prod(size or 1 for size in shape) < _MOST_VALUES
     )
     if not sound:
         raise ValueError(name)
-    return TensorEntry(name, given["dtype"], tuple(given["shape"]), start, stop)
+    return TensorEntry(name, given["dtype"], shape, start, stop)
 
 
 def in_order(entries: Iterable[TensorEntry]) -> list[TensorEntry]:
