@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from trainer.dataset.domain import DOMAIN, Domain
-from trainer.errors import DataError, SettingsError
+from trainer.errors import DataError, Interrupted, SettingsError
 from trainer.models import base_model
 from trainer.models.adapter_config import (
     CONFIG,
@@ -131,6 +131,8 @@ class Adapter:
             return self.base.tokenizer()
         try:
             return load_tokenizer(self.folder)
+        except Interrupted:
+            raise
         except Exception as error:  # tokenizers raises nothing narrower
             fact = one_line(error, 200) or type(error).__name__
             raise DataError(

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import SettingsError
+from trainer.errors import Interrupted, SettingsError
 from trainer.models import architecture
 from trainer.models.config_sizes import bounded
 from trainer.models.experts import experts_of_a_token
@@ -211,6 +211,8 @@ class Base:
         """The base's tokenizer, with a pad token."""
         try:
             tokenizer = load_tokenizer(self.folder)
+        except Interrupted:
+            raise
         except Exception as error:  # tokenizers raises nothing narrower
             raise SettingsError(
                 f"{self.name}: its tokenizer cannot be read ({_first_words(error)}); put "

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import DataError
 from trainer.models.tokenizer_limits import refuse_bombs
+from trainer.runtime import native
 from trainer.runtime.json_records import read_object
 from trainer.runtime.log import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+MOST_S = 120.0  # the largest take five on a busy core
 CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 TEXTS = {
     "backend",
@@ -47,10 +49,13 @@ WEIGHTS = {".bin", ".gguf", ".pt", ".pth", ".safetensors"}
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer in `folder`, which opens no file outside of it and makes no text endless.
 
-    Raises DataError for links that lead out of it, as `refuse_bombs`, and whatever transformers
-    and tokenizers raise.
+    Raises DataError for links that lead out of it, for one that takes minutes, as `refuse_bombs`,
+    and whatever transformers and tokenizers raise.
     """
-    tokenizer = _loaded(folder)
+    try:
+        tokenizer = native.within(MOST_S, lambda: _loaded(folder))
+    except native.NoEndError:
+        raise DataError(f"it was not read within {MOST_S:.0f} s") from None
     refuse_bombs(tokenizer)
     _check_template(tokenizer.chat_template)
     return tokenizer

@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import SettingsError
+from trainer.runtime import native
 from trainer.tokenization.word_table import TokenizedText, WordTable
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
+
+MOST_S = 30.0
+LEAST_CHARS_PER_S = 20_000  # a busy core tokenises a million
 
 
 class PlainTextTokenizer:
@@ -52,10 +57,21 @@ class PlainTextTokenizer:
 
     def _encode(self, texts: list[str]) -> "list[Encoding]":
         """Not through transformers, which sets the tokenizer's options at each call and therefore
-        cannot be called by several threads."""
+        cannot be called by several threads. Raises SettingsError where it does not end: a pattern
+        of tokenizer.json may try all there is at each character."""
         if not self._fast.encode_special_tokens:
             self._fast.encode_special_tokens = True
-        encodings: list[Encoding] = self._fast.encode_batch(texts, add_special_tokens=False)
+        chars = sum(map(len, texts))
+        seconds = MOST_S + chars / LEAST_CHARS_PER_S
+        try:
+            encodings: list[Encoding] = native.within(
+                seconds, lambda: self._fast.encode_batch(texts, add_special_tokens=False)
+            )
+        except native.NoEndError:
+            raise SettingsError(
+                f"the base model's tokenizer did not end within {seconds:.0f} s for {chars:,} "
+                "characters; choose another QLORA_BASE_MODEL or repair its tokenizer.json"
+            ) from None
         return encodings
 
     def _leads(self) -> dict[str, str]:
