@@ -8,6 +8,7 @@ import torch
 from support.small_models import tuned_model
 
 from trainer.engine.activations import Batch, LayerActivations
+from trainer.engine.adapter_parameters import tensors_of
 from trainer.engine.lora_linear import LinearInput, LinearPass
 from trainer.engine.weights import DecoderWeights, Linear, Lora
 from trainer.kernels import PLAIN
@@ -15,10 +16,9 @@ from trainer.kernels import PLAIN
 TOKENS = 5
 
 
-def batch_of(linear: Linear, random: torch.Tensor | None = None) -> Batch:
+def batch_of(*linears: Linear, random: torch.Tensor | None = None) -> Batch:
     nothing: Any = None
-    assert linear.lora is not None
-    adapter = {linear.a_key: linear.lora.a.detach(), linear.b_key: linear.lora.b.detach()}
+    adapter = {key: tensor.detach() for key, tensor in tensors_of(linears).items()}
     return Batch(nothing, {}, adapter, drops=True, random=random)
 
 
@@ -65,7 +65,7 @@ def test_output_and_gradients_are_those_of_autograd(linear: Linear, unpacked: bo
 def test_a_seed_gives_slices_of_rows_the_mask_of_all(linear: Linear) -> None:
     both = LinearPass([linear], PLAIN, torch.float32, torch.device("cpu"))
     x, random = noise(TOKENS, linear.weight.shape[1]), torch.tensor([7])
-    batch, saved = batch_of(linear, random), LayerActivations(None)
+    batch, saved = batch_of(linear, random=random), LayerActivations(None)
     whole = both.forward(linear, LinearInput(x, saved, batch))
     saved.first_row = 2
     below = both.forward(linear, LinearInput(x[2:], saved, batch))
@@ -73,13 +73,33 @@ def test_a_seed_gives_slices_of_rows_the_mask_of_all(linear: Linear) -> None:
     assert not saved.masks
 
 
-def test_a_gradient_is_added_to_one_that_is_there(linear: Linear) -> None:
-    both = LinearPass([linear], PLAIN, torch.float32, torch.device("cpu"))
+@pytest.mark.parametrize("targets", ["q_proj,v_proj", "q_proj,k_proj,v_proj"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_layers_of_one_input_give_what_each_gives_alone(
+    targets: str, dropout: float, tmp_path: Path
+) -> None:
+    linears = DecoderWeights.of(tuned_model("qwen2", tmp_path, targets, dropout)).layers[1].qkv
+    passes = LinearPass(linears, PLAIN, torch.float32, torch.device("cpu"))
+    widths = [linear.weight.shape[0] for linear in linears]
+    x, grads = noise(TOKENS, linears[0].weight.shape[1]), [noise(TOKENS, w) for w in widths]
+    together, apart = batch_of(*linears), batch_of(*linears)
+    given = LinearInput(x, LayerActivations(None), together)
+    alone = LinearInput(x, LayerActivations(None, masks=given.saved.masks), apart)
+    found = passes.forward_of(linears, widths, given)
+    for y, linear in zip(found, linears, strict=True):
+        assert torch.allclose(y, passes.forward(linear, alone), atol=1e-5)
+    total = passes.backward_of(linears, grads, given)
+    each = [passes.backward(line, g, alone) for line, g in zip(linears, grads, strict=True)]
+    assert total is not None and torch.allclose(total, sum(each, torch.zeros(1)), atol=1e-5)
+    assert together.gradients.keys() == apart.gradients.keys() != set()
+    for key, gradient in apart.gradients.items():
+        assert torch.allclose(together.gradients[key], gradient, atol=1e-4)
+
+
+def test_below_the_lowest_layer_adapters_alone_get_gradients(linear: Linear) -> None:
+    passes = LinearPass([linear], PLAIN, torch.float32, torch.device("cpu"))
     rows, columns = linear.weight.shape
-    x, grad = noise(TOKENS, columns), noise(TOKENS, rows)
-
-    def gradient(into: torch.Tensor | None) -> torch.Tensor:
-        given = LinearInput(x, LayerActivations(None), batch_of(linear))
-        return both.backward(linear, grad, given, into)
-
-    assert torch.allclose(gradient(torch.ones_like(x)), gradient(None) + 1, atol=1e-5)
+    batch = batch_of(linear)
+    given = LinearInput(noise(TOKENS, columns), LayerActivations(None), batch)
+    assert passes.backward_of([linear], [noise(TOKENS, rows)], given, lowest=True) is None
+    assert batch.gradients.keys() == {linear.a_key, linear.b_key}

@@ -1,7 +1,7 @@
 """One linear layer over NF4 weights with its adapter: y = x W' + scale drop(x) A' B'."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,42 @@ from trainer.kernels import Kernels
 from trainer.kernels.dropout import Mask, Seed, draw
 
 JOINED_ROWS = 256  # of more, each product fills a GPU by itself
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Those of some linear layers that are given the same input, as one: of a wide input each
+    product with an A, and each sum of a gradient, takes as long as reading it."""
+
+    linears: Sequence[Linear]
+    a: torch.Tensor  # [r of all, in]
+    b: Sequence[torch.Tensor]  # [out, r] of each
+    dropout: float
+
+    def split(self, ax: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Columns [M, r] of each, of [M, r of all]."""
+        parts: Sequence[torch.Tensor] = ax.split([b.shape[1] for b in self.b], 1)
+        return parts
+
+    def parts(self, ax: torch.Tensor) -> Iterator[tuple[Linear, torch.Tensor, float, torch.Tensor]]:
+        """Each with its B, its scale and its columns of `ax`."""
+        for linear, b, part in zip(self.linears, self.b, self.split(ax), strict=True):
+            assert linear.lora is not None
+            yield linear, b, linear.lora.scale, part
+
+
+def _of_one_input(linears: Sequence[Linear], batch: Batch) -> Iterator[Adapters]:
+    """The adapters of `linears`, which share an input: together, but for dropout, whose masks are
+    of one adapter each."""
+    tuned = [linear for linear in linears if linear.lora is not None]
+    groups = [tuned] if tuned else []
+    if batch.drops and any(linear.lora.dropout for linear in tuned if linear.lora):
+        groups = [[linear] for linear in tuned]
+    for group in groups:
+        a = [batch.adapter[linear.a_key] for linear in group]
+        b = [batch.adapter[linear.b_key] for linear in group]
+        dropout = group[0].lora.dropout if group[0].lora and batch.drops else 0.0
+        yield Adapters(group, a[0] if len(a) == 1 else torch.cat(a), b, dropout)
 
 
 @dataclass(frozen=True)
@@ -68,58 +104,74 @@ class LinearPass:
 
     def forward(self, linear: Linear, given: LinearInput) -> torch.Tensor:
         """y [M, out]."""
-        assert given.x is not None
-        y = self._product(linear, given.x)
-        if linear.lora is not None:
-            adapter = given.batch.adapter
-            ax = self._dropped(linear, given) @ adapter[linear.a_key].t()
-            y.addmm_(ax, adapter[linear.b_key].t(), alpha=linear.lora.scale)
-            given.saved.lora_ax[linear.number] = ax
-        return y
+        return self._forward([linear], given)[0]
 
     def forward_together(self, linears: Sequence[Linear], given: LinearInput) -> list[torch.Tensor]:
         """y [M, out] of each, all of the same input; rows may be further apart than `out`."""
         joined = self._joined.get(linears[0].number)
         if joined is None or given.x is None or len(given.x) > JOINED_ROWS:
-            return [self.forward(linear, given) for linear in linears]
+            return self._forward(linears, given)
         return joined.forward(given.x, tuned=any(linear.lora for linear in linears))
 
-    def backward(
-        self,
-        linear: Linear,
-        grad: torch.Tensor,
-        given: LinearInput,
-        into: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Gradient of x [M, in], added to `into` where given."""
-        weight = self._matrix(linear)
-        out = grad @ weight if into is None else into.addmm_(grad, weight)
-        grad_ax = self.adapter_backward(linear, grad, given)
-        if linear.lora is None or grad_ax is None:
-            return out
-        a, dropout = given.batch.adapter[linear.a_key], linear.lora.dropout
-        if not dropout:
-            return out.addmm_(grad_ax, a)
-        added: torch.Tensor = self._k.dropout_add(
-            out, grad_ax @ a, self._mask(linear, given, dropout), dropout
-        )
-        return added
+    def _forward(self, linears: Sequence[Linear], given: LinearInput) -> list[torch.Tensor]:
+        assert given.x is not None
+        made = {linear.number: self._product(linear, given.x) for linear in linears}
+        for adapters in _of_one_input(linears, given.batch):
+            ax = self._dropped(adapters.linears[0], given) @ adapters.a.t()
+            given.saved.lora_ax[adapters.linears[0].number] = ax
+            for linear, b, scale, part in adapters.parts(ax):
+                made[linear.number].addmm_(part, b.t(), alpha=scale)
+        return list(made.values())
 
-    def adapter_backward(
-        self, linear: Linear, grad: torch.Tensor, given: LinearInput
+    def backward(self, linear: Linear, grad: torch.Tensor, given: LinearInput) -> torch.Tensor:
+        """Gradient of x [M, in]."""
+        total = self._backward([linear], [grad], given, lowest=False)
+        assert total is not None
+        return total
+
+    def _backward(
+        self,
+        linears: Sequence[Linear],
+        grads: Sequence[torch.Tensor],
+        given: LinearInput,
+        *,
+        lowest: bool,
     ) -> torch.Tensor | None:
+        total = None
+        for linear, grad in [] if lowest else zip(linears, grads, strict=True):
+            weight = self._matrix(linear)
+            total = grad @ weight if total is None else total.addmm_(grad, weight)
+        of = {linear.number: grad for linear, grad in zip(linears, grads, strict=True)}
+        for adapters in _of_one_input(linears, given.batch):
+            grad_ax = self._adapter_backward(adapters, of, given)
+            if total is None:
+                continue
+            if not adapters.dropout:
+                total.addmm_(grad_ax, adapters.a)
+                continue
+            mask = self._mask(adapters.linears[0], given, adapters.dropout)
+            total = self._k.dropout_add(total, grad_ax @ adapters.a, mask, adapters.dropout)
+        return total
+
+    def _adapter_backward(
+        self, adapters: "Adapters", grads: Mapping[int, torch.Tensor], given: LinearInput
+    ) -> torch.Tensor:
         """Adds the gradients of A and B to the batch's; returns the gradient of A x [M, r]."""
-        if linear.lora is None:
-            return None
-        adapter, scale = given.batch.adapter, linear.lora.scale
-        a, b = adapter[linear.a_key], adapter[linear.b_key]
-        grad_ax = (grad @ b).mul_(scale)
-        dropped = self._dropped(linear, given)
-        ax = given.saved.lora_ax.pop(linear.number, None)
+        first = adapters.linears[0]
+        dropped = self._dropped(first, given)
+        ax = given.saved.lora_ax.pop(first.number, None)
         if ax is None:  # a recomputed layer leaves its last product out
-            ax = dropped @ a.t()
-        given.batch.add(linear.b_key, _wide_mm(grad.t(), ax).mul_(scale))
-        given.batch.add(linear.a_key, _wide_mm(grad_ax.t(), dropped))
+            ax = dropped @ adapters.a.t()
+        grad_ax = torch.empty_like(ax)
+        for (linear, b, scale, part), to in zip(
+            adapters.parts(ax), adapters.split(grad_ax), strict=True
+        ):
+            grad = grads[linear.number]
+            torch.mm(grad, b, out=to).mul_(scale)
+            given.batch.add(linear.b_key, _wide_mm(grad.t(), part).mul_(scale))
+        grad_a = _wide_mm(grad_ax.t(), dropped)
+        for linear, rows in zip(adapters.linears, adapters.split(grad_a.t()), strict=True):
+            given.batch.add(linear.a_key, rows.t())
         return grad_ax
 
     def _product(self, linear: Linear, x: torch.Tensor) -> torch.Tensor:
@@ -148,17 +200,9 @@ class LinearPass:
     ) -> torch.Tensor | None:
         """Gradient of x [M, in] from those of `forward_of`'s products; with `lowest` nobody needs
         it, and only the adapters get theirs."""
-        total = None
-        for linear, grad in zip(
-            linears,
-            grads if len(linears) == len(grads) else [torch.cat(list(grads), 1)],
-            strict=True,
-        ):
-            if lowest:
-                self.adapter_backward(linear, grad, given)
-            else:
-                total = self.backward(linear, grad, given, into=total)
-        return total
+        if len(linears) != len(grads):
+            grads = [torch.cat(list(grads), 1)]
+        return self._backward(linears, grads, given, lowest=lowest)
 
     def _matrix(self, linear: Linear) -> torch.Tensor:
         """W [out, in], in a buffer that the next call overwrites."""
