@@ -167,7 +167,7 @@ def _beside(execution: Execution, workload: Workload) -> int:
     if execution.plan is None:
         return CODE
     tokens = execution.blocks * workload.block_tokens
-    return CODE + fragment_bytes(workload.shape, execution.plan, tokens, workload.trainable)
+    return CODE + fragment_bytes(workload.shape, execution.plan, tokens)
 
 
 def _hosting(found: Iterable[Execution], workload: Workload) -> Iterator[Execution]:

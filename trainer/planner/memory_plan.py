@@ -26,7 +26,7 @@ MIXING_KERNELS = 50  # more of them where a layer keeps a state
 MIXING_PASSES = 2, 6  # forward and backward over what is made where a layer keeps a state
 EXPERT_PASSES = 12  # over what a token's experts are given and give, in one pass over a layer
 ADAPTER_PASSES = 1.4  # over input and output of an adapted matrix, in one pass over a layer
-HOLES, BETWEEN = 1.7, 0.75  # of what comes and goes, and of gradients: see `fragment_bytes`
+HOLES = 0.8  # of one gate or up of all tokens: see `fragment_bytes`
 CODE = 2**28  # of kernels, which CUDA loads when they are first started, past torch's allocator
 SLOTS = 2  # for layers that come from host memory: one computes, one is on its way
 
@@ -161,15 +161,19 @@ def peak_bytes(
     return int(fixed + max(at_the_end, *_activation_peaks(shape, plan, blocks * block_tokens)))
 
 
-def fragment_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int, trainable: int) -> int:
-    """Bytes that torch's allocator has taken beside those at the peak and cannot give out: holes of
-    what comes and goes in a feed-forward network, and between gradients, which stay.
+def fragment_bytes(shape: ModelShape, plan: MemoryPlan, tokens: int) -> int:
+    """Bytes that torch's allocator has taken beside those at the peak and cannot give out.
 
-    Measured where plans ran out of memory or just did not (docs/measurements/
-    0029-larger-than-the-gpu.md).
+    What a feed-forward network has freed is filled with what the layers save that are computed
+    again; where they do not fill it, the rest is lost. What was seen of that stands in
+    docs/measurements/0029-larger-than-the-gpu.md.
     """
-    passing = HALF * min(tokens, plan.mlp_rows) * shape.intermediate
-    return int(HOLES * passing + BETWEEN * FULL * trainable)
+    freed = HALF * min(tokens, plan.mlp_rows) * shape.intermediate
+    saved = recomputed_layer_bytes(shape, plan, tokens)
+    recomputed = 0 if plan.offload else shape.layers - plan.stored_layers
+    filled = freed // saved * saved
+    lost = recomputed * saved / filled * (freed - filled) if filled else 0
+    return int(lost + HOLES * freed)
 
 
 def loading_bytes(shape: ModelShape, plan: MemoryPlan) -> int:

@@ -39,7 +39,7 @@ def stock_peak_bytes(shape: ModelShape, *, trainable: int, tokens: int, block_to
     fixed = weight_bytes(shape) + trainable * (2 * FULL + 2) + WORKSPACE
     fixed += HALF * (2 * EXPERT_VALUES if shape.expert_parameters else shape.largest_matrix)
     saved = shape.layers * shape.hidden * shape.stream_bytes
-    logits = HALF * min(tokens, HEAD_TOKENS) * min(HEAD_WORDS, shape.vocabulary)
+    logits = HALF * min(tokens, HEAD_TOKENS) * HEAD_WORDS
     head = tokens * 2 * (FULL + HALF) * shape.hidden + logits
     layer = tokens * _layer_bytes(shape, block_tokens)
     return int(fixed + tokens * saved + max(head, layer))
