@@ -12,10 +12,12 @@ from support.jobs import ROOT, run_here, stop_here, variables, write_records
 from trainer import documents
 from trainer.commands.inspect import inspect_data
 from trainer.commands.prepare import Prepared as Made
+from trainer.commands.prepare import _in_columns
 from trainer.dataset.domain import DOMAIN, Domain, Vocabulary
 from trainer.errors import DataError, NothingKeptError
 from trainer.preflight import open_job
 from trainer.settings import Settings
+from trainer.storage import Fetched
 
 NAMES = [f"Curlew {letter}{n}" for letter in "AB" for n in range(10)]
 WORDINGS = ["How heavy is the {}?", "What does the {} weigh?", "Tell me the weight of the {}."]
@@ -62,7 +64,8 @@ class Prepared:
         self.asked += 1
         if not self.records:
             raise NothingKeptError("it gave no usable question and answer; take another one")
-        write_records(Path(settings.output_uri) / "questions.jsonl", self.records)
+        records = [_in_columns(record, settings) for record in self.records]
+        write_records(Path(settings.output_uri) / "questions.jsonl", records)
         told = Vocabulary()
         for manual in (Path(settings.data_uri)).rglob("*.md"):
             told.add(manual.read_text())
@@ -116,8 +119,11 @@ def test_where_most_of_what_the_documents_say_has_no_question_the_report_says_so
     tmp_path: Path, base: str, prepared: Prepared
 ) -> None:
     write_manuals(tmp_path)
+    """By whatever names the columns of other data have, which whoever has them sets for good."""
     prepared.statements = 3 * len(NAMES)
-    record = record_of(run_here(tmp_path, BASE_MODEL=base, MAX_LOSS_RATIO="2"))
+    columns = {"QUESTION_COLUMN": "frage", "ANSWER_COLUMN": "antwort"}
+    record = record_of(run_here(tmp_path, BASE_MODEL=base, MAX_LOSS_RATIO="2", **columns))
+    assert record["evaluation"]["refusals"]["unanswerable"] > 0
     assert record["data"]["conversation"] == len(RECORDS)
     assert "20 of the 60 statements" in record["warnings"][0]
 
@@ -214,3 +220,25 @@ def test_what_prepare_wrote_beside_its_records_goes_beside_the_adapter(tmp_path:
     (tmp_path / "data" / DOMAIN).write_text("{}")
     with pytest.raises(DataError, match=f"{DOMAIN} is damaged .*; make it again with `prepare`"):
         open_job(settings)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["[]", "{", "5", '{"question": "q"}', '{"question": 5, "answer": "a"}', "[" * 2000, "\x80"],
+)
+def test_what_prepare_has_not_written_is_named_before_anything_is_trained(
+    written: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "prepared" / "questions.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(RECORDS[0]) + "\n", encoding="utf-8")
+    settings = Settings.read({}, variables(tmp_path))
+    file = Fetched("questions.jsonl", path.parent, 0, "")
+    assert [record.question for record in documents._records_of(file, settings)] == [
+        RECORDS[0]["question"]
+    ]
+    path.write_bytes(written.encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"something else than questions .* remove the folder prepared"
+    ):
+        documents._records_of(file, settings)

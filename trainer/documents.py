@@ -10,11 +10,12 @@ import gc
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer.commands.prepare import OUTPUT, Prepared, prepare_questions
 from trainer.dataset.domain import DOMAIN, Vocabulary
@@ -23,7 +24,7 @@ from trainer.dataset.inputs import are_documents
 from trainer.dataset.passages import Passage, passages_of
 from trainer.dataset.unanswerable import unanswerable
 from trainer.distributed.workers import Workers
-from trainer.errors import NothingKeptError, SettingsError
+from trainer.errors import DataError, NothingKeptError, SettingsError
 from trainer.evaluation.asking import ask_trained
 from trainer.evaluation.compare import Evaluation
 from trainer.evaluation.refusals import count_refusals
@@ -31,10 +32,11 @@ from trainer.evaluation.retrieval import PassageIndex, compare_with_passages
 from trainer.models import base_model
 from trainer.preflight import QUESTIONS_RECIPE, Job
 from trainer.runs.layout import PREPARED
-from trainer.runtime.json_records import read_object
+from trainer.runtime.json_records import json_object, read_object, well_formed
+from trainer.runtime.log import one_line
 from trainer.setting_checks import ALL_LINEAR
 from trainer.settings import Settings
-from trainer.storage import fetch, fetch_verified, read_manifest
+from trainer.storage import Fetched, fetch, fetch_verified, read_manifest
 from trainer.storage.lease import owner_of, publish_alone
 
 if TYPE_CHECKING:
@@ -111,8 +113,9 @@ def _free_memory() -> None:
 
 
 def _with_questions(job: Job, folder: Path) -> Job:
-    outcome = read_object(folder / OUTCOME)
-    why, said = outcome.get("why", ""), outcome.get("note", "")
+    with _made_by_prepare(folder):
+        outcome = read_object(folder / OUTCOME)
+        why, said = (one_line(outcome.get(name, "")) for name in ("why", "note"))
     adds = job.settings.prepare == "wordings"
     if why:
         note = (
@@ -124,6 +127,7 @@ def _with_questions(job: Job, folder: Path) -> Job:
         log.warning("%s", note)
         return replace(job, made=folder, notes=(note,))
     files = fetch(str(folder / OUTPUT), folder, retry_minutes=0)
+    _records_of(files[0], job.settings)  # found out before anything is trained
     data = job.inputs.data
     if adds and not are_documents(data):  # documents beside records stay what they are
         inputs = replace(job.inputs, data=[*data, *files])
@@ -133,6 +137,40 @@ def _with_questions(job: Job, folder: Path) -> Job:
         log.warning("%s", said)
     notes = (said,) if said else ()
     return replace(job, settings=_for_facts(job), inputs=inputs, made=folder, notes=notes)
+
+
+class _Record(NamedTuple):
+    question: str
+    answer: str
+    section: str
+
+
+def _records_of(file: Fetched, settings: Settings) -> list[_Record]:
+    """What `prepare` wrote, by the names that the columns have. Raises DataError for anything
+    else, which others may have put there."""
+    asked, said = settings.question_column or "question", settings.answer_column or "answer"
+    found = []
+    with _made_by_prepare(file.path.parent):
+        lines = file.path.read_text(encoding="utf-8").split("\n")
+        for record in map(json_object, filter(None, lines)):
+            words = record[asked], record[said], record.get("section", "")
+            if not all(isinstance(word, str) for word in words):
+                raise ValueError("what is no text")
+            found.append(_Record(*words))
+    return found
+
+
+@contextmanager
+def _made_by_prepare(folder: Path) -> Iterator[None]:
+    try:
+        with well_formed("questions"):
+            yield
+    except ValueError as error:
+        raise DataError(
+            f"{folder}: holds something else than questions that were made of these documents "
+            f"({one_line(error, 200)}); remove the folder {PREPARED} of this run from its output, "
+            "and they are made anew"
+        ) from error
 
 
 def _for_facts(job: Job) -> Settings:
@@ -189,13 +227,9 @@ def _unanswerable(job: Job, passages: Sequence[Passage]) -> list[Question]:
     for passage in passages:
         told.add(f"{passage.section} {passage.text}")
     (file,) = job.inputs.data
-    records = [json.loads(line) for line in file.path.read_text(encoding="utf-8").splitlines()]
-    known = {record["question"].casefold() for record in records}
-    answered = [
-        (record["question"], record.get("section", ""))
-        for record in records
-        if record["answer"] != settings.refusal
-    ]
+    records = _records_of(file, settings)
+    known = {record.question.casefold() for record in records}
+    answered = [(r.question, r.section) for r in records if r.answer != settings.refusal]
     made = unanswerable(answered, told, UNANSWERABLE + len(records), settings.seed + 1)
     new = (m.question for m in made if m.question.casefold() not in known)
     return [Question(question, settings.refusal) for question in islice(new, UNANSWERABLE)]
