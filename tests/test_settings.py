@@ -64,6 +64,7 @@ def test_every_fault_is_reported_at_once() -> None:
         ("QLORA_BASE_MODEL", "s3:bucket/x", "write it as s3://bucket/prefix/"),
         ("QLORA_BASE_MODEL", "builtin:huge", "the only built-in model"),
         ("QLORA_RUN_ID", "../up", "letters, digits"),
+        ("QLORA_RUN_ID", "latest.json", "the name of a file beside the runs"),
         ("QLORA_TARGET_MODULES", ",", "is empty"),
         ("QLORA_CHECKPOINT_EVERY", "0m", "more than 0"),
         ("QLORA_CHECKPOINT_EVERY", "soon", "minutes (10m) or optimizer steps"),

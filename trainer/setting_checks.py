@@ -15,6 +15,9 @@ Values = Mapping[str, Any]
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+NAMES_OF_OTHERS = {"latest.json"}  # of what lies beside the runs
+
+
 def known_base(option: Option, base_model: str, _others: Values) -> Iterator[str]:
     if is_meant_as_bucket_uri(base_model):
         yield from uri_faults(option.env, base_model)
@@ -25,6 +28,8 @@ def known_base(option: Option, base_model: str, _others: Values) -> Iterator[str
 def name_of_a_run(option: Option, run_id: str, _others: Values) -> Iterator[str]:
     if run_id and not RUN_ID.fullmatch(run_id):
         yield f"{option.env}={run_id!r} needs letters, digits, '.', '_' and '-' only"
+    if run_id.lower() in NAMES_OF_OTHERS:
+        yield f"{option.env}={run_id} is the name of a file beside the runs; choose another"
 
 
 def some_modules(option: Option, modules: tuple[str, ...], _others: Values) -> Iterator[str]:

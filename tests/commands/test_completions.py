@@ -108,6 +108,7 @@ def test_turns_are_texts_or_lists_of_texts() -> None:
         ({"temperature": -(10**400)}, 400, "temperature: a number from 0 to 2"),
         ({"stop": [""]}, 400, "stop: a text or a list of at most 16"),
         ({"stop": ["a"] * 17}, 400, "stop: a text or a list of at most 16"),
+        ({"stop": "b" * 501}, 400, "of up to 500 characters"),
         ({"stop": [3]}, 400, "stop: a text or a list of at most 16"),
     ],
 )

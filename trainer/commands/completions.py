@@ -19,7 +19,7 @@ from trainer.inference.streamed_answer import StreamedAnswer
 
 Record = dict[str, Any]
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-MOST_STOPS = 16  # texts that end an answer
+MOST_STOPS, LONGEST_STOP = 16, 500  # texts that end an answer, compared with each piece of it
 HOTTEST = 2.0  # temperature
 # What changes an answer's form and is not done, beside what asks for nothing.
 NOT_DONE: dict[str, tuple[Any, ...]] = {
@@ -108,8 +108,11 @@ def _manner(record: Record, limits: Limits) -> Manner:
     how = USUAL if most is None else replace(USUAL, most=_whole("max_tokens", most))
     stops = record.get("stop") or ()
     stops = (stops,) if isinstance(stops, str) else tuple(stops) if isinstance(stops, list) else ()
-    if len(stops) > MOST_STOPS or not all(isinstance(stop, str) and stop for stop in stops):
-        raise RequestRefused(400, f"stop: a text or a list of at most {MOST_STOPS}")
+    if len(stops) > MOST_STOPS or not all(
+        isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in stops
+    ):
+        each = f"of up to {LONGEST_STOP} characters"
+        raise RequestRefused(400, f"stop: a text or a list of at most {MOST_STOPS}, {each}")
     return Manner(
         min(how.most, limits.answer_tokens),
         _number(record, "temperature", 0.0, HOTTEST),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.corpus.examples import Message
+from trainer.errors import SettingsError
+from trainer.runtime.log import one_line
 from trainer.runtime.templates import render
 from trainer.tokenization.record_tokenizer import stop_ids, tokenizer_of_records
 
@@ -19,11 +21,23 @@ TEMPLATE = Path(__file__).with_name("Modelfile.jinja")
 def modelfile(tokenizer: "PreTrainedTokenizerBase", parts: Sequence[str], base: str) -> str:
     """A question worded as in training, greedy answers, and what ends them.
 
-    `parts` are those that were exported: merged, or adapter and base.
+    `parts` are those that were exported: merged, or adapter and base. Raises SettingsError for an
+    end that is more than a text.
     """
     before, after = _frame(tokenizer)
     ends = tokenizer.convert_ids_to_tokens(stop_ids(tokenizer))
-    return render(TEMPLATE, parts=parts, base=base, before=before, after=after, ends=ends)
+    for end in ends:
+        _refuse_more_than_a_text(end)
+    return render(TEMPLATE, parts=parts, base=one_line(base), before=before, after=after, ends=ends)
+
+
+def _refuse_more_than_a_text(end: str) -> None:
+    """It stands between quotes: one that ends them could name other weights, or a file."""
+    if not end.isprintable() or {'"', "\\"} & {*end}:
+        raise SettingsError(
+            f"the tokenizer ends answers with {ascii(end)[:60]}, which a Modelfile cannot hold as "
+            "one text; use another adapter, or `merge` in place of `export`"
+        )
 
 
 def next_commands(output: Path, parts: Sequence[str]) -> Iterator[str]:

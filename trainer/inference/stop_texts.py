@@ -23,4 +23,6 @@ def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Generator[str, No
 
 def _begun(text: str, stop: str) -> int:
     """How many of the last characters of `text` may be the first of `stop`."""
-    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
+    return next(
+        (n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0
+    )
