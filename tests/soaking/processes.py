@@ -28,8 +28,9 @@ def preload() -> None:
     device.CONTROL = Path(os.devnull, "none")
     gc.collect()
     gc.freeze()  # or each collection in a child copies all that is imported
-    if (threads := len([*Path("/proc/self/task").iterdir()])) > 1:
-        print(f"  {threads} threads before the first fork, which has one", flush=True)
+    names = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    if len(names) > 1:
+        print(f"  threads before the first fork, which takes one: {', '.join(names)}", flush=True)
 
 
 LIVE: "set[Child]" = set()
