@@ -57,6 +57,12 @@ def around(record: dict[str, Any], count: int) -> None:
             ),
             "the tokenizer's decoder can make a text 1,000 times",
         ),
+        (
+            lambda r: r["decoder"].update(
+                type="Sequence", decoders=[BOMB | {"content": ""}, {"type": "Fuse"}]
+            ),
+            "the tokenizer's decoder looks for a pattern",
+        ),
         (lambda r: around(r, 100_000), "more than 64 tokens around a text"),
         (lambda r: r["model"]["vocab"].update({"y" * 10**5: 3071}), "token of more than 16,384"),
     ],

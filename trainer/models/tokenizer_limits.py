@@ -34,6 +34,10 @@ def refuse_bombs(tokenizer: "PreTrainedTokenizerBase") -> None:
                 for name in ("normalizer", "decoder")
                 if (growth := _growth(_state(getattr(backend, name)))) > MOST_GROWTH
             ]
+            # Tokens come one at a time: no published one looks for more than a text in them, and a
+            # pattern may try all there is without end.
+            if any("Regex" in each.get("pattern", {}) for each in _each(_state(backend.decoder))):
+                faults.append("the tokenizer's decoder looks for a pattern")
             if _around(_state(backend.post_processor)) > MOST_AROUND:
                 faults.append(f"the tokenizer puts more than {MOST_AROUND} tokens around a text")
     except ValueError as error:
