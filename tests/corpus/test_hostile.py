@@ -139,6 +139,14 @@ HOSTILE: dict[str, tuple[Maker, int, str]] = {
         10,
         'line 1: "choices" has labels that are an object, not a list',
     ),
+    "keys that JSON has not": (
+        lines(
+            b'{"messages": [{"role": "user", "content": "a"},'
+            b'{"role": "assistant", "content": "b"}], "tools": "[{1: 2, b\'x\': 3}]"}'
+        ),
+        10,
+        "line 1: it is no readable record .keys must be str",
+    ),
     "a number as results": (
         lines(b'{"data": {"question": "q"}, "annotations": [{"result": 5}]}'),
         10,

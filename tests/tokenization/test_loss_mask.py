@@ -1,5 +1,6 @@
 """Answers and their ends are trained, and nothing else of a conversation is."""
 
+import json
 import sys
 
 import pytest
@@ -152,6 +153,17 @@ def test_a_template_that_writes_marks_itself_refuses_records_or_writes_them(mark
         if not refused:
             text = tokenizer.decode(found.sequences[0].input_ids)
             assert f"{question}|So." in text
+
+
+@pytest.mark.parametrize(
+    "word", ["\ue000" + "9" * 5000 + "\ue001", "\ue000777\ue001z\ue001777\ue000"]
+)
+def test_marks_in_a_call_or_a_tool_are_words(word: str) -> None:
+    call = ToolCall("f", json.dumps({"x": word}, ensure_ascii=False))
+    tools = json.dumps([{"type": "function", "function": {"name": word}}], ensure_ascii=False)
+    asks = Conversation((USER, Message("assistant", "", tool_calls=(call,))), tools)
+    (found,) = tokenizer_of_records(tokenizer_of("qwen3")).encode([asks])
+    assert found.sequences, found.refused
 
 
 def test_a_record_that_is_nested_too_deep_costs_itself_alone() -> None:
