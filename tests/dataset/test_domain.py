@@ -136,6 +136,13 @@ def test_it_is_kept_in_a_file_and_a_damaged_one_is_an_error(tmp_path: Path) -> N
             Domain.read(tmp_path)
 
 
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_many_spaces_in_a_question_take_no_time(space: str) -> None:
+    """To look for a greeting behind each of them would take hours."""
+    assert manual().speaks_of(f"Hello Kim, what is{space * 500_000}the price of a Nortam A12?")
+    assert not manual().speaks_of(f"What is{space * 500_000}a Quetzal?")
+
+
 def test_a_word_is_compared_with_few_of_a_large_vocabulary() -> None:
     """All of a million would take a minute for each word of a question."""
     told = Vocabulary({f"antenn{n}" for n in range(5_000)} | {"warrant"})

@@ -1,6 +1,7 @@
 """Examples become sequences: what is trained, what is lost and counted, and what stands above."""
 
 from support.corpora import encode, read_document
+from support.effort import calls_of
 from support.records import asked, one, trained_ids
 from support.tokenizers import PROSE
 
@@ -99,3 +100,13 @@ def test_examples_of_all_kinds_keep_their_order(llama):
     examples = [Text("a"), asked("b", "c"), Text("d"), Completion("e", "f")]
     encoded, _ = encode(examples, llama, 64)
     assert [sequence.key for sequence in encoded] == [example.key for example in examples]
+
+
+def test_megabytes_of_spaces_are_gone_through_once(llama):
+    """For each sequence from its begin to their end would take hours."""
+
+    def effort(spaces: int) -> int:
+        return calls_of(lambda: encode([Text("a" + "\n" * spaces)], llama, 64)).total()
+
+    effort(1)
+    assert effort(20_000) < 2.5 * effort(10_000)

@@ -20,7 +20,9 @@ _NAMED = re.compile(r"\w[\w-]*")
 _NUMBERED = re.compile(r"\b([A-Z][^\W\d_]*)[ -](\d+)\b")  # a name that others write in one word
 _ENDS_A_SENTENCE = frozenset(".!?:;")
 _TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "no", "vs"))  # whose dot ends none
-_GREETING = re.compile(r"\s*(?:hi|hello|hey|dear|good (?:morning|day|evening))\b[^,.!?:]*", re.I)
+_GREETING = re.compile(
+    r"(?<!\s)\s*(?:hi|hello|hey|dear|good (?:morning|day|evening))\b[^,.!?:]*", re.I
+)
 LONGEST_ALONE = 60  # words; a longer question brings its own text along
 ALIKE = 0.85  # of difflib's ratio, from which on a word is one that was typed wrongly
 _End = tuple[int, str]  # 0 for a beginning, 1 for an end; its letters

@@ -4,6 +4,7 @@ A sequence is one int32 array [T], 2 <= T <= max_length: a trained token is its 
 the complement `~id`, which is negative.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ Tokens = npt.NDArray[np.int32]
 # character offsets take, and lets one long book use all cores.
 _BATCH_CHARS = 1_000_000
 _SLICE_CHARS = 50_000
+_NO_SPACE = re.compile(r"\S")
 # The share of a sequence that the headings above it may take.
 _CONTEXT = 1 / 8
 
@@ -175,16 +177,25 @@ class _Context:
         self._most = int(max_length * _CONTEXT)
         self._bos = ~np.array(records.bos_ids, np.int32)
         self._known: dict[tuple[str, ...], Tokens] = {(): self._bos}
+        self._spaces: tuple[_Slice | None, int, int] = (None, 0, 0)
         self.max_length = max_length
 
     def above(self, stretch: _Slice, at: int) -> Tokens:
         """`Guide > Install` and an empty line; without outer headings where it gets too long."""
-        while stretch.text[at : at + 1].isspace():
-            at += 1
-        path = stretch.outline.path(stretch.start + at)
+        path = stretch.outline.path(stretch.start + self._first_word(stretch, at))
         if path not in self._known:
             self._known[path] = np.concatenate([self._bos, self._tokens(path)])
         return self._known[path]
+
+    def _first_word(self, stretch: _Slice, at: int) -> int:
+        """The first character from `at` on that is no space, found once for all sequences of what
+        may be megabytes of spaces."""
+        known, begin, end = self._spaces
+        if known is not stretch or not begin <= at <= end:
+            found = _NO_SPACE.search(stretch.text, at)
+            end = found.start() if found else len(stretch.text)
+            self._spaces = (stretch, at, end)
+        return end
 
     def _tokens(self, path: tuple[str, ...]) -> Tokens:
         while path:
