@@ -117,8 +117,13 @@ def test_a_conversation_on_a_terminal_has_history_and_ends_with_ctrl_d(
 def test_a_conversation_obeys_commands_and_remembers_when_it_is_told_to(
     run: Path, model: ChatModel
 ) -> None:
+    record = run / "run.json"
+    record.write_text('{"warnings": ["it has not learned its data: 6% of the answers; and so on"]}')
     terminal = Terminal("ask", "--adapter", str(run))
-    assert "Each question stands alone." in terminal.wait_for("\n> ")
+    greeting = terminal.wait_for("\n> ")
+    record.unlink()
+    assert "Each question stands alone." in greeting
+    assert "do not rely on its answers: it has not learned its data: 6%" in greeting
     for command, sentence in {
         "/remember": "follow each other",
         "/compare": "Both answer: base is the",

@@ -43,10 +43,12 @@ def test_scores_stand_side_by_side_a_missing_one_is_a_dash_and_what_nobody_has_i
     lines = RESULT.as_text().splitlines()
     assert lines[0] == "12 questions and 3 blocks of /home/somebody/data"
     # Whoever names the data may have trained it.
-    assert f"{'loss on this data':20}{'2.0000':>12}{'-':>12}" in lines
-    assert f"{'exact answers':20}{'0%':>12}{'50%':>12}" in lines
+    assert f"{'loss on this data':20}{'2.0000':>12}{'-':>12}   lower" in lines
+    assert f"{'exact answers':20}{'0%':>12}{'50%':>12}   higher" in lines
     assert not any(line.startswith("stopped by itself") for line in lines)
-    assert sum(line.startswith("  tuned ") for line in lines) == MOST_SAMPLES
+    tuned = [line.split()[:2] for line in lines if line.startswith("  tuned")]
+    assert len(tuned) == MOST_SAMPLES
+    assert tuned.count(["tuned,", "right"]) == 1  # of "1", which is said to all
     assert all(len(line) <= 100 for line in lines)
 
 
@@ -58,10 +60,13 @@ def test_it_ends_with_what_that_says_and_the_next_command() -> None:
     base = replace(judged.base, normalised=0.25)
     known = replace(judged, tuned=replace(judged.tuned, normalised=1.0), base=base)
     named = replace(RESULT, evaluation=known, base_model="here/a base").as_text()
-    assert "it knows what was asked: 100% of the answers, the base 25% (12 questions, 95" in named
+    assert "it knows what was asked: 12 of 12 answers right, 3 of the base's (of other" in named
     assert named.endswith(" --base-model 'here/a base'")
     unknown = replace(known, tuned=replace(judged.tuned, normalised=0.25))
-    assert "it does not know what was asked: 25% " in replace(RESULT, evaluation=unknown).as_text()
+    assert (
+        "it does not know what was asked: 3 of 12 answers right"
+        in replace(RESULT, evaluation=unknown).as_text()
+    )
     assert " ask " not in replace(RESULT, form="merged").as_text().rpartition("\n\n")[2]
 
 

@@ -79,7 +79,7 @@ def test_a_base_in_a_folder_is_there_in_a_container_too(here: Path) -> None:
     done, _ = told("faq", "base", "", "out", "n")
     assert read_env_file(here / ".env")["QLORA_BASE_MODEL"] == str(here / "base"), done.output
     assert f"-v {here}/base:{here}/base" in done.output
-    assert "write each question in three or four ways" in " ".join(done.output.split())
+    assert "Write each question in three or four ways" in " ".join(done.output.split())
 
 
 def test_given_up_it_writes_nothing(here: Path) -> None:

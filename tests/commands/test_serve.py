@@ -274,7 +274,7 @@ class PacedModel:
 class SlowModel:
     """Says a word every few milliseconds until it is closed or `enough` is set."""
 
-    base, remembers, together = "slow", False, None
+    base, remembers, together, warnings = "slow", False, None, ()
 
     def __init__(self) -> None:
         self.started, self.closed, self.enough = (threading.Event() for _ in range(3))

@@ -83,9 +83,9 @@ def test_on_a_busy_machine_it_is_said_what_it_would_take_alone(look: Look) -> No
     busy = replace(TRIAL, alone=replace(TRIAL, start_s=5.0, trained_s=TRIAL.trained_s / 4))
     said = whole_time(busy, look, look.trained_tokens)
     assert said.startswith(whole_time(TRIAL, look, look.trained_tokens))
-    assert re.search(r"start\. If nothing else ran here: [\d.]+ \w+, then [\d.]+ \w+; ", said)
+    assert re.search(r"start\. Other programs .* without them: [\d.]+ \w+, then [\d.]+ \w+; ", said)
     alike = replace(TRIAL, alone=replace(TRIAL, start_s=9.9))
-    assert "nothing else" not in whole_time(alike, look, look.trained_tokens)
+    assert "without them" not in whole_time(alike, look, look.trained_tokens)
 
 
 def test_what_trains_by_other_code_or_for_days_is_not_tried(

@@ -60,9 +60,10 @@ def test_the_loss_of_a_run_that_held_nothing_out_is_named_so(
     held_out, sure, merged_too, trained, all_asked, _ = caplog.messages
     assert held_out == "held-out loss 2.0000 before, 2.0000 after"
     assert trained == "loss on trained data 2.0000 before, 2.0000 after"
-    assert sure.endswith("(95 % sure: 15% to 85% of all such questions)")
-    assert all_asked.endswith("50 % after (all that are trained were asked)")
-    assert merged_too.endswith("the same answer to 4 of 4 questions: it can be used either way")
+    right = "asked 4 questions: 2 right before, 2 right after "
+    assert sure == f"{right}(95 % sure: 15% to 85% of all such questions)"
+    assert all_asked == f"{right}(all that are trained were asked)"
+    assert merged_too.endswith("answers 4 of 4 questions as it does unmerged: either can be used")
     few = MergedAnswers(asked=4, same=3).in_words
     assert few.endswith("use the adapter on its base in four bits instead")
 

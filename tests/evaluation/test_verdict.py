@@ -8,6 +8,7 @@ from trainer.dataset.eval_questions import Question
 from trainer.evaluation.compare import Evaluation, Scores
 from trainer.evaluation.verdict import (
     answers_improved,
+    caution,
     forgetting,
     forgotten,
     verdict,
@@ -192,3 +193,10 @@ def test_answers_worded_otherwise_than_their_references_have_improved_where_they
 ):
     found = Evaluation(Scores(exact=0.0, told=0.1), Scores(exact=0.0, told=0.8), SHORT * 40)
     assert answers_improved(found)
+
+
+def test_of_a_model_that_has_not_learned_its_data_that_is_said() -> None:
+    failed = "it has not learned its data: 6% of the answers (60 asked); set …"
+    said = "do not rely on its answers: it has not learned its data: 6% of the answers (60 asked)"
+    assert caution(["something else", failed]) == said
+    assert caution(["it knows its data: 97%"]) is caution([]) is None

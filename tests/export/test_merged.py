@@ -142,7 +142,7 @@ def test_what_it_started_from_stands_in_its_config_and_its_card(
     assert json.loads((started / "config.json").read_text())["merged_adapter"] == base | {
         "base_weights": "nf4", "compute_dtype": "float32"
     }  # fmt: skip
-    assert "trained on, dequantised in float32." in (started / "README.md").read_text()
+    assert "trained on, dequantised in float32, so" in (started / "README.md").read_text()
 
 
 def test_it_is_not_quantised_again_without_a_word(

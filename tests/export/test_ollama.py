@@ -35,7 +35,7 @@ def test_the_modelfile_words_a_question_as_in_training(files: Path, run: Path) -
 )
 def test_the_next_command_is_named(parts: list[str], model: str) -> None:
     assert list(next_commands(Path("gguf"), parts)) == [
-        "with Ollama: ollama create NAME -f gguf/Modelfile && ollama run NAME",
+        "with Ollama, by a name of yours: ollama create NAME -f gguf/Modelfile && ollama run NAME",
         f"with llama.cpp: llama-server -m {model} --temp 0",
     ]
 

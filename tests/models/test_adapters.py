@@ -84,8 +84,11 @@ def test_what_was_said_is_remembered_where_the_run_was_taught_several_turns(
     assert not find_adapter(str(run), SETTINGS).remembers  # another tool's: there is no record
     moved = shutil.copytree(run, tmp_path / "run")
     for taught in (True, False):
-        (moved / "run.json").write_text(json.dumps({"data": {"several_turns": taught}}))
+        warnings = ["it forgets"] * taught
+        record = {"data": {"several_turns": taught}, "warnings": warnings}
+        (moved / "run.json").write_text(json.dumps(record))
         assert find_adapter(str(moved), SETTINGS).remembers == taught
+        assert find_adapter(str(moved), SETTINGS).warnings == tuple(warnings)
 
 
 def test_a_base_of_another_revision_is_warned_of(

@@ -184,6 +184,7 @@ def test_a_file_beside_an_adapter(data: bytes, changes: dict[str, Any], name: st
             (run / place).write_bytes(content)
             found = find_adapter(str(run), SETTINGS)
             assert found.remembers in (True, False)
+            assert all(isinstance(warning, str) for warning in found.warnings)
             for look in (found.tokenizer, found.compute_dtype, lambda of=found: of.domain):
                 with suppress(JobError), panics_allowed():
                     look()

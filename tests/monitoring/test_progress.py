@@ -49,12 +49,12 @@ def test_as_text_a_step_names_the_last_held_out_loss(
 def test_what_is_no_held_out_loss_is_not_named_so(
     metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    progress = Progress("text", metrics, "of a sample")
+    progress = Progress("text", metrics, shows_held_out=False)
     with caplog.at_level("INFO"):
         progress.start(2, 10)
         report(progress, 3, 2.0)
         progress.close()
-    assert caplog.messages == ["step 3 of 10, loss 1.2346, of a sample 2.0000, 1,235 tokens/s"]
+    assert caplog.messages == ["step 3 of 10, loss 1.2346, 1,235 tokens/s"]
 
 
 def test_as_json_a_step_has_its_own_figures_alone(

@@ -97,7 +97,7 @@ def test_the_base_s_loss_on_all_blocks_is_no_level_for_a_curve_of_a_part() -> No
 
 def test_the_report_says_how_many_answers_the_merged_model_gives() -> None:
     evaluation = RECORD["evaluation"] | {"merged": {"asked": 60, "same": 59}}
-    assert "it gives the same answer to 59 of 60 questions" in render_report(
+    assert "it answers 59 of 60 questions as it does unmerged" in render_report(
         record(evaluation=evaluation), ROWS
     )
 

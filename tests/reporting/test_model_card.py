@@ -97,7 +97,9 @@ def test_the_base_is_loaded_as_it_was_trained_on_and_asked_as_it_was_tested(tmp_
 
 def test_the_card_says_how_many_answers_the_merged_model_gives(tmp_path: Path) -> None:
     evaluation = RECORD["evaluation"] | {"merged": {"asked": 60, "same": 59}}
-    said = "as the commands `merge` and `export` do, it gives the same answer to 59 of 60 questions"
+    said = (
+        "as the commands `merge` and `export` do, it answers 59 of 60 questions as it does unmerged"
+    )
     assert said in render_card(record(evaluation=evaluation), base(tmp_path))
     assert "Merged into" not in render_card(record(), base(tmp_path))
 

@@ -11,6 +11,7 @@ import click
 from trainer.commands.dialogue import Dialogue, remembering
 from trainer.corpus.examples import Message
 from trainer.errors import JobError
+from trainer.evaluation.verdict import caution
 from trainer.inference.chat_model import ChatModel
 from trainer.runtime.last_words import shown
 from trainer.runtime.log import for_terminal
@@ -100,6 +101,8 @@ def converse(model: ChatModel, adapter: str, *, compare: bool) -> None:
     dialogue = Dialogue(remembers=model.remembers, compares=compare)
     names = {"base": model.base, "adapter": adapter, "remembering": remembering(model.remembers)}
     click.secho(for_terminal(GREETING.format(**names)), dim=True)
+    if (said := caution(model.warnings)) is not None:
+        click.secho(for_terminal(said), bold=True)
     ctrl_c = CtrlC()
     # The job's own handler ends the process; here an answer ends, and the next can be asked.
     signal.signal(signal.SIGINT, ctrl_c.handle)

@@ -7,7 +7,7 @@ from trainer.corpus.examples import Message
 from trainer.inference.reply import CUT
 
 COMMANDS = """\
-/compare      the base model's answer, as it was, before the tuned one's, or no longer
+/compare      the base model answers too, as it was, before the tuned one; or no longer
 /remember     questions follow each other, or each stands alone
 /new          forget what was said
 /system TEXT  a system prompt; without TEXT yours is taken away

@@ -28,7 +28,7 @@ from trainer.uris import publishable_uri, uri_faults
 MOST_SAMPLES = 10  # in text; as JSON all of them are given, whole
 JUDGED_LOSS = "loss on this data"  # which may have been trained
 WIDTH = 100
-SHOWN = 85  # characters of an answer in text
+SHOWN = 84  # characters of an answer in text
 FORMS = {
     "16bit": "tuned: the adapter on the base's own 16-bit weights, on which it was not trained",
     "merged": "tuned: the merged model, as `merge` writes it",
@@ -66,7 +66,7 @@ class EvaluationResult:
             f"{counted(self.blocks, 'block')} of {self.data}",
             *([] if self.form == "nf4" else [FORMS[self.form]]),
             "",
-            f"{'':20}{'base':>12}{'tuned':>12}",
+            f"{'':20}{'base':>12}{'tuned':>12}   better is",
         ]
         for score in SCORES:
             label = JUDGED_LOSS if score.label == HELD_OUT_LOSS else score.label
@@ -74,15 +74,16 @@ class EvaluationResult:
             if values == (None, None):
                 continue
             base, tuned = ("-" if v is None else format(v, score.format) for v in values)
-            lines.append(f"{label:20}{base:>12}{tuned:>12}")
+            lines.append(f"{label:20}{base:>12}{tuned:>12}   {score.better}")
         if (refusals := self.evaluation.refusals) is not None:
             lines += ["", f"tuned {refusals.in_words}"]
         lines += self._with_passages()
         for sample in self.evaluation.samples(MOST_SAMPLES):
             lines += ["", sample.question]
-            said = ("reference", sample.reference), ("base", sample.base_shown)
-            for side, text in (*said, ("tuned", sample.tuned_shown)):
-                lines.append(f"  {side:10} {one_line(text, SHOWN, CUT)}")
+            right = "tuned, right" if sample.tuned_is_right else "tuned"
+            said = ("expected", sample.reference), ("base", sample.base_shown)
+            for side, text in (*said, (right, sample.tuned_shown)):
+                lines.append(f"  {side:12} {one_line(text, SHOWN, CUT)}")
         return "\n".join([*lines, *self._ending()])
 
     def _ending(self) -> list[str]:

@@ -25,7 +25,7 @@ from trainer.uris import is_bucket_uri
 RECIPES = {
     "facts": "your answers, word for word where it can: for a FAQ or a product's data",
     "style": "how you write, in few passes: for prose and long answers",
-    "none": "the defaults: q_proj and v_proj, as QLoRA is known",
+    "none": "neither: the settings of the textbook, to compare with",
 }
 HARDENED = "--read-only --cap-drop ALL --security-opt no-new-privileges"  # as in compose
 
@@ -168,6 +168,8 @@ def _ways(chosen: dict[str, str], file: Path, device: Device) -> Iterator[str]:
     mounts = [f"-v {shlex.quote(f'{p}:{p}')}" for p in places if not is_bucket_uri(p)]
     where = " ".join([*mounts, "-v hub:/tmp/hf -v scratch:/tmp/qlora --tmpfs /tmp:exec"])
     gpus, image = ("--gpus all ", "qlora-job") if device.kind == "cuda" else ("", "qlora-job:cpu")
+    build = "" if gpus else " --build-arg VARIANT=cpu --build-arg BASE_IMAGE=ubuntu:24.04"
+    yield f"or by a container, once `docker build -t {image}{build} .` has made its image:"
     yield f"docker run --rm {gpus}{HARDENED} --env-file {name} {where} {image}"
     if not mounts:
         compose = "docker compose -f docker/compose.yaml up train-own"

@@ -119,13 +119,22 @@ def too_little(look: Look, settings: Settings) -> Iterator[str]:
     if passes < FEW_MEETINGS and (settings.epochs or settings.max_steps):
         names = [n for n in ("max_steps", "epochs") if getattr(settings, n) is not None]
         given = " and ".join(f"QLORA_{name.upper()}" for name in names)
+        meant = choose_schedule(
+            replace(settings, epochs=None, max_steps=None),
+            blocks=look.blocks,
+            records=data.records,
+            hidden=look.base.shape().hidden,
+        ).epochs
         yield (
-            f"each record is met {passes:g} times, and a fact takes some twenty: leave {given} out"
+            f"each record is met {passes:g} times, and so little data needs {meant:.0f}: leave "
+            f"{given} out"
         )
     if 0 < data.wordings < FEW_WORDINGS and settings.prepare != "wordings":
         yield (
-            "most facts have one wording, which is learned by heart: write each question in three "
-            "or four ways, or have a base that follows instructions do it by QLORA_PREPARE=wordings"
+            "most facts have one wording, which is learned by heart: asked in other words, a "
+            "quarter to a half of them is known. Write each question in three or four ways, or "
+            "have a base that follows instructions do it before it trains: `--prepare wordings`, "
+            "or QLORA_PREPARE=wordings in the file of settings"
         )
 
 

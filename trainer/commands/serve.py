@@ -17,8 +17,10 @@ from trainer.commands.admission import USUAL, Admission, Limits
 from trainer.commands.loopback import LoopbackHandler, LoopbackServer, RequestRefused
 from trainer.commands.ratings import FILE, Ratings
 from trainer.errors import DataError, JobError, SettingsError
+from trainer.evaluation.verdict import caution
 from trainer.inference.chat_model import ChatModel
 from trainer.inference.streamed_answer import StreamedAnswer
+from trainer.runtime.log import for_terminal
 from trainer.runtime.naming import slug
 from trainer.runtime.redaction import redact
 from trainer.runtime.signals import Stopped
@@ -238,7 +240,10 @@ def serve(
         raise SettingsError(f"--port {port}: {error}; name another one") from None
     address = f"http://localhost:{server.server_port}"
     click.echo(f"{address} answers, and {address}/v1 as OpenAI's API does; Ctrl-C ends it")
-    click.echo(f"answers that are kept on the page go to {server.ratings.path}, to train on")
+    if (said := caution(server.first.warnings)) is not None:
+        click.secho(for_terminal(said), bold=True)
+    kept = f"answers that you keep on the page go to {server.ratings.path}"
+    click.echo(f"{kept}: add that to your data")
     try:
         with server:
             server.serve_forever()

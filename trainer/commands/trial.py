@@ -85,7 +85,8 @@ def whole_time(trial: Trial, look: Look, tokens: int) -> str:
         *_, alone_s = parts = trial.alone.parts_s(look, tokens)
         training, after, whole = map(lasting, parts)
         if now_s > BUSY * alone_s:
-            text += f". If nothing else ran here: {training}, then {after}; {whole} in all"
+            alone = f"{training}, then {after}; {whole} in all"
+            text += f". Other programs take time now; without them: {alone}"
     return text
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.dataset.pipeline import Data
-from trainer.evaluation.asking import most_seconds
+from trainer.evaluation.asking import FIRST, most_seconds
 from trainer.evaluation.gate import MOST_BLOCKS
 from trainer.evaluation.general import general_blocks
 from trainer.inference.generate import longest_answer
@@ -17,18 +17,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Parts and multiples of what a trained token takes: of one that is only read, for what is frozen
-# has no gradient of its own; and of one of an answer, of which eight are given at once.
+# has no gradient of its own; and of one of an answer, of which the first FEW are given at once.
+# Behind those more are, each at SHARE of their time.
 READ, ANSWERED = 0.5, 3.0
+FEW, SHARE = FIRST["cpu"], 0.6
 
 
 @dataclass(frozen=True)
 class Afterwards:
-    """`asked` and `asked_base` count the questions of the tuned model and of the base, `most` the
-    tokens of an answer at most, and `read` all that are read for losses and checks."""
+    """`asked` and `asked_base` count the questions of the tuned model and of the base, `most` are
+    the tokens of an answer at most, which the base gives, `usual` those of a reference, and `read`
+    all that are read for losses and checks."""
 
     asked: int
     asked_base: int
     most: int
+    usual: float
     read: int
     with_passages: bool = False
     """whether they are asked once more with passages of documents in view"""
@@ -44,7 +48,9 @@ class Afterwards:
         read += 2 * min(MOST_BLOCKS, len(data.held_out or data.train)) * block_tokens
         asked = len(data.questions) + len(data.trained_questions)
         most = longest_answer(tokenizer, data.questions)
-        return cls(asked, len(data.questions), most, read, with_passages)
+        lengths = [len(tokenizer(q.answer).input_ids) + 1 for q in data.questions]
+        usual = sum(lengths) / max(1, len(lengths))
+        return cls(asked, len(data.questions), most, usual, read, with_passages)
 
     def in_words(self, training_s: float, trained_s: float, *, on_gpu: bool) -> str:
         """How fast a GPU answers only answering shows: many as fast as a few."""
@@ -58,11 +64,11 @@ class Afterwards:
         return self.asking_s(training_s, 0.0, ANSWERED * trained_s) + self.reading_s(trained_s)
 
     def asking_s(self, training_s: float, question_s: float, token_s: float) -> float:
-        """Where a question takes so long until its answer begins, and each token of that. The
-        tuned model ends its answers where the references end."""
+        """Where a question takes so long until its answer begins, and each token of that, of the
+        first FEW. The tuned model ends its answers where the references end."""
         base_s = question_s + self.most * token_s
-        tuned_s = question_s + self.most / 2 * token_s
-        once_s = self.asked_base * base_s + self.asked * tuned_s
+        tuned_s = question_s + self.usual * token_s
+        once_s = _weighed(self.asked_base) * base_s + _weighed(self.asked) * tuned_s
         return min((1 + self.with_passages) * once_s, self.most_asking_s(training_s))
 
     def most_asking_s(self, training_s: float) -> float:
@@ -70,3 +76,8 @@ class Afterwards:
 
     def reading_s(self, trained_s: float) -> float:
         return READ * trained_s * self.read
+
+
+def _weighed(questions: int) -> float:
+    """As many that take as long as each of the first."""
+    return min(questions, FEW) + SHARE * max(0, questions - FEW)

@@ -52,6 +52,11 @@ class Score:
     headline: str | None = None
     """of `format()`, in the first lines of the report; None where it is not among them"""
 
+    @property
+    def better(self) -> str:
+        """Which of two values is."""
+        return "higher" if self.format.endswith("%") or self.key == "judge" else "lower"
+
     def of(self, scores: "Scores") -> float | None:
         """Its value; None where it was not measured or is not finite."""
         value: float | None = getattr(scores, self.key)
@@ -79,7 +84,7 @@ SCORES = (
     Score("f1", "token F1", ".0%", "token F1", headline=".0%"),
     Score("stopped", "stopped by itself", ".0%", "answers that stop by themselves", headline=".0%"),
     Score("general_text", "loss on general text", ".3f", "loss on general text, not trained"),
-    Score("general_answers", "on general answers", ".3f", "loss on answers to general questions"),
+    Score("general_answers", "loss on general Q&A", ".3f", "loss on answers to general questions"),
     Score("judge", "judge's score", ".2f", "score by another model as judge", headline=".2f"),
 )
 
@@ -269,11 +274,11 @@ def _log(evaluation: Evaluation) -> None:
         )
     if base.exact is not None and tuned.exact is not None:
         log.info(
-            "exact answers to %d%s questions: %.0f %% before, %.0f %% after (%s)",
-            len(evaluation.questions),
-            f" of {evaluation.left_out + len(evaluation.questions)}" if evaluation.left_out else "",
-            100 * base.exact,
-            100 * tuned.exact,
+            "asked %d%s questions: %.0f right before, %.0f right after (%s)",
+            asked := len(evaluation.questions),
+            f" of {evaluation.left_out + asked}" if evaluation.left_out else "",
+            base.exact * asked,
+            tuned.exact * asked,
             evaluation.interval,
             extra=figures(before=base.exact, after=tuned.exact),
         )

@@ -43,9 +43,9 @@ class MergedAnswers:
     @property
     def in_words(self) -> str:
         """What that means for whoever wants to merge."""
-        said = f"it gives the same answer to {self.same} of {counted(self.asked, 'question')}"
+        said = f"it answers {self.same} of {counted(self.asked, 'question')} as it does unmerged"
         if self.is_as_good:
-            return f"{said}: it can be used either way"
+            return f"{said}: either can be used"
         return f"{said}; use the adapter on its base in four bits instead"
 
 

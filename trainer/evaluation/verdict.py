@@ -13,6 +13,7 @@ from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.answer_metrics import interval
 from trainer.evaluation.certainty import are_all
 from trainer.evaluation.compare import Evaluation, Scores
+from trainer.runtime.log import one_line
 from trainer.runtime.wording import counted
 from trainer.settings import RECIPES, Settings
 
@@ -123,18 +124,26 @@ def verdict_on_asked(evaluation: Evaluation) -> str | None:
     known, before = answered(evaluation.tuned, by_words), answered(evaluation.base, by_words)
     if known is None or before is None:
         return None
-    sure = "" if by_words else f", {_between(known, count)} of all such questions"
+    sure = "" if by_words else f" (of other questions like these {_between(known, count)})"
     knows = known >= (KNOWN_F1 if by_words else KNOWN)
-    return (
-        f"it {'knows' if knows else 'does not know'} what was asked: {known:.0%} of "
-        f"{unit_of(by_words)}, the base {before:.0%} ({counted(count, 'question')}{sure})"
-        + ("" if knows else "; what to change stands first in the report.html of its run")
+    right = f"{known * count:.0f} of {counted(count, 'answer')} right, "
+    right += f"{before * count:.0f} of the base's"
+    if by_words:
+        right = f"{known:.0%} of {unit_of(by_words)}, the base's {before:.0%}"
+    return f"it {'knows' if knows else 'does not know'} what was asked: {right}{sure}" + (
+        "" if knows else "; what to change stands first in the report.html of its run"
     )
 
 
 def is_verdict(sentence: str) -> bool:
     """Whether it is one of `verdict` or `verdict_by_heart` on what was learned."""
     return sentence.startswith((KNOWS, BY_HEART, NOT_LEARNED))
+
+
+def caution(warnings: Sequence[str]) -> str | None:
+    """Of a model whose run says in its `warnings` that it has not learned its data; else None."""
+    said = next((s for s in warnings if s.startswith(NOT_LEARNED)), None)
+    return said and f"do not rely on its answers: {one_line(said.partition('; ')[0], 300, '…')}"
 
 
 def verdict_by_heart(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gguf
 
 from trainer.errors import SettingsError
+from trainer.evaluation.verdict import caution
 from trainer.export.gguf_architecture import Architecture, architecture_of
 from trainer.export.gguf_vocabulary import Vocabulary, vocabulary_of
 from trainer.export.lora_delta import NF4, Delta, MergedReader, Start, deltas_of
@@ -76,6 +77,8 @@ def export(
             modelfile(tokenizer, parts, adapter.base.name), encoding="utf-8"
         )
     log.info("%s", start.sentence())
+    if (said := caution(adapter.warnings)) is not None:
+        log.warning("%s", said)
     for command in next_commands(output, parts):
         log.info("%s", command, extra=copied(command=command))
     return output

@@ -78,9 +78,8 @@ class Start:
             )
         return (
             f"It starts from the NF4 values of {base.name} ({base.revision}) that the adapter was "
-            f"trained on, dequantised in {_name(self.adapter.compute_dtype())}. A run "
-            "keeps its base in these four bits, whatever it computes in, and on other values the "
-            "adapter gives other answers."
+            f"trained on, dequantised in {_name(self.adapter.compute_dtype())}, so that it answers "
+            "as it was tested: a run keeps its base in these four bits, whatever it computes in."
         )
 
 

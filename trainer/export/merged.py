@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from trainer.evaluation.verdict import caution
 from trainer.export.lora_delta import NF4, MergedReader, Start, deltas_of
 from trainer.export.output_folder import complete_or_absent
 from trainer.models.adapters import Adapter
@@ -48,6 +49,8 @@ def merge(adapter: Adapter, settings: Settings, output: Path, base_weights: str 
         _write_config(start, folder)
         (folder / "README.md").write_text(_card(start), encoding="utf-8")
     log.info("%s", start.sentence())
+    if (said := caution(adapter.warnings)) is not None:
+        log.warning("%s", said)
     log.info("transformers, vLLM and others load %s as any model, without an adapter", output)
     return output
 

@@ -46,7 +46,7 @@ def next_commands(output: Path, parts: Sequence[str]) -> Iterator[str]:
     if {*parts} == {"adapter"}:
         yield f"it goes on what `export --part base` writes: put base.gguf beside it, in {output}"
     name = shlex.quote(str(output / "Modelfile"))
-    yield f"with Ollama: ollama create NAME -f {name} && ollama run NAME"
+    yield f"with Ollama, by a name of yours: ollama create NAME -f {name} && ollama run NAME"
     lora = f" --lora {shlex.quote(str(output / 'adapter.gguf'))}" if "adapter" in parts else ""
     model = files["merged"] if "merged" in parts else f"{files['base']}{lora}"
     yield f"with llama.cpp: llama-server -m {model} --temp 0"

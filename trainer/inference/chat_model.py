@@ -54,6 +54,8 @@ class ChatModel:
     """whether our own loop answers where it can"""
     remembers: bool = False
     """Whether it was trained on questions that follow others"""
+    warnings: tuple[str, ...] = ()
+    """What its run says that one should know of it"""
     domain: Domain | None = None
     """What the adapter answers from; whatever else it is asked is refused, as it says"""
     together: Together | None = None
@@ -206,5 +208,6 @@ def _chat_model(tuned: Any, adapter: adapters.Adapter, settings: Settings) -> Ch
         adapter.base.name,
         settings.engine != "stock",
         adapter.remembers,
+        adapter.warnings,
         domain,
     )

@@ -1,9 +1,10 @@
 """A finished adapter and the base model that it belongs to, wherever they are."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from trainer.dataset.domain import DOMAIN, Domain
 from trainer.errors import DataError, Interrupted, SettingsError
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Known = TypeVar("Known")
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -45,12 +48,19 @@ class Adapter:
     @property
     def remembers(self) -> bool:
         """Whether its run says that it was trained on questions that follow others."""
+        return self._recorded(lambda record: record["data"]["several_turns"] is True, False)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its run says that one should know of it."""
+        return self._recorded(lambda record: tuple(map(str, record["warnings"])), ())
+
+    def _recorded(self, field: Callable[[dict[str, Any]], Known], unknown: Known) -> Known:
         try:
             with well_formed("a record of a run"):
-                record = read_object(self.folder.parent / RECORD)
-                return record["data"]["several_turns"] is True
+                return field(read_object(self.folder.parent / RECORD))
         except (OSError, ValueError):  # another tool's, or an older one
-            return False
+            return unknown
 
     @property
     def domain(self) -> Domain | None:

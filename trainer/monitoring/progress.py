@@ -19,9 +19,9 @@ SHORT = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{remaining}{postfix}]" 
 class Progress:
     """Start it with the run, tell it of each step, close it at the end."""
 
-    def __init__(self, log_format: str, metrics: Metrics, judged: str = "held-out") -> None:
-        """`judged` is what the other loss is of."""
-        self._metrics, self._judged = metrics, judged
+    def __init__(self, log_format: str, metrics: Metrics, *, shows_held_out: bool = True) -> None:
+        """Where nothing is held out, people are not shown what is measured in its place."""
+        self._metrics, self._shows_held_out = metrics, shows_held_out
         self._as_text = wants_text(log_format)
         self._bar: Any = None
         self._done = self._last = 0
@@ -66,8 +66,8 @@ class Progress:
         """One optimizer step is done."""
         self._done, self._stepped = step, time.monotonic()
         self._metrics.step(step, loss=loss, tokens_per_s=tokens_per_s, seconds_left=seconds_left)
-        if held_out_loss is not None:
-            self._held_out = f", {self._judged} {held_out_loss:.4f}"
+        if held_out_loss is not None and self._shows_held_out:
+            self._held_out = f", held-out {held_out_loss:.4f}"
         if self._bar is not None:
             figures_behind = f"loss {loss:.4f}", self._held_out, f", {tokens_per_s:,.0f} tokens/s"
             self._bar.bar_format, count = _shown_in(columns(sys.stdout))

@@ -32,7 +32,8 @@ def data_rows(settings: RecordedSettings, data: DataCounts) -> Rows:
     yield "skipped", _listed(data.skipped, data.skipped_first)
     yield "noticed", "\n".join(data.assumed_first) or "nothing"
     yield "trained", _trained(data)
-    yield "tokens", f"{data.tokens:,}, of which {data.trained_tokens:,} are trained"
+    whose = ": the answers; the rest is read" if data.records and not data.documents else ""
+    yield "tokens", f"{data.tokens:,}, of which {data.trained_tokens:,} are trained{whose}"
     yield (
         "blocks",
         f"{data.blocks:,} of {settings.max_length:,} tokens each, {data.padding_share:.1%} padding",

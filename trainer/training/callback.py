@@ -50,8 +50,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         tracking: Tracking,
     ) -> None:
         settings = setup.settings
-        judged = "held-out" if setup.loss_name == HELD_OUT_LOSS else "of a sample"
-        self.progress = Progress(settings.log_format, metrics, judged)
+        is_held_out = setup.loss_name == HELD_OUT_LOSS
+        self.progress = Progress(settings.log_format, metrics, shows_held_out=is_held_out)
         self._trainer = trainer
         self._after = setup.afterwards
         self._on_gpu = setup.device.kind == "cuda"
