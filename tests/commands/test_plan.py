@@ -189,6 +189,10 @@ def test_of_documents_that_questions_are_made_of_that_is_said_first(
     blocks = -(-int(found[1]) * QUESTION_TOKENS // 64)
     assert rows["blocks"] == f"about {blocks:,} of 64 tokens"
     assert re.match(r"about \d+, [\d,]+ tokens in all passes", rows["steps"])
+    # Trained and judged as questions are, not as prose.
+    look = look_at(Settings.read({}, asked))
+    assert look.settings.recipe == "facts" and look.schedule.epochs > 10
+    assert look.afterwards.asked == min(128, int(found[1])) and look.afterwards.with_passages
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.dataset import counts, pipeline
+from trainer.dataset.eval_questions import MOST_QUESTIONS
 from trainer.dataset.inputs import Inputs, fetch_inputs
 from trainer.dataset.passages import passages_of
 from trainer.errors import SettingsError
@@ -54,11 +55,26 @@ class Look:
     """that are trained; of questions that are still to be made, about so many"""
     asking: AsksFirst
     """whether questions are made first; `reason` says then what is an estimate"""
+    settings: Settings
+    """as it trains: by another recipe where questions are made first, if none was named"""
+    expected: int = 0
+    """questions that are still to be made, about so many"""
 
     @cached_property
     def afterwards(self) -> Afterwards:
         """What comes behind the training."""
-        return Afterwards.of(self.data, self.tokenizer)
+        found = Afterwards.of(self.data, self.tokenizer)
+        if not self.expected:
+            return found
+        asked = min(self.expected, MOST_QUESTIONS)
+        return replace(
+            found,
+            asked=asked,
+            asked_base=asked,
+            most=QUESTION_TOKENS,
+            usual=QUESTION_TOKENS / 3,
+            with_passages=True,
+        )
 
     @property
     def counts(self) -> DataCounts:
@@ -87,18 +103,42 @@ def look_at(settings: Settings) -> Look:
     with _counts_unsaid(), waiting("reading the data"):
         data = pipeline.prepare(settings, inputs, tokenizer)
     asking, blocks = decide_asking(settings, base, inputs), len(data.train)
-    schedule = schedule_for(settings, base, data)
+    schedule, expected, as_trained = schedule_for(settings, base, data), 0, settings
+    if asking.first:
+        as_trained = _for_questions(settings, base)
     if asking.first and not data.counts["records"]:
         found = passages_of(settings, inputs.data)
-        count = max(1, sum(len(statements_of(passage)) for passage in found))
-        blocks = -(-count * QUESTION_TOKENS // settings.max_length)
-        asking = replace(asking, reason=f"{asking.reason}; {_estimated(count, len(found))}")
-        as_trained, hidden = settings.with_recipe(QUESTIONS_RECIPE), base.shape().hidden
-        schedule = choose_schedule(as_trained, blocks=blocks, records=count, hidden=hidden)
+        expected = max(1, sum(len(statements_of(passage)) for passage in found))
+        blocks = -(-expected * QUESTION_TOKENS // settings.max_length)
+        asking = replace(asking, reason=f"{asking.reason}; {_estimated(expected, len(found))}")
+        hidden = base.shape().hidden
+        schedule = choose_schedule(as_trained, blocks=blocks, records=expected, hidden=hidden)
     elif asking.first:
         asking = replace(asking, reason=f"{asking.reason}; what is said here is of the data alone")
     steps = optimizer_steps(settings, schedule, blocks)
-    return Look(base, tokenizer, inputs, data, schedule, steps, settings.max_length, blocks, asking)
+    return Look(
+        base,
+        tokenizer,
+        inputs,
+        data,
+        schedule,
+        steps,
+        settings.max_length,
+        blocks,
+        asking,
+        as_trained,
+        expected,
+    )
+
+
+def _for_questions(settings: Settings, base: base_model.Base) -> Settings:
+    """By the recipe of questions, where its layers are the base's."""
+    taught = settings.with_recipe(QUESTIONS_RECIPE)
+    try:
+        base_model.check_settings(base, taught)
+    except SettingsError:
+        return settings
+    return taught
 
 
 def _estimated(statements: int, passages: int) -> str:

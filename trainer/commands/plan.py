@@ -113,7 +113,7 @@ def training_time(settings: Settings) -> str:
 
 def _look_ahead(settings: Settings, request: PlanRequest) -> Prospect:
     look = look_at(settings) if settings.data_uri and request.tokens is None else None
-    base = look.base if look else locate_base(settings)
+    base, settings = (look.base, look.settings) if look else (locate_base(settings), settings)
     base_model.check_settings(base, settings)
     device = find_device() if request.gpu is None else _named(request.gpu)
     precision = choose_precision(settings.precision, device)
