@@ -77,6 +77,8 @@ def test_the_whole_run_is_start_training_questions_and_losses(look: Look) -> Non
     assert slow.afterwards_s(look, training_s) < after_s + 30 + 0.1 * training_s
     asks_none = replace(look, data=replace(look.data, questions=[], trained_questions=[]))
     assert TRIAL.afterwards_s(asks_none, training_s) < after_s
+    to_be_made = replace(asks_none, expected=100)
+    assert TRIAL.afterwards_s(to_be_made, training_s) > TRIAL.afterwards_s(asks_none, training_s)
 
 
 def test_on_a_busy_machine_it_is_said_what_it_would_take_alone(look: Look) -> None:

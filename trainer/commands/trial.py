@@ -63,6 +63,8 @@ class Trial:
     def afterwards_s(self, look: Look, training_s: float) -> float:
         """Of questions, losses and checks, behind the training."""
         after = look.afterwards
+        if not look.data.questions:  # to be tried: they are still to be made, if any
+            return after.seconds(training_s, self.trained_s)
         each_s = self.read_s / ASKED, self.answered_s / ASKED
         return after.asking_s(training_s, *each_s) + after.reading_s(self.trained_s)
 
