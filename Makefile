@@ -31,7 +31,7 @@ test-k8s: .venv/ready
 
 # The long version of what CI runs short; with an S3 server in AWS_* add S3=--s3.
 soak: .venv/ready
-	$(BIN)/python tests/soak.py $(S3) kills:200 operations saves signals:100 damage publishing:100 races:50 disks:50
+	$(BIN)/python tests/soak.py $(S3) kills:200 operations saves signals:100 damage publishing:100 races:50 freezes:30 disks:50
 	$(if $(S3),$(BIN)/python tests/soak_storage.py)
 
 check: .venv/ready

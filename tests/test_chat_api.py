@@ -193,7 +193,7 @@ def test_tokens_are_as_the_server_counts_them() -> None:
         (reply,) = ask(server, "one")
     assert isinstance(reply, Completion)
     assert (reply.prompt_tokens, reply.completion_tokens) == (12, 3)
-    for odd in ("many", {"prompt_tokens": -5, "completion_tokens": 10**400}):
+    for odd in ("many", {"prompt_tokens": -5, "completion_tokens": 10**30}):
         with chat_server(usage=odd) as server:
             assert ask(server, "one") == [Completion("one", whole=True)]
 

@@ -58,12 +58,13 @@ def test_what_cannot_be_is_asked_again(here: Path) -> None:
     (here / "photos").mkdir()
     (here / "photos" / "a.png").write_bytes(b"\x89PNG")
     (here / ".env").write_text("A=1\n")
-    answers = ["gone", "photos", "builtin:huge", "1", "faq", "4", "2", "faq/out", "out"]
+    answers = ["gone", "photos", "builtin:huge", "photos", "1", "faq", "4", "2", "faq/out", "out"]
     done, file = told(*answers, "n", "other.env", "n")
     assert file is None, done.output
     for sentence in (
         "gone: there is no such file or folder",
         "the only built-in model is builtin:tiny",
+        "photos: no config.json there",
         "error: ",  # of the photographs
         "needs one of none, facts, style",
         "lies within QLORA_DATA_URI",
@@ -86,6 +87,12 @@ def test_given_up_it_writes_nothing(here: Path) -> None:
     _, error = told("faq", "1")
     assert "nothing was written" in str(error)
     assert not (here / ".env").exists()
+
+
+def test_who_goes_when_it_asks_to_start_has_the_settings(here: Path) -> None:
+    done, file = told("faq", "1", "", "out")
+    assert file is None and ".env is written" in done.output
+    assert (here / ".env").exists()
 
 
 def test_buckets_are_for_compose_and_kubernetes_too() -> None:

@@ -117,7 +117,10 @@ PLANTS: dict[str, tuple[Plant, str]] = {
         written(lambda folder: edit_config(folder, revision="sha256:0123456789abcdef")),
         "names the base builtin:tiny at sha256:0123456789abcdef, but it was trained on",
     ),
-    "worse loss": (worse_loss, r"its held-out loss is \d+\.\d+, the base model's \d+\.\d+, and"),
+    "worse loss": (
+        worse_loss,
+        r"its loss on trained data is \d+\.\d+, the base model's \d+\.\d+, and",
+    ),
     "missing end": (ends_masked, "no token that ends an answer was trained"),
     "truncated file": (written(cut_off), "adapter_model.safetensors is cut off or damaged"),
     "wrong dtype": (
@@ -178,7 +181,7 @@ def test_the_command_ends_with_14_and_another_limit_lets_the_same_adapter_pass(
 ) -> None:
     strict = run_command(tmp_path, RUN_ID=RUN, MAX_LOSS_RATIO="0.1")
     assert strict.returncode == 14
-    assert strict.stderr.startswith(f"error: the adapter of run {RUN} was rejected: its held-out")
+    assert strict.stderr.startswith(f"error: the adapter of run {RUN} was rejected: its loss on")
     run = tmp_path / "out" / RUN
     weights = (run / "rejected" / "adapter" / "adapter_model.safetensors").read_bytes()
     done = run_command(tmp_path, RUN_ID=RUN)
@@ -199,7 +202,7 @@ def test_answers_that_are_all_cut_are_found_before_training(tmp_path: Path) -> N
 def test_an_adapter_that_moved_nothing_is_published_only_where_that_is_wanted(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(RejectedError, match="it learned nothing: its held-out loss is"):
+    with pytest.raises(RejectedError, match="it learned nothing: its loss on trained data is"):
         run_here(tmp_path, LEARNING_RATE="1e-5")
     run = run_here(tmp_path, LEARNING_RATE="1e-5", MAX_LOSS_RATIO="1")
     assert json.loads((run / "run.json").read_text())["rejected"] == []

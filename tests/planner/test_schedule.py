@@ -51,6 +51,16 @@ def test_a_narrower_model_takes_more_and_smaller_steps() -> None:
     )
 
 
+def test_a_dozen_records_are_met_in_as_many_steps_as_a_model_needs() -> None:
+    """The built-in one, 12 questions in German, one block: none right after 60 steps, 2 of 12 after
+    90, 6 after 120, all after 200."""
+    assert schedule(1, records=12).epochs == 90
+    assert schedule(1, records=12, hidden=256).epochs == pytest.approx(202.5)
+    assert schedule(2, records=60, hidden=256).epochs == pytest.approx(101.2)
+    assert schedule(4, records=100, hidden=256).epochs == 60
+    assert schedule(1, records=0, hidden=256).epochs == 15  # of prose
+
+
 def test_a_wide_adapter_passes_over_large_data_less_often() -> None:
     """It goes on learning the records by heart where one on attention has long stopped."""
     assert schedule(2939, TARGET_MODULES="all-linear").epochs == pytest.approx(3.1)

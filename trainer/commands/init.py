@@ -70,7 +70,11 @@ def ask_for_settings(file: Path) -> Path | None:
     write_env_file(file, values, ["Settings of a fine-tuning, read by:", *ways])
     click.secho(f"\n{file} is written. It is read by", bold=True)
     click.echo("".join(f"  {way}\n" for way in ways))
-    return file if click.confirm("Start now?", default=True) else None
+    try:
+        return file if click.confirm("Start now?", default=True) else None
+    except click.Abort:  # which is no, as the settings are written
+        click.echo()
+        return None
 
 
 def _ask_base(device: Device) -> str:
@@ -84,7 +88,11 @@ def _ask_base(device: Device) -> str:
 
     def base_of(typed: str) -> str:
         name = _checked("base_model", names.get(typed.strip(), typed))
-        return _whole(name) if Path(name).is_dir() else name
+        if not Path(name).is_dir():
+            return name
+        if not (Path(name) / "config.json").is_file():
+            raise click.UsageError(f"{name}: no config.json there; name the model's own folder")
+        return _whole(name)
 
     return _prompt("Number, or another name of huggingface.co, or a folder", str(usual), base_of)
 

@@ -13,6 +13,7 @@ from trainer.dataset.holdout import HeldOutBy
 from trainer.evaluation.answer_metrics import interval
 from trainer.evaluation.certainty import are_all
 from trainer.evaluation.compare import Evaluation, Scores
+from trainer.planner.schedule import MOST_PASSES
 from trainer.runtime.log import one_line
 from trainer.runtime.wording import counted
 from trainer.settings import RECIPES, Settings
@@ -42,6 +43,8 @@ def what_to_change(settings: Settings, counts: Mapping[str, Any]) -> str:
     (`counts`) or in what was set, and else what is left."""
     recipe = RECIPES[settings.recipe]
     given = [n for n in SCHEDULE if getattr(settings, n) is not None and n not in recipe]
+    if (settings.epochs or 0) > MOST_PASSES:  # more passes than a schedule makes are not too few
+        given = [name for name in given if name != "epochs"]
     if (fault := _fault_of_data(counts)) is not None:
         return fault
     if given:
@@ -52,7 +55,7 @@ def what_to_change(settings: Settings, counts: Mapping[str, Any]) -> str:
         return "leave QLORA_RECIPE=style out, which takes few passes"
     if settings.recipe != "facts":
         return "set QLORA_RECIPE=facts"
-    return "use a larger base model, or a higher QLORA_LORA_R"
+    return "set QLORA_EPOCHS to twice the passes of this run, or use a larger base model"
 
 
 def what_to_soften(settings: Settings, counts: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 ROOT_PASSES = 240  # passes times the root of the blocks: 138 blocks (1,200 records) take 20
 FEWEST_PASSES, MOST_PASSES = 3.0, 60.0
+FEWEST_STEPS = 90  # of records, more where a model is narrower: a dozen take more passes than that
 MOST_WIDE_BLOCKS = 9_000  # in all passes: an adapter on more than attention gets worse beyond
 PROSE_SHARE = 0.25  # of the passes: prose teaches style, which few passes do, and not facts
 ENOUGH_STEPS = 350  # fewer were not enough at any rate; more of them where a model is narrower
@@ -55,7 +56,7 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     """
     epochs = settings.epochs
     if epochs is None:
-        epochs = _passes(blocks, records, wide=not _is_attention(settings.target_modules))
+        epochs = _passes(blocks, records, hidden, wide=not _is_attention(settings.target_modules))
     step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs, blocks, hidden)
     filled = min(step_blocks, blocks)  # a step does not reach over the end of a pass
     if settings.max_steps is not None:
@@ -76,13 +77,14 @@ def optimizer_steps(settings: Settings, schedule: Schedule, blocks: int) -> int:
     return math.ceil(_steps(schedule.epochs, blocks, schedule.step_blocks))
 
 
-def _passes(blocks: int, records: int, *, wide: bool) -> float:
+def _passes(blocks: int, records: int, hidden: int, *, wide: bool) -> float:
     passes = ROOT_PASSES / math.sqrt(max(blocks, 1))
     if wide:
         passes = min(passes, MOST_WIDE_BLOCKS / max(blocks, 1))
     if not records:
         return round(min(max(PROSE_SHARE * passes, 1.0), PROSE_SHARE * MOST_PASSES), 1)
-    return round(min(max(passes, FEWEST_PASSES), MOST_PASSES), 1)
+    most = max(MOST_PASSES, FEWEST_STEPS * _narrow(hidden) / max(blocks, 1))
+    return round(min(max(passes, FEWEST_PASSES), most), 1)
 
 
 def _step_blocks(settings: Settings, epochs: float, blocks: int, hidden: int) -> int:
@@ -94,7 +96,12 @@ def _step_blocks(settings: Settings, epochs: float, blocks: int, hidden: int) ->
 
 
 def _enough_steps(hidden: int) -> int:
-    return round(ENOUGH_STEPS * max(1.0, WIDTH / hidden))
+    return round(ENOUGH_STEPS * _narrow(hidden))
+
+
+def _narrow(hidden: int) -> float:
+    """So many times the steps does a model of this width need."""
+    return max(1.0, WIDTH / hidden)
 
 
 def _steps(epochs: float, blocks: int, step_blocks: int) -> float:
