@@ -71,7 +71,7 @@ def cli() -> None:
     Without a command it trains. Every option of `train` is also an environment variable:
     --lora-r is QLORA_LORA_R.
 
-    Completion in bash: eval "$(_QLORA_JOB_COMPLETE=bash_source qlora-job)"; zsh and fish alike.
+    Completion, where pip installed it: eval "$(_QLORA_JOB_COMPLETE=bash_source qlora-job)"
     """
 
 

@@ -62,6 +62,8 @@ def test_it_ends_with_what_that_says_and_the_next_command() -> None:
     named = replace(RESULT, evaluation=known, base_model="here/a base").as_text()
     assert "it knows what was asked: 12 of 12 answers right, 3 of the base's (of other" in named
     assert named.endswith(" --base-model 'here/a base'")
+    named = replace(RESULT, adapter="/runs of mine/one").as_text()
+    assert named.endswith(" ask --adapter '/runs of mine/one'")
     unknown = replace(known, tuned=replace(judged.tuned, normalised=0.25))
     assert (
         "it does not know what was asked: 3 of 12 answers right"

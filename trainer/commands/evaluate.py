@@ -91,7 +91,8 @@ class EvaluationResult:
         said = verdict_on_asked(self.evaluation)
         lines = [] if said is None else ["", *hanging(said, WIDTH, "").splitlines()]
         if self.form == "nf4":
-            adapter = shlex.quote(publishable_uri(self.adapter))
+            place = publishable_uri(self.adapter) if "://" in self.adapter else self.adapter
+            adapter = shlex.quote(place)
             base = f" --base-model {shlex.quote(self.base_model)}" if self.base_model else ""
             lines += ["", f"ask it: {this_command()} ask --adapter {adapter}{base}"]
         return lines

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 ROOT_PASSES = 240  # passes times the root of the blocks: 138 blocks (1,200 records) take 20
 FEWEST_PASSES, MOST_PASSES = 3.0, 60.0
-FEWEST_STEPS = 90  # of records, more where a model is narrower: a dozen take more passes than that
+FEWEST_STEPS = 40  # of records, in the square more where a model is narrower than WIDTH
 MOST_WIDE_BLOCKS = 9_000  # in all passes: an adapter on more than attention gets worse beyond
 PROSE_SHARE = 0.25  # of the passes: prose teaches style, which few passes do, and not facts
 ENOUGH_STEPS = 350  # fewer were not enough at any rate; more of them where a model is narrower
@@ -83,7 +83,7 @@ def _passes(blocks: int, records: int, hidden: int, *, wide: bool) -> float:
         passes = min(passes, MOST_WIDE_BLOCKS / max(blocks, 1))
     if not records:
         return round(min(max(PROSE_SHARE * passes, 1.0), PROSE_SHARE * MOST_PASSES), 1)
-    most = max(MOST_PASSES, FEWEST_STEPS * _narrow(hidden) / max(blocks, 1))
+    most = max(MOST_PASSES, FEWEST_STEPS * _narrow(hidden) ** 2 / max(blocks, 1))
     return round(min(max(passes, FEWEST_PASSES), most), 1)
 
 
