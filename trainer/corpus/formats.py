@@ -30,10 +30,12 @@ from trainer.corpus.examples import (
     Notice,
     NotTrained,
     SkippedRecord,
+    Text,
     Unusable,
     as_unusable,
     printable,
 )
+from trainer.corpus.faq_headings import questions_in_headings
 from trainer.corpus.faq_page import faq_in_page, unsaid
 from trainer.corpus.headings import rst_headings
 from trainer.corpus.html import html
@@ -42,6 +44,7 @@ from trainer.corpus.prose import document, is_tabbed, markdown, names_columns, p
 from trainer.corpus.records import NO_CHOICE, NUMBERED, Records
 from trainer.corpus.shapes import Fits
 from trainer.corpus.slides import pptx
+from trainer.runtime.wording import counted
 
 _QUOTED_COLUMNS = 8
 
@@ -136,7 +139,26 @@ def _rst(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
 
 
 def _markdown(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
-    return markdown(chunks)
+    for found in markdown(chunks):
+        if isinstance(found, Notice):
+            yield found
+        else:
+            yield from _document_or_questions(found)
+
+
+def _document_or_questions(found: Text) -> Iterator[Item]:
+    records, left = questions_in_headings(found)
+    if records:
+        amount = counted(len(records), "question")
+        yield Notice(
+            "headings that ask something are questions, what is below is the answer", amount
+        )
+        numbered = enumerate(records, start=1)
+        yield from _records(((f"question {n}", record) for n, record in numbered), Columns())
+        if left:
+            yield document(left)
+    else:
+        yield found
 
 
 def _plain_text(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
