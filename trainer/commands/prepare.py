@@ -251,10 +251,16 @@ def _check(kept: Kept, records: Sequence[object]) -> None:
             "QLORA_PREPARE=wordings adds other wordings of their questions"
         )
     why = ", ".join(f"{reason}: {number}" for reason, number in kept.left_out.most_common())
+    if not records and not why:
+        raise NothingKeptError(
+            f"{kept.by} found nothing to ask about in {counted(kept.statements, 'statement')}: a "
+            "base model asks about what a heading or several records name; set QLORA_TEACHER_URL "
+            "to a model that follows instructions, or write three or four wordings yourself"
+        )
     if not records:
         raise NothingKeptError(
             f"{kept.by} gave no usable question for {kept.statements} statements of "
-            f"{kept.passages} passages ({why or 'no drafts'}); set QLORA_TEACHER_URL to a model "
+            f"{kept.passages} passages ({why}); set QLORA_TEACHER_URL to a model "
             "that follows instructions, or QLORA_BASE_MODEL to a larger one"
         )
     log.info(
