@@ -10,11 +10,10 @@ from support.chat_server import chat_server
 from support.jobs import run_command, variables, write_records
 from support.taught import QUESTIONS, teach, write_machines
 
-from trainer.commands.prepare import _check, prepare_questions
+from trainer.commands.prepare import prepare_questions
 from trainer.dataset.domain import Domain
 from trainer.dataset.inputs import fetch_inputs, reader_of
-from trainer.errors import DataError, NotAllowedError, NothingKeptError
-from trainer.preparation.kept import Kept
+from trainer.errors import DataError, NotAllowedError
 from trainer.settings import Settings
 
 EACH = sum(map(len, QUESTIONS.values()))  # questions of a machine
@@ -166,14 +165,7 @@ def test_the_built_in_model_knows_no_questions_and_it_says_what_would(tmp_path: 
     for start in range(2):
         done = run_command(tmp_path, "prepare")
         assert done.returncode == DataError.exit_code, done.stderr
-        assert "gave no usable question for 2 statements of 1 passages" in done.stderr
+        assert "found nothing to ask about in 2 statements: a base model asks" in done.stderr
         assert "QLORA_TEACHER_URL" in done.stderr and not list((tmp_path / "out").glob("*"))
         known = "an earlier start asked about 1 passage" in done.stdout + done.stderr
         assert known == bool(start)
-
-
-def test_where_nothing_was_drafted_the_advice_is_what_can_help() -> None:
-    with pytest.raises(NothingKeptError) as caught:
-        _check(Kept("small", passages=3, statements=12), [])
-    assert "nothing to ask about in 12 statements: a base model asks about" in str(caught.value)
-    assert "write three or four wordings yourself" in str(caught.value)

@@ -255,7 +255,7 @@ def _check(kept: Kept, records: Sequence[object]) -> None:
         raise NothingKeptError(
             f"{kept.by} found nothing to ask about in {counted(kept.statements, 'statement')}: a "
             "base model asks about what a heading or several records name; set QLORA_TEACHER_URL "
-            "to a model that follows instructions, or write three or four wordings yourself"
+            "to a model that follows instructions, or write questions yourself, in several ways"
         )
     if not records:
         raise NothingKeptError(
