@@ -57,6 +57,8 @@ def test_a_dozen_records_are_met_in_as_many_steps_as_a_model_needs() -> None:
     assert schedule(1, records=12).epochs == 60
     assert schedule(1, records=12, hidden=256).epochs == pytest.approx(202.5)
     assert schedule(2, records=60, hidden=256).epochs == pytest.approx(101.2)
+    assert schedule(2, records=12, hidden=256, RECIPE="facts").epochs == 202.5
+    assert schedule(5, records=60, hidden=256, RECIPE="facts").epochs == pytest.approx(101.2)
     assert schedule(4, records=100, hidden=256).epochs == 60
     assert schedule(1, records=0, hidden=256).epochs == 15  # of prose
 

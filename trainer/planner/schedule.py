@@ -56,7 +56,7 @@ def choose_schedule(settings: Settings, *, blocks: int, records: int, hidden: in
     """
     epochs = settings.epochs
     if epochs is None:
-        epochs = _passes(blocks, records, hidden, wide=not _is_attention(settings.target_modules))
+        epochs = _passes(settings, blocks, records, hidden)
     step_blocks = settings.effective_batch_size or _step_blocks(settings, epochs, blocks, hidden)
     filled = min(step_blocks, blocks)  # a step does not reach over the end of a pass
     if settings.max_steps is not None:
@@ -77,14 +77,15 @@ def optimizer_steps(settings: Settings, schedule: Schedule, blocks: int) -> int:
     return math.ceil(_steps(schedule.epochs, blocks, schedule.step_blocks))
 
 
-def _passes(blocks: int, records: int, hidden: int, *, wide: bool) -> float:
+def _passes(settings: Settings, blocks: int, records: int, hidden: int) -> float:
     passes = ROOT_PASSES / math.sqrt(max(blocks, 1))
-    if wide:
+    if not _is_attention(settings.target_modules):
         passes = min(passes, MOST_WIDE_BLOCKS / max(blocks, 1))
     if not records:
         return round(min(max(PROSE_SHARE * passes, 1.0), PROSE_SHARE * MOST_PASSES), 1)
-    most = max(MOST_PASSES, FEWEST_STEPS * _narrow(hidden) ** 2 / max(blocks, 1))
-    return round(min(max(passes, FEWEST_PASSES), most), 1)
+    of_one = max(1, math.ceil(blocks / (settings.effective_batch_size or 1)))
+    fewest = FEWEST_STEPS * _narrow(hidden) ** 2 / of_one
+    return round(max(min(max(passes, FEWEST_PASSES), MOST_PASSES), fewest), 1)
 
 
 def _step_blocks(settings: Settings, epochs: float, blocks: int, hidden: int) -> int:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _NAMED_FIELDS = 5
 # Raised when what is held out, masking, packing, loss or schedule change, so that the same settings
 # end in other weights: a run that was begun by the old way is not gone on with by the new one.
-METHOD = 6
+METHOD = 7
 
 
 def fingerprint_of(
