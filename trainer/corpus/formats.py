@@ -153,8 +153,7 @@ def _document_or_questions(found: Text) -> Iterator[Item]:
         yield Notice(
             "headings that ask something are questions, what is below is the answer", amount
         )
-        numbered = enumerate(records, start=1)
-        yield from _records(((f"question {n}", record) for n, record in numbered), Columns())
+        yield from _questions(records)
         if left:
             yield document(left)
     else:
@@ -190,8 +189,7 @@ def _web_page(chunks: Iterator[str], columns: Columns) -> Iterator[Item]:
         left = len(records) - len(asked)
         yield Notice(f"questions of pages without an accepted answer, read as prose: {left:,}")
     if asked:
-        numbered = enumerate(asked, start=1)
-        yield from _records(((f"question {n}", record) for n, record in numbered), Columns())
+        yield from _questions(asked)
     with suppress(Unusable) if asked else nullcontext():
         words, left_out = html(page)
         yield from left_out
@@ -249,6 +247,12 @@ def _binary_table(
     rows: Callable[[Path], Iterator[tables.TableRow]], path: Path, columns: Columns
 ) -> Iterator[Item]:
     return _records(rows(path), columns)
+
+
+def _questions(found: Iterable[dict[str, Any]]) -> Iterator[Item]:
+    """Of a document, by the names that records of questions and answers have."""
+    numbered = enumerate(found, start=1)
+    return _records(((f"question {n}", record) for n, record in numbered), Columns())
 
 
 def _records(rows: Iterable[tables.TableRow], columns: Columns) -> Iterator[Item]:
